@@ -1,0 +1,156 @@
+//! What ClientList takes, and what it tells.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::actors::shell::told;
+use crate::ids::{Generation, Millis, WaiterId};
+use crate::net::views::Target;
+use crate::workload::{PodUid, Workload};
+
+/// ProxyVia → ClientList, AgentPlacer. Fact: which workloads must carry traffic, and whether a default egress must.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViaWorkloadsChanged {
+    /// Version.
+    pub generation: Generation,
+    /// Workloads kept busy while selected.
+    pub workloads: BTreeSet<Workload>,
+    /// Whether any routed range has no via workload.
+    pub general: GeneralEgress,
+}
+
+/// Whether a default egress is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GeneralEgress {
+    /// Every range has a via workload.
+    #[default]
+    NotNeeded,
+    /// Some traffic goes through no workload of its own.
+    Wanted,
+}
+
+/// Session → ClientList. Settled exactly once with [`WaiterSettled`]; at once when already true.
+#[derive(Debug)]
+pub struct RegisterWaiter {
+    /// Chosen by the registrant, unique in the session.
+    pub id: WaiterId,
+    /// What to wait for.
+    pub target: Target,
+    /// When to give up.
+    pub deadline: Millis,
+    /// Who is told.
+    pub to: actix::Recipient<WaiterSettled>,
+}
+
+/// Registrant → ClientList. Idempotent; an unsettled waiter settles as [`WaiterOutcome::Cancelled`].
+#[derive(Clone, Copy, Debug)]
+pub struct CancelWaiter {
+    /// Which.
+    pub id: WaiterId,
+}
+
+/// ClientList → the registrant. Exactly one for each waiter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaiterSettled {
+    /// Which.
+    pub id: WaiterId,
+    /// How.
+    pub outcome: WaiterOutcome,
+}
+
+/// How a wait ended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WaiterOutcome {
+    /// A link to the target works: its first call was answered. Carries the handle by which the table knows it.
+    Ready {
+        /// The pod of the link.
+        pod: PodUid,
+    },
+    /// The deadline passed.
+    TimedOut,
+    /// Withdrawn, or the session ended.
+    Cancelled,
+    /// It cannot become true.
+    Hopeless {
+        /// Why.
+        why: Arc<str>,
+    },
+}
+
+/// AgentPlacer → ClientList. Fact, whole: for which targets no agent can be had, and why. Withdrawn by absence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacementHopeless {
+    /// Version.
+    pub generation: Generation,
+    /// Target to reason.
+    pub hopeless: BTreeMap<Target, Arc<str>>,
+}
+
+/// Data plane → ClientList. Flows to this target wait for a link; rate-limited per target by the sender.
+#[derive(Clone, Debug)]
+pub struct FlowsBlocked {
+    /// The target.
+    pub target: Target,
+}
+
+/// ClientList → Session. Fact: state of every link and target, for status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinksChanged {
+    /// Version.
+    pub generation: Generation,
+    /// Per wanted target.
+    pub targets: BTreeMap<Target, TargetState>,
+}
+
+/// Where a wanted target stands.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TargetState {
+    /// Pods of the target that are not ended.
+    pub pods: usize,
+    /// Its links.
+    pub links: Vec<LinkStatus>,
+    /// Why there can be none, if so.
+    pub hopeless: Option<Arc<str>>,
+}
+
+/// One link, for people.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkStatus {
+    /// UID of the pod.
+    pub pod: PodUid,
+    /// `namespace/name` of the pod.
+    pub pod_name: Arc<str>,
+    /// Placement of its agent.
+    pub placement: Placement,
+    /// State.
+    pub state: LinkState,
+}
+
+/// Where the agent of a link lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Placement {
+    /// An ephemeral container of the workload's pod.
+    Ephemeral,
+    /// A pod of ours.
+    OwnPod,
+}
+
+/// State of one link.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LinkState {
+    /// The pod has no running agent yet.
+    NoAgent,
+    /// Being dialled.
+    Dialing,
+    /// Works.
+    Ready,
+    /// Works for the flows it has; takes no new ones (the pod is terminating).
+    Draining,
+    /// The last dial failed; dialled again later.
+    Failed {
+        /// Why.
+        why: Arc<str>,
+    },
+}
+
+told!(ViaWorkloadsChanged, RegisterWaiter, CancelWaiter, WaiterSettled, PlacementHopeless, FlowsBlocked, LinksChanged);

@@ -1,0 +1,107 @@
+//! What Daemon takes.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::actors::shell::{Exit, Reply, told};
+use crate::error::UserError;
+use crate::spec::{ClusterAccess, ConnectSpec};
+use crate::status::SessionStatus;
+
+/// Who speaks on the control socket, by SO_PEERCRED.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Caller {
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// Process.
+    pub pid: Option<i32>,
+}
+
+/// A connection as others see it: its name and its published status (latest wins).
+#[derive(Clone, Debug)]
+pub struct SessionView {
+    /// Name.
+    pub name: Arc<str>,
+    /// Whose.
+    pub owner_uid: u32,
+    /// Status; the sender's end is gone when the session is.
+    pub status: watch::Receiver<Arc<SessionStatus>>,
+}
+
+/// Control → Daemon. Make a connection, or find the equal one that exists.
+#[derive(Debug)]
+pub struct OpenSession {
+    /// Who asks.
+    pub caller: Caller,
+    /// What.
+    pub spec: ConnectSpec,
+    /// How to reach the cluster.
+    pub access: ClusterAccess,
+    /// The accepted connection, whose status tells the rest; or a refusal.
+    pub reply: Reply<Result<SessionView, UserError>>,
+}
+
+/// Control → Daemon. End a connection. Answered when teardown ended.
+#[derive(Debug)]
+pub struct CloseSession {
+    /// Who asks.
+    pub caller: Caller,
+    /// Which; `None` when the caller has only one.
+    pub name: Option<String>,
+    /// Whether our own pod goes too.
+    pub clean: bool,
+    /// Name of what ended and what was left behind.
+    pub reply: Reply<Result<Closed, UserError>>,
+}
+
+/// A connection that was ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Name.
+    pub name: String,
+    /// What was left behind, with the cause; empty when nothing.
+    pub left: Vec<String>,
+}
+
+/// Control → Daemon. The connections that the caller may see (its own; all for root).
+#[derive(Debug)]
+pub struct ListSessions {
+    /// Who asks.
+    pub caller: Caller,
+    /// The connections by name.
+    pub reply: Reply<Vec<SessionView>>,
+}
+
+/// Control → Daemon. Fresh credentials for a connection.
+#[derive(Debug)]
+pub struct RenewCredentials {
+    /// Who asks.
+    pub caller: Caller,
+    /// Which connection.
+    pub name: String,
+    /// The access.
+    pub access: ClusterAccess,
+    /// Done, or a refusal.
+    pub reply: Reply<Result<(), UserError>>,
+}
+
+/// Signals → Daemon. End every connection, then the process.
+#[derive(Debug)]
+pub struct Shutdown {
+    /// Answered when all is gone.
+    pub reply: Reply<()>,
+}
+
+/// Session or monitor → Daemon. A session's actor ended.
+#[derive(Clone, Debug)]
+pub struct SessionEnded {
+    /// Name.
+    pub name: Arc<str>,
+    /// How.
+    pub exit: Exit,
+}
+
+told!(OpenSession, CloseSession, ListSessions, RenewCredentials, Shutdown, SessionEnded);

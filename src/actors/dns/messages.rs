@@ -1,0 +1,77 @@
+//! What Dns takes, and what it tells.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::actors::shell::{Reply, told};
+use crate::ids::Generation;
+use crate::spec::DnsMode;
+
+/// Session → Dns. How names work in this connection; sent once.
+#[derive(Clone, Debug)]
+pub struct Configure {
+    /// How the host's resolver is attached.
+    pub mode: DnsMode,
+    /// The connected namespace.
+    pub namespace: String,
+    /// More suffixes that the cluster answers (`dns.include_suffixes`).
+    pub include_suffixes: Vec<String>,
+}
+
+/// Data plane → Dns. One raw query (RFC 1035) that came to a DNS address; the answer goes back as packets.
+#[derive(Debug)]
+pub struct QueryArrived {
+    /// The message, without the length prefix of TCP.
+    pub query: Bytes,
+    /// Who asks.
+    pub from: SocketAddr,
+    /// Over what.
+    pub transport: Transport,
+    /// The raw answer.
+    pub reply: Reply<Bytes>,
+}
+
+/// What a query came over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Transport {
+    /// UDP: the answer is truncated to the client's EDNS size.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+/// Session → Dns. Undo everything done to the host's resolver, before the link goes.
+#[derive(Debug)]
+pub struct Restore {
+    /// What could not be undone, empty when all is as it was.
+    pub reply: Reply<Vec<String>>,
+}
+
+/// Dns → Session. Fact: how names are attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsChanged {
+    /// Version.
+    pub generation: Generation,
+    /// State.
+    pub state: DnsState,
+}
+
+/// How names are attached to the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DnsState {
+    /// `systemd-resolved`, `/etc/resolv.conf`, `off`, or empty while undecided.
+    pub backend: String,
+    /// The address at which Dns is asked.
+    pub server: String,
+    /// Search domains and routing-only domains (`~svc`) on the link.
+    pub domains: Vec<String>,
+    /// Whether what is wanted is applied and verified.
+    pub ready: bool,
+    /// Why not, or a warning, with what to do.
+    pub message: String,
+    /// Whether no attempt will make it ready (mode `resolved` on a host without it, …).
+    pub hopeless: bool,
+}
+
+told!(Configure, QueryArrived, Restore, DnsChanged);

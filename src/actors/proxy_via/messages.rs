@@ -1,0 +1,148 @@
+//! What ProxyVia takes, and what it tells.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::actors::shell::{Reply, told};
+use crate::ids::Generation;
+use crate::net::cidr::Cidr;
+use crate::net::route_plan::{HostFacts, RoutePlan};
+use crate::net::views::Target;
+use crate::spec::{RangeSelector, ViaRule};
+use crate::workload::Workload;
+
+/// Session → ProxyVia. Replaces all rules; symbols stay symbolic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectProxyVia {
+    /// `--proxy-via`, resolved, in the order given.
+    pub rules: Vec<ViaRule<Workload>>,
+    /// `--vnat`.
+    pub vnat: Vec<RangeSelector>,
+    /// `--also-proxy`.
+    pub also_proxy: Vec<Cidr>,
+    /// `--never-proxy`.
+    pub never_proxy: Vec<Cidr>,
+    /// `--allow-conflicting-subnets`.
+    pub allow_conflicting: Vec<Cidr>,
+    /// Addresses of the API server (and its proxy), never routed to the device.
+    pub api_server: BTreeSet<IpAddr>,
+}
+
+/// Vif → ProxyVia. Fact: the host's own network, our device left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFactsChanged {
+    /// Version.
+    pub generation: Generation,
+    /// The facts.
+    pub facts: Arc<HostFacts>,
+}
+
+/// Dns → ProxyVia. Translate the addresses of one answer. The VIP table is published before the reply.
+#[derive(Debug)]
+pub struct AllocateVips {
+    /// The name asked for, kept with the VIPs for PTR and display.
+    pub name: Arc<str>,
+    /// The real addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Real to handed-out address (the same where nothing is translated), or why there is none.
+    pub reply: Reply<Result<BTreeMap<IpAddr, IpAddr>, AllocateError>>,
+}
+
+/// Why an answer cannot be translated; the question is then answered SERVFAIL.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AllocateError {
+    /// The ranges are not known yet.
+    #[error("the cluster's ranges are not known yet")]
+    NotReady,
+    /// Every virtual address is in use.
+    #[error("all virtual addresses are in use")]
+    Exhausted,
+    /// An address that no answer may hold (rebinding guard).
+    #[error("{0} is no address of the cluster")]
+    Foreign(IpAddr),
+}
+
+/// ProxyVia → Vif. Fact: what the device shall carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutePlanChanged {
+    /// Version.
+    pub generation: Generation,
+    /// The plan.
+    pub plan: RoutePlan,
+}
+
+/// ProxyVia → Dns. Fact: which ranges are translated, and the addresses at which Dns is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TranslationChanged {
+    /// Version.
+    pub generation: Generation,
+    /// Translated ranges.
+    pub translated: BTreeSet<Cidr>,
+    /// DNS addresses on the device, of each family that it has.
+    pub dns_addresses: Vec<IpAddr>,
+    /// Names of the live VIPs, for PTR.
+    pub names: Arc<BTreeMap<IpAddr, Arc<str>>>,
+    /// Namespaces of the via workloads, for search domains.
+    pub namespaces: BTreeSet<Arc<str>>,
+    /// Whether the ranges of all symbols in the rules are known.
+    pub ready: bool,
+}
+
+/// ProxyVia → Session. Fact: ranges and VIPs, for status and readiness.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViaChanged {
+    /// Version.
+    pub generation: Generation,
+    /// State.
+    pub state: ViaState,
+}
+
+/// Ranges and VIPs as they stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ViaState {
+    /// Each range, what it came from, and what happens to it.
+    pub ranges: Vec<RangeStatus>,
+    /// VIP range per family.
+    pub virtual_ranges: Vec<Cidr>,
+    /// VIPs in use and how many there can be.
+    pub vips_in_use: usize,
+    /// Capacity of all virtual ranges.
+    pub vips_capacity: u64,
+    /// VIPs that have a fixed meaning from connect on (pod loopback): VIP, real address, workload, name.
+    pub fixed: Vec<(IpAddr, IpAddr, Workload, String)>,
+    /// Whether every rule's range is known and routed as planned.
+    pub ready: bool,
+}
+
+/// One range, for people.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RangeStatus {
+    /// The range.
+    pub cidr: Cidr,
+    /// `service`, `pods`, `also`, or the rule's own CIDR as text.
+    pub source: String,
+    /// What happens to it.
+    pub treatment: Treatment,
+}
+
+/// What happens to a range.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Treatment {
+    /// Routed to the device as it is.
+    Routed,
+    /// Translated to virtual addresses, sent through the target.
+    Translated {
+        /// Through whom.
+        target: Target,
+        /// The host route it clashes with (`10.0.0.0/8 via wg0`), when that is the reason.
+        conflict: Option<String>,
+    },
+    /// Kept off the device; says why.
+    Excluded {
+        /// Why.
+        why: String,
+    },
+}
+
+told!(SelectProxyVia, HostFactsChanged, AllocateVips, RoutePlanChanged, TranslationChanged, ViaChanged);

@@ -1,0 +1,207 @@
+//! What every shell shares: driving a core, monitored start, tasks that always report back, replies.
+#![expect(clippy::disallowed_methods, reason = "shells read the clock, spawn and touch actix; cores do not")]
+
+use std::future::Future;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use actix::dev::ContextFutureSpawner as _;
+use actix::{Actor, ActorContext as _, AsyncContext as _, Context, SpawnHandle};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::ids::Millis;
+
+/// A pure machine: inputs and a time in, effects out.
+pub trait Core {
+    /// What goes in.
+    type Input;
+    /// What it asks the shell to do.
+    type Effect;
+
+    /// Stores the fact and recomputes what should be true. Never fails, never blocks.
+    fn handle(&mut self, now: Millis, input: Self::Input);
+    /// The next effect; the shell drains to `None` after every `handle`.
+    fn poll_effect(&mut self) -> Option<Self::Effect>;
+    /// The next time [`Core::woke`] is wanted.
+    fn poll_deadline(&self) -> Option<Millis>;
+    /// The input that says "time has passed".
+    fn woke() -> Self::Input;
+}
+
+/// A core with the one timer that its shell arms for it.
+#[derive(Debug)]
+pub struct Driven<C> {
+    /// The core.
+    pub core: C,
+    alarm: Option<(Millis, SpawnHandle)>,
+}
+
+impl<C> Driven<C> {
+    /// A core that has not been driven yet.
+    pub fn new(core: C) -> Self {
+        Driven { core, alarm: None }
+    }
+}
+
+/// An actor that carries effects out for a core.
+pub trait Shell: Actor<Context = Context<Self>> {
+    /// Its core.
+    type Core: Core;
+    /// The core with its timer.
+    fn driven(&mut self) -> &mut Driven<Self::Core>;
+    /// Carries one effect out. Never awaits: tells, completes a reply, or spawns a task that reports back.
+    fn perform(&mut self, effect: <Self::Core as Core>::Effect, ctx: &mut Context<Self>);
+}
+
+/// Feeds one input to the shell's core, carries out what comes of it, and re-arms the timer.
+pub fn drive<S: Shell>(shell: &mut S, input: <S::Core as Core>::Input, ctx: &mut Context<S>) {
+    let now = now();
+    shell.driven().core.handle(now, input);
+    while let Some(effect) = shell.driven().core.poll_effect() {
+        shell.perform(effect, ctx);
+    }
+    let wanted = shell.driven().core.poll_deadline();
+    let armed = shell.driven().alarm;
+    if wanted == armed.map(|(at, _)| at) {
+        return;
+    }
+    if let Some((_, handle)) = armed {
+        ctx.cancel_future(handle);
+    }
+    shell.driven().alarm = wanted.map(|at| {
+        let handle = ctx.run_later(at.since(now), |shell, ctx| {
+            shell.driven().alarm = None;
+            drive(shell, S::Core::woke(), ctx);
+        });
+        (at, handle)
+    });
+}
+
+/// Milliseconds since the first call in this process (tokio's clock, so paused time works).
+pub fn now() -> Millis {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let elapsed = START.get_or_init(Instant::now).elapsed();
+    Millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// How an actor ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It stopped.
+    Stopped,
+    /// A handler panicked; what the panic said.
+    Panicked(String),
+}
+
+/// Starts an actor and tells `on_exit` when it ended, and how; a panic is told like any other end.
+///
+/// Must be called on the thread of the System. `actix::Supervisor` notices no panic, so this takes its place.
+pub fn start_monitored<A>(actor: A, on_exit: impl FnOnce(Exit) + 'static) -> actix::Addr<A>
+where
+    A: Actor<Context = Context<A>>,
+{
+    let context = Context::new();
+    let address = context.address();
+    let join = actix_rt::spawn(context.into_future(actor));
+    actix_rt::spawn(async move {
+        on_exit(match join.await {
+            Ok(()) => Exit::Stopped,
+            Err(error) => exit_of(error),
+        });
+    });
+    address
+}
+
+fn exit_of(error: tokio::task::JoinError) -> Exit {
+    match error.try_into_panic() {
+        Ok(payload) => Exit::Panicked(panic_text(payload.as_ref())),
+        Err(_) => Exit::Stopped,
+    }
+}
+
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+/// Why a task gave no result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskFailed {
+    /// It panicked; what the panic said.
+    Panicked(String),
+    /// It took longer than its limit.
+    TimedOut,
+    /// Its runtime is shutting down.
+    Aborted,
+}
+
+/// Runs `work` on the pool, for at most `limit`, and always calls `report` with what came of it: also after a panic.
+///
+/// Returns a handle that aborts it; `report` is then called with [`TaskFailed::Aborted`].
+pub fn spawn_reporting<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+    limit: Duration,
+    report: impl FnOnce(Result<T, TaskFailed>) + Send + 'static,
+) -> tokio::task::AbortHandle {
+    let task = tokio::spawn(async move { tokio::time::timeout(limit, work).await });
+    let abort = task.abort_handle();
+    tokio::spawn(async move {
+        report(match task.await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(_)) => Err(TaskFailed::TimedOut),
+            Err(error) => Err(match exit_of(error) {
+                Exit::Panicked(text) => TaskFailed::Panicked(text),
+                Exit::Stopped => TaskFailed::Aborted,
+            }),
+        });
+    });
+    abort
+}
+
+/// Where one answer goes. Dropping it tells the asker that there will be none.
+#[derive(Debug)]
+pub struct Reply<T>(oneshot::Sender<T>);
+
+impl<T> Reply<T> {
+    /// A reply and the receiver of its answer.
+    pub fn new() -> (Reply<T>, oneshot::Receiver<T>) {
+        let (tx, rx) = oneshot::channel();
+        (Reply(tx), rx)
+    }
+
+    /// Answers. An asker that went away is no error: the work is done all the same.
+    pub fn answer(self, value: T) {
+        drop(self.0.send(value));
+    }
+}
+
+/// Asks an actor to stop: finish what it owns, answer, end. Answered once everything it owned is gone.
+#[derive(Debug)]
+pub struct Stop {
+    /// Answered when done.
+    pub reply: Reply<()>,
+}
+
+/// Declares messages that are told, never asked.
+macro_rules! told {
+    ($($message:ty),* $(,)?) => {$(
+        impl actix::Message for $message { type Result = (); }
+    )*};
+}
+pub(crate) use told;
+
+told!(Stop);
+
+/// Stops the actor of `ctx` after the current message.
+pub fn stop<A: Actor<Context = Context<A>>>(ctx: &mut Context<A>) {
+    ctx.stop();
+}
+
+/// Runs `future` on the actor's own thread; it dies with the actor.
+pub fn attend<A: Actor<Context = Context<A>>>(
+    ctx: &mut Context<A>,
+    future: impl actix::fut::ActorFuture<A, Output = ()> + 'static,
+) {
+    future.spawn(ctx);
+}

@@ -1,0 +1,93 @@
+//! What Vif takes, and what it tells.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::actors::shell::{Reply, told};
+use crate::ids::Generation;
+
+/// Session → Vif. Make the device; sent once. The answer to it is a [`VifChanged`].
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// Device name (`podway0`).
+    pub device: String,
+    /// MTU.
+    pub mtu: u32,
+}
+
+/// Session → Vif. No new flows, all flows ended; the device stays.
+#[derive(Debug)]
+pub struct StopDataPlane {
+    /// Answered when no flow is left.
+    pub reply: Reply<()>,
+}
+
+/// Session → Vif. Remove the device; ordered and bounded in time.
+#[derive(Debug)]
+pub struct Close {
+    /// Answered when it is gone.
+    pub reply: Reply<()>,
+}
+
+/// Vif → Session, Dns. Fact: state of the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VifChanged {
+    /// Version.
+    pub generation: Generation,
+    /// State.
+    pub state: VifState,
+}
+
+/// State of the device.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VifState {
+    /// Not there yet.
+    Down,
+    /// There, with the addresses and routes of some plan or none yet.
+    Up {
+        /// Interface index.
+        ifindex: u32,
+        /// Interface name.
+        name: Arc<str>,
+        /// Generation of the newest plan that is wholly applied.
+        applied: Generation,
+        /// Destinations on the device now, as text.
+        routes: Vec<String>,
+        /// What could not be applied: destination to cause.
+        failed: BTreeMap<String, String>,
+    },
+    /// Gone, or never to come; says why. The session cannot go on.
+    Failed {
+        /// Why, with what to do.
+        why: String,
+    },
+}
+
+/// Data plane → Session, at most once a second. Counters since the device came up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FlowStats {
+    /// TCP flows open now.
+    pub tcp_open: u64,
+    /// TCP flows ever opened.
+    pub tcp_total: u64,
+    /// UDP associations open now.
+    pub udp_open: u64,
+    /// UDP associations ever opened.
+    pub udp_total: u64,
+    /// DNS queries taken out of the packet path.
+    pub dns_queries: u64,
+    /// Bytes from the workstation to the cluster, payload only.
+    pub bytes_sent: u64,
+    /// Bytes from the cluster to the workstation, payload only.
+    pub bytes_received: u64,
+    /// Flows refused, by the far side or by us.
+    pub refused: u64,
+    /// Packets dropped: a source that is not the device's.
+    pub dropped_source: u64,
+    /// Packets dropped: malformed, fragments, protocols not carried.
+    pub dropped_other: u64,
+    /// Packets dropped: a queue was full.
+    pub dropped_full: u64,
+}
+
+told!(Open, StopDataPlane, Close, VifChanged, FlowStats);

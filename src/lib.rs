@@ -1,0 +1,14 @@
+//! podway connects a Linux workstation to a Kubernetes cluster.
+//!
+//! - [`actors`]: who decides. Each actor is a pure core in a thin shell; they speak by messages only.
+//! - [`net`]: bytes, packets, addresses, the operating system.
+//! - [`cluster`], [`workload`], [`spec`], [`ids`]: the words they share.
+
+pub mod actors;
+pub mod cluster;
+pub mod error;
+pub mod ids;
+pub mod net;
+pub mod spec;
+pub mod status;
+pub mod workload;

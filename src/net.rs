@@ -1,0 +1,6 @@
+//! Bytes, packets, addresses and the operating system. Knows nothing of actors.
+
+pub mod agent;
+pub mod cidr;
+pub mod route_plan;
+pub mod views;

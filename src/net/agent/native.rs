@@ -1,0 +1,1 @@
+//! podway's own protocol behind [`super::AgentLink`], over the `podway-tunnel` crate.

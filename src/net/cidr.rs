@@ -1,0 +1,4 @@
+//! Subnets in prefix notation, and the set algebra on them.
+
+/// A masked subnet of either family.
+pub type Cidr = ipnet::IpNet;

@@ -1,0 +1,206 @@
+//! What `podway status` shows: one document per connection, published by Session, sent as JSON, printed by the command.
+//!
+//! Additive only: scripts read it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::actors::vif::messages::FlowStats;
+
+/// The state of one connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// Name of the connection.
+    pub name: String,
+    /// Name of the kubeconfig context.
+    pub context: String,
+    /// URL of the API server.
+    pub server: String,
+    /// Connected namespace.
+    pub namespace: String,
+    /// Whose it is.
+    pub owner_uid: u32,
+    /// Where it stands as a whole.
+    pub phase: Phase,
+    /// How the `connect` that asked for it ended, once it has.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub outcome: Option<ConnectOutcome>,
+    /// Seconds since 1970 of its start.
+    pub since: i64,
+    /// Conditions as Kubernetes writes them: `Ready`, `RoutesReady`, `DNSReady`, `AgentReady`, `WatchReady`,
+    /// and one `WorkloadReady/<ns>/<kind>/<name>` per via workload.
+    pub conditions: Vec<Condition>,
+    /// Steps of connect, in the order in which they were done.
+    pub steps: Vec<Step>,
+    /// Ranges and what happens to them.
+    pub ranges: Vec<RangeLine>,
+    /// Virtual address ranges and their use.
+    pub vips: Vips,
+    /// Via workloads and the default egress.
+    pub workloads: Vec<WorkloadLine>,
+    /// Names.
+    pub dns: DnsLine,
+    /// The device.
+    pub device: DeviceLine,
+    /// Counters of the data plane.
+    pub flows: FlowStats,
+    /// Warnings a user should read, each with what to do.
+    pub warnings: Vec<String>,
+    /// When the credentials end, in seconds since 1970, where known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub credentials_expire_at: Option<i64>,
+}
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Phase {
+    /// Being made.
+    #[default]
+    Connecting,
+    /// Up; `Ready` tells whether all of it works.
+    Connected,
+    /// Being torn down.
+    Disconnecting,
+    /// Over.
+    Disconnected,
+}
+
+/// How a `connect` ended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum ConnectOutcome {
+    /// Everything asked for works (exit 0).
+    Ready,
+    /// Connected, some workload is pending and will attach by itself (exit 4).
+    Degraded {
+        /// What is pending, and why.
+        pending: Vec<String>,
+    },
+    /// The time was over; the connection stays (exit 124).
+    TimedOut {
+        /// What was still missing.
+        missing: Vec<String>,
+    },
+    /// It cannot work; torn down (exit 1).
+    Failed(crate::error::UserError),
+}
+
+/// A condition as Kubernetes writes them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// `Ready`, …
+    pub r#type: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// CamelCase reason.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// Seconds since 1970.
+    pub last_transition_time: i64,
+}
+
+/// One step of connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Milliseconds after the start.
+    pub at_ms: u64,
+    /// What was found or done.
+    pub text: String,
+    /// How it went.
+    pub mark: Mark,
+}
+
+/// How a step went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mark {
+    /// Done.
+    Ok,
+    /// Done with something to read.
+    Warn,
+    /// Not done.
+    Fail,
+}
+
+/// One range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeLine {
+    /// The range.
+    pub cidr: String,
+    /// What it came from.
+    pub source: String,
+    /// `routed`, `via demo/deployment/web`, `translated`, `excluded`.
+    pub treatment: String,
+    /// Why, where that needs saying.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub note: String,
+}
+
+/// Virtual addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vips {
+    /// Ranges.
+    pub ranges: Vec<String>,
+    /// In use.
+    pub in_use: usize,
+    /// At most.
+    pub capacity: u64,
+    /// Fixed ones: VIP, real address, workload, name.
+    pub fixed: Vec<(String, String, String, String)>,
+}
+
+/// One workload that carries traffic, or the default egress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadLine {
+    /// `namespace/kind/name`, or `general`.
+    pub workload: String,
+    /// `Ready`, `Connecting`, `Pending`, `Unreachable`, `Hopeless`.
+    pub state: String,
+    /// Why, where that needs saying.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub message: String,
+    /// Its links.
+    pub links: Vec<LinkLine>,
+}
+
+/// One link to one agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkLine {
+    /// `namespace/name` of the pod.
+    pub pod: String,
+    /// `ephemeral container` or `own pod`.
+    pub placement: String,
+    /// `ready`, `dialing`, `draining`, `no agent`, `failed`.
+    pub health: String,
+    /// Why, where that needs saying.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub message: String,
+}
+
+/// Names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsLine {
+    /// Back end.
+    pub backend: String,
+    /// Server address.
+    pub server: String,
+    /// Domains on the link.
+    pub domains: Vec<String>,
+    /// Whether it is applied and verified.
+    pub ready: bool,
+    /// Why not, or a warning.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub message: String,
+}
+
+/// The device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLine {
+    /// Name.
+    pub name: String,
+    /// Routes on it.
+    pub routes: Vec<String>,
+    /// What could not be applied, with the cause.
+    pub failed: Vec<String>,
+}
