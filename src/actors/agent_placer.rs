@@ -1,3 +1,3 @@
-//! x
+//! Placeholder.
 
 pub mod messages;

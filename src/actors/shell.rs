@@ -205,3 +205,16 @@ pub fn attend<A: Actor<Context = Context<A>>>(
 ) {
     future.spawn(ctx);
 }
+
+/// Declares handlers of messages that only feed the core: `Message: Into<Input>`.
+macro_rules! drives {
+    ($actor:ty, $($message:ty),* $(,)?) => {$(
+        impl actix::Handler<$message> for $actor {
+            type Result = ();
+            fn handle(&mut self, message: $message, ctx: &mut actix::Context<Self>) {
+                $crate::actors::shell::drive(self, message.into(), ctx);
+            }
+        }
+    )*};
+}
+pub(crate) use drives;

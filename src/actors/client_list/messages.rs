@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::actors::shell::told;
 use crate::ids::{Generation, Millis, WaiterId};
+use crate::net::cidr::Cidr;
 use crate::net::views::Target;
 use crate::workload::{PodUid, Workload};
 
@@ -17,6 +18,8 @@ pub struct ViaWorkloadsChanged {
     pub workloads: BTreeSet<Workload>,
     /// Whether any routed range has no via workload.
     pub general: GeneralEgress,
+    /// Prefixes (pod loopback and the like) that a workload's agent shall be allowed to dial for this session.
+    pub special: BTreeMap<Workload, BTreeSet<Cidr>>,
 }
 
 /// Whether a default egress is needed.

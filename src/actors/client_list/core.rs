@@ -1,0 +1,613 @@
+//! Who should be connected, who waits, and what to tell of it. Pure.
+//!
+//! ```text
+//!   pods, via workloads, rights, placement ──▶ wanted links ──▶ Dial ──▶ Dialing ──▶ Ready ──▶ (lost) ─┐
+//!                                                                 ▲         └─▶ Failed, retry later ◀──┘
+//!   RegisterWaiter ──▶ waiters ──▶ settled whenever what they wait for holds, whatever came first
+//! ```
+//!
+//! Invariants: one link for each pod UID; each waiter settles exactly once; nothing is dialled after `HangUpAll`; the
+//! table that names a link is published before a waiter is told of it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::messages::{GeneralEgress, LinkState, LinkStatus, Placement, TargetState, WaiterOutcome};
+use crate::actors::shell::Core;
+use crate::cluster::{AgentContainer, ContainerState, PodFact, PodPhase, PodSnapshot, Rights};
+use crate::ids::{Attempt, Generation, Millis, ReplyId, WaiterId};
+use crate::net::cidr::Cidr;
+use crate::net::views::Target;
+use crate::workload::{PodUid, Workload};
+
+/// The first pause after a failed dial; doubles up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// The longest pause: an API server that comes back is noticed this soon.
+const RETRY_MAX: Duration = Duration::from_secs(3);
+/// A blocked flow skips the rest of a pause, but never makes dials denser than this.
+const RETRY_WHEN_BLOCKED: Duration = Duration::from_millis(500);
+
+/// What goes in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Input {
+    /// Fact of PodWatcher.
+    Pods(Generation, Arc<PodSnapshot>),
+    /// Fact of PodWatcher.
+    Rights(Generation, Arc<Rights>),
+    /// Fact of ProxyVia.
+    Via(Generation, ViaFact),
+    /// Fact of AgentPlacer.
+    Hopeless(Generation, BTreeMap<Target, Arc<str>>),
+    /// A waiter is registered.
+    Register {
+        /// Its name.
+        id: WaiterId,
+        /// What for.
+        target: Target,
+        /// Until when.
+        deadline: Millis,
+    },
+    /// A waiter is withdrawn.
+    Cancel(WaiterId),
+    /// A dial ended.
+    DialFinished {
+        /// Pod.
+        pod: PodUid,
+        /// Attempt.
+        attempt: Attempt,
+        /// How.
+        outcome: DialOutcome,
+    },
+    /// A link that worked ended.
+    LinkLost {
+        /// Pod.
+        pod: PodUid,
+        /// Attempt.
+        attempt: Attempt,
+        /// Why.
+        why: Arc<str>,
+    },
+    /// Flows wait for a link.
+    FlowsBlocked(Target),
+    /// Teardown.
+    HangUpAll(ReplyId),
+    /// Time has passed.
+    Woke,
+}
+
+/// What ProxyVia wants carried.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ViaFact {
+    /// Workloads.
+    pub workloads: BTreeSet<Workload>,
+    /// Default egress.
+    pub general: GeneralEgress,
+    /// Pod-loopback and other special prefixes that a workload's agent shall be allowed to dial.
+    pub special: BTreeMap<Workload, BTreeSet<Cidr>>,
+}
+
+/// How a dial ended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DialOutcome {
+    /// The agent answered the first call.
+    Connected,
+    /// Nobody listens yet.
+    Refused,
+    /// The API server forbids the port-forward; says what is missing.
+    Forbidden(Arc<str>),
+    /// No answer in time.
+    TimedOut,
+    /// The agent does not take our key, or another failure with its cause.
+    Failed(Arc<str>),
+    /// A bug; what the panic said.
+    Panicked(Arc<str>),
+}
+
+/// What the shell shall do.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Dial the agent of this pod; answered by `DialFinished`.
+    Dial {
+        /// The pod.
+        pod: Arc<PodFact>,
+        /// Attempt.
+        attempt: Attempt,
+        /// The agent's port.
+        port: u16,
+        /// Prefixes to ask permission for.
+        special: BTreeSet<Cidr>,
+    },
+    /// End a link or a dial.
+    HangUp {
+        /// Pod.
+        pod: PodUid,
+        /// Attempt.
+        attempt: Attempt,
+    },
+    /// Publish the table of working links.
+    Publish(Table),
+    /// Settle a waiter.
+    Settle {
+        /// Which.
+        id: WaiterId,
+        /// How.
+        outcome: WaiterOutcome,
+    },
+    /// Tell Session.
+    TellLinks(Generation, BTreeMap<Target, TargetState>),
+    /// Answer `HangUpAll`.
+    HungUp(ReplyId),
+}
+
+/// The published table, with links by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Table {
+    /// Version.
+    pub generation: Generation,
+    /// Links of each workload, best first.
+    pub workloads: BTreeMap<Workload, Vec<LinkName>>,
+    /// Links of the default egress, best first.
+    pub general: Vec<LinkName>,
+    /// Targets that cannot be had, and why.
+    pub hopeless: BTreeMap<Target, Arc<str>>,
+}
+
+/// A link by its identity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkName {
+    /// Attempt.
+    pub attempt: Attempt,
+    /// Pod.
+    pub pod: Arc<PodFact>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Link {
+    attempt: Attempt,
+    pod: Arc<PodFact>,
+    phase: LinkPhase,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum LinkPhase {
+    Dialing { tries: u32 },
+    Ready,
+    Failed { why: Arc<str>, forbidden: Access, tries: u32, not_before: Millis, retry_at: Millis },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Access {
+    Granted,
+    Forbidden,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Waiter {
+    target: Target,
+    deadline: Millis,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Mode {
+    Serving,
+    HungUp,
+}
+
+/// The core.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientListCore {
+    key: Arc<str>,
+    fingerprint: Arc<str>,
+    pods: (Generation, Arc<PodSnapshot>),
+    rights: (Generation, Arc<Rights>),
+    via: (Generation, ViaFact),
+    placement: (Generation, BTreeMap<Target, Arc<str>>),
+    links: BTreeMap<PodUid, Link>,
+    waiters: BTreeMap<WaiterId, Waiter>,
+    next_attempt: Attempt,
+    mode: Mode,
+    table: Table,
+    told: (Generation, BTreeMap<Target, TargetState>),
+    effects: VecDeque<Effect>,
+}
+
+impl ClientListCore {
+    /// A list for agents that take `key` (base64 public key) and bear `fingerprint` in their names.
+    pub fn new(key: &str, fingerprint: &str) -> Self {
+        ClientListCore {
+            key: key.into(),
+            fingerprint: fingerprint.into(),
+            pods: Default::default(),
+            rights: Default::default(),
+            via: Default::default(),
+            placement: Default::default(),
+            links: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+            next_attempt: Attempt(1),
+            mode: Mode::Serving,
+            table: Table::default(),
+            told: Default::default(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// Waiters that are not settled yet.
+    pub fn waiting(&self) -> impl Iterator<Item = (WaiterId, &Target)> {
+        self.waiters.iter().map(|(id, waiter)| (*id, &waiter.target))
+    }
+
+    /// Whether a waiter for `target` would be settled as ready now.
+    pub fn is_ready(&self, target: &Target) -> bool {
+        self.ready_pod(target).is_some()
+    }
+
+    fn store(&mut self, now: Millis, input: Input) {
+        match input {
+            Input::Pods(generation, pods) => newer(&mut self.pods, generation, pods),
+            Input::Rights(generation, rights) => newer(&mut self.rights, generation, rights),
+            Input::Via(generation, via) => newer(&mut self.via, generation, via),
+            Input::Hopeless(generation, hopeless) => newer(&mut self.placement, generation, hopeless),
+            Input::Register { id, target, deadline } => {
+                self.waiters.insert(id, Waiter { target, deadline });
+            }
+            Input::Cancel(id) => {
+                if self.waiters.remove(&id).is_some() {
+                    self.effects.push_back(Effect::Settle { id, outcome: WaiterOutcome::Cancelled });
+                }
+            }
+            Input::DialFinished { pod, attempt, outcome } => self.dial_finished(now, &pod, attempt, outcome),
+            Input::LinkLost { pod, attempt, why } => {
+                // Ready => Failed, dialled again at once: the pod is most likely still there.
+                if let Some(link) = self.current(&pod, attempt)
+                    && link.phase == LinkPhase::Ready
+                {
+                    link.phase =
+                        LinkPhase::Failed { why, forbidden: Access::Granted, tries: 0, not_before: now, retry_at: now };
+                }
+            }
+            Input::FlowsBlocked(target) => self.hurry(now, &target),
+            Input::HangUpAll(reply) => self.hang_up_all(reply),
+            Input::Woke => {}
+        }
+    }
+
+    fn current(&mut self, pod: &PodUid, attempt: Attempt) -> Option<&mut Link> {
+        self.links.get_mut(pod).filter(|link| link.attempt == attempt)
+    }
+
+    fn dial_finished(&mut self, now: Millis, pod: &PodUid, attempt: Attempt, outcome: DialOutcome) {
+        let Some(link) = self.links.get_mut(pod).filter(|link| link.attempt == attempt) else {
+            // Superseded: what came of it is not ours to keep.
+            if outcome == DialOutcome::Connected {
+                self.effects.push_back(Effect::HangUp { pod: pod.clone(), attempt });
+            }
+            return;
+        };
+        let LinkPhase::Dialing { tries } = link.phase else { return };
+        let tries = tries + 1;
+        let mut access = Access::Granted;
+        let why: Arc<str> = match outcome {
+            // Dialing => Ready
+            DialOutcome::Connected => {
+                link.phase = LinkPhase::Ready;
+                return;
+            }
+            DialOutcome::Refused => "the agent does not listen".into(),
+            DialOutcome::TimedOut => "no answer in time".into(),
+            DialOutcome::Forbidden(why) => {
+                access = Access::Forbidden;
+                why
+            }
+            DialOutcome::Failed(why) => why,
+            DialOutcome::Panicked(why) => format!("bug: {why}").into(),
+        };
+        // Dialing => Failed
+        let pause = pause(pod, tries, access);
+        link.phase = LinkPhase::Failed {
+            why,
+            forbidden: access,
+            tries,
+            not_before: now + RETRY_WHEN_BLOCKED.min(pause),
+            retry_at: now + pause,
+        };
+    }
+
+    fn hurry(&mut self, now: Millis, target: &Target) {
+        let wanted = self.pods_of(target).map(|pod| pod.uid.clone()).collect::<Vec<_>>();
+        for uid in wanted {
+            if let Some(Link { phase: LinkPhase::Failed { not_before, retry_at, .. }, .. }) = self.links.get_mut(&uid) {
+                *retry_at = (*retry_at).min((*not_before).max(now));
+            }
+        }
+    }
+
+    fn hang_up_all(&mut self, reply: ReplyId) {
+        self.mode = Mode::HungUp;
+        for (pod, link) in std::mem::take(&mut self.links) {
+            if !matches!(link.phase, LinkPhase::Failed { .. }) {
+                self.effects.push_back(Effect::HangUp { pod, attempt: link.attempt });
+            }
+        }
+        self.effects.push_back(Effect::HungUp(reply));
+    }
+
+    /// Recomputes the links from all state.
+    fn reconcile(&mut self, now: Millis) {
+        if self.mode == Mode::HungUp {
+            return;
+        }
+        let pods = Arc::clone(&self.pods.1);
+        let wanted_targets = self.wanted_targets();
+        let wanted: BTreeSet<PodUid> =
+            wanted_targets.iter().flat_map(|target| self.pods_of(target)).map(|pod| pod.uid.clone()).collect();
+
+        // A link whose pod is not wanted, or is gone and does not work, ends. One that works outlives reports: only
+        // the link's own end is proof.
+        let ended: Vec<PodUid> = self
+            .links
+            .iter()
+            .filter(|(uid, link)| match pods.pods.get(*uid) {
+                Some(pod) => !wanted.contains(*uid) && !self.still_wanted(pod, &wanted_targets),
+                None => link.phase != LinkPhase::Ready,
+            })
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in ended {
+            if let Some(link) = self.links.remove(&uid)
+                && !matches!(link.phase, LinkPhase::Failed { .. })
+            {
+                self.effects.push_back(Effect::HangUp { pod: uid, attempt: link.attempt });
+            }
+        }
+        for (uid, link) in &mut self.links {
+            if let Some(pod) = pods.pods.get(uid) {
+                link.pod = Arc::clone(pod);
+            }
+        }
+
+        for uid in wanted {
+            let Some(pod) = pods.pods.get(&uid) else { continue };
+            let Some(agent) = self.usable_agent(pod) else { continue };
+            let port = agent.port;
+            let tries = match self.links.get(&uid).map(|link| &link.phase) {
+                None => 0,
+                Some(LinkPhase::Failed { tries, retry_at, .. }) if *retry_at <= now => *tries,
+                Some(LinkPhase::Failed { .. } | LinkPhase::Dialing { .. } | LinkPhase::Ready) => continue,
+            };
+            let attempt = self.next_attempt;
+            self.next_attempt = attempt.next();
+            let special = self.via.1.special.get(&pod.workload).cloned().unwrap_or_default();
+            let link = Link { attempt, pod: Arc::clone(pod), phase: LinkPhase::Dialing { tries } };
+            self.links.insert(uid, link);
+            self.effects.push_back(Effect::Dial { pod: Arc::clone(pod), attempt, port, special });
+        }
+    }
+
+    fn wanted_targets(&self) -> BTreeSet<Target> {
+        let mut targets: BTreeSet<Target> = self.via.1.workloads.iter().cloned().map(Target::Workload).collect();
+        if self.via.1.general == GeneralEgress::Wanted {
+            targets.insert(Target::General);
+        }
+        targets.extend(self.waiters.values().map(|waiter| waiter.target.clone()));
+        targets
+    }
+
+    /// Whether `pod` belongs to a wanted target at all, whatever its state: its link may go on.
+    fn still_wanted(&self, pod: &PodFact, wanted: &BTreeSet<Target>) -> bool {
+        wanted.iter().any(|target| self.belongs(pod, target))
+    }
+
+    fn belongs(&self, pod: &PodFact, target: &Target) -> bool {
+        match target {
+            Target::Workload(workload) => pod.workload == *workload,
+            Target::General => pod.own_pod_of.as_deref() == Some(&*self.fingerprint),
+        }
+    }
+
+    /// Pods that may take new flows for `target`.
+    fn pods_of<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = &'a Arc<PodFact>> {
+        self.pods.1.pods.values().filter(move |pod| self.belongs(pod, target) && takes_new_flows(pod))
+    }
+
+    fn usable_agent<'a>(&self, pod: &'a PodFact) -> Option<&'a AgentContainer> {
+        pod.agents.iter().rev().find(|a| a.state == ContainerState::Running && a.authorized_key == self.key)
+    }
+
+    /// Working links for `target`, best first: pods in sight, by name; then those whose pod has left our sight.
+    fn ready_links<'a>(&'a self, target: &'a Target) -> Vec<&'a Link> {
+        let working = |link: &&Link| link.phase == LinkPhase::Ready && self.belongs(&link.pod, target);
+        let in_sight = |link: &Link| self.pods.1.pods.contains_key(&link.pod.uid);
+        let mut links: Vec<&Link> =
+            self.links.values().filter(working).filter(|l| in_sight(l) && takes_new_flows(&l.pod)).collect();
+        if links.is_empty() {
+            links = self.links.values().filter(working).filter(|l| !in_sight(l)).collect();
+        }
+        links.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
+        if links.is_empty() && *target == Target::General && self.placement.1.contains_key(target) {
+            // No pod of our own may be had: an agent of a via workload serves general traffic too.
+            links = self.links.values().filter(|l| l.phase == LinkPhase::Ready && takes_new_flows(&l.pod)).collect();
+        }
+        links
+    }
+
+    fn ready_pod(&self, target: &Target) -> Option<PodUid> {
+        self.ready_links(target).first().map(|link| link.pod.uid.clone())
+    }
+
+    /// Why there will be no link to `target` unless something changes.
+    fn hopeless(&self, target: &Target) -> Option<Arc<str>> {
+        if self.ready_pod(target).is_some() {
+            return None;
+        }
+        if let Target::Workload(workload) = target
+            && self.rights.1.namespaces.get(&workload.namespace).is_some_and(|rights| !rights.port_forward)
+        {
+            return Some(
+                format!("missing right: create and get pods/portforward in namespace {}", workload.namespace).into(),
+            );
+        }
+        if let Some(why) = self.placement.1.get(target) {
+            let other_exit = *target == Target::General && !self.via.1.workloads.is_empty();
+            return (!other_exit).then(|| Arc::clone(why));
+        }
+        self.links.values().filter(|link| self.belongs(&link.pod, target)).find_map(|link| match &link.phase {
+            LinkPhase::Failed { why, forbidden: Access::Forbidden, .. } => Some(Arc::clone(why)),
+            LinkPhase::Failed { .. } | LinkPhase::Dialing { .. } | LinkPhase::Ready => None,
+        })
+    }
+
+    fn publish(&mut self) {
+        let wanted = self.wanted_targets();
+        let name = |link: &&Link| LinkName { attempt: link.attempt, pod: Arc::clone(&link.pod) };
+        let mut table = Table { generation: self.table.generation, ..Table::default() };
+        if self.mode == Mode::Serving {
+            for target in &wanted {
+                let links: Vec<LinkName> = self.ready_links(target).iter().map(name).collect();
+                if let Some(why) = self.hopeless(target) {
+                    table.hopeless.insert(target.clone(), why);
+                }
+                match target {
+                    Target::Workload(workload) if !links.is_empty() => {
+                        table.workloads.insert(workload.clone(), links);
+                    }
+                    Target::Workload(_) => {}
+                    Target::General => table.general = links,
+                }
+            }
+        }
+        if table != self.table {
+            table.generation = table.generation.next();
+            self.table = table.clone();
+            self.effects.push_back(Effect::Publish(table));
+        }
+    }
+
+    fn settle_waiters(&mut self, now: Millis) {
+        let settled: Vec<(WaiterId, WaiterOutcome)> =
+            self.waiters.iter().filter_map(|(id, waiter)| Some((*id, self.outcome_of(now, waiter)?))).collect();
+        for (id, outcome) in settled {
+            self.waiters.remove(&id);
+            self.effects.push_back(Effect::Settle { id, outcome });
+        }
+    }
+
+    fn outcome_of(&self, now: Millis, waiter: &Waiter) -> Option<WaiterOutcome> {
+        if self.mode == Mode::HungUp {
+            return Some(WaiterOutcome::Cancelled);
+        }
+        if let Some(pod) = self.ready_pod(&waiter.target) {
+            return Some(WaiterOutcome::Ready { pod });
+        }
+        if let Some(why) = self.hopeless(&waiter.target) {
+            return Some(WaiterOutcome::Hopeless { why });
+        }
+        (waiter.deadline <= now).then_some(WaiterOutcome::TimedOut)
+    }
+
+    fn tell(&mut self) {
+        let targets: BTreeMap<Target, TargetState> =
+            self.wanted_targets().into_iter().map(|target| (target.clone(), self.target_state(&target))).collect();
+        if targets != self.told.1 {
+            self.told = (self.told.0.next(), targets.clone());
+            self.effects.push_back(Effect::TellLinks(self.told.0, targets));
+        }
+    }
+
+    fn target_state(&self, target: &Target) -> TargetState {
+        let mut pods: BTreeMap<&PodUid, &Arc<PodFact>> =
+            self.pods.1.pods.iter().filter(|(_, pod)| self.belongs(pod, target) && !has_ended(pod)).collect();
+        let in_sight = pods.len();
+        for link in self.links.values().filter(|link| self.belongs(&link.pod, target)) {
+            pods.entry(&link.pod.uid).or_insert(&link.pod);
+        }
+        let links = pods.values().filter_map(|pod| self.link_status(pod)).collect();
+        TargetState { pods: in_sight, links, hopeless: self.hopeless(target) }
+    }
+
+    fn link_status(&self, pod: &PodFact) -> Option<LinkStatus> {
+        let state = match self.links.get(&pod.uid).map(|link| &link.phase) {
+            Some(LinkPhase::Ready) if takes_new_flows(pod) => LinkState::Ready,
+            Some(LinkPhase::Ready) => LinkState::Draining,
+            Some(LinkPhase::Dialing { .. }) => LinkState::Dialing,
+            Some(LinkPhase::Failed { why, .. }) => LinkState::Failed { why: Arc::clone(why) },
+            None if pod.agents.iter().any(|agent| agent.authorized_key == self.key) => LinkState::NoAgent,
+            None => return None,
+        };
+        let placement = match pod.own_pod_of {
+            Some(_) => Placement::OwnPod,
+            None => Placement::Ephemeral,
+        };
+        let pod_name = format!("{}/{}", pod.namespace, pod.name).into();
+        Some(LinkStatus { pod: pod.uid.clone(), pod_name, placement, state })
+    }
+}
+
+impl Core for ClientListCore {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn handle(&mut self, now: Millis, input: Input) {
+        self.store(now, input);
+        self.reconcile(now);
+        self.publish();
+        self.settle_waiters(now);
+        self.tell();
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    fn poll_deadline(&self) -> Option<Millis> {
+        let retries = self.links.values().filter_map(|link| match &link.phase {
+            LinkPhase::Failed { retry_at, .. } if self.may_redial(link) => Some(*retry_at),
+            LinkPhase::Failed { .. } | LinkPhase::Dialing { .. } | LinkPhase::Ready => None,
+        });
+        self.waiters.values().map(|waiter| waiter.deadline).chain(retries).min()
+    }
+
+    fn woke() -> Input {
+        Input::Woke
+    }
+}
+
+impl ClientListCore {
+    /// Whether waking up for this failed link would dial it.
+    fn may_redial(&self, link: &Link) -> bool {
+        self.mode == Mode::Serving
+            && self.pods.1.pods.get(&link.pod.uid).is_some_and(|pod| {
+                takes_new_flows(pod)
+                    && self.usable_agent(pod).is_some()
+                    && self.still_wanted(pod, &self.wanted_targets())
+            })
+    }
+}
+
+/// Stores a fact unless it is older than the one there.
+fn newer<T>(slot: &mut (Generation, T), generation: Generation, fact: T) {
+    if generation > slot.0 {
+        *slot = (generation, fact);
+    }
+}
+
+fn takes_new_flows(pod: &PodFact) -> bool {
+    pod.phase == PodPhase::Running && !pod.terminating
+}
+
+fn has_ended(pod: &PodFact) -> bool {
+    matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed)
+}
+
+/// The pause before the next dial, with jitter by pod and try, so that many links do not dial in step.
+fn pause(pod: &PodUid, tries: u32, access: Access) -> Duration {
+    if access == Access::Forbidden {
+        return RETRY_MAX * 10;
+    }
+    let doubled = RETRY_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(RETRY_MAX);
+    let seed = pod.0.bytes().fold(tries.wrapping_mul(2_654_435_761), |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+    doubled * (75 + seed % 50) / 100
+}
+
+#[cfg(test)]
+mod tests;

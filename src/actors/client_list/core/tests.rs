@@ -1,0 +1,1 @@
+//! One behaviour each; every order is in `tests/it/interleavings`.

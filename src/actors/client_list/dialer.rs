@@ -1,0 +1,1 @@
+//! Dials an agent: port-forward, then the handshake of its protocol.
