@@ -1,0 +1,93 @@
+//! What is asked of the API server: an ephemeral container, a Job, a pod. Pure builders of JSON.
+//!
+//! Everything here satisfies Pod Security "restricted" (Kubernetes, Pod Security Standards).
+
+use serde_json::{Value, json};
+
+/// How long our own pod stays after its last client.
+const OWN_POD_IDLE_EXIT: &str = "10m";
+/// How long an ephemeral container stays after its last client.
+const EPHEMERAL_IDLE_EXIT: &str = "8h";
+
+/// What all placements share.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// Image reference.
+    pub image: String,
+    /// Our public key, base64.
+    pub key: String,
+    /// Fingerprint of key, image and protocol.
+    pub fingerprint: String,
+}
+
+/// The strategic-merge patch of `pods/ephemeralcontainers` that adds one agent.
+pub fn ephemeral_patch(agent: &Agent, name: &str, port: u16) -> Value {
+    json!({ "spec": { "ephemeralContainers": [container(agent, name, port, EPHEMERAL_IDLE_EXIT)] } })
+}
+
+/// Name of our own Job or pod.
+pub fn own_name(fingerprint: &str) -> String {
+    format!("podway-agent-{fingerprint}")
+}
+
+/// A batch/v1 Job whose pod is our own; gone with its pod (`ttlSecondsAfterFinished: 0`).
+pub fn own_job(agent: &Agent, port: u16) -> Value {
+    json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": { "name": own_name(&agent.fingerprint), "labels": labels(agent) },
+        "spec": {
+            "backoffLimit": 0,
+            "ttlSecondsAfterFinished": 0,
+            "template": { "metadata": { "labels": labels(agent) }, "spec": pod_spec(agent, port) },
+        },
+    })
+}
+
+/// A bare pod of our own, where Jobs may not be made.
+pub fn own_pod(agent: &Agent, port: u16) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": own_name(&agent.fingerprint), "labels": labels(agent) },
+        "spec": pod_spec(agent, port),
+    })
+}
+
+fn labels(agent: &Agent) -> Value {
+    json!({ "app.kubernetes.io/name": "podway-agent", "podway.dev/agent": agent.fingerprint })
+}
+
+fn pod_spec(agent: &Agent, port: u16) -> Value {
+    json!({
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": 5,
+        "containers": [container(agent, "podway-agent", port, OWN_POD_IDLE_EXIT)],
+    })
+}
+
+fn container(agent: &Agent, name: &str, port: u16, idle_exit: &str) -> Value {
+    json!({
+        "name": name,
+        "image": agent.image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [
+            "serve",
+            "--listen", format!("127.0.0.1:{port}"),
+            "--authorized-key", agent.key,
+            "--idle-exit", idle_exit,
+        ],
+        "env": [{ "name": "PODWAY_POD_UID", "valueFrom": { "fieldRef": { "fieldPath": "metadata.uid" } } }],
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": { "drop": ["ALL"] },
+            "readOnlyRootFilesystem": true,
+            "runAsNonRoot": true,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+    })
+}
