@@ -111,6 +111,8 @@ pub struct ViaState {
     pub vips_capacity: u64,
     /// VIPs that have a fixed meaning from connect on (pod loopback): VIP, real address, workload, name.
     pub fixed: Vec<(IpAddr, IpAddr, Workload, String)>,
+    /// Generation of the route plan that belongs to this state.
+    pub plan: Generation,
     /// Whether every rule's range is known and routed as planned.
     pub ready: bool,
 }

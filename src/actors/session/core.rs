@@ -1,0 +1,565 @@
+//! One connection from start to teardown. Pure.
+//!
+//! ```text
+//!   Begin ─▶ Reaching ─▶ Running ─────────────────▶ Stopping(step…) ─▶ Over
+//!               │           │  outcome: Ready | Degraded | TimedOut      ▲
+//!               └───────────┴── Failed, Disconnect, a child ended ───────┘
+//! ```
+//!
+//! `handle` stores the fact, then recomputes: what to start, what to ask, which outcome holds, which teardown step is
+//! next. One result path: the outcome, set once. Nothing is started after teardown began.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::messages::Child;
+use crate::actors::client_list::messages::{TargetState, WaiterOutcome};
+use crate::actors::dns::messages::DnsState;
+use crate::actors::pod_watcher::messages::WatchHealth;
+use crate::actors::proxy_via::messages::{SelectProxyVia, ViaState};
+use crate::actors::shell::{Core, Exit};
+use crate::actors::vif::messages::{FlowStats, VifState};
+use crate::cluster::{Resolution, Resolutions, Rights};
+use crate::error::{Reason, UserError};
+use crate::ids::{Generation, Millis, ReplyId, WaiterId};
+use crate::net::views::Target;
+use crate::spec::{ConnectSpec, DnsMode, ViaRule};
+use crate::status::{ConnectOutcome, Mark, Phase, Step};
+use crate::workload::{Workload, WorkloadRef};
+
+pub mod errors;
+pub mod report;
+
+/// A child that has not finished its teardown step by then is passed over; the whole stays under two seconds.
+const STEP_LIMIT: Duration = Duration::from_millis(1500);
+/// Sessions are torn down and made anew after a bug this often in [`RESTART_WINDOW`], then no more.
+const RESTARTS: usize = 3;
+/// See [`RESTARTS`].
+const RESTART_WINDOW: Duration = Duration::from_secs(300);
+
+/// What goes in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Start.
+    Begin,
+    /// The API server was asked for the connected namespace.
+    Reached(Result<BTreeSet<IpAddr>, UserError>),
+    /// PodWatcher answered for the workloads of the rules.
+    Resolved(Resolutions),
+    /// Fact of PodWatcher.
+    Rights(Generation, Arc<Rights>),
+    /// Fact of PodWatcher.
+    Watch(Generation, WatchHealth),
+    /// Fact of Vif.
+    Vif(Generation, VifState),
+    /// Fact of Dns.
+    Dns(Generation, DnsState),
+    /// Fact of ProxyVia.
+    Via(Generation, ViaState),
+    /// Fact of ClientList.
+    Links(Generation, BTreeMap<Target, TargetState>),
+    /// ClientList settled a waiter.
+    Settled(WaiterId, WaiterOutcome),
+    /// Counters of the data plane.
+    Flows(FlowStats),
+    /// Credentials were renewed.
+    Renewed {
+        /// When the new ones end.
+        expires_at: Option<i64>,
+    },
+    /// A child ended.
+    ChildExited(Child, Exit),
+    /// Tear down.
+    Disconnect {
+        /// Whether our own pod goes too.
+        clean: bool,
+        /// Who asks.
+        reply: ReplyId,
+    },
+    /// A teardown step is done; says what it left.
+    StepDone(TeardownStep, Vec<String>),
+    /// Time has passed.
+    Woke,
+}
+
+/// The steps of teardown, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TeardownStep {
+    /// Delete our own pod, where asked.
+    RemoveAgents,
+    /// Place no more agents.
+    StopPlacer,
+    /// Give the host its resolver back.
+    RestoreDns,
+    /// End all flows.
+    StopDataPlane,
+    /// End all links, settle all waiters.
+    HangUp,
+    /// Stop ProxyVia and PodWatcher.
+    StopWatching,
+    /// Remove the device.
+    CloseVif,
+}
+
+impl TeardownStep {
+    /// The order. `RemoveAgents` is left out unless asked for.
+    pub const ORDER: [TeardownStep; 7] = [
+        TeardownStep::RemoveAgents,
+        TeardownStep::StopPlacer,
+        TeardownStep::RestoreDns,
+        TeardownStep::StopDataPlane,
+        TeardownStep::HangUp,
+        TeardownStep::StopWatching,
+        TeardownStep::CloseVif,
+    ];
+}
+
+/// What the shell shall do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Start the children and ask the API server for the connected namespace; answered by `Reached`.
+    Start,
+    /// Ask PodWatcher; answered by `Resolved`.
+    Resolve(BTreeSet<WorkloadRef>),
+    /// Tell ProxyVia.
+    Select(SelectProxyVia),
+    /// Register a waiter with ClientList.
+    Register(WaiterId, Target, Millis),
+    /// Do one teardown step; answered by `StepDone`.
+    Teardown(TeardownStep),
+    /// Drop all children.
+    DropChildren,
+    /// Publish the status document.
+    Publish,
+    /// Answer a `Disconnect`.
+    Answer(ReplyId, Vec<String>),
+    /// The session is over.
+    End,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Life {
+    New,
+    Running,
+    Stopping { step: TeardownStep, until: Millis, then: AfterTeardown },
+    Over,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AfterTeardown {
+    End,
+    StartAnew,
+}
+
+/// What one run of the children has told so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Addresses of the API server, once it answered.
+    pub api_server: Option<BTreeSet<IpAddr>>,
+    /// What the references of the rules are.
+    pub resolutions: Option<Resolutions>,
+    /// Rights.
+    pub rights: (Generation, Arc<Rights>),
+    /// Watches.
+    pub watch: Option<(Generation, WatchHealth)>,
+    /// Device.
+    pub vif: Option<(Generation, VifState)>,
+    /// Names.
+    pub dns: Option<(Generation, DnsState)>,
+    /// Ranges.
+    pub via: Option<(Generation, ViaState)>,
+    /// Links.
+    pub links: (Generation, BTreeMap<Target, TargetState>),
+    /// Waiters: target, and outcome once settled.
+    pub waiters: BTreeMap<WaiterId, (Target, Option<WaiterOutcome>)>,
+    /// What ProxyVia was told last.
+    selected: Option<SelectProxyVia>,
+}
+
+/// The core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionCore {
+    spec: ConnectSpec,
+    life: Life,
+    facts: Facts,
+    flows: FlowStats,
+    outcome: Option<ConnectOutcome>,
+    begun: Millis,
+    deadline: Millis,
+    steps: Vec<Step>,
+    clean: bool,
+    left: Vec<String>,
+    replies: Vec<ReplyId>,
+    restarts: Vec<Millis>,
+    expires_at: Option<i64>,
+    next_waiter: WaiterId,
+    dirty: bool,
+    effects: VecDeque<Effect>,
+}
+
+impl SessionCore {
+    /// A session that has not begun.
+    pub fn new(spec: ConnectSpec, expires_at: Option<i64>) -> Self {
+        SessionCore {
+            spec,
+            life: Life::New,
+            facts: Facts::default(),
+            flows: FlowStats::default(),
+            outcome: None,
+            begun: Millis(0),
+            deadline: Millis(0),
+            steps: Vec::new(),
+            clean: false,
+            left: Vec::new(),
+            replies: Vec::new(),
+            restarts: Vec::new(),
+            expires_at,
+            next_waiter: WaiterId(0),
+            dirty: false,
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// How `connect` ended, once it has.
+    pub fn outcome(&self) -> Option<&ConnectOutcome> {
+        self.outcome.as_ref()
+    }
+
+    /// Where it stands.
+    pub fn phase(&self) -> Phase {
+        match (&self.life, &self.outcome) {
+            (Life::Over, _) => Phase::Disconnected,
+            (Life::Stopping { then: AfterTeardown::End, .. }, _) => Phase::Disconnecting,
+            (_, Some(_)) => Phase::Connected,
+            (_, None) => Phase::Connecting,
+        }
+    }
+
+    fn store(&mut self, now: Millis, input: Input) {
+        let facts = &mut self.facts;
+        match input {
+            Input::Begin => {
+                if self.life == Life::New {
+                    self.begun = now;
+                    self.deadline = now + Duration::from_millis(self.spec.timeout_ms);
+                    self.start();
+                }
+            }
+            Input::Reached(Ok(addresses)) => {
+                facts.api_server.get_or_insert(addresses);
+                self.step(now, Mark::Ok, "API server answered".to_owned());
+            }
+            Input::Reached(Err(error)) => self.fail(now, error),
+            Input::Resolved(resolutions) => {
+                facts.resolutions.get_or_insert(resolutions);
+            }
+            Input::Rights(generation, rights) if generation > facts.rights.0 => facts.rights = (generation, rights),
+            Input::Rights(..) => {}
+            Input::Watch(generation, health) => newer(&mut facts.watch, generation, health),
+            Input::Vif(generation, state) => newer(&mut facts.vif, generation, state),
+            Input::Dns(generation, state) => newer(&mut facts.dns, generation, state),
+            Input::Via(generation, state) => newer(&mut facts.via, generation, state),
+            Input::Links(generation, targets) if generation > facts.links.0 => facts.links = (generation, targets),
+            Input::Links(..) => {}
+            Input::Settled(id, outcome) => {
+                if let Some((_, slot @ None)) = facts.waiters.get_mut(&id) {
+                    *slot = Some(outcome);
+                }
+            }
+            Input::Flows(stats) => self.flows = stats,
+            Input::Renewed { expires_at } => self.expires_at = expires_at,
+            Input::ChildExited(child, exit) => self.child_exited(now, child, &exit),
+            Input::Disconnect { clean, reply } => {
+                self.replies.push(reply);
+                self.clean |= clean;
+                self.tear_down(now, AfterTeardown::End);
+            }
+            Input::StepDone(step, left) => self.step_done(now, step, left),
+            Input::Woke => {}
+        }
+        self.dirty = true;
+    }
+
+    fn start(&mut self) {
+        self.life = Life::Running;
+        self.facts = Facts::default();
+        self.effects.push_back(Effect::Start);
+        let references: BTreeSet<WorkloadRef> = self.spec.proxy_via.iter().map(|rule| rule.workload.clone()).collect();
+        if references.is_empty() {
+            self.facts.resolutions = Some(Resolutions::new());
+        } else {
+            self.effects.push_back(Effect::Resolve(references));
+        }
+    }
+
+    fn child_exited(&mut self, now: Millis, child: Child, exit: &Exit) {
+        if self.life != Life::Running {
+            return;
+        }
+        let what = match exit {
+            Exit::Stopped => "stopped by itself".to_owned(),
+            Exit::Panicked(why) => format!("panicked: {why}"),
+        };
+        self.step(now, Mark::Fail, format!("{child:?} {what}"));
+        self.restarts.retain(|at| now.since(*at) < RESTART_WINDOW);
+        self.restarts.push(now);
+        if self.restarts.len() > RESTARTS {
+            self.fail(now, errors::child_ended(child, &what));
+        } else {
+            self.tear_down(now, AfterTeardown::StartAnew);
+        }
+    }
+
+    fn fail(&mut self, now: Millis, error: UserError) {
+        if self.life != Life::Running {
+            return;
+        }
+        self.step(now, Mark::Fail, error.message.clone());
+        // Only a failed connect is an outcome; later the connection just ends.
+        self.outcome = Some(ConnectOutcome::Failed(error));
+        self.tear_down(now, AfterTeardown::End);
+    }
+
+    fn tear_down(&mut self, now: Millis, then: AfterTeardown) {
+        match &mut self.life {
+            Life::New => self.end(),
+            Life::Running => {
+                let first = if self.clean { TeardownStep::RemoveAgents } else { TeardownStep::StopPlacer };
+                self.begin_step(now, first, then);
+            }
+            Life::Stopping { then: planned, .. } if then == AfterTeardown::End => *planned = AfterTeardown::End,
+            Life::Stopping { .. } => {}
+            Life::Over => self.answer_all(),
+        }
+    }
+
+    fn begin_step(&mut self, now: Millis, step: TeardownStep, then: AfterTeardown) {
+        let limit = if step == TeardownStep::RemoveAgents { STEP_LIMIT * 4 } else { STEP_LIMIT };
+        self.life = Life::Stopping { step, until: now + limit, then };
+        self.effects.push_back(Effect::Teardown(step));
+    }
+
+    fn step_done(&mut self, now: Millis, done: TeardownStep, left: Vec<String>) {
+        self.left.extend(left);
+        let Life::Stopping { step, then, .. } = self.life else { return };
+        if step != done {
+            return;
+        }
+        match TeardownStep::ORDER.iter().find(|next| **next > step) {
+            Some(next) => self.begin_step(now, *next, then),
+            None => {
+                self.effects.push_back(Effect::DropChildren);
+                match then {
+                    AfterTeardown::End => self.end(),
+                    AfterTeardown::StartAnew => self.start(),
+                }
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.life = Life::Over;
+        self.answer_all();
+        self.effects.push_back(Effect::Publish);
+        self.effects.push_back(Effect::End);
+    }
+
+    fn answer_all(&mut self) {
+        for reply in std::mem::take(&mut self.replies) {
+            self.effects.push_back(Effect::Answer(reply, self.left.clone()));
+        }
+    }
+
+    fn step(&mut self, now: Millis, mark: Mark, text: String) {
+        if self.outcome.is_none() && !self.steps.iter().any(|step| step.text == text) {
+            let at_ms = u64::try_from(now.since(self.begun).as_millis()).unwrap_or(u64::MAX);
+            self.steps.push(Step { at_ms, text, mark });
+        }
+    }
+
+    /// Recomputes what should be asked and which outcome holds.
+    fn reconcile(&mut self, now: Millis) {
+        if let Life::Stopping { step, until, .. } = self.life
+            && until <= now
+        {
+            self.step_done(now, step, vec![format!("{step:?} took too long")]);
+        }
+        if self.life != Life::Running {
+            return;
+        }
+        if let Some(error) = self.hopeless() {
+            self.fail(now, error);
+            return;
+        }
+        self.select_and_wait();
+        self.note_steps(now);
+        self.decide_outcome(now);
+    }
+
+    /// The first reason for which this connection cannot work, if there is one.
+    fn hopeless(&self) -> Option<UserError> {
+        let facts = &self.facts;
+        if let Some((_, VifState::Failed { why })) = &facts.vif {
+            return Some(errors::device(why));
+        }
+        if self.outcome.is_some() {
+            return None;
+        }
+        for rule in &self.spec.proxy_via {
+            let resolution = facts.resolutions.as_ref().and_then(|r| r.get(&rule.workload));
+            if let Some(error) = resolution.and_then(|r| errors::resolution(&rule.workload, &self.spec.namespace, r)) {
+                return Some(error);
+            }
+        }
+        if let Some(rights) = facts.rights.1.namespaces.get(self.spec.namespace.as_str())
+            && !rights.watch_pods
+        {
+            return Some(errors::forbidden("list and watch pods", &self.spec.namespace));
+        }
+        if let Some((_, WatchHealth::Unauthorized { why })) = &facts.watch {
+            return Some(errors::unauthorized(why));
+        }
+        if let Some((_, dns)) = &facts.dns
+            && dns.hopeless
+            && !matches!(self.spec.dns, DnsMode::Auto | DnsMode::Off)
+        {
+            return Some(errors::dns(&dns.message));
+        }
+        facts.waiters.values().find_map(|(target, outcome)| match outcome {
+            Some(WaiterOutcome::Hopeless { why }) => Some(errors::target(target, why)),
+            Some(WaiterOutcome::Ready { .. } | WaiterOutcome::TimedOut | WaiterOutcome::Cancelled) | None => None,
+        })
+    }
+
+    /// The rules with their workloads, once all are known.
+    fn rules(&self) -> Option<Vec<ViaRule<Workload>>> {
+        let resolutions = self.facts.resolutions.as_ref()?;
+        let rule = |rule: &ViaRule| match resolutions.get(&rule.workload) {
+            Some(Resolution::Found { workload, .. }) => Some(ViaRule { range: rule.range, workload: workload.clone() }),
+            Some(
+                Resolution::NotFound { .. }
+                | Resolution::Ambiguous { .. }
+                | Resolution::Forbidden { .. }
+                | Resolution::Failed { .. },
+            )
+            | None => None,
+        };
+        self.spec.proxy_via.iter().map(rule).collect()
+    }
+
+    fn select_and_wait(&mut self) {
+        let (Some(api_server), Some(rules)) = (self.facts.api_server.clone(), self.rules()) else { return };
+        let workloads: BTreeSet<Workload> = rules.iter().map(|rule| rule.workload.clone()).collect();
+        let selection = SelectProxyVia {
+            rules,
+            vnat: self.spec.vnat.clone(),
+            also_proxy: self.spec.also_proxy.clone(),
+            never_proxy: self.spec.never_proxy.clone(),
+            allow_conflicting: self.spec.allow_conflicting_subnets.clone(),
+            api_server,
+        };
+        if self.facts.selected.as_ref() != Some(&selection) {
+            self.facts.selected = Some(selection.clone());
+            self.effects.push_back(Effect::Select(selection));
+        }
+        if self.outcome.is_some() {
+            return;
+        }
+        for workload in workloads {
+            let target = Target::Workload(workload);
+            if self.facts.waiters.values().any(|(waiting, _)| *waiting == target) {
+                continue;
+            }
+            let id = self.next_waiter;
+            self.next_waiter = id.next();
+            self.facts.waiters.insert(id, (target.clone(), None));
+            self.effects.push_back(Effect::Register(id, target, self.deadline));
+        }
+    }
+
+    fn decide_outcome(&mut self, now: Millis) {
+        if self.outcome.is_some() {
+            return;
+        }
+        let missing = self.missing();
+        let pending = self.scaled_to_zero();
+        let others = missing.iter().filter(|(key, _)| !pending.contains_key(key.as_str())).count();
+        let outcome = if missing.is_empty() {
+            ConnectOutcome::Ready
+        } else if others == 0 {
+            ConnectOutcome::Degraded { pending: pending.into_values().collect() }
+        } else if self.deadline <= now {
+            ConnectOutcome::TimedOut { missing: missing.into_values().collect() }
+        } else {
+            return;
+        };
+        self.outcome = Some(outcome);
+    }
+
+    /// Via workloads whose spec asks for no replicas.
+    fn scaled_to_zero(&self) -> BTreeMap<String, String> {
+        let resolutions = self.facts.resolutions.iter().flatten();
+        resolutions
+            .filter_map(|(_, resolution)| match resolution {
+                Resolution::Found { workload, replicas: Some(0) } => {
+                    let text = format!("{workload} is scaled to zero and attaches by itself when a pod comes");
+                    Some((workload.to_string(), text))
+                }
+                Resolution::Found { .. }
+                | Resolution::NotFound { .. }
+                | Resolution::Ambiguous { .. }
+                | Resolution::Forbidden { .. }
+                | Resolution::Failed { .. } => None,
+            })
+            .collect()
+    }
+}
+
+impl Core for SessionCore {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn handle(&mut self, now: Millis, input: Input) {
+        self.store(now, input);
+        self.reconcile(now);
+        if std::mem::take(&mut self.dirty) {
+            self.effects.push_back(Effect::Publish);
+        }
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    fn poll_deadline(&self) -> Option<Millis> {
+        match &self.life {
+            Life::Running if self.outcome.is_none() => Some(self.deadline),
+            Life::Stopping { until, .. } => Some(*until),
+            Life::New | Life::Running | Life::Over => None,
+        }
+    }
+
+    fn woke() -> Input {
+        Input::Woke
+    }
+}
+
+fn newer<T>(slot: &mut Option<(Generation, T)>, generation: Generation, fact: T) {
+    if slot.as_ref().is_none_or(|(stored, _)| generation > *stored) {
+        *slot = Some((generation, fact));
+    }
+}
+
+impl SessionCore {
+    /// Which reason a user error of this session would carry if it ended now; for tests and status.
+    pub fn failure(&self) -> Option<Reason> {
+        match &self.outcome {
+            Some(ConnectOutcome::Failed(error)) => Some(error.reason),
+            Some(ConnectOutcome::Ready | ConnectOutcome::Degraded { .. } | ConnectOutcome::TimedOut { .. }) | None => {
+                None
+            }
+        }
+    }
+}

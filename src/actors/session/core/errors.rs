@@ -1,0 +1,99 @@
+//! The words for what cannot work. Each says what to do.
+
+use crate::actors::session::messages::Child;
+use crate::cluster::Resolution;
+use crate::error::{Reason, UserError};
+use crate::net::views::Target;
+use crate::workload::WorkloadRef;
+
+/// The device cannot be made, or is gone.
+pub fn device(why: &str) -> UserError {
+    let hint = "podwayd needs CAP_NET_ADMIN and /dev/net/tun: start it with systemd or with sudo";
+    UserError::new(Reason::DeviceFailed, format!("network device: {why}"), hint)
+}
+
+/// A right is missing.
+pub fn forbidden(what: &str, namespace: &str) -> UserError {
+    UserError::new(
+        Reason::Forbidden,
+        format!("namespace {namespace}: missing right: {what}"),
+        "ask an administrator to bind the Role in config/rbac.yaml to you in that namespace",
+    )
+}
+
+/// The credentials are not taken.
+pub fn unauthorized(why: &str) -> UserError {
+    UserError::new(Reason::Unauthorized, format!("API server: {why}"), "log in again, then connect again")
+}
+
+/// Names cannot be attached as asked.
+pub fn dns(why: &str) -> UserError {
+    UserError::new(Reason::DnsFailed, format!("DNS: {why}"), "--dns auto takes what works on this host")
+}
+
+/// A via workload cannot get a link.
+pub fn target(target: &Target, why: &str) -> UserError {
+    let what = match target {
+        Target::Workload(workload) => workload.to_string(),
+        Target::General => "general routing".to_owned(),
+    };
+    if why.contains("missing right") || why.contains("forbidden") {
+        let hint = "ask an administrator to bind the Role in config/rbac.yaml to you in that namespace";
+        return UserError::new(Reason::Forbidden, format!("{what}: {why}"), hint);
+    }
+    let hint = if why.contains("image") {
+        "name an image that the nodes can pull with --agent-image"
+    } else {
+        "see podway status, and kubectl describe of the pod"
+    };
+    UserError::new(Reason::AgentNotPlaced, format!("{what}: {why}"), hint)
+}
+
+/// A reference of a rule names no workload; `None` when it does.
+pub fn resolution(reference: &WorkloadRef, connected: &str, resolution: &Resolution) -> Option<UserError> {
+    let namespace = reference.namespace.as_deref().unwrap_or(connected);
+    Some(match resolution {
+        Resolution::Found { .. } => return None,
+        Resolution::NotFound { namespace_missing: true, .. } => UserError::new(
+            Reason::NamespaceNotFound,
+            format!("workload {reference}: namespace {namespace} does not exist"),
+            "kubectl get namespaces lists those that do",
+        ),
+        Resolution::NotFound { near, namespace_missing: false } => {
+            let hint = if near.is_empty() {
+                format!("kubectl -n {namespace} get deployments,statefulsets,daemonsets,pods lists what there is")
+            } else {
+                format!("did you mean {}?", near.join(", "))
+            };
+            let message = format!("workload {reference}: not found in namespace {namespace}");
+            UserError::new(Reason::WorkloadNotFound, message, hint)
+        }
+        Resolution::Ambiguous { candidates } => {
+            let names: Vec<String> = candidates.iter().map(|w| format!("{}/{}", w.kind, w.name)).collect();
+            UserError::new(
+                Reason::WorkloadAmbiguous,
+                format!("workload {reference}: several kinds have that name in namespace {namespace}"),
+                format!("say which: {}", names.join(", ")),
+            )
+        }
+        Resolution::Forbidden { missing } => UserError::new(
+            Reason::Forbidden,
+            format!("workload {reference}: missing right: {missing}"),
+            "ask an administrator to bind the Role in config/rbac.yaml to you in that namespace",
+        ),
+        Resolution::Failed { why } => UserError::new(
+            Reason::ClusterUnreachable,
+            format!("workload {reference}: cannot be looked up: {why}"),
+            "check that kubectl get pods works with the same flags",
+        ),
+    })
+}
+
+/// A child of the session ended too often.
+pub fn child_ended(child: Child, what: &str) -> UserError {
+    UserError::new(
+        Reason::Internal,
+        format!("{child:?} {what}"),
+        "this is a bug in podway: please report it with the log",
+    )
+}

@@ -1,0 +1,336 @@
+//! From what a session knows to what `podway status` shows: conditions, lines, steps.
+
+use std::collections::BTreeMap;
+
+use super::{Facts, Life, SessionCore};
+use crate::actors::client_list::messages::{LinkState, Placement, TargetState};
+use crate::actors::pod_watcher::messages::WatchHealth;
+use crate::actors::proxy_via::messages::{RangeStatus, Treatment};
+use crate::actors::vif::messages::VifState;
+use crate::ids::Millis;
+use crate::net::views::Target;
+use crate::spec::DnsMode;
+use crate::status::{
+    Condition, ConnectOutcome, DeviceLine, DnsLine, LinkLine, Mark, RangeLine, SessionStatus, Vips, WorkloadLine,
+};
+
+/// A condition before its transition time is known.
+struct Holds {
+    kind: String,
+    status: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl SessionCore {
+    /// What still keeps this connection from being ready, by a stable key, in words.
+    pub(super) fn missing(&self) -> BTreeMap<String, String> {
+        let not_ready = |condition: Holds| (!condition.status).then_some((condition.kind, condition.message));
+        let mut missing: BTreeMap<String, String> =
+            [self.watch_ready(), self.routes_ready(), self.dns_ready()].into_iter().filter_map(not_ready).collect();
+        match self.rules() {
+            None => {
+                missing.insert("rules".to_owned(), "the workloads of --proxy-via are still being looked up".to_owned());
+            }
+            Some(rules) => {
+                for rule in rules {
+                    let target = Target::Workload(rule.workload.clone());
+                    let line = self.workload_line(&target);
+                    if line.state != "Ready" {
+                        missing.insert(line.workload.clone(), format!("{}: {}", line.workload, line.message));
+                    }
+                }
+            }
+        }
+        missing
+    }
+
+    fn watch_ready(&self) -> Holds {
+        let (status, reason, message) = match &self.facts.watch {
+            Some((_, WatchHealth::Fresh)) => (true, "Fresh", String::new()),
+            Some((_, WatchHealth::Stale { why })) => (false, "Stale", why.clone()),
+            Some((_, WatchHealth::Unauthorized { why })) => (false, "NeedsLogin", why.clone()),
+            Some((_, WatchHealth::Starting)) | None => (false, "Starting", "the cluster is being listed".to_owned()),
+        };
+        Holds { kind: "WatchReady".to_owned(), status, reason, message }
+    }
+
+    fn routes_ready(&self) -> Holds {
+        let kind = "RoutesReady".to_owned();
+        let Some((_, via)) = self.facts.via.as_ref().filter(|(_, via)| via.ready) else {
+            let message = "the cluster's ranges are not known yet".to_owned();
+            return Holds { kind, status: false, reason: "RangesUnknown", message };
+        };
+        match &self.facts.vif {
+            Some((_, VifState::Up { applied, failed, .. })) if *applied >= via.plan => {
+                let message: Vec<String> = failed.iter().map(|(route, why)| format!("{route}: {why}")).collect();
+                let reason = if failed.is_empty() { "Applied" } else { "PartlyApplied" };
+                Holds { kind, status: true, reason, message: message.join("; ") }
+            }
+            Some((_, VifState::Up { .. })) => {
+                Holds { kind, status: false, reason: "Applying", message: "routes are being applied".to_owned() }
+            }
+            Some((_, VifState::Failed { why })) => {
+                Holds { kind, status: false, reason: "DeviceFailed", message: why.clone() }
+            }
+            Some((_, VifState::Down)) | None => {
+                Holds { kind, status: false, reason: "DeviceDown", message: "the device is being made".to_owned() }
+            }
+        }
+    }
+
+    fn dns_ready(&self) -> Holds {
+        let kind = "DNSReady".to_owned();
+        match &self.facts.dns {
+            Some((_, dns)) if dns.ready => {
+                Holds { kind, status: true, reason: "Applied", message: dns.message.clone() }
+            }
+            // Where nothing can be attached, the connection is as ready as it will be; a warning says so.
+            Some((_, dns)) if dns.hopeless && matches!(self.spec.dns, DnsMode::Auto | DnsMode::Off) => {
+                Holds { kind, status: true, reason: "Off", message: dns.message.clone() }
+            }
+            Some((_, dns)) => {
+                let message =
+                    if dns.message.is_empty() { "names are being attached".into() } else { dns.message.clone() };
+                Holds { kind, status: false, reason: "Applying", message }
+            }
+            None => Holds { kind, status: false, reason: "Starting", message: "names are being attached".to_owned() },
+        }
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        let rules = self.rules().unwrap_or_default();
+        let mut targets: Vec<Target> = Vec::new();
+        for target in rules.into_iter().map(|rule| Target::Workload(rule.workload)) {
+            if !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
+        if self.facts.links.1.contains_key(&Target::General) {
+            targets.push(Target::General);
+        }
+        targets
+    }
+
+    fn workload_line(&self, target: &Target) -> WorkloadLine {
+        let name = match target {
+            Target::Workload(workload) => workload.to_string(),
+            Target::General => "general".to_owned(),
+        };
+        let nothing = TargetState { pods: 0, links: Vec::new(), hopeless: None };
+        let state = self.facts.links.1.get(target).unwrap_or(&nothing);
+        let (word, message) = word_of(target, state, self.scaled_to_zero().contains_key(&name));
+        let links = state.links.iter().map(|link| {
+            let (health, message) = match &link.state {
+                LinkState::NoAgent => ("no agent", String::new()),
+                LinkState::Dialing => ("dialing", String::new()),
+                LinkState::Ready => ("ready", String::new()),
+                LinkState::Draining => ("draining", String::new()),
+                LinkState::Failed { why } => ("failed", why.to_string()),
+            };
+            let placement = match link.placement {
+                Placement::Ephemeral => "ephemeral container",
+                Placement::OwnPod => "own pod",
+            };
+            LinkLine { pod: link.pod_name.to_string(), placement: placement.into(), health: health.into(), message }
+        });
+        WorkloadLine { workload: name, state: word.to_owned(), message, links: links.collect() }
+    }
+
+    fn conditions(&self) -> Vec<Holds> {
+        let mut conditions = vec![self.watch_ready(), self.routes_ready(), self.dns_ready()];
+        for target in self.targets() {
+            let line = self.workload_line(&target);
+            let kind = match target {
+                Target::Workload(_) => format!("WorkloadReady/{}", line.workload),
+                Target::General => "AgentReady".to_owned(),
+            };
+            let ready = line.state == "Ready";
+            let reason = match line.state.as_str() {
+                "Ready" => "LinkReady",
+                "Hopeless" => "Hopeless",
+                "Unreachable" => "Unreachable",
+                _ => "Pending",
+            };
+            conditions.push(Holds { kind, status: ready, reason, message: line.message });
+        }
+        let running = self.life == Life::Running;
+        let waiting: Vec<String> = self.missing().into_values().collect();
+        let all = running && waiting.is_empty();
+        let reason = if all { "EverythingWorks" } else { "NotYet" };
+        conditions.insert(0, Holds { kind: "Ready".to_owned(), status: all, reason, message: waiting.join("; ") });
+        conditions
+    }
+
+    /// The document, with transition times taken over from `previous` where nothing changed. `wall` is seconds since
+    /// 1970 now, `since` at the start.
+    pub fn status(&self, previous: &SessionStatus, wall: i64, since: i64) -> SessionStatus {
+        let conditions = self.conditions().into_iter().map(|holds| {
+            let status = if holds.status { "True" } else { "False" };
+            let before = previous.conditions.iter().find(|c| c.r#type == holds.kind && c.status == status);
+            Condition {
+                last_transition_time: before.map_or(wall, |c| c.last_transition_time),
+                r#type: holds.kind,
+                status: status.to_owned(),
+                reason: holds.reason.to_owned(),
+                message: holds.message,
+            }
+        });
+        let facts = &self.facts;
+        SessionStatus {
+            name: self.spec.name.clone(),
+            context: self.spec.context.clone(),
+            server: previous.server.clone(),
+            namespace: self.spec.namespace.clone(),
+            owner_uid: previous.owner_uid,
+            phase: self.phase(),
+            outcome: self.outcome.clone(),
+            since,
+            conditions: conditions.collect(),
+            steps: self.steps.clone(),
+            ranges: facts.via.iter().flat_map(|(_, via)| &via.ranges).map(range_line).collect(),
+            vips: vips(facts),
+            workloads: self.targets().iter().map(|target| self.workload_line(target)).collect(),
+            dns: dns_line(facts),
+            device: device_line(facts),
+            flows: self.flows,
+            warnings: self.warnings(wall),
+            credentials_expire_at: self.expires_at,
+        }
+    }
+
+    fn warnings(&self, wall: i64) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some((_, dns)) = &self.facts.dns
+            && !dns.message.is_empty()
+        {
+            warnings.push(format!("DNS: {}", dns.message));
+        }
+        if let Some((_, VifState::Up { failed, .. })) = &self.facts.vif {
+            warnings.extend(failed.iter().map(|(route, why)| format!("route {route}: {why}")));
+        }
+        if let Some(state) = self.facts.links.1.get(&Target::General)
+            && let Some(why) = &state.hopeless
+        {
+            warnings.push(format!("addresses without a via workload cannot be reached: {why}"));
+        }
+        if self.expires_at.is_some_and(|at| at <= wall) {
+            warnings.push("the credentials have ended: log in and connect again".to_owned());
+        }
+        warnings
+    }
+
+    /// Adds a step for everything that has become true.
+    pub(super) fn note_steps(&mut self, now: Millis) {
+        if self.outcome.is_some() {
+            return;
+        }
+        let mut found = Vec::new();
+        if let Some((_, via)) = self.facts.via.as_ref().filter(|(_, via)| via.ready) {
+            for range in &via.ranges {
+                let line = range_line(range);
+                let note = if line.note.is_empty() { String::new() } else { format!(" ({})", line.note) };
+                found.push((Mark::Ok, format!("{} {}: {}{note}", line.source, line.cidr, line.treatment)));
+            }
+        }
+        if let Some((_, VifState::Up { name, .. })) = &self.facts.vif
+            && self.routes_ready().status
+        {
+            found.push((Mark::Ok, format!("routes are on device {name}")));
+        }
+        if let Some((_, dns)) = self.facts.dns.as_ref().filter(|(_, dns)| dns.ready) {
+            found.push((Mark::Ok, format!("names are answered through {}", dns.backend)));
+        }
+        for target in self.targets() {
+            let line = self.workload_line(&target);
+            if let (true, Some(link)) = (line.state == "Ready", line.links.iter().find(|link| link.health == "ready")) {
+                found.push((Mark::Ok, format!("{} through pod {} ({})", line.workload, link.pod, link.placement)));
+            }
+        }
+        for (mark, text) in found {
+            self.step(now, mark, text);
+        }
+        if let Some(ConnectOutcome::TimedOut { missing }) = &self.outcome.clone() {
+            for text in missing {
+                self.step(now, Mark::Warn, text.clone());
+            }
+        }
+    }
+}
+
+fn word_of(target: &Target, state: &TargetState, scaled_to_zero: bool) -> (&'static str, String) {
+    let has = |wanted: fn(&LinkState) -> bool| state.links.iter().any(|link| wanted(&link.state));
+    if has(|state| *state == LinkState::Ready) {
+        return ("Ready", String::new());
+    }
+    if let Some(why) = &state.hopeless {
+        return ("Hopeless", why.to_string());
+    }
+    if state.pods == 0 {
+        let text = match target {
+            Target::General => "our own pod is being made",
+            Target::Workload(_) if scaled_to_zero => "scaled to zero: attaches by itself when a pod comes",
+            Target::Workload(_) => "no pod runs: attaches by itself when one comes",
+        };
+        return ("Pending", text.to_owned());
+    }
+    let failed = state.links.iter().find_map(|link| match &link.state {
+        LinkState::Failed { why } => Some(format!("pod {}: {why}", link.pod_name)),
+        LinkState::NoAgent | LinkState::Dialing | LinkState::Ready | LinkState::Draining => None,
+    });
+    match failed {
+        Some(why) => ("Unreachable", why),
+        None => ("Connecting", "its agent is being placed and dialled".to_owned()),
+    }
+}
+
+fn range_line(range: &RangeStatus) -> RangeLine {
+    let (treatment, note) = match &range.treatment {
+        Treatment::Routed => ("routed".to_owned(), String::new()),
+        Treatment::Translated { target: Target::Workload(workload), conflict } => {
+            (format!("via {workload}"), conflict.clone().unwrap_or_default())
+        }
+        Treatment::Translated { target: Target::General, conflict } => {
+            let note = conflict.as_ref().map(|route| format!("conflicts with {route}")).unwrap_or_default();
+            ("translated".to_owned(), note)
+        }
+        Treatment::Excluded { why } => ("excluded".to_owned(), why.clone()),
+    };
+    RangeLine { cidr: range.cidr.to_string(), source: range.source.clone(), treatment, note }
+}
+
+fn vips(facts: &Facts) -> Vips {
+    let Some((_, via)) = &facts.via else { return Vips::default() };
+    Vips {
+        ranges: via.virtual_ranges.iter().map(ToString::to_string).collect(),
+        in_use: via.vips_in_use,
+        capacity: via.vips_capacity,
+        fixed: via
+            .fixed
+            .iter()
+            .map(|(vip, real, workload, name)| (vip.to_string(), real.to_string(), workload.to_string(), name.clone()))
+            .collect(),
+    }
+}
+
+fn dns_line(facts: &Facts) -> DnsLine {
+    let Some((_, dns)) = &facts.dns else { return DnsLine::default() };
+    DnsLine {
+        backend: dns.backend.clone(),
+        server: dns.server.clone(),
+        domains: dns.domains.clone(),
+        ready: dns.ready,
+        message: dns.message.clone(),
+    }
+}
+
+fn device_line(facts: &Facts) -> DeviceLine {
+    match &facts.vif {
+        Some((_, VifState::Up { name, routes, failed, .. })) => DeviceLine {
+            name: name.to_string(),
+            routes: routes.clone(),
+            failed: failed.iter().map(|(route, why)| format!("{route}: {why}")).collect(),
+        },
+        Some((_, VifState::Down | VifState::Failed { .. })) | None => DeviceLine::default(),
+    }
+}
