@@ -7,6 +7,7 @@
 pub mod actors;
 pub mod cluster;
 pub mod error;
+pub mod identity;
 pub mod ids;
 pub mod net;
 pub mod spec;

@@ -1,3 +1,303 @@
-//! x
+//! Daemon: the root. Owns one Session for each named connection; sessions share nothing.
+//!
+//! Answers Control. A connect of a name that exists is idempotent when equal and refused with the difference when not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use actix::{Actor, Addr, AsyncContext as _, Context, Handler};
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use self::messages::{
+    Caller, CloseSession, Closed, ListSessions, OpenSession, RenewCredentials, SessionEnded, SessionView, Shutdown,
+};
+use crate::actors::session::messages::{CredentialsRenewed, Disconnect};
+use crate::actors::session::{Ingredients, Session, Settings};
+use crate::actors::shell::{Exit, Reply, start_monitored};
+use crate::error::{Reason, UserError};
+use crate::identity::Identity;
+use crate::spec::ConnectSpec;
+use crate::status::{Phase, SessionStatus};
 
 pub mod messages;
+
+/// A user who needs more connections at once than this is looping.
+const SESSIONS_PER_USER: usize = 16;
+
+/// The actor.
+pub struct Daemon {
+    settings: Arc<Settings>,
+    agent_image: String,
+    wall: fn() -> i64,
+    sessions: BTreeMap<Arc<str>, Running>,
+    on_end: Option<Reply<()>>,
+    when_empty: Vec<Reply<()>>,
+}
+
+/// One connection.
+struct Running {
+    spec: ConnectSpec,
+    server: String,
+    owner_uid: u32,
+    device: u32,
+    address: Addr<Session>,
+    status: watch::Receiver<Arc<SessionStatus>>,
+}
+
+impl Daemon {
+    /// A daemon without connections. `wall` gives seconds since 1970; `on_end` is answered if the daemon itself dies.
+    pub fn new(settings: Settings, agent_image: String, wall: fn() -> i64, on_end: Reply<()>) -> Daemon {
+        Daemon {
+            settings: Arc::new(settings),
+            agent_image,
+            wall,
+            sessions: BTreeMap::new(),
+            on_end: Some(on_end),
+            when_empty: Vec::new(),
+        }
+    }
+
+    fn open(&mut self, message: OpenSession, ctx: &mut Context<Self>) {
+        let OpenSession { caller, mut spec, access, reply } = message;
+        if spec.agent_image.is_empty() {
+            spec.agent_image = self.agent_image.clone();
+        }
+        let name: Arc<str> = spec.name.as_str().into();
+        if let Some(running) = self.sessions.get(&name) {
+            reply.answer(existing(running, &name, caller, &spec, &access.server));
+            return;
+        }
+        if self.sessions.values().filter(|s| s.owner_uid == caller.uid).count() >= SESSIONS_PER_USER {
+            let message = format!("connect: {SESSIONS_PER_USER} connections are open already");
+            reply.answer(Err(UserError::new(Reason::LimitReached, message, "podway disconnect ends those not needed")));
+            return;
+        }
+        let identity = match Identity::load_or_create(&self.settings.state_dir, caller.uid) {
+            Ok(identity) => identity,
+            Err(cause) => {
+                let message = format!("key pair: {}", crate::actors::session::describe(&cause));
+                reply.answer(Err(UserError::new(Reason::Internal, message, "check podwayd's state directory")));
+                return;
+            }
+        };
+        let device = self.free_device();
+        let initial = SessionStatus {
+            name: spec.name.clone(),
+            context: spec.context.clone(),
+            server: access.server.clone(),
+            namespace: spec.namespace.clone(),
+            owner_uid: caller.uid,
+            since: (self.wall)(),
+            ..SessionStatus::default()
+        };
+        let (status, status_rx) = watch::channel(Arc::new(initial));
+        info!(session = %name, server = access.server, uid = caller.uid, "connecting");
+        let server = access.server.clone();
+        let session = Session::new(Ingredients {
+            spec: spec.clone(),
+            access,
+            owner_uid: caller.uid,
+            identity,
+            settings: Arc::clone(&self.settings),
+            device: format!("podway{device}"),
+            status,
+            wall: self.wall,
+        });
+        let (me, ended) = (ctx.address(), Arc::clone(&name));
+        let address = start_monitored(session, move |exit| me.do_send(SessionEnded { name: ended, exit }));
+        let running = Running { spec, server, owner_uid: caller.uid, device, address, status: status_rx };
+        reply.answer(Ok(running.view(&name)));
+        self.sessions.insert(name, running);
+    }
+
+    fn free_device(&self) -> u32 {
+        let taken: BTreeSet<u32> = self.sessions.values().map(|running| running.device).collect();
+        (0..).find(|number| !taken.contains(number)).unwrap_or_default()
+    }
+
+    /// The connection that a caller means.
+    fn find(&self, caller: Caller, name: Option<&str>) -> Result<Arc<str>, UserError> {
+        let name = match name {
+            Some(name) => name,
+            None => {
+                let mut own = self.sessions.iter().filter(|(_, running)| running.visible_to(caller));
+                match (own.next(), own.next()) {
+                    (Some((name, _)), None) => name,
+                    (None, _) => return Err(not_connected("there is no connection")),
+                    (Some(_), Some(_)) => {
+                        let names: Vec<&str> = self.sessions.keys().map(AsRef::as_ref).collect();
+                        return Err(UserError::new(
+                            Reason::BadRequest,
+                            "there are several connections",
+                            format!("name one of {}, or say --all", names.join(", ")),
+                        ));
+                    }
+                }
+            }
+        };
+        match self.sessions.get_key_value(name) {
+            Some((name, running)) if running.visible_to(caller) => Ok(Arc::clone(name)),
+            Some(_) => Err(UserError::new(
+                Reason::NotOwner,
+                format!("connection {name}: belongs to another user"),
+                "its owner or root may end it",
+            )),
+            None => Err(not_connected(&format!("connection {name}: not found"))),
+        }
+    }
+
+    fn answer_if_empty(&mut self) {
+        if self.sessions.is_empty() {
+            for reply in self.when_empty.drain(..) {
+                reply.answer(());
+            }
+        }
+    }
+}
+
+impl Running {
+    fn view(&self, name: &Arc<str>) -> SessionView {
+        SessionView { name: Arc::clone(name), owner_uid: self.owner_uid, status: self.status.clone() }
+    }
+
+    fn visible_to(&self, caller: Caller) -> bool {
+        caller.uid == 0 || caller.uid == self.owner_uid
+    }
+}
+
+fn not_connected(message: &str) -> UserError {
+    UserError::new(Reason::NotConnected, message, "podway connect makes one")
+}
+
+/// The answer to a connect whose name is taken.
+fn existing(
+    running: &Running,
+    name: &Arc<str>,
+    caller: Caller,
+    spec: &ConnectSpec,
+    server: &str,
+) -> Result<SessionView, UserError> {
+    if running.owner_uid != caller.uid {
+        return Err(UserError::new(
+            Reason::NotOwner,
+            format!("connection {name}: belongs to another user"),
+            "choose another --name",
+        ));
+    }
+    let phase = running.status.borrow().phase;
+    if matches!(phase, Phase::Disconnecting | Phase::Disconnected) {
+        return Err(UserError::new(
+            Reason::AlreadyConnected,
+            format!("connection {name}: is being ended"),
+            "try again in a moment",
+        ));
+    }
+    let differences = differences(&running.spec, spec, &running.server, server);
+    if differences.is_empty() {
+        return Ok(running.view(name));
+    }
+    Err(UserError::new(
+        Reason::AlreadyConnected,
+        format!("connection {name}: exists and differs in {}", differences.join(", ")),
+        format!("podway disconnect {name} first, or choose another --name"),
+    ))
+}
+
+/// The flags in which two connections differ, as users spell them. The time limit is not part of a connection.
+fn differences(a: &ConnectSpec, b: &ConnectSpec, server_a: &str, server_b: &str) -> Vec<&'static str> {
+    let pairs = [
+        (server_a != server_b, "the cluster"),
+        (a.namespace != b.namespace, "--namespace"),
+        (a.proxy_via != b.proxy_via, "--proxy-via"),
+        (a.also_proxy != b.also_proxy, "--also-proxy"),
+        (a.never_proxy != b.never_proxy, "--never-proxy"),
+        (a.vnat != b.vnat, "--vnat"),
+        (a.allow_conflicting_subnets != b.allow_conflicting_subnets, "--allow-conflicting-subnets"),
+        (a.agent != b.agent, "--agent"),
+        (a.agent_image != b.agent_image, "--agent-image"),
+        (a.dns != b.dns, "--dns"),
+    ];
+    pairs.into_iter().filter_map(|(differs, flag)| differs.then_some(flag)).collect()
+}
+
+impl Actor for Daemon {
+    type Context = Context<Self>;
+}
+
+impl Handler<OpenSession> for Daemon {
+    type Result = ();
+    fn handle(&mut self, message: OpenSession, ctx: &mut Context<Self>) {
+        self.open(message, ctx);
+    }
+}
+
+impl Handler<CloseSession> for Daemon {
+    type Result = ();
+    fn handle(&mut self, message: CloseSession, _: &mut Context<Self>) {
+        let CloseSession { caller, name, clean, reply } = message;
+        let name = match self.find(caller, name.as_deref()) {
+            Ok(name) => name,
+            Err(refusal) => return reply.answer(Err(refusal)),
+        };
+        let Some(running) = self.sessions.get(&name) else { return };
+        let (left, answer) = Reply::new();
+        running.address.do_send(Disconnect { clean, reply: left });
+        tokio::spawn(async move {
+            let left = answer.await.unwrap_or_default();
+            reply.answer(Ok(Closed { name: name.to_string(), left }));
+        });
+    }
+}
+
+impl Handler<ListSessions> for Daemon {
+    type Result = ();
+    fn handle(&mut self, message: ListSessions, _: &mut Context<Self>) {
+        let visible = self.sessions.iter().filter(|(_, running)| running.visible_to(message.caller));
+        message.reply.answer(visible.map(|(name, running)| running.view(name)).collect());
+    }
+}
+
+impl Handler<RenewCredentials> for Daemon {
+    type Result = ();
+    fn handle(&mut self, message: RenewCredentials, _: &mut Context<Self>) {
+        let RenewCredentials { caller, name, access, reply } = message;
+        let found = self.find(caller, Some(&name)).and_then(|name| {
+            let Some(running) = self.sessions.get(&name) else { return Err(not_connected("gone")) };
+            if running.server != access.server {
+                let hint = "disconnect first to use another cluster";
+                return Err(UserError::new(Reason::BadRequest, "renew: that is another cluster", hint));
+            }
+            running.address.do_send(CredentialsRenewed { access });
+            Ok(())
+        });
+        reply.answer(found);
+    }
+}
+
+impl Handler<SessionEnded> for Daemon {
+    type Result = ();
+    fn handle(&mut self, message: SessionEnded, _: &mut Context<Self>) {
+        self.sessions.remove(&message.name);
+        if let Exit::Panicked(why) = &message.exit {
+            error!(session = %message.name, why, "a session panicked");
+            // Its children are without a parent: let systemd start the daemon anew.
+            if let Some(on_end) = self.on_end.take() {
+                on_end.answer(());
+            }
+        }
+        self.answer_if_empty();
+    }
+}
+
+impl Handler<Shutdown> for Daemon {
+    type Result = ();
+    fn handle(&mut self, message: Shutdown, _: &mut Context<Self>) {
+        for running in self.sessions.values() {
+            let (reply, _) = Reply::new();
+            running.address.do_send(Disconnect { clean: false, reply });
+        }
+        self.when_empty.push(message.reply);
+        self.answer_if_empty();
+    }
+}

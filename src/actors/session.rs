@@ -1,4 +1,416 @@
-//! x
+//! Session: one connection. Starts its children all at once, wires their edges, tears them down in order.
+//!
+//! What it decides is in [`core`]; the wiring below is the graph of actors.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, AsyncContext as _, Context, Handler};
+use tokio::sync::{oneshot, watch};
+use tracing::{debug, info, warn};
+
+use self::core::{Effect, Input, SessionCore, TeardownStep};
+use self::messages::{Child, ChildExited, CredentialsRenewed, Disconnect, UseClient};
+use crate::actors::agent_placer::AgentPlacer;
+use crate::actors::agent_placer::messages::RemoveAll;
+use crate::actors::client_list::messages::{LinksChanged, RegisterWaiter, WaiterSettled};
+use crate::actors::client_list::{ClientList, HangUpAll};
+use crate::actors::dns::Dns;
+use crate::actors::dns::messages::{DnsChanged, Restore};
+use crate::actors::pod_watcher::PodWatcher;
+use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, WatchHealthChanged};
+use crate::actors::proxy_via::ProxyVia;
+use crate::actors::proxy_via::messages::ViaChanged;
+use crate::actors::shell::{
+    Driven, Exit, Reply, Shell, Stop, TaskFailed, drive, drives, spawn_reporting, stop, told,
+};
+use crate::actors::vif::Vif;
+use crate::actors::vif::messages::{Close, FlowStats, StopDataPlane, VifChanged};
+use crate::cluster::Resolutions;
+use crate::error::UserError;
+use crate::identity::Identity;
+use crate::ids::ReplyId;
+use crate::spec::{ClusterAccess, ConnectSpec};
+use crate::status::SessionStatus;
 
 pub mod core;
 pub mod messages;
+mod reach;
+mod wiring;
+
+pub use reach::describe;
+
+/// A reachable API server answers the first question within this time.
+const REACH_LIMIT: Duration = Duration::from_secs(20);
+/// PodWatcher answers for itself sooner; this is the net below it.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a session is made from.
+pub struct Ingredients {
+    /// What was asked for, with the agent image filled in.
+    pub spec: ConnectSpec,
+    /// How to reach the cluster.
+    pub access: ClusterAccess,
+    /// Whose it is.
+    pub owner_uid: u32,
+    /// The user's key pair.
+    pub identity: Identity,
+    /// Settings of the daemon.
+    pub settings: Arc<Settings>,
+    /// The device's name.
+    pub device: String,
+    /// Where status goes.
+    pub status: watch::Sender<Arc<SessionStatus>>,
+    /// Seconds since 1970 now.
+    pub wall: fn() -> i64,
+}
+
+/// What every session takes from the daemon's configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// MTU of the device.
+    pub mtu: u32,
+    /// Preferred IPv4 range of virtual addresses.
+    pub virtual_subnet: crate::net::cidr::Cidr,
+    /// More suffixes that the cluster answers.
+    pub include_suffixes: Vec<String>,
+    /// Runtime directory.
+    pub runtime_dir: std::path::PathBuf,
+    /// State directory.
+    pub state_dir: std::path::PathBuf,
+}
+
+/// The children of one run.
+struct Children {
+    pod_watcher: Addr<PodWatcher>,
+    client_list: Addr<ClientList>,
+    agent_placer: Addr<AgentPlacer>,
+    proxy_via: Addr<ProxyVia>,
+    vif: Addr<Vif>,
+    dns: Addr<Dns>,
+    client: watch::Sender<kube::Client>,
+}
+
+/// The actor.
+pub struct Session {
+    driven: Driven<SessionCore>,
+    ingredients: Ingredients,
+    since: i64,
+    /// Counts runs of the children, so that what an earlier run still sends is told apart.
+    run: u64,
+    children: Option<Children>,
+    replies: HashMap<ReplyId, Reply<Vec<String>>>,
+    next_reply: ReplyId,
+}
+
+impl Session {
+    /// A session that begins when its actor starts.
+    pub fn new(ingredients: Ingredients) -> Session {
+        let core = SessionCore::new(ingredients.spec.clone(), ingredients.access.expires_at);
+        let since = (ingredients.wall)();
+        Session {
+            driven: Driven::new(core),
+            ingredients,
+            since,
+            run: 0,
+            children: None,
+            replies: HashMap::new(),
+            next_reply: ReplyId(0),
+        }
+    }
+
+    fn publish(&self) {
+        let wall = (self.ingredients.wall)();
+        self.ingredients.status.send_if_modified(|status| {
+            let fresh = self.driven.core.status(status, wall, self.since);
+            if **status == fresh {
+                return false;
+            }
+            *status = Arc::new(fresh);
+            true
+        });
+    }
+
+    fn teardown(&mut self, step: TeardownStep, ctx: &mut Context<Self>) {
+        let me = ctx.address();
+        let done = move |left| me.do_send(StepDone { step, left });
+        let Some(children) = &self.children else {
+            done(Vec::new());
+            return;
+        };
+        let ended = match step {
+            TeardownStep::RemoveAgents => {
+                let (reply, answer) = Reply::new();
+                children.agent_placer.do_send(RemoveAll { reply });
+                report(answer, done);
+                return;
+            }
+            TeardownStep::RestoreDns => {
+                let (reply, answer) = Reply::new();
+                children.dns.do_send(Restore { reply });
+                report(answer, done);
+                return;
+            }
+            TeardownStep::StopPlacer => vec![ask(&children.agent_placer, |reply| Stop { reply })],
+            TeardownStep::StopDataPlane => vec![ask(&children.vif, |reply| StopDataPlane { reply })],
+            TeardownStep::HangUp => vec![ask(&children.client_list, |reply| HangUpAll { reply })],
+            TeardownStep::StopWatching => vec![
+                ask(&children.proxy_via, |reply| Stop { reply }),
+                ask(&children.pod_watcher, |reply| Stop { reply }),
+                ask(&children.dns, |reply| Stop { reply }),
+                ask(&children.client_list, |reply| Stop { reply }),
+            ],
+            TeardownStep::CloseVif => vec![ask(&children.vif, |reply| Close { reply })],
+        };
+        tokio::spawn(async move {
+            for answer in ended {
+                // An actor that is gone has nothing left to do.
+                drop(answer.await);
+            }
+            done(Vec::new());
+        });
+    }
+}
+
+/// Asks one child and gives the receiver of its answer.
+fn ask<A, M>(child: &Addr<A>, message: impl FnOnce(Reply<()>) -> M) -> oneshot::Receiver<()>
+where
+    A: Actor<Context = Context<A>> + Handler<M>,
+    M: actix::Message<Result = ()> + Send + 'static,
+{
+    let (reply, answer) = Reply::new();
+    child.do_send(message(reply));
+    answer
+}
+
+fn report(answer: oneshot::Receiver<Vec<String>>, done: impl FnOnce(Vec<String>) + Send + 'static) {
+    tokio::spawn(async move { done(answer.await.unwrap_or_default()) });
+}
+
+impl Actor for Session {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        drive(self, Input::Begin, ctx);
+    }
+}
+
+impl Shell for Session {
+    type Core = SessionCore;
+
+    fn driven(&mut self) -> &mut Driven<SessionCore> {
+        &mut self.driven
+    }
+
+    fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::Start => {
+                self.run += 1;
+                match wiring::start(&self.ingredients, self.run, ctx) {
+                    Ok(children) => {
+                        let (me, run) = (ctx.address(), self.run);
+                        let work = reach::reach(self.ingredients.access.clone(), children.client.borrow().clone(), self.ingredients.spec.namespace.clone());
+                        self.children = Some(children);
+                        drop(spawn_reporting(work, REACH_LIMIT, move |result| {
+                            let result = result.unwrap_or_else(|failed| Err(reach::failed(&failed)));
+                            me.do_send(Reached { run, result });
+                        }));
+                    }
+                    Err(error) => ctx.address().do_send(Reached { run: self.run, result: Err(error) }),
+                }
+            }
+            Effect::Resolve(references) => {
+                let Some(children) = &self.children else { return };
+                let (reply, answer) = Reply::new();
+                let default_namespace = self.ingredients.spec.namespace.as_str().into();
+                children.pod_watcher.do_send(ResolveWorkloads { default_namespace, references, reply });
+                let (me, run) = (ctx.address(), self.run);
+                drop(spawn_reporting(answer, RESOLVE_LIMIT, move |result| match result {
+                    Ok(Ok(resolutions)) => me.do_send(Resolved { run, resolutions }),
+                    // PodWatcher ended: its monitor tells.
+                    Ok(Err(_)) | Err(TaskFailed::TimedOut | TaskFailed::Aborted | TaskFailed::Panicked(_)) => {}
+                }));
+            }
+            Effect::Select(selection) => {
+                if let Some(children) = &self.children {
+                    children.proxy_via.do_send(selection);
+                }
+            }
+            Effect::Register(id, target, deadline) => {
+                if let Some(children) = &self.children {
+                    let to = ctx.address().recipient();
+                    children.client_list.do_send(RegisterWaiter { id, target, deadline, to });
+                }
+            }
+            Effect::Teardown(step) => {
+                debug!(?step, "teardown");
+                self.teardown(step, ctx);
+            }
+            Effect::DropChildren => self.children = None,
+            Effect::Publish => self.publish(),
+            Effect::Answer(id, left) => {
+                if let Some(reply) = self.replies.remove(&id) {
+                    reply.answer(left);
+                }
+            }
+            Effect::End => {
+                info!(session = self.ingredients.spec.name, "the connection is over");
+                stop(ctx);
+            }
+        }
+    }
+}
+
+/// self → Session. A teardown step is done.
+struct StepDone {
+    step: TeardownStep,
+    left: Vec<String>,
+}
+
+/// self → Session. The API server was asked.
+struct Reached {
+    run: u64,
+    result: Result<std::collections::BTreeSet<std::net::IpAddr>, UserError>,
+}
+
+/// self → Session. PodWatcher answered.
+struct Resolved {
+    run: u64,
+    resolutions: Resolutions,
+}
+
+/// Monitor → Session. A child of some run ended.
+struct RunChildExited {
+    run: u64,
+    exited: ChildExited,
+}
+
+told!(StepDone, Reached, Resolved, RunChildExited);
+
+impl From<StepDone> for Input {
+    fn from(message: StepDone) -> Input {
+        Input::StepDone(message.step, message.left)
+    }
+}
+
+impl From<RightsChanged> for Input {
+    fn from(message: RightsChanged) -> Input {
+        Input::Rights(message.generation, message.rights)
+    }
+}
+
+impl From<WatchHealthChanged> for Input {
+    fn from(message: WatchHealthChanged) -> Input {
+        Input::Watch(message.generation, message.health)
+    }
+}
+
+impl From<VifChanged> for Input {
+    fn from(message: VifChanged) -> Input {
+        Input::Vif(message.generation, message.state)
+    }
+}
+
+impl From<DnsChanged> for Input {
+    fn from(message: DnsChanged) -> Input {
+        Input::Dns(message.generation, message.state)
+    }
+}
+
+impl From<ViaChanged> for Input {
+    fn from(message: ViaChanged) -> Input {
+        Input::Via(message.generation, message.state)
+    }
+}
+
+impl From<LinksChanged> for Input {
+    fn from(message: LinksChanged) -> Input {
+        Input::Links(message.generation, message.targets)
+    }
+}
+
+impl From<WaiterSettled> for Input {
+    fn from(message: WaiterSettled) -> Input {
+        Input::Settled(message.id, message.outcome)
+    }
+}
+
+impl From<FlowStats> for Input {
+    fn from(message: FlowStats) -> Input {
+        Input::Flows(message)
+    }
+}
+
+drives!(
+    Session,
+    StepDone,
+    RightsChanged,
+    WatchHealthChanged,
+    VifChanged,
+    DnsChanged,
+    ViaChanged,
+    LinksChanged,
+    WaiterSettled,
+    FlowStats
+);
+
+impl Handler<Reached> for Session {
+    type Result = ();
+    fn handle(&mut self, message: Reached, ctx: &mut Context<Self>) {
+        if message.run == self.run {
+            drive(self, Input::Reached(message.result), ctx);
+        }
+    }
+}
+
+impl Handler<Resolved> for Session {
+    type Result = ();
+    fn handle(&mut self, message: Resolved, ctx: &mut Context<Self>) {
+        if message.run == self.run {
+            drive(self, Input::Resolved(message.resolutions), ctx);
+        }
+    }
+}
+
+impl Handler<RunChildExited> for Session {
+    type Result = ();
+    fn handle(&mut self, message: RunChildExited, ctx: &mut Context<Self>) {
+        let ChildExited { child, exit } = message.exited;
+        if message.run != self.run {
+            return;
+        }
+        if let Exit::Panicked(why) = &exit {
+            warn!(?child, why, "a child panicked");
+        }
+        drive(self, Input::ChildExited(child, exit), ctx);
+    }
+}
+
+impl Handler<Disconnect> for Session {
+    type Result = ();
+    fn handle(&mut self, message: Disconnect, ctx: &mut Context<Self>) {
+        self.next_reply = self.next_reply.next();
+        self.replies.insert(self.next_reply, message.reply);
+        drive(self, Input::Disconnect { clean: message.clean, reply: self.next_reply }, ctx);
+    }
+}
+
+impl Handler<CredentialsRenewed> for Session {
+    type Result = ();
+    fn handle(&mut self, message: CredentialsRenewed, ctx: &mut Context<Self>) {
+        let expires_at = message.access.expires_at;
+        match crate::net::kube_client::client(&message.access) {
+            Ok(client) => {
+                if let Some(children) = &self.children {
+                    children.client.send_replace(client.clone());
+                    children.pod_watcher.do_send(UseClient { client: client.clone() });
+                    children.agent_placer.do_send(UseClient { client });
+                }
+                self.ingredients.access = message.access;
+                drive(self, Input::Renewed { expires_at }, ctx);
+            }
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "renewed credentials cannot be used"),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The first question to the API server: is it there, does it know us, does the namespace exist?
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+
+use crate::actors::shell::TaskFailed;
+use crate::error::{Reason, UserError};
+use crate::net::kube_client;
+use crate::spec::ClusterAccess;
+
+/// Asks for the connected namespace; a right to read it is not needed. Gives the API server's addresses.
+pub async fn reach(
+    access: ClusterAccess,
+    client: kube::Client,
+    namespace: String,
+) -> Result<BTreeSet<IpAddr>, UserError> {
+    let namespaces: Api<Namespace> = Api::all(client);
+    let (addresses, answer) =
+        tokio::join!(kube_client::api_server_addresses(&access), namespaces.get_opt(&namespace));
+    match answer {
+        Ok(Some(_)) => {}
+        Ok(None) => {
+            return Err(UserError::new(
+                Reason::NamespaceNotFound,
+                format!("namespace {namespace}: does not exist"),
+                "kubectl get namespaces lists those that do; -n names another",
+            ));
+        }
+        Err(kube::Error::Api(status)) if status.code == 401 => {
+            return Err(UserError::new(
+                Reason::Unauthorized,
+                format!("API server {}: {}", access.server, status.message),
+                "log in again, then connect again",
+            ));
+        }
+        // Forbidden is an answer: the server is there and knows us.
+        Err(kube::Error::Api(status)) if status.code == 403 => {}
+        Err(error) => return Err(unreachable(&access.server, &describe(&error))),
+    }
+    Ok(addresses.into_iter().collect())
+}
+
+/// The error when asking gave no result.
+pub fn failed(failed: &TaskFailed) -> UserError {
+    match failed {
+        TaskFailed::TimedOut => unreachable("", "no answer in time"),
+        TaskFailed::Aborted => UserError::new(Reason::Cancelled, "connect: withdrawn", ""),
+        TaskFailed::Panicked(why) => UserError::new(
+            Reason::Internal,
+            format!("connect: {why}"),
+            "this is a bug in podway: please report it with the log",
+        ),
+    }
+}
+
+fn unreachable(server: &str, why: &str) -> UserError {
+    UserError::new(
+        Reason::ClusterUnreachable,
+        format!("API server {server}: {why}"),
+        "check that kubectl version works with the same flags",
+    )
+}
+
+/// The chain of causes in one line, without repetition.
+pub fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let next = cause.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        source = cause.source();
+    }
+    text
+}

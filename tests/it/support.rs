@@ -1,0 +1,10 @@
+//! What the tests share.
+
+#[path = "support/clients_world.rs"]
+pub mod clients_world;
+#[path = "support/edge_triggered.rs"]
+pub mod edge_triggered;
+#[path = "support/explore.rs"]
+pub mod explore;
+#[path = "support/facts.rs"]
+pub mod facts;
