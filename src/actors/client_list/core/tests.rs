@@ -1,1 +1,239 @@
-//! One behaviour each; every order is in `tests/it/interleavings`.
+//! One behaviour each; every order is walked in the interleaving tests.
+
+use super::*;
+use crate::cluster::NamespaceRights;
+use crate::workload::WorkloadKind;
+
+const DEADLINE: Millis = Millis(10_000);
+
+fn workload(name: &str) -> Workload {
+    Workload::new("demo", WorkloadKind::Deployment, name)
+}
+
+fn target(name: &str) -> Target {
+    Target::Workload(workload(name))
+}
+
+fn pod(uid: &str, of: &str) -> PodFact {
+    PodFact {
+        uid: uid.into(),
+        namespace: "demo".into(),
+        name: format!("{of}-{uid}").into(),
+        workload: workload(of),
+        ips: Vec::new(),
+        host_network: false,
+        phase: PodPhase::Running,
+        ready: true,
+        terminating: false,
+        agents: vec![AgentContainer {
+            name: "podway-agent-fp-1".into(),
+            image: "podway-agent:test".into(),
+            port: 20_000,
+            authorized_key: "key".into(),
+            state: ContainerState::Running,
+        }],
+        own_pod_of: None,
+    }
+}
+
+struct Bench {
+    core: ClientListCore,
+    generation: Generation,
+    now: Millis,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench { core: ClientListCore::new("key", "fp"), generation: Generation(0), now: Millis(0) }
+    }
+
+    fn feed(&mut self, input: Input) -> Vec<Effect> {
+        self.core.handle(self.now, input);
+        std::iter::from_fn(|| self.core.poll_effect()).collect()
+    }
+
+    fn pods(&mut self, pods: &[PodFact]) -> Vec<Effect> {
+        self.generation = self.generation.next();
+        let pods = pods.iter().map(|pod| (pod.uid.clone(), Arc::new(pod.clone()))).collect();
+        self.feed(Input::Pods(self.generation, Arc::new(PodSnapshot { pods, namespaces: None })))
+    }
+
+    fn select(&mut self, names: &[&str], general: GeneralEgress) -> Vec<Effect> {
+        self.generation = self.generation.next();
+        let workloads = names.iter().map(|name| workload(name)).collect();
+        self.feed(Input::Via(self.generation, ViaFact { workloads, general, special: BTreeMap::new() }))
+    }
+
+    fn wait_for(&mut self, id: u64, target: Target) -> Vec<Effect> {
+        self.feed(Input::Register { id: WaiterId(id), target, deadline: DEADLINE })
+    }
+
+    fn finish(&mut self, uid: &str, attempt: Attempt, outcome: DialOutcome) -> Vec<Effect> {
+        self.feed(Input::DialFinished { pod: uid.into(), attempt, outcome })
+    }
+
+    /// Selects `web`, shows its pods, and lets every dial succeed.
+    fn connected(pods: &[PodFact]) -> Bench {
+        let mut bench = Bench::new();
+        bench.select(&["web"], GeneralEgress::NotNeeded);
+        for (uid, attempt) in dials(&bench.pods(pods)) {
+            bench.finish(&uid.0, attempt, DialOutcome::Connected);
+        }
+        bench
+    }
+}
+
+fn dials(effects: &[Effect]) -> Vec<(PodUid, Attempt)> {
+    let dial = |effect: &Effect| match effect {
+        Effect::Dial { pod, attempt, .. } => Some((pod.uid.clone(), *attempt)),
+        _ => None,
+    };
+    effects.iter().filter_map(dial).collect()
+}
+
+fn settled(effects: &[Effect]) -> Vec<WaiterOutcome> {
+    let settle = |effect: &Effect| match effect {
+        Effect::Settle { outcome, .. } => Some(outcome.clone()),
+        _ => None,
+    };
+    effects.iter().filter_map(settle).collect()
+}
+
+fn ready(uid: &str) -> WaiterOutcome {
+    WaiterOutcome::Ready { pod: uid.into() }
+}
+
+#[test]
+fn s09_ready_means_reached() {
+    let mut bench = Bench::new();
+    bench.select(&["web"], GeneralEgress::NotNeeded);
+    let effects = bench.pods(&[pod("a", "web")]);
+    assert_eq!(settled(&bench.wait_for(1, target("web"))), [], "an entry in a table is no link");
+    let (uid, attempt) = dials(&effects).remove(0);
+    assert_eq!(settled(&bench.finish(&uid.0, attempt, DialOutcome::Connected)), [ready("a")]);
+}
+
+#[test]
+fn a_waiter_for_what_is_there_is_settled_at_once() {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    assert_eq!(settled(&bench.wait_for(1, target("web"))), [ready("a")]);
+}
+
+#[test]
+fn s29_every_waiter_hears_of_a_forbidden_port_forward() {
+    let mut bench = Bench::new();
+    bench.wait_for(1, target("web"));
+    bench.wait_for(2, target("web"));
+    let (uid, attempt) = dials(&bench.pods(&[pod("a", "web")])).remove(0);
+    let why: Arc<str> = "forbidden: create pods/portforward".into();
+    let effects = bench.finish(&uid.0, attempt, DialOutcome::Forbidden(Arc::clone(&why)));
+    assert_eq!(settled(&effects), [WaiterOutcome::Hopeless { why: Arc::clone(&why) }, WaiterOutcome::Hopeless { why }]);
+}
+
+#[test]
+fn a_known_missing_right_is_hopeless_before_any_dial() {
+    let mut bench = Bench::new();
+    bench.wait_for(1, target("web"));
+    let rights = Rights { namespaces: BTreeMap::from([("demo".into(), NamespaceRights::default())]) };
+    let outcomes = settled(&bench.feed(Input::Rights(Generation(1), Arc::new(rights))));
+    let [WaiterOutcome::Hopeless { why }] = outcomes.as_slice() else { panic!("{outcomes:?}") };
+    assert!(why.contains("pods/portforward in namespace demo"), "{why}");
+}
+
+#[test]
+fn s07_a_timed_out_waiter_is_gone_and_its_pods_are_not_wanted_any_more() {
+    let mut bench = Bench::new();
+    bench.wait_for(1, target("web"));
+    bench.now = DEADLINE;
+    assert_eq!(settled(&bench.feed(Input::Woke)), [WaiterOutcome::TimedOut]);
+    assert_eq!(dials(&bench.pods(&[pod("a", "web")])), []);
+    assert_eq!(bench.core.poll_deadline(), None);
+}
+
+#[test]
+fn s36_a_failed_dial_is_tried_again_in_a_quiet_cluster() {
+    let mut bench = Bench::new();
+    bench.select(&["web"], GeneralEgress::NotNeeded);
+    let (uid, attempt) = dials(&bench.pods(&[pod("a", "web")])).remove(0);
+    bench.finish(&uid.0, attempt, DialOutcome::Refused);
+    bench.now = bench.core.poll_deadline().expect("a retry");
+    assert_eq!(dials(&bench.feed(Input::Woke)).len(), 1);
+}
+
+#[test]
+fn a_blocked_flow_shortens_a_long_pause() {
+    let mut bench = Bench::new();
+    bench.select(&["web"], GeneralEgress::NotNeeded);
+    let mut next = dials(&bench.pods(&[pod("a", "web")]));
+    for _ in 0..8 {
+        let (uid, attempt) = next.remove(0);
+        bench.finish(&uid.0, attempt, DialOutcome::Refused);
+        let pause = bench.core.poll_deadline().expect("a retry");
+        bench.feed(Input::FlowsBlocked(target("web")));
+        let hurried = bench.core.poll_deadline().expect("a retry");
+        assert!(hurried <= pause);
+        assert!(hurried.since(bench.now) <= RETRY_WHEN_BLOCKED);
+        bench.now = hurried;
+        next = dials(&bench.feed(Input::Woke));
+    }
+}
+
+#[test]
+fn s10_an_empty_report_cuts_nothing() {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    let effects = bench.pods(&[]);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::HangUp { .. })), "{effects:?}");
+    assert!(bench.core.is_ready(&target("web")), "the link still stands");
+}
+
+#[test]
+fn s25_a_terminating_pod_takes_no_new_flows_and_keeps_its_old_ones() {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    let mut ending = pod("a", "web");
+    ending.terminating = true;
+    let effects = bench.pods(&[ending]);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::HangUp { .. })));
+    let published = effects.iter().find_map(|effect| match effect {
+        Effect::Publish(table) => Some(table.workloads.is_empty()),
+        _ => None,
+    });
+    assert_eq!(published, Some(true));
+}
+
+#[test]
+fn a_lost_link_is_dialled_again_at_once_with_a_new_attempt() {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    let effects = bench.feed(Input::LinkLost { pod: "a".into(), attempt: Attempt(1), why: "cut".into() });
+    assert_eq!(dials(&effects), [(PodUid::from("a"), Attempt(2))]);
+    let stale = bench.feed(Input::LinkLost { pod: "a".into(), attempt: Attempt(1), why: "cut".into() });
+    assert_eq!(stale, []);
+}
+
+#[test]
+fn general_traffic_takes_a_via_agent_only_where_no_own_pod_can_be_had() {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    bench.select(&["web"], GeneralEgress::Wanted);
+    assert!(!bench.core.is_ready(&Target::General));
+    let hopeless = BTreeMap::from([(Target::General, "missing right: create pods".into())]);
+    bench.feed(Input::Hopeless(Generation(1), hopeless));
+    assert!(bench.core.is_ready(&Target::General));
+}
+
+#[test]
+fn nothing_is_dialled_after_hang_up_and_old_dials_are_ended() {
+    let mut bench = Bench::new();
+    bench.select(&["web"], GeneralEgress::NotNeeded);
+    bench.pods(&[pod("a", "web")]);
+    let effects = bench.feed(Input::HangUpAll(ReplyId(1)));
+    assert!(effects.contains(&Effect::HangUp { pod: "a".into(), attempt: Attempt(1) }));
+    assert!(effects.contains(&Effect::HungUp(ReplyId(1))));
+    assert_eq!(dials(&bench.pods(&[pod("a", "web"), pod("b", "web")])), []);
+    assert_eq!(settled(&bench.wait_for(1, target("web"))), [WaiterOutcome::Cancelled]);
+}
+
+#[test]
+fn an_older_snapshot_is_dropped() {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    let effects = bench.feed(Input::Pods(Generation(1), Arc::new(PodSnapshot::default())));
+    assert_eq!(effects, []);
+}
