@@ -180,7 +180,12 @@ impl Answer {
     /// Every address in it, each once, in order.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let mut seen = std::collections::BTreeSet::new();
-        self.answers.iter().chain(&self.additional).filter_map(|r| r.data.address()).filter(|a| seen.insert(*a)).collect()
+        self.answers
+            .iter()
+            .chain(&self.additional)
+            .filter_map(|r| r.data.address())
+            .filter(|a| seen.insert(*a))
+            .collect()
     }
 
     /// Replaces every address by the one handed out for it.

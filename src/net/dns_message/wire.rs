@@ -124,9 +124,7 @@ pub fn failure(query: &Query, code: Code) -> Bytes {
 pub fn build(query: &Query, answer: &Answer, limit: Limit) -> Bytes {
     let limit = match limit {
         Limit::Tcp => LARGEST_TCP,
-        Limit::Udp => {
-            usize::from(query.edns.map_or(PLAIN_UDP, |(size, _)| size).clamp(PLAIN_UDP, LARGEST_UDP))
-        }
+        Limit::Udp => usize::from(query.edns.map_or(PLAIN_UDP, |(size, _)| size).clamp(PLAIN_UDP, LARGEST_UDP)),
     };
     let mut message = frame(query, code_out(answer.code), answer.authoritative);
     let written = (|| {
@@ -189,10 +187,7 @@ pub fn parse_answer(bytes: &[u8], id: u16, question: &Question) -> Result<Answer
         code,
         authoritative: false,
         answers: records(&message.answers),
-        authority: records(&message.authorities)
-            .into_iter()
-            .filter(|r| matches!(r.data, Data::Soa { .. }))
-            .collect(),
+        authority: records(&message.authorities).into_iter().filter(|r| matches!(r.data, Data::Soa { .. })).collect(),
         additional: Vec::new(),
     })
 }
@@ -226,8 +221,7 @@ fn code_out(code: Code) -> ResponseCode {
 
 fn wire_records(query: &Query, records: &[Record]) -> Option<Vec<WireRecord>> {
     let one = |record: &Record| {
-        let owner =
-            if record.name == query.question.name { query.asked.clone() } else { wire_name(&record.name)? };
+        let owner = if record.name == query.question.name { query.asked.clone() } else { wire_name(&record.name)? };
         Some(WireRecord::from_rdata(owner, record.ttl, wire_data(&record.data)?))
     };
     records.iter().map(one).collect()
@@ -264,12 +258,9 @@ fn read_record(record: &WireRecord) -> Option<Record> {
         RData::SRV(srv) => {
             Data::Srv { priority: srv.priority, weight: srv.weight, port: srv.port, target: text(&srv.target) }
         }
-        RData::SOA(soa) => Data::Soa {
-            primary: text(&soa.mname),
-            mailbox: text(&soa.rname),
-            serial: soa.serial,
-            minimum: soa.minimum,
-        },
+        RData::SOA(soa) => {
+            Data::Soa { primary: text(&soa.mname), mailbox: text(&soa.rname), serial: soa.serial, minimum: soa.minimum }
+        }
         RData::HTTPS(_) | RData::SVCB(_) | RData::OPT(_) | RData::TSIG(_) => return None,
         other => Data::Other(Box::new(other.clone())),
     };
