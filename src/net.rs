@@ -2,5 +2,8 @@
 
 pub mod agent;
 pub mod cidr;
+pub mod dns_message;
+pub mod os_journal;
+pub mod resolver;
 pub mod route_plan;
 pub mod views;

@@ -1,3 +1,4 @@
 //! x
 
+pub mod core;
 pub mod messages;

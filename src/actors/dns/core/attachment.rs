@@ -1,0 +1,299 @@
+//! What the host's resolver should look like, and how far that is.
+//!
+//! ```text
+//!   nothing ──plan known──▶ Attaching ──▶ attached ──check, plan changed, disturbed──▶ Attaching
+//!      ▲                       │ failed: again after a pause, unless hopeless
+//!      └───── Detaching ◀──────┴── device gone, Restore
+//! ```
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::facts::{Facts, OWN_ZONE};
+use super::{Attempt, DnsMode, DnsState, Effect, Generation, Millis, ReplyId, VifChanged};
+use crate::actors::vif::messages::VifState;
+use crate::net::cidr::Cidr;
+use crate::net::resolver::{Backend, LinkPlan, MAX_DOMAINS, tlds};
+
+/// How often the settings are checked for drift.
+const CHECK: Duration = Duration::from_secs(60);
+/// The same for the file, which announces nothing.
+const CHECK_FILE: Duration = Duration::from_secs(5);
+/// First pause after a failure; doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often settings that something else overwrote are put back; then it wins, with a warning.
+const MAX_REPAIRS: u32 = 10;
+
+/// The resolver asks us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// By what.
+    pub backend: Backend,
+    /// Whether settings of ours had been overwritten.
+    pub repaired: bool,
+    /// A hint for the user, or empty.
+    pub message: String,
+}
+
+/// The resolver does not ask us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachFailed {
+    /// Why, with what to do.
+    pub message: String,
+    /// Whether trying again is of no use.
+    pub hopeless: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Running {
+    Attaching(LinkPlan),
+    Detaching,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Attachment {
+    mode: Option<DnsMode>,
+    device: Option<VifChanged>,
+    running: Option<(Attempt, Running)>,
+    applied: Option<(LinkPlan, Attached)>,
+    /// Whether anything may have been done that `Detach` would undo.
+    touched: bool,
+    failed: Option<AttachFailed>,
+    failures: u32,
+    repairs: u32,
+    /// When the next try or check is due.
+    due: Option<Millis>,
+    attempt: Attempt,
+    restore: Option<Vec<ReplyId>>,
+    left: Vec<String>,
+    reported: Option<DnsState>,
+}
+
+impl Attachment {
+    pub(super) fn configure(&mut self, mode: DnsMode) {
+        self.mode = Some(mode);
+    }
+
+    pub(super) fn device(&mut self, changed: VifChanged) {
+        if self.device.as_ref().is_none_or(|known| known.generation <= changed.generation) {
+            self.device = Some(changed);
+        }
+    }
+
+    pub(super) fn attached(&mut self, now: Millis, attempt: Attempt, result: Result<Attached, AttachFailed>) {
+        let Some((current, Running::Attaching(plan))) = self.running.clone() else { return };
+        if current != attempt {
+            return;
+        }
+        self.running = None;
+        match result {
+            Ok(attached) => {
+                self.repairs += u32::from(attached.repaired);
+                let pause = match attached.backend {
+                    Backend::File => CHECK_FILE,
+                    Backend::Resolved | Backend::Off => CHECK,
+                };
+                self.due = (self.repairs < MAX_REPAIRS).then(|| now + pause);
+                self.failures = 0;
+                self.failed = None;
+                self.applied = Some((plan, attached));
+            }
+            Err(failed) => {
+                let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(5)).min(LONGEST_PAUSE);
+                self.failures += 1;
+                self.due = (!failed.hopeless).then(|| now + pause);
+                self.failed = Some(failed);
+                self.applied = None;
+            }
+        }
+    }
+
+    /// Somebody changed the resolver's settings, or it started anew.
+    pub(super) fn disturbed(&mut self, now: Millis) {
+        if self.failed.as_ref().is_none_or(|failed| !failed.hopeless) && self.repairs < MAX_REPAIRS {
+            self.due = Some(now);
+        }
+    }
+
+    pub(super) fn restore(&mut self, id: ReplyId) {
+        self.restore.get_or_insert_default().push(id);
+    }
+
+    pub(super) fn restored(&mut self, attempt: Attempt, left: Vec<String>) {
+        if self.running == Some((attempt, Running::Detaching)) {
+            self.running = None;
+            self.touched = false;
+            self.applied = None;
+            self.left = left;
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Millis> {
+        self.due.filter(|_| self.running.is_none() && self.restore.is_none() && self.device_up().is_some())
+    }
+
+    /// Whether all the host's names come to us.
+    pub(super) fn forwarding(&self) -> bool {
+        self.applied.as_ref().is_some_and(|(_, attached)| attached.backend == Backend::File)
+            || matches!(&self.running, Some((_, Running::Attaching(_))) if self.mode == Some(DnsMode::File))
+    }
+
+    /// Starts what is due, answers what is done, reports what changed.
+    pub(super) fn step(&mut self, now: Millis, facts: &Facts) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let plan = self.plan(facts);
+        if self.running.is_none() {
+            self.start(now, plan.as_ref(), &mut effects);
+        }
+        let state = self.state(plan.as_ref());
+        if self.mode.is_some() && self.reported.as_ref() != Some(&state) {
+            self.reported = Some(state.clone());
+            effects.push(Effect::Report(state));
+        }
+        effects
+    }
+
+    fn start(&mut self, now: Millis, plan: Option<&LinkPlan>, effects: &mut Vec<Effect>) {
+        if self.touched && (self.restore.is_some() || plan.is_none()) {
+            let attempt = self.begin(Running::Detaching);
+            return effects.push(Effect::Detach { attempt });
+        }
+        if let Some(waiting) = &mut self.restore {
+            let left = self.left.clone();
+            return effects.extend(waiting.drain(..).map(|id| Effect::AnswerRestore { id, left: left.clone() }));
+        }
+        let (Some(plan), Some(mode)) = (plan, self.mode) else { return };
+        if mode == DnsMode::Off {
+            return;
+        }
+        let due = self.due.is_some_and(|due| due <= now);
+        let wanted = match (&self.applied, &self.failed) {
+            (Some((applied, _)), _) => applied != plan || due,
+            (None, Some(_)) => due,
+            (None, None) => true,
+        };
+        if wanted {
+            let attempt = self.begin(Running::Attaching(plan.clone()));
+            self.touched = true;
+            effects.push(Effect::Attach { attempt, mode, plan: plan.clone() });
+        }
+    }
+
+    fn begin(&mut self, running: Running) -> Attempt {
+        self.attempt = self.attempt.next();
+        self.running = Some((self.attempt, running));
+        self.due = None;
+        self.attempt
+    }
+
+    fn device_up(&self) -> Option<(u32, &str, &[String], Generation)> {
+        match &self.device.as_ref()?.state {
+            VifState::Up { ifindex, name, applied, routes, .. } => Some((*ifindex, name, routes, *applied)),
+            VifState::Down | VifState::Failed { .. } => None,
+        }
+    }
+
+    /// What the link should look like; `None` until the device carries the DNS address and the domain is known.
+    fn plan(&self, facts: &Facts) -> Option<LinkPlan> {
+        let (ifindex, interface, routes, applied) = self.device_up()?;
+        let (domain, translation) = (facts.domain()?, facts.translation.as_ref()?);
+        if facts.namespace.is_empty() {
+            return None;
+        }
+        let carried = |address: &IpAddr| {
+            applied > Generation(0) || routes.iter().filter_map(|r| r.parse::<Cidr>().ok()).any(|r| r.contains(address))
+        };
+        let servers: Vec<IpAddr> = translation.dns_addresses.iter().copied().filter(carried).collect();
+        if servers.is_empty() {
+            return None;
+        }
+        let search = format!("{}.svc.{domain}", facts.namespace);
+        let mut seen = BTreeSet::from([search.clone()]);
+        let mut routing = Vec::new();
+        let namespaces = std::iter::once(&facts.namespace)
+            .chain(&translation.namespaces)
+            .chain(&facts.records.1.known_namespaces)
+            .map(|namespace| namespace.to_string())
+            .filter(|namespace| !tlds::is_public(namespace));
+        let first = [domain.to_owned(), "svc".to_owned(), OWN_ZONE.to_owned()];
+        let suffixes = facts.suffixes.iter().map(|suffix| suffix.to_string());
+        for name in first.into_iter().chain(suffixes).chain(reverse_zones(facts, &servers)).chain(namespaces) {
+            if routing.len() + 1 < MAX_DOMAINS && seen.insert(name.clone()) {
+                routing.push(name);
+            }
+        }
+        Some(LinkPlan { ifindex, interface: interface.to_owned(), servers, search: vec![search], routing })
+    }
+
+    fn state(&self, plan: Option<&LinkPlan>) -> DnsState {
+        let mut state = DnsState::default();
+        if let Some(plan) = plan {
+            state.server = plan.servers.first().map(ToString::to_string).unwrap_or_default();
+            state.domains = plan.search.iter().cloned().chain(plan.routing.iter().map(|d| format!("~{d}"))).collect();
+        }
+        if self.restore.is_some() {
+            return state;
+        }
+        if self.mode == Some(DnsMode::Off) {
+            state.backend = Backend::Off.to_string();
+            state.ready = plan.is_some();
+            state.domains.clear();
+            return state;
+        }
+        if let Some((applied, attached)) = &self.applied {
+            state.backend = attached.backend.to_string();
+            state.message = attached.message.clone();
+            state.ready = plan == Some(applied);
+            if attached.backend == Backend::Off {
+                state.domains.clear();
+            }
+            if self.repairs >= MAX_REPAIRS {
+                state.message = format!(
+                    "something else keeps overwriting {}; podway stopped putting its settings back",
+                    attached.backend
+                );
+            }
+        }
+        if let Some(failed) = &self.failed {
+            state.message = failed.message.clone();
+            state.hopeless = failed.hopeless;
+        }
+        state
+    }
+}
+
+/// Zones of the addresses that are ours alone: the cluster's ranges unless the host may use the same, and the virtual ones.
+fn reverse_zones(facts: &Facts, servers: &[IpAddr]) -> Vec<String> {
+    let hidden = |range: &&Cidr| {
+        let translated = facts.translation.as_ref().map(|t| &t.translated);
+        translated.is_some_and(|all| all.iter().any(|t| t.contains(*range) || range.contains(t)))
+    };
+    let ranges = facts.info.1.service_cidrs.iter().chain(&facts.info.1.pod_cidrs).filter(|range| !hidden(range));
+    // The virtual range itself is not told; a /24 around the server is part of it, the default one is known whole.
+    let around = servers.iter().filter_map(|server| match server {
+        IpAddr::V4(a) if a.octets().starts_with(&[246, 246]) => Cidr::new(*server, 16).ok(),
+        IpAddr::V4(_) => Cidr::new(*server, 24).ok(),
+        IpAddr::V6(_) => Cidr::new(*server, 64).ok(),
+    });
+    around.chain(ranges.copied()).filter_map(|range| reverse_zone(&range)).take(16).collect()
+}
+
+/// The zone of a range that ends at a label of its family; others would need many and are left out.
+fn reverse_zone(range: &Cidr) -> Option<String> {
+    let bits = usize::from(range.prefix_len());
+    match range.network() {
+        IpAddr::V4(network) if bits.is_multiple_of(8) && (8..=24).contains(&bits) => {
+            let labels: Vec<String> = network.octets()[..bits / 8].iter().rev().map(ToString::to_string).collect();
+            Some(format!("{}.in-addr.arpa", labels.join(".")))
+        }
+        IpAddr::V6(network) if bits.is_multiple_of(4) && (16..=120).contains(&bits) => {
+            let digits = format!("{:032x}", network.to_bits());
+            let labels: Vec<String> = digits[..bits / 4].chars().rev().map(String::from).collect();
+            Some(format!("{}.ip6.arpa", labels.join(".")))
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}

@@ -1,0 +1,45 @@
+//! The host's side of DNS: by what its resolver is made to ask us, applied, verified and undone.
+
+use std::fmt;
+use std::net::IpAddr;
+
+pub mod tlds;
+
+/// Domains set on a link at most: resolved takes 255, older versions fewer.
+pub const MAX_DOMAINS: usize = 64;
+
+/// By what the host's names come to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Backend {
+    /// Per-link settings of systemd-resolved.
+    Resolved,
+    /// `/etc/resolv.conf`.
+    File,
+    /// Nothing on the host is changed.
+    Off,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Backend::Resolved => "systemd-resolved",
+            Backend::File => "/etc/resolv.conf",
+            Backend::Off => "off",
+        })
+    }
+}
+
+/// What the resolver shall know of our device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkPlan {
+    /// Interface index of the device.
+    pub ifindex: u32,
+    /// Its name.
+    pub interface: String,
+    /// Where DNS is asked.
+    pub servers: Vec<IpAddr>,
+    /// Domains in which single labels are looked for.
+    pub search: Vec<String>,
+    /// Domains whose names are asked here and nowhere else.
+    pub routing: Vec<String>,
+}
