@@ -4,5 +4,7 @@
 mod connect;
 #[path = "interleavings/r01_late_selection.rs"]
 mod r01_late_selection;
+#[path = "interleavings/session.rs"]
+mod session;
 #[path = "interleavings/waiters.rs"]
 mod waiters;

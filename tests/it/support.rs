@@ -8,3 +8,5 @@ pub mod edge_triggered;
 pub mod explore;
 #[path = "support/facts.rs"]
 pub mod facts;
+#[path = "support/session_world.rs"]
+pub mod session_world;

@@ -1,0 +1,313 @@
+//! The world around Session: its children's facts in any order, a disconnect, a child that dies.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use podway::actors::client_list::messages::{LinkState, LinkStatus, Placement, TargetState, WaiterOutcome};
+use podway::actors::dns::messages::DnsState;
+use podway::actors::pod_watcher::messages::WatchHealth;
+use podway::actors::proxy_via::messages::ViaState;
+use podway::actors::session::core::{Effect, Input, SessionCore, TeardownStep};
+use podway::actors::session::messages::Child;
+use podway::actors::shell::{Core, Exit};
+use podway::actors::vif::messages::VifState;
+use podway::cluster::{Resolution, Resolutions};
+use podway::error::UserError;
+use podway::ids::{Generation, Millis, ReplyId, WaiterId};
+use podway::net::views::Target;
+use podway::spec::{AgentMode, ConnectSpec, DnsMode};
+use podway::status::{ConnectOutcome, Phase};
+use podway::workload::WorkloadRef;
+
+use super::explore::World;
+use super::facts::{target, workload};
+
+/// One session, and children that answer.
+#[derive(Clone, Debug)]
+pub struct SessionWorld {
+    core: SessionCore,
+    now: Millis,
+    senders: BTreeMap<&'static str, VecDeque<Input>>,
+    /// How the waiters of each target end.
+    waiters: BTreeMap<Target, WaiterOutcome>,
+    resolutions: Resolutions,
+    reached: Result<(), UserError>,
+    /// How many children may panic.
+    pub panics: u32,
+    /// Whether teardown steps may hang until their limit.
+    pub hanging_steps: u32,
+    started: u32,
+    children: bool,
+    steps_done: Vec<TeardownStep>,
+    outcomes: Vec<ConnectOutcome>,
+    asked: BTreeSet<ReplyId>,
+    answered: Vec<ReplyId>,
+    ended: u32,
+    faults: Vec<String>,
+}
+
+/// One thing that can happen.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Deliver(&'static str),
+    ChildPanics,
+    StepHangs(TeardownStep),
+    TimePasses,
+}
+
+/// What `connect -n demo --proxy-via service=NAME` for each name asks for.
+pub fn spec(names: &[&str]) -> ConnectSpec {
+    ConnectSpec {
+        name: "default".into(),
+        context: String::new(),
+        namespace: "demo".into(),
+        proxy_via: names.iter().map(|name| format!("service={name}").parse().expect("a rule")).collect(),
+        also_proxy: Vec::new(),
+        never_proxy: Vec::new(),
+        vnat: Vec::new(),
+        allow_conflicting_subnets: Vec::new(),
+        agent: AgentMode::Auto,
+        agent_image: String::new(),
+        dns: DnsMode::Auto,
+        timeout_ms: 30_000,
+    }
+}
+
+/// `name` is a deployment that asks for `replicas`.
+pub fn found(name: &str, replicas: u32) -> (WorkloadRef, Resolution) {
+    let reference = name.parse().expect("a reference");
+    (reference, Resolution::Found { workload: workload(name), replicas: Some(replicas) })
+}
+
+impl SessionWorld {
+    /// A world in which every child does well, `names` resolve as given, and waiters end as given.
+    pub fn new(
+        names: &[&str],
+        resolutions: impl IntoIterator<Item = (WorkloadRef, Resolution)>,
+        waiters: impl IntoIterator<Item = (Target, WaiterOutcome)>,
+    ) -> Self {
+        let mut world = SessionWorld {
+            core: SessionCore::new(spec(names), None),
+            now: Millis(0),
+            senders: BTreeMap::new(),
+            waiters: waiters.into_iter().collect(),
+            resolutions: resolutions.into_iter().collect(),
+            reached: Ok(()),
+            panics: 0,
+            hanging_steps: 0,
+            started: 0,
+            children: false,
+            steps_done: Vec::new(),
+            outcomes: Vec::new(),
+            asked: BTreeSet::new(),
+            answered: Vec::new(),
+            ended: 0,
+            faults: Vec::new(),
+        };
+        world.input(Input::Begin);
+        world
+    }
+
+    /// The API server answers with this error.
+    pub fn unreachable(mut self, error: UserError) -> Self {
+        self.reached = Err(error);
+        self.senders.insert("API server", VecDeque::from([Input::Reached(Err(self.reached.clone().expect_err("set")))]));
+        self
+    }
+
+    /// The user disconnects, once for each reply.
+    pub fn disconnects(mut self, replies: &[u64]) -> Self {
+        let inputs = replies.iter().map(|id| Input::Disconnect { clean: false, reply: ReplyId(*id) });
+        self.senders.entry("Control").or_default().extend(inputs);
+        self
+    }
+
+    fn input(&mut self, input: Input) {
+        if let Input::Disconnect { reply, .. } = &input {
+            self.asked.insert(*reply);
+        }
+        self.core.handle(self.now, input);
+        while let Some(effect) = self.core.poll_effect() {
+            self.perform(effect);
+        }
+        if let Some(outcome) = self.core.outcome()
+            && self.outcomes.last() != Some(outcome)
+        {
+            self.outcomes.push(outcome.clone());
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        if self.ended > 0 && !matches!(effect, Effect::Publish | Effect::Answer(..)) {
+            self.faults.push(format!("{effect:?} after the end"));
+        }
+        match effect {
+            Effect::Start => {
+                if self.children {
+                    self.faults.push("children were started beside others".into());
+                }
+                self.started += 1;
+                self.children = true;
+                self.steps_done.clear();
+                self.children_start();
+            }
+            Effect::Resolve(_) => {
+                self.send("PodWatcher's answer", Input::Resolved(self.resolutions.clone()));
+            }
+            Effect::Register(id, target, _) => self.registered(id, &target),
+            Effect::Select(selection) => {
+                self.must_run("a selection");
+                assert!(!selection.rules.is_empty() || self.resolutions.is_empty());
+                let state = ViaState { ready: true, plan: Generation(1), ..ViaState::default() };
+                self.send("ProxyVia", Input::Via(Generation(1), state));
+            }
+            Effect::Teardown(step) => {
+                let last = self.steps_done.last();
+                if last.is_some_and(|last| *last >= step) {
+                    self.faults.push(format!("teardown step {step:?} after {last:?}"));
+                }
+                self.steps_done.push(step);
+                self.send("Teardown", Input::StepDone(step, Vec::new()));
+            }
+            Effect::DropChildren => {
+                self.children = false;
+                self.senders.retain(|sender, _| *sender == "Control");
+            }
+            Effect::Answer(reply, _) => self.answered.push(reply),
+            Effect::End => self.ended += 1,
+            Effect::Publish => {}
+        }
+    }
+
+    fn must_run(&mut self, what: &str) {
+        if self.core.phase() == Phase::Disconnecting {
+            self.faults.push(format!("{what} after teardown began"));
+        }
+    }
+
+    fn children_start(&mut self) {
+        let reached = self.reached.clone().map(|()| BTreeSet::new());
+        self.send("API server", Input::Reached(reached));
+        self.send("PodWatcher", Input::Watch(Generation(1), WatchHealth::Starting));
+        self.send("PodWatcher", Input::Watch(Generation(2), WatchHealth::Fresh));
+        let up = VifState::Up {
+            ifindex: 7,
+            name: "podway0".into(),
+            applied: Generation(1),
+            routes: Vec::new(),
+            failed: BTreeMap::new(),
+        };
+        self.send("Vif", Input::Vif(Generation(1), up));
+        let state = DnsState { ready: true, ..DnsState::default() };
+        self.send("Dns", Input::Dns(Generation(1), state));
+    }
+
+    fn registered(&mut self, id: WaiterId, target: &Target) {
+        self.must_run("a waiter");
+        let outcome = self.waiters.get(target).cloned().expect("the scenario says how it ends");
+        if let WaiterOutcome::Ready { pod } = &outcome {
+            let link = LinkStatus {
+                pod: pod.clone(),
+                pod_name: "demo/pod".into(),
+                placement: Placement::Ephemeral,
+                state: LinkState::Ready,
+            };
+            let mut targets = BTreeMap::new();
+            for (other, outcome) in &self.waiters {
+                let ready = matches!(outcome, WaiterOutcome::Ready { .. });
+                let links = if ready { vec![link.clone()] } else { Vec::new() };
+                targets.insert(other.clone(), TargetState { pods: usize::from(ready), links, hopeless: None });
+            }
+            self.send("ClientList", Input::Links(Generation(1), targets));
+        }
+        if outcome != WaiterOutcome::TimedOut {
+            self.send("ClientList", Input::Settled(id, outcome));
+        }
+    }
+
+    fn send(&mut self, sender: &'static str, input: Input) {
+        self.senders.entry(sender).or_default().push_back(input);
+    }
+
+    /// The only outcome there may be once everything has happened; `None` when a disconnect may come first.
+    pub fn outcome(&self) -> Option<&ConnectOutcome> {
+        self.outcomes.last()
+    }
+}
+
+/// `web` has a working link.
+pub fn ready(name: &str) -> (Target, WaiterOutcome) {
+    (target(name), WaiterOutcome::Ready { pod: "t".into() })
+}
+
+impl World for SessionWorld {
+    type Step = Step;
+
+    fn steps(&self) -> Vec<Step> {
+        let mut steps: Vec<Step> =
+            self.senders.iter().filter(|(_, queue)| !queue.is_empty()).map(|(name, _)| Step::Deliver(name)).collect();
+        if self.panics > 0 && self.children {
+            steps.push(Step::ChildPanics);
+        }
+        if self.hanging_steps > 0
+            && let Some(Input::StepDone(step, _)) = self.senders.get("Teardown").and_then(VecDeque::front)
+        {
+            steps.push(Step::StepHangs(*step));
+        }
+        if steps.is_empty() && self.core.poll_deadline().is_some() {
+            steps.push(Step::TimePasses);
+        }
+        steps
+    }
+
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Deliver(sender) => {
+                let input = self.senders.get_mut(sender).and_then(VecDeque::pop_front);
+                self.input(input.expect("steps() named a sender with something to send"));
+            }
+            Step::ChildPanics => {
+                self.panics -= 1;
+                self.input(Input::ChildExited(Child::Vif, Exit::Panicked("a bug".into())));
+            }
+            Step::StepHangs(_) => {
+                self.hanging_steps -= 1;
+                self.senders.get_mut("Teardown").and_then(VecDeque::pop_front);
+            }
+            Step::TimePasses => {
+                self.now = self.core.poll_deadline().expect("steps() said there is one");
+                self.input(Input::Woke);
+            }
+        }
+    }
+
+    fn always(&self) -> Result<(), String> {
+        if let Some(fault) = self.faults.first() {
+            return Err(fault.clone());
+        }
+        let failed = |outcome: &ConnectOutcome| matches!(outcome, ConnectOutcome::Failed(_));
+        // A connection that was made may fail later; nothing else follows an outcome.
+        if self.outcomes.len() > 1 && !(self.outcomes.len() == 2 && self.outcomes.last().is_some_and(failed)) {
+            return Err(format!("several outcomes: {:?}", self.outcomes));
+        }
+        let mut answered = self.answered.clone();
+        answered.dedup();
+        if answered.len() != self.answered.len() { Err("a disconnect was answered twice".into()) } else { Ok(()) }
+    }
+
+    fn quiescent(&self) -> Result<(), String> {
+        if self.answered.iter().copied().collect::<BTreeSet<_>>() != self.asked {
+            return Err(format!("asked {:?}, answered {:?}", self.asked, self.answered));
+        }
+        let over = self.core.phase() == Phase::Disconnected;
+        if over != (self.ended == 1) || (over && self.children) {
+            return Err("the end was not told, or left children behind".into());
+        }
+        if !self.asked.is_empty() && !over {
+            return Err("teardown did not end".into());
+        }
+        if self.asked.is_empty() && self.outcomes.is_empty() {
+            return Err("connect has no outcome".into());
+        }
+        Ok(())
+    }
+}
