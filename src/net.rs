@@ -2,5 +2,7 @@
 
 pub mod agent;
 pub mod cidr;
+pub mod kube_client;
+pub mod portforward;
 pub mod route_plan;
 pub mod views;
