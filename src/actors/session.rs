@@ -2,7 +2,8 @@
 //!
 //! What it decides is in [`core`]; the wiring below is the graph of actors.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +32,10 @@ use crate::cluster::Resolutions;
 use crate::error::UserError;
 use crate::identity::Identity;
 use crate::ids::ReplyId;
+use crate::net::kube_client;
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::SessionStatus;
+use crate::workload::WorkloadRef;
 
 pub mod core;
 pub mod messages;
@@ -100,6 +103,8 @@ pub struct Session {
     /// Counts runs of the children, so that what an earlier run still sends is told apart.
     run: u64,
     children: Option<Children>,
+    /// A question that came before there was a PodWatcher to ask.
+    unresolved: Option<BTreeSet<WorkloadRef>>,
     replies: HashMap<ReplyId, Reply<Vec<String>>>,
     next_reply: ReplyId,
 }
@@ -115,6 +120,7 @@ impl Session {
             since,
             run: 0,
             children: None,
+            unresolved: None,
             replies: HashMap::new(),
             next_reply: ReplyId(0),
         }
@@ -130,6 +136,32 @@ impl Session {
             *status = Arc::new(fresh);
             true
         });
+    }
+
+    fn client_built(&mut self, client: kube::Client, ctx: &mut Context<Self>) {
+        let children = wiring::start(&self.ingredients, self.run, client.clone(), ctx);
+        let (me, run) = (ctx.address(), self.run);
+        let work = reach::reach(self.ingredients.access.clone(), client, self.ingredients.spec.namespace.clone());
+        drop(spawn_reporting(work, REACH_LIMIT, move |result| {
+            let result = result.unwrap_or_else(|failed| Err(reach::failed(&failed)));
+            me.do_send(Reached { run, result });
+        }));
+        if let Some(references) = self.unresolved.take() {
+            self.resolve(&children, references, ctx);
+        }
+        self.children = Some(children);
+    }
+
+    fn resolve(&self, children: &Children, references: BTreeSet<WorkloadRef>, ctx: &mut Context<Self>) {
+        let (reply, answer) = Reply::new();
+        let default_namespace = self.ingredients.spec.namespace.as_str().into();
+        children.pod_watcher.do_send(ResolveWorkloads { default_namespace, references, reply });
+        let (me, run) = (ctx.address(), self.run);
+        drop(spawn_reporting(answer, RESOLVE_LIMIT, move |result| match result {
+            Ok(Ok(resolutions)) => me.do_send(Resolved { run, resolutions }),
+            // PodWatcher ended: its monitor tells.
+            Ok(Err(_)) | Err(TaskFailed::TimedOut | TaskFailed::Aborted | TaskFailed::Panicked(_)) => {}
+        }));
     }
 
     fn teardown(&mut self, step: TeardownStep, ctx: &mut Context<Self>) {
@@ -207,30 +239,23 @@ impl Shell for Session {
         match effect {
             Effect::Start => {
                 self.run += 1;
-                match wiring::start(&self.ingredients, self.run, ctx) {
-                    Ok(children) => {
-                        let (me, run) = (ctx.address(), self.run);
-                        let work = reach::reach(self.ingredients.access.clone(), children.client.borrow().clone(), self.ingredients.spec.namespace.clone());
-                        self.children = Some(children);
-                        drop(spawn_reporting(work, REACH_LIMIT, move |result| {
-                            let result = result.unwrap_or_else(|failed| Err(reach::failed(&failed)));
-                            me.do_send(Reached { run, result });
-                        }));
-                    }
-                    Err(error) => ctx.address().do_send(Reached { run: self.run, result: Err(error) }),
-                }
+                let (me, run, access) = (ctx.address(), self.run, self.ingredients.access.clone());
+                let work = async move { kube_client::client(&access).await };
+                drop(spawn_reporting(work, REACH_LIMIT, move |result| {
+                    let client = match result {
+                        Ok(Ok(client)) => Ok(client),
+                        Ok(Err(error)) => Err(reach::unusable(&error)),
+                        Err(failed) => Err(reach::failed(&failed)),
+                    };
+                    me.do_send(ClientBuilt { run, client });
+                }));
             }
             Effect::Resolve(references) => {
-                let Some(children) = &self.children else { return };
-                let (reply, answer) = Reply::new();
-                let default_namespace = self.ingredients.spec.namespace.as_str().into();
-                children.pod_watcher.do_send(ResolveWorkloads { default_namespace, references, reply });
-                let (me, run) = (ctx.address(), self.run);
-                drop(spawn_reporting(answer, RESOLVE_LIMIT, move |result| match result {
-                    Ok(Ok(resolutions)) => me.do_send(Resolved { run, resolutions }),
-                    // PodWatcher ended: its monitor tells.
-                    Ok(Err(_)) | Err(TaskFailed::TimedOut | TaskFailed::Aborted | TaskFailed::Panicked(_)) => {}
-                }));
+                let Some(children) = &self.children else {
+                    self.unresolved = Some(references);
+                    return;
+                };
+                self.resolve(children, references, ctx);
             }
             Effect::Select(selection) => {
                 if let Some(children) = &self.children {
@@ -268,10 +293,22 @@ struct StepDone {
     left: Vec<String>,
 }
 
+/// self → Session. The client for the API server is made, or cannot be.
+struct ClientBuilt {
+    run: u64,
+    client: Result<kube::Client, UserError>,
+}
+
+/// self → Session. Fresh credentials came to a client.
+struct ClientRenewed {
+    access: ClusterAccess,
+    client: kube::Client,
+}
+
 /// self → Session. The API server was asked.
 struct Reached {
     run: u64,
-    result: Result<std::collections::BTreeSet<std::net::IpAddr>, UserError>,
+    result: Result<BTreeSet<IpAddr>, UserError>,
 }
 
 /// self → Session. PodWatcher answered.
@@ -286,7 +323,7 @@ struct RunChildExited {
     exited: ChildExited,
 }
 
-told!(StepDone, Reached, Resolved, RunChildExited);
+told!(StepDone, ClientBuilt, ClientRenewed, Reached, Resolved, RunChildExited);
 
 impl From<StepDone> for Input {
     fn from(message: StepDone) -> Input {
@@ -396,21 +433,44 @@ impl Handler<Disconnect> for Session {
     }
 }
 
+impl Handler<ClientBuilt> for Session {
+    type Result = ();
+    fn handle(&mut self, message: ClientBuilt, ctx: &mut Context<Self>) {
+        // A session that was told to end meanwhile starts nothing.
+        if message.run != self.run || !self.driven.core.is_running() {
+            return;
+        }
+        match message.client {
+            Ok(client) => self.client_built(client, ctx),
+            Err(error) => drive(self, Input::Reached(Err(error)), ctx),
+        }
+    }
+}
+
 impl Handler<CredentialsRenewed> for Session {
     type Result = ();
     fn handle(&mut self, message: CredentialsRenewed, ctx: &mut Context<Self>) {
-        let expires_at = message.access.expires_at;
-        match crate::net::kube_client::client(&message.access) {
-            Ok(client) => {
-                if let Some(children) = &self.children {
-                    children.client.send_replace(client.clone());
-                    children.pod_watcher.do_send(UseClient { client: client.clone() });
-                    children.agent_placer.do_send(UseClient { client });
-                }
-                self.ingredients.access = message.access;
-                drive(self, Input::Renewed { expires_at }, ctx);
-            }
-            Err(error) => warn!(error = &error as &dyn std::error::Error, "renewed credentials cannot be used"),
+        let (me, access) = (ctx.address(), message.access);
+        let work = async move { (kube_client::client(&access).await, access) };
+        drop(spawn_reporting(work, REACH_LIMIT, move |result| match result {
+            Ok((Ok(client), access)) => me.do_send(ClientRenewed { access, client }),
+            Ok((Err(error), _)) => warn!(error = &error as &dyn std::error::Error, "renewed credentials are unusable"),
+            Err(failed) => warn!(?failed, "renewed credentials could not be taken up"),
+        }));
+    }
+}
+
+impl Handler<ClientRenewed> for Session {
+    type Result = ();
+    fn handle(&mut self, message: ClientRenewed, ctx: &mut Context<Self>) {
+        let ClientRenewed { access, client } = message;
+        if let Some(children) = &self.children {
+            children.client.send_replace(client.clone());
+            children.pod_watcher.do_send(UseClient { client: client.clone() });
+            children.agent_placer.do_send(UseClient { client });
         }
+        let expires_at = access.expires_at;
+        self.ingredients.access = access;
+        drive(self, Input::Renewed { expires_at }, ctx);
     }
 }

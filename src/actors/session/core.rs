@@ -227,6 +227,11 @@ impl SessionCore {
         self.outcome.as_ref()
     }
 
+    /// Whether children may run.
+    pub fn is_running(&self) -> bool {
+        self.life == Life::Running
+    }
+
     /// Where it stands.
     pub fn phase(&self) -> Phase {
         match (&self.life, &self.outcome) {

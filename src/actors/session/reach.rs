@@ -8,7 +8,7 @@ use kube::Api;
 
 use crate::actors::shell::TaskFailed;
 use crate::error::{Reason, UserError};
-use crate::net::kube_client;
+use crate::net::kube_client::{self, KubeClientError};
 use crate::spec::ClusterAccess;
 
 /// Asks for the connected namespace; a right to read it is not needed. Gives the API server's addresses.
@@ -40,7 +40,19 @@ pub async fn reach(
         Err(kube::Error::Api(status)) if status.code == 403 => {}
         Err(error) => return Err(unreachable(&access.server, &describe(&error))),
     }
-    Ok(addresses.into_iter().collect())
+    match addresses {
+        Ok(addresses) => Ok(addresses.into_iter().collect()),
+        Err(error) => Err(unusable(&error)),
+    }
+}
+
+/// The error when the access makes no client.
+pub fn unusable(error: &KubeClientError) -> UserError {
+    UserError::new(
+        Reason::KubeconfigInvalid,
+        format!("API server: {}", describe(error)),
+        "check that kubectl version works with the same flags",
+    )
 }
 
 /// The error when asking gave no result.

@@ -1,0 +1,445 @@
+//! The frames on the wire: WebSocket (RFC 6455) around `v4.channel.k8s.io` messages.
+//!
+//! A message is a channel number and bytes: channel 0 is the port's data, channel 1 its errors as text. The first
+//! message on each channel is the port's number in two bytes. Pure: bytes in, bytes out.
+
+use std::cmp::min;
+
+/// Most payload of one message that is sent. Larger ones measured no faster at the container runtime's end.
+const MESSAGE: usize = 128 * 1024;
+/// Bytes kept free in front of a message for its header: 2, 8 of length, 4 of mask.
+const HEADER: usize = 14;
+/// What is read from the socket at once: four TLS records.
+const READ: usize = 64 * 1024;
+/// Most text that is kept of the error channel, in bytes.
+const ERROR_TEXT: usize = 4096;
+/// Most payload that RFC 6455 allows in a control frame, in bytes.
+const CONTROL: u64 = 125;
+
+const OP_CONTINUE: u8 = 0;
+const OP_TEXT: u8 = 1;
+const OP_BINARY: u8 = 2;
+const OP_CLOSE: u8 = 8;
+const OP_PING: u8 = 9;
+const OP_PONG: u8 = 10;
+
+/// Gathers bytes into one open message and seals it for the wire.
+#[derive(Debug)]
+pub struct Encoder {
+    open: Vec<u8>,
+}
+
+impl Encoder {
+    /// An encoder without an open message.
+    pub fn new() -> Encoder {
+        Encoder { open: Vec::new() }
+    }
+
+    /// Takes as much of `data` as the open message has room for, and says how much.
+    pub fn push(&mut self, data: &[u8]) -> usize {
+        if self.open.is_empty() {
+            self.open.resize(HEADER, 0);
+            self.open.push(0);
+        }
+        let room = (HEADER + MESSAGE).saturating_sub(self.open.len());
+        let taken = data.get(..min(room, data.len())).unwrap_or_default();
+        self.open.extend_from_slice(taken);
+        taken.len()
+    }
+
+    /// Whether nothing waits to be sealed.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether the open message takes no more.
+    pub fn is_full(&self) -> bool {
+        self.open.len() >= HEADER + MESSAGE
+    }
+
+    /// Seals the open message into `out`, whose buffer becomes the next open one; returns where the frame begins in it.
+    pub fn seal(&mut self, out: &mut Vec<u8>, mask: [u8; 4]) -> usize {
+        out.clear();
+        std::mem::swap(&mut self.open, out);
+        let length = out.len().saturating_sub(HEADER);
+        let mut head = [0_u8; HEADER];
+        let used = header(&mut head, OP_BINARY, length, mask);
+        let start = HEADER - used;
+        if let Some(space) = out.get_mut(start..HEADER) {
+            space.copy_from_slice(&head[..used]);
+        }
+        if let Some(payload) = out.get_mut(HEADER..) {
+            apply_mask(payload, mask);
+        }
+        start
+    }
+}
+
+/// Appends a masked control frame.
+pub fn push_control(out: &mut Vec<u8>, reply: Reply, payload: &[u8], mask: [u8; 4]) {
+    let mut head = [0_u8; HEADER];
+    let op = match reply {
+        Reply::Pong => OP_PONG,
+        Reply::Close => OP_CLOSE,
+    };
+    let used = header(&mut head, op, payload.len(), mask);
+    out.extend_from_slice(&head[..used]);
+    let from = out.len();
+    out.extend_from_slice(payload);
+    if let Some(payload) = out.get_mut(from..) {
+        apply_mask(payload, mask);
+    }
+}
+
+/// The control frames that a client sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The answer to a ping.
+    Pong,
+    /// The end.
+    Close,
+}
+
+fn header(head: &mut [u8; HEADER], op: u8, length: usize, mask: [u8; 4]) -> usize {
+    head[0] = 0x80 | op;
+    let at = match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(short), _) if u64::from(short) <= CONTROL => {
+            head[1] = 0x80 | short;
+            2
+        }
+        (_, Ok(medium)) => {
+            head[1] = 0x80 | 126;
+            head[2..4].copy_from_slice(&medium.to_be_bytes());
+            4
+        }
+        (_, Err(_)) => {
+            head[1] = 0x80 | 127;
+            head[2..10].copy_from_slice(&(length as u64).to_be_bytes());
+            10
+        }
+    };
+    head[at..at + 4].copy_from_slice(&mask);
+    at + 4
+}
+
+fn apply_mask(data: &mut [u8], mask: [u8; 4]) {
+    let [a, b, c, d] = mask;
+    let word = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (words, rest) = data.as_chunks_mut::<8>();
+    for bytes in words {
+        *bytes = (u64::from_ne_bytes(*bytes) ^ word).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
+/// What the decoder found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// So many bytes of data were put into the caller's buffer, at least one.
+    Data(usize),
+    /// More bytes from the socket are wanted.
+    Need,
+    /// A ping, to be answered with its own payload.
+    Ping(Vec<u8>),
+    /// The other end says goodbye; nothing follows.
+    Closed,
+    /// The error channel's message is complete so far; see [`Decoder::error_text`].
+    ErrorText,
+    /// The bytes are no frames of this protocol; nothing follows.
+    Broken(&'static str),
+}
+
+/// Takes the frames of a server apart, without copying more than once.
+#[derive(Debug)]
+pub struct Decoder {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// Payload of the current frame that is still to come.
+    left: u64,
+    opcode: u8,
+    last_of_message: bool,
+    /// `None` before the channel byte of the current message.
+    channel: Option<u8>,
+    /// Bytes of the port's number that each channel still owes.
+    owed: [u8; 2],
+    control: Vec<u8>,
+    error: Vec<u8>,
+    over: bool,
+}
+
+impl Decoder {
+    /// A decoder at the first byte after the upgrade.
+    pub fn new() -> Decoder {
+        Decoder {
+            buffer: vec![0; READ].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            left: 0,
+            opcode: OP_BINARY,
+            last_of_message: true,
+            channel: None,
+            owed: [2, 2],
+            control: Vec::new(),
+            error: Vec::new(),
+            over: false,
+        }
+    }
+
+    /// Where bytes from the socket go. Never empty after [`Step::Need`].
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        self.buffer.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// So many bytes were put into [`Decoder::space`].
+    pub fn filled(&mut self, count: usize) {
+        self.end = min(self.end + count, self.buffer.len());
+    }
+
+    /// What the error channel said so far.
+    pub fn error_text(&self) -> Option<String> {
+        (!self.error.is_empty()).then(|| String::from_utf8_lossy(&self.error).trim().to_owned())
+    }
+
+    /// The next thing in the buffer. `into` must not be empty.
+    pub fn step(&mut self, into: &mut [u8]) -> Step {
+        loop {
+            if self.over {
+                return Step::Closed;
+            }
+            if self.left == 0 {
+                match self.header() {
+                    Ok(true) => {}
+                    Ok(false) => return Step::Need,
+                    Err(why) => return Step::Broken(why),
+                }
+                if self.opcode >= OP_CLOSE && self.left == 0 {
+                    return self.control_done();
+                }
+                continue;
+            }
+            if self.start == self.end {
+                return Step::Need;
+            }
+            if let Some(step) = self.payload(into) {
+                return step;
+            }
+        }
+    }
+
+    fn payload(&mut self, into: &mut [u8]) -> Option<Step> {
+        if self.opcode >= OP_CLOSE {
+            let part = self.take(usize::MAX).to_vec();
+            self.control.extend_from_slice(&part);
+            return (self.left == 0).then(|| self.control_done());
+        }
+        let Some(channel) = self.channel else {
+            self.channel = self.take(1).first().copied();
+            return None;
+        };
+        if let Some(owed) = self.owed.get(usize::from(channel)).copied()
+            && owed > 0
+        {
+            let taken = self.take(usize::from(owed)).len();
+            self.owed[usize::from(channel)] -= u8::try_from(taken).unwrap_or(owed);
+            return None;
+        }
+        match channel {
+            0 => {
+                let part = self.take(into.len());
+                let count = part.len();
+                into[..count].copy_from_slice(part);
+                Some(Step::Data(count))
+            }
+            1 => {
+                let room = ERROR_TEXT.saturating_sub(self.error.len());
+                let part = self.take(usize::MAX).to_vec();
+                self.error.extend_from_slice(part.get(..min(room, part.len())).unwrap_or_default());
+                (self.left == 0 && self.last_of_message).then_some(Step::ErrorText)
+            }
+            _ => {
+                self.take(usize::MAX);
+                None
+            }
+        }
+    }
+
+    /// Takes at most `most` bytes of the current frame's payload from the buffer.
+    fn take(&mut self, most: usize) -> &[u8] {
+        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let count = min(min(most, left), self.end - self.start);
+        let from = self.start;
+        self.start += count;
+        self.left -= count as u64;
+        &self.buffer[from..from + count]
+    }
+
+    fn control_done(&mut self) -> Step {
+        let payload = std::mem::take(&mut self.control);
+        match self.opcode {
+            OP_PING => Step::Ping(payload),
+            OP_CLOSE => {
+                self.over = true;
+                Step::Closed
+            }
+            _ => Step::Need,
+        }
+    }
+
+    /// Reads a frame's header; false when it is not there in full.
+    fn header(&mut self) -> Result<bool, &'static str> {
+        let bytes = &self.buffer[self.start..self.end];
+        let [first, second, rest @ ..] = bytes else { return Ok(false) };
+        if second & 0x80 != 0 {
+            return Err("a server's frame is masked");
+        }
+        if first & 0x70 != 0 {
+            return Err("a frame uses an extension that was not agreed");
+        }
+        let (length, used) = match second & 0x7f {
+            126 => {
+                let Some(bytes) = rest.first_chunk::<2>() else { return Ok(false) };
+                (u64::from(u16::from_be_bytes(*bytes)), 4)
+            }
+            127 => {
+                let Some(bytes) = rest.first_chunk::<8>() else { return Ok(false) };
+                (u64::from_be_bytes(*bytes), 10)
+            }
+            short => (u64::from(short), 2),
+        };
+        let opcode = first & 0x0f;
+        let last = first & 0x80 != 0;
+        match opcode {
+            OP_CONTINUE => self.last_of_message = last,
+            OP_TEXT | OP_BINARY => {
+                self.last_of_message = last;
+                self.channel = None;
+            }
+            OP_CLOSE | OP_PING | OP_PONG if last && length <= CONTROL => {}
+            OP_CLOSE | OP_PING | OP_PONG => return Err("a control frame is too long"),
+            _ => return Err("a frame has an unknown opcode"),
+        }
+        self.opcode = opcode;
+        self.left = length;
+        self.start += used;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(op: u8, last: bool, payload: &[u8]) -> Vec<u8> {
+        let mut out = vec![op | if last { 0x80 } else { 0 }];
+        match payload.len() {
+            n @ 0..=125 => out.push(u8::try_from(n).expect("small")),
+            n @ 126..=65535 => {
+                out.push(126);
+                out.extend(u16::try_from(n).expect("medium").to_be_bytes());
+            }
+            n => {
+                out.push(127);
+                out.extend((n as u64).to_be_bytes());
+            }
+        }
+        out.extend_from_slice(payload);
+        out
+    }
+
+    fn preamble() -> Vec<u8> {
+        [frame(OP_BINARY, true, &[0, 0x1f, 0x90]), frame(OP_BINARY, true, &[1, 0x1f, 0x90])].concat()
+    }
+
+    /// Feeds `wire` in pieces of `piece` bytes; returns the data and the other steps.
+    fn decode(wire: &[u8], piece: usize) -> (Vec<u8>, Vec<Step>, Decoder) {
+        let mut decoder = Decoder::new();
+        let (mut data, mut steps) = (Vec::new(), Vec::new());
+        let mut into = [0_u8; 1000];
+        for part in wire.chunks(piece) {
+            decoder.space()[..part.len()].copy_from_slice(part);
+            decoder.filled(part.len());
+            loop {
+                match decoder.step(&mut into) {
+                    Step::Data(n) => data.extend_from_slice(&into[..n]),
+                    Step::Need => break,
+                    step @ (Step::Closed | Step::Broken(_)) => {
+                        steps.push(step);
+                        return (data, steps, decoder);
+                    }
+                    step @ (Step::Ping(_) | Step::ErrorText) => steps.push(step),
+                }
+            }
+        }
+        (data, steps, decoder)
+    }
+
+    #[test]
+    fn data_survives_any_cut_of_the_wire() {
+        let big: Vec<u8> = (0..70_000_u32).map(|n| (n % 251) as u8).collect();
+        let mut wire = preamble();
+        wire.extend(frame(OP_BINARY, true, &[&[0], &b"hello "[..]].concat()));
+        wire.extend(frame(OP_PING, true, b"p"));
+        wire.extend(frame(OP_BINARY, false, &[&[0], &b"wor"[..]].concat()));
+        wire.extend(frame(OP_PONG, true, b""));
+        wire.extend(frame(OP_CONTINUE, true, b"ld"));
+        wire.extend(frame(OP_BINARY, true, &[&[0], &big[..]].concat()));
+        wire.extend(frame(OP_CLOSE, true, &[3, 232]));
+        for piece in [1, 2, 3, 7, 1000, 40_000] {
+            let (data, steps, _) = decode(&wire, piece);
+            assert_eq!(&data[..11], b"hello world", "pieces of {piece}");
+            assert_eq!(&data[11..], &big, "pieces of {piece}");
+            assert_eq!(steps, [Step::Ping(b"p".to_vec()), Step::Closed], "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn the_error_channel_is_read_as_text() {
+        let mut wire = preamble();
+        wire.extend(frame(OP_BINARY, true, b"\x01connection refused\n"));
+        let (data, steps, decoder) = decode(&wire, 5);
+        assert!(data.is_empty());
+        assert_eq!(steps, [Step::ErrorText]);
+        assert_eq!(decoder.error_text().as_deref(), Some("connection refused"));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for wire in [vec![0x82, 0x80, 0, 0], vec![0xf2, 1, 0], vec![0x83, 1, 0], vec![0x89, 126, 1, 0]] {
+            let (_, steps, _) = decode(&wire, 100);
+            assert!(matches!(steps.as_slice(), [Step::Broken(_)]), "{wire:?}: {steps:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_unmasks_to_what_was_pushed() {
+        for size in [0, 1, 124, 125, 126, 65_534, 65_535, 65_536, MESSAGE + 5] {
+            let data = vec![7_u8; size];
+            let mut encoder = Encoder::new();
+            let taken = encoder.push(&data);
+            assert_eq!(taken, min(size, MESSAGE - 1));
+            let mut out = Vec::new();
+            let start = encoder.seal(&mut out, [1, 2, 3, 4]);
+            assert!(encoder.is_empty());
+            let wire = &mut out[start..];
+            assert_eq!(wire[0], 0x82);
+            let at = match wire[1] & 0x7f {
+                126 => 4,
+                127 => 10,
+                _ => 2,
+            };
+            assert_eq!(wire[at..at + 4], [1, 2, 3, 4]);
+            let payload = &mut wire[at + 4..];
+            apply_mask(payload, [1, 2, 3, 4]);
+            assert_eq!(payload[0], 0);
+            assert_eq!(&payload[1..], &data[..taken]);
+        }
+    }
+}
