@@ -2,13 +2,10 @@
 
 pub mod agent;
 pub mod cidr;
-<<<<<<< HEAD
 pub mod dns_message;
-pub mod os_journal;
-pub mod resolver;
-=======
 pub mod kube_client;
+pub mod os_journal;
 pub mod portforward;
->>>>>>> kube
+pub mod resolver;
 pub mod route_plan;
 pub mod views;
