@@ -7,3 +7,5 @@ mod support;
 mod architecture;
 #[path = "it/interleavings.rs"]
 mod interleavings;
+#[path = "it/shells.rs"]
+mod shells;
