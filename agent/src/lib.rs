@@ -1,1 +1,13 @@
-//! x
+//! podway's traffic agent: dials for the workstation from inside a pod's network.
+//!
+//! - [`args`]: the command line.
+//! - [`server`]: carriers and who may use them.
+//! - [`tcp`], [`udp`], [`dns`]: what it does for them.
+//! - [`policy`]: what it never dials.
+
+pub mod args;
+pub mod dns;
+pub mod policy;
+pub mod server;
+pub mod tcp;
+pub mod udp;

@@ -1,1 +1,47 @@
-//! x
+//! The tunnel between `podwayd` and `podway-agent`.
+//!
+//! - [`frames`]: the messages; `proto/tunnel.proto` is their other form.
+//! - [`handshake`]: who may use an agent.
+//! - [`credit`]: how much of a flow may be under way. Pure.
+//! - [`wire`]: gRPC messages on HTTP/2 streams.
+//! - [`client`]: the workstation's end.
+
+pub mod client;
+pub mod credit;
+pub mod frames;
+pub mod handshake;
+pub mod wire;
+
+use std::time::Duration;
+
+/// The protocol version that this crate speaks.
+pub const PROTOCOL: u32 = 1;
+/// Flows of one session.
+pub const MAX_FLOWS: u32 = 16_384;
+/// Bytes in one `Data` frame.
+pub const MAX_DATA: usize = 64 * 1024;
+/// A message longer than this is an error of its stream.
+pub const MAX_MESSAGE: usize = 128 * 1024;
+/// A ping is sent this often.
+pub const HEARTBEAT: Duration = Duration::from_millis(2500);
+/// A carrier on which no byte came for this long is dead.
+pub const SILENCE: Duration = Duration::from_millis(7500);
+
+/// Path of the `Hello` call.
+pub const HELLO_PATH: &str = "/podway.tunnel.v1.Tunnel/Hello";
+/// Path of the `Flow` call.
+pub const FLOW_PATH: &str = "/podway.tunnel.v1.Tunnel/Flow";
+/// Path of the `Dns` call.
+pub const DNS_PATH: &str = "/podway.tunnel.v1.Tunnel/Dns";
+
+/// HTTP/2 windows are fixed and never the limit: each flow's own credit is. A smaller connection window would let
+/// stalled flows stop all others.
+pub const STREAM_WINDOW: u32 = 32 << 20;
+/// See [`STREAM_WINDOW`].
+pub const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// Largest HTTP/2 frame: a whole `Data` frame with its headers.
+pub const FRAME_SIZE: u32 = (MAX_DATA + 1024) as u32;
+/// Bytes of one flow that wait in front of the carrier: what bounds how long a bulk flow delays an interactive one.
+pub const SEND_BUFFER: usize = 256 * 1024;
+
+pub use handshake::{decode_key, encode_key};

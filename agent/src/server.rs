@@ -1,0 +1,461 @@
+//! Carriers, and who may use them.
+//!
+//! One task for each HTTP/2 connection. Nothing but `Hello` is served on it before `Welcome`.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use ipnet::IpNet;
+use podway_tunnel::credit::Budget;
+use podway_tunnel::frames::{
+    Challenge, ClientHello, Denied, DnsAnswer, DnsQuery, Draining, Failure, FlowFrame, HelloFrame, Limits, Ping, Pong,
+    Protocol, Welcome, flow_frame, hello_frame,
+};
+use podway_tunnel::wire::{Reader, Writer};
+use podway_tunnel::{
+    CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOL, SEND_BUFFER, STREAM_WINDOW,
+    handshake,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{Instant, timeout};
+
+use crate::args::Serve;
+use crate::dns::{self, ResolvConf};
+use crate::{policy, tcp, udp};
+
+/// A peer that has not authenticated by then is cut.
+const AUTHENTICATE_WITHIN: Duration = Duration::from_secs(10);
+/// A client that has not pinged for this long is gone.
+const CLIENT_SILENCE: Duration = Duration::from_secs(60);
+/// Connections at once, authenticated or not.
+const MAX_CONNECTIONS: usize = 64;
+/// Bytes by which the windows of all flows may grow.
+const GROWTH_BUDGET: u64 = 32 << 20;
+/// DNS questions under way at once.
+const MAX_DNS: usize = 256;
+/// After SIGTERM flows may go on for this long.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Limits on what one flow may take.
+#[derive(Clone, Debug)]
+pub struct FlowLimits {
+    /// Flows at once.
+    pub flows: u32,
+    /// Longest dial.
+    pub dial: Duration,
+    /// UDP associations end after this long without a datagram.
+    pub udp_idle: Duration,
+}
+
+impl Default for FlowLimits {
+    fn default() -> Self {
+        FlowLimits { flows: MAX_FLOWS, dial: Duration::from_secs(10), udp_idle: Duration::from_secs(60) }
+    }
+}
+
+/// What all carriers share.
+#[derive(Debug)]
+pub struct Shared {
+    serve: Serve,
+    /// Limits.
+    pub limits: FlowLimits,
+    /// Growth of windows.
+    pub growth: Budget,
+    control: SocketAddr,
+    began: Instant,
+    round_trip: AtomicU64,
+    flows: AtomicU32,
+    refused: AtomicU64,
+    clients: AtomicUsize,
+    changed: Notify,
+    dns: Semaphore,
+    draining: watch::Sender<bool>,
+}
+
+impl Shared {
+    /// Microseconds since the start.
+    pub fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Smoothed round trip to the workstation, microseconds.
+    pub fn round_trip(&self) -> u64 {
+        self.round_trip.load(Ordering::Relaxed)
+    }
+
+    /// Counts a flow that was not opened.
+    pub fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn admit(self: &Arc<Self>) -> Option<FlowSlot> {
+        let admitted = self.flows.fetch_update(Ordering::AcqRel, Ordering::Acquire, |flows| {
+            (flows < self.limits.flows).then_some(flows + 1)
+        });
+        admitted.is_ok().then(|| FlowSlot(Arc::clone(self)))
+    }
+}
+
+/// A place among the flows.
+struct FlowSlot(Arc<Shared>);
+
+impl Drop for FlowSlot {
+    fn drop(&mut self) {
+        if self.0.flows.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.changed.notify_waiters();
+        }
+    }
+}
+
+/// An agent that listens.
+pub struct Agent {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+impl Agent {
+    /// Starts to listen.
+    pub async fn bind(serve: Serve, limits: FlowLimits) -> io::Result<Agent> {
+        let listener = TcpListener::bind(serve.listen).await?;
+        let control = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            serve,
+            limits,
+            growth: Budget::new(GROWTH_BUDGET),
+            control,
+            began: Instant::now(),
+            round_trip: AtomicU64::new(10_000),
+            flows: AtomicU32::new(0),
+            refused: AtomicU64::new(0),
+            clients: AtomicUsize::new(0),
+            changed: Notify::new(),
+            dns: Semaphore::new(MAX_DNS),
+            draining: watch::Sender::new(false),
+        });
+        Ok(Agent { listener, shared })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.control
+    }
+
+    /// Serves until `terminate` resolves and flows have drained, or until nobody authenticated has been there for the
+    /// idle limit.
+    pub async fn run(self, terminate: impl Future<Output = ()>) {
+        let Agent { listener, shared } = self;
+        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let accepting = Arc::clone(&shared);
+        let accept = tokio::spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    // Out of descriptors: let some go.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
+                let Ok(place) = Arc::clone(&connections).try_acquire_owned() else { continue };
+                let shared = Arc::clone(&accepting);
+                tokio::spawn(async move {
+                    carrier(stream, shared).await;
+                    drop(place);
+                });
+            }
+        });
+        tokio::select! {
+            () = idle(&shared) => {}
+            () = terminate => {
+                shared.draining.send_replace(true);
+                drop(timeout(DRAIN, drained(&shared)).await);
+            }
+        }
+        accept.abort();
+    }
+}
+
+async fn idle(shared: &Shared) {
+    loop {
+        let changed = shared.changed.notified();
+        if shared.clients.load(Ordering::Acquire) > 0 {
+            changed.await;
+            continue;
+        }
+        if timeout(shared.serve.idle_exit, changed).await.is_err() && shared.clients.load(Ordering::Acquire) == 0 {
+            return;
+        }
+    }
+}
+
+async fn drained(shared: &Shared) {
+    loop {
+        let changed = shared.changed.notified();
+        if shared.flows.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        changed.await;
+    }
+}
+
+/// What one connection may do; set by its `Hello`.
+struct Session {
+    special: Vec<IpNet>,
+}
+
+/// What the tasks of one connection share.
+struct Connection {
+    session: OnceLock<Session>,
+    /// Told when the session is set, and when the connection shall end.
+    authenticated: watch::Sender<bool>,
+    over: Notify,
+}
+
+async fn carrier(stream: TcpStream, shared: Arc<Shared>) {
+    drop(stream.set_nodelay(true));
+    let handshake = h2::server::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_SIZE)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_streams(MAX_FLOWS + 1024)
+        .max_concurrent_reset_streams(MAX_FLOWS as usize)
+        .max_pending_accept_reset_streams(MAX_FLOWS as usize)
+        .handshake::<_, Bytes>(stream);
+    let Ok(Ok(mut http)) = timeout(AUTHENTICATE_WITHIN, handshake).await else { return };
+    let connection = Arc::new(Connection {
+        session: OnceLock::new(),
+        authenticated: watch::Sender::new(false),
+        over: Notify::new(),
+    });
+    let deadline = tokio::time::sleep(AUTHENTICATE_WITHIN);
+    tokio::pin!(deadline);
+    loop {
+        let authenticated = *connection.authenticated.borrow();
+        tokio::select! {
+            () = connection.over.notified() => break,
+            () = &mut deadline, if !authenticated => break,
+            request = http.accept() => match request {
+                Some(Ok((request, respond))) => answer(request, respond, &connection, &shared),
+                Some(Err(_)) | None => break,
+            },
+        }
+    }
+    if connection.session.get().is_some() {
+        shared.clients.fetch_sub(1, Ordering::AcqRel);
+        shared.changed.notify_waiters();
+    }
+}
+
+fn answer(
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    connection: &Arc<Connection>,
+    shared: &Arc<Shared>,
+) {
+    let path = request.uri().path().to_owned();
+    let known = path == HELLO_PATH || connection.session.get().is_some();
+    if !known {
+        respond.send_reset(h2::Reason::REFUSED_STREAM);
+        return;
+    }
+    let reader = Reader::new(request.into_body());
+    let response = http::Response::builder().header("content-type", "application/grpc").body(());
+    let Some(stream) = response.ok().and_then(|response| respond.send_response(response, false).ok()) else { return };
+    let writer = Writer::new(stream);
+    let (connection, shared) = (Arc::clone(connection), Arc::clone(shared));
+    match path.as_str() {
+        HELLO_PATH => {
+            tokio::spawn(hello(reader, writer, connection, shared));
+        }
+        FLOW_PATH => {
+            tokio::spawn(flow(reader, writer, connection, shared));
+        }
+        DNS_PATH => {
+            tokio::spawn(dns_question(reader, writer, shared));
+        }
+        _ => {}
+    }
+}
+
+async fn flow(mut reader: Reader, mut writer: Writer, connection: Arc<Connection>, shared: Arc<Shared>) {
+    let Some(Ok(FlowFrame { frame: Some(first) })) = reader.next::<FlowFrame>().await else { return };
+    let open = match first {
+        flow_frame::Frame::Open(open) => open,
+        // No flow outlives its carrier in this version.
+        flow_frame::Frame::Resume(_) | flow_frame::Frame::Attach(_) => {
+            return tcp::refuse(&mut writer, Failure::UnknownFlow, &shared);
+        }
+        _ => return writer.abort(),
+    };
+    let Some(slot) = shared.admit() else { return tcp::refuse(&mut writer, Failure::Limit, &shared) };
+    let special = connection.session.get().map_or(&[][..], |session| &session.special);
+    let Some(to) = address(&open.address, open.port) else {
+        return tcp::refuse(&mut writer, Failure::Unspecified, &shared);
+    };
+    if !policy::may_dial(to, special, shared.control) {
+        return tcp::refuse(&mut writer, Failure::Forbidden, &shared);
+    }
+    match open.protocol() {
+        Protocol::Tcp => tcp::serve(open, to, reader, writer, shared).await,
+        Protocol::Udp => udp::serve(to, reader, writer, shared).await,
+    }
+    drop(slot);
+}
+
+fn address(bytes: &[u8], port: u32) -> Option<SocketAddr> {
+    let ip: IpAddr = match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok()?.into(),
+        16 => <[u8; 16]>::try_from(bytes).ok()?.into(),
+        _ => return None,
+    };
+    Some((ip, u16::try_from(port).ok()?).into())
+}
+
+async fn dns_question(mut reader: Reader, mut writer: Writer, shared: Arc<Shared>) {
+    let Some(Ok(DnsQuery { message, timeout_ms })) = reader.next::<DnsQuery>().await else { return };
+    let answer = match shared.dns.try_acquire() {
+        Ok(_place) => {
+            let text = tokio::fs::read_to_string(&shared.serve.resolv_conf).await.unwrap_or_default();
+            let servers: Vec<SocketAddr> =
+                ResolvConf::parse(&text).nameservers.into_iter().map(|ip| (ip, 53).into()).collect();
+            let limit = Duration::from_millis(timeout_ms.clamp(1, 10_000).into());
+            dns::ask(&servers, &message, limit).await.unwrap_or_default()
+        }
+        Err(_) => Vec::new(),
+    };
+    drop(writer.send(&DnsAnswer { message: answer.into() }));
+    writer.finish_ok();
+}
+
+async fn hello(mut reader: Reader, mut writer: Writer, connection: Arc<Connection>, shared: Arc<Shared>) {
+    match authenticate(&mut reader, &mut writer, &connection, &shared).await {
+        Ok(()) => serve_hello(&mut reader, &mut writer, &shared).await,
+        Err(reason) => {
+            let denied = hello_frame::Frame::Denied(Denied { reason: reason.to_owned() });
+            drop(writer.send(&HelloFrame { frame: Some(denied) }));
+            writer.finish_ok();
+            // The word must get out before the connection ends.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    connection.over.notify_one();
+}
+
+/// Challenges the peer; the reason when it is denied.
+async fn authenticate(
+    reader: &mut Reader,
+    writer: &mut Writer,
+    connection: &Connection,
+    shared: &Shared,
+) -> Result<(), &'static str> {
+    const NONSENSE: &str = "the handshake was not understood";
+    let frame = |frame| HelloFrame { frame: Some(frame) };
+    let Some(hello_frame::Frame::ClientHello(ClientHello {
+        protocol_min, protocol_max, session_id, public_key, ..
+    })) = next(reader).await
+    else {
+        return Err(NONSENSE);
+    };
+    if !(protocol_min..=protocol_max).contains(&PROTOCOL) {
+        return Err("no protocol in common");
+    }
+    let nonce = handshake::random::<32>().ok_or("no random bytes")?;
+    let challenge = Challenge {
+        nonce: Bytes::copy_from_slice(&nonce),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        pod_uid: shared.serve.pod_uid.clone(),
+        protocol: PROTOCOL,
+    };
+    let asked_at = shared.now();
+    writer.send(&frame(hello_frame::Frame::Challenge(challenge))).map_err(|_| NONSENSE)?;
+    let Some(hello_frame::Frame::Proof(proof)) = next(reader).await else { return Err(NONSENSE) };
+    shared.round_trip.store((shared.now() - asked_at).max(1), Ordering::Relaxed);
+    let ours = &shared.serve.authorized_key;
+    let valid = public_key.as_ref() == ours
+        && session_id.len() == 16
+        && proof.allowed_special.len() <= 64
+        && handshake::verify(
+            ours,
+            &proof.signature,
+            &nonce,
+            &session_id,
+            &shared.serve.pod_uid,
+            &proof.allowed_special,
+        );
+    if !valid {
+        return Err("the key is not the one this agent takes");
+    }
+    let special: Result<Vec<IpNet>, _> = proof.allowed_special.iter().map(|prefix| prefix.parse()).collect();
+    let special = special.map_err(|_| NONSENSE)?;
+    if connection.session.set(Session { special }).is_err() {
+        return Err("this connection is authenticated already");
+    }
+    shared.clients.fetch_add(1, Ordering::AcqRel);
+    shared.changed.notify_waiters();
+    connection.authenticated.send_replace(true);
+    let text = tokio::fs::read_to_string(&shared.serve.resolv_conf).await.unwrap_or_default();
+    let conf = ResolvConf::parse(&text);
+    let milliseconds = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+    let welcome = Welcome {
+        limits: Some(Limits {
+            flows: shared.limits.flows,
+            buffer_bytes: GROWTH_BUDGET,
+            dial_timeout_ms: milliseconds(shared.limits.dial),
+            udp_idle_ms: milliseconds(shared.limits.udp_idle),
+            resume_window_ms: 0,
+        }),
+        search: conf.search,
+        nameservers: conf.nameservers.iter().map(ToString::to_string).collect(),
+        ipv4: has_route("192.0.2.1:9"),
+        ipv6: has_route("[2001:db8::1]:9"),
+        icmp: false,
+    };
+    writer.send(&frame(hello_frame::Frame::Welcome(welcome))).map_err(|_| NONSENSE)
+}
+
+/// Whether the pod has a way to a documentation address (RFC 5737, RFC 3849); nothing is sent.
+fn has_route(to: &str) -> bool {
+    let local = if to.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+    std::net::UdpSocket::bind(local).and_then(|socket| socket.connect(to)).is_ok()
+}
+
+async fn serve_hello(reader: &mut Reader, writer: &mut Writer, shared: &Shared) {
+    let mut draining = shared.draining.subscribe();
+    let mut told = false;
+    loop {
+        tokio::select! {
+            frame = timeout(CLIENT_SILENCE, next(reader)) => match frame {
+                Ok(Some(hello_frame::Frame::Ping(Ping { id }))) => {
+                    let pong = hello_frame::Frame::Pong(Pong { id });
+                    if writer.send(&HelloFrame { frame: Some(pong) }).is_err() {
+                        return;
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return,
+            },
+            changed = draining.wait_for(|draining| *draining), if !told => {
+                told = true;
+                if changed.is_ok() {
+                    let draining = hello_frame::Frame::Draining(Draining {});
+                    drop(writer.send(&HelloFrame { frame: Some(draining) }));
+                }
+            }
+        }
+    }
+}
+
+async fn next(reader: &mut Reader) -> Option<hello_frame::Frame> {
+    loop {
+        match reader.next::<HelloFrame>().await {
+            Some(Ok(HelloFrame { frame: Some(frame) })) => return Some(frame),
+            Some(Ok(HelloFrame { frame: None })) => {}
+            Some(Err(_)) | None => return None,
+        }
+    }
+}
