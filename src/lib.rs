@@ -8,6 +8,7 @@ pub mod actors;
 pub mod cluster;
 pub mod error;
 pub mod ids;
+pub mod kubeconfig;
 pub mod net;
 pub mod spec;
 pub mod status;
