@@ -2,7 +2,6 @@
 //!
 //! The shell: it runs the tasks of the watches and carries out what the [`core`](self::core) decides. What comes from
 //! the API server is decoded in those tasks and is limited there to a few messages that this actor has not handled.
-#![expect(clippy::disallowed_methods, reason = "the shell spawns tasks and tells other actors")]
 
 pub mod core;
 pub mod decode;

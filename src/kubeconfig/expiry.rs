@@ -24,7 +24,7 @@ pub fn of_certificate(pem: &str) -> Option<i64> {
 
     let der = CertificateDer::pem_slice_iter(pem.as_bytes()).next()?.ok()?;
     let (certificate, _) = element(&der)?;
-    let (mut rest, _) = element(certificate.1)?.0.1.split_at_checked(0).map(|(_, all)| (all, ()))?;
+    let ((_, mut rest), _) = element(certificate.1)?;
     // version, when present, is tagged [0]; then serial, signature, issuer, validity (RFC 5280, 4.1).
     let (first, after) = element(rest)?;
     if first.0 == 0xa0 {
@@ -39,8 +39,11 @@ pub fn of_certificate(pem: &str) -> Option<i64> {
     time(not_after.0, std::str::from_utf8(not_after.1).ok()?)
 }
 
-/// One DER element: ((tag, contents), what follows).
-fn element(der: &[u8]) -> Option<((u8, &[u8]), &[u8])> {
+/// Tag and contents.
+type Element<'a> = (u8, &'a [u8]);
+
+/// One DER element, and what follows.
+fn element(der: &[u8]) -> Option<(Element<'_>, &[u8])> {
     let [tag, length, rest @ ..] = der else { return None };
     let (length, rest) = if length & 0x80 == 0 {
         (usize::from(*length), rest)

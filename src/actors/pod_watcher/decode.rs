@@ -253,9 +253,9 @@ impl Object {
             | WorkloadKind::DaemonSet
             | WorkloadKind::Job => {
                 let owners = self.metadata.owner_references.iter();
-                let owner =
+                let mut owner =
                     owners.filter(|o| o.controller && kind == WorkloadKind::ReplicaSet && o.kind == "Deployment");
-                match owner.last() {
+                match owner.next() {
                     Some(owner) => Workload { namespace, kind: WorkloadKind::Deployment, name: names.get(&owner.name) },
                     None => Workload { namespace, kind, name: names.get(&self.metadata.name) },
                 }

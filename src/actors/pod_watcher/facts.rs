@@ -100,10 +100,13 @@ pub struct SliceFact {
     /// Label `kubernetes.io/service-name`.
     pub service: Arc<str>,
     /// (name, protocol in lower case, port).
-    pub ports: Arc<[(Arc<str>, Arc<str>, u16)]>,
+    pub ports: Arc<[SlicePort]>,
     /// Its ready addresses.
     pub ready: Vec<SliceAddress>,
 }
+
+/// Name, protocol in lower case, port.
+pub type SlicePort = (Arc<str>, Arc<str>, u16);
 
 /// One ready address of an EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -247,10 +247,10 @@ fn late(what: &str) -> Trouble {
 }
 
 fn trouble(error: &kube::Error) -> Trouble {
-    match error {
-        kube::Error::Api(status) => by_code(status.code, status.message.clone()),
-        other => Trouble::Down(chain(other)),
+    if let kube::Error::Api(status) = error {
+        return by_code(status.code, status.message.clone());
     }
+    Trouble::Down(chain(error))
 }
 
 fn by_code(code: u16, message: String) -> Trouble {
