@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod error;
 pub mod identity;
 pub mod ids;
+pub mod kubeconfig;
 pub mod net;
 pub mod spec;
 pub mod status;

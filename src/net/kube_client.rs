@@ -14,8 +14,8 @@ use std::time::Duration;
 use http::Uri;
 use http::uri::Scheme;
 use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::config::AuthInfo;
@@ -202,12 +202,8 @@ fn connector() -> HttpConnector {
 fn over<C>(config: kube::Config, transport: C) -> Result<kube::Client, KubeClientError>
 where
     C: Service<Uri> + Clone + Send + Sync + 'static,
-    C::Response: hyper_util::client::legacy::connect::Connection
-        + hyper::rt::Read
-        + hyper::rt::Write
-        + Send
-        + Unpin
-        + 'static,
+    C::Response:
+        hyper_util::client::legacy::connect::Connection + hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
     C::Future: Send + 'static,
     C::Error: Into<BoxError>,
 {
@@ -365,7 +361,8 @@ mod tests {
 
     #[tokio::test]
     async fn literal_addresses_need_no_resolver() {
-        let with = ClusterAccess { proxy_url: Some("http://[2001:db8::1]:1".into()), ..access("https://192.0.2.1:6443") };
+        let with =
+            ClusterAccess { proxy_url: Some("http://[2001:db8::1]:1".into()), ..access("https://192.0.2.1:6443") };
         let found = api_server_addresses(&with).await.expect("literal");
         let wanted: Vec<IpAddr> = vec!["192.0.2.1".parse().expect("v4"), "2001:db8::1".parse().expect("v6")];
         assert_eq!(found, wanted);

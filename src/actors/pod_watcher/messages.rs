@@ -91,3 +91,12 @@ pub enum WatchHealth {
 }
 
 told!(Watch, ResolveWorkloads, PodsChanged, ClusterInfoChanged, RecordsChanged, RightsChanged, WatchHealthChanged);
+
+/// Session → PodWatcher. Credentials were renewed: watch with this client from now on. Twice is harmless; what is known
+/// stays in use.
+pub struct UseClient {
+    /// The new client.
+    pub client: kube::Client,
+}
+
+told!(UseClient);

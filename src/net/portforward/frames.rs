@@ -220,8 +220,11 @@ impl Decoder {
                     Ok(false) => return Step::Need,
                     Err(why) => return Step::Broken(why),
                 }
-                if self.opcode >= OP_CLOSE && self.left == 0 {
-                    return self.control_done();
+                if self.opcode >= OP_CLOSE
+                    && self.left == 0
+                    && let Some(step) = self.control_done()
+                {
+                    return step;
                 }
                 continue;
             }
@@ -238,7 +241,7 @@ impl Decoder {
         if self.opcode >= OP_CLOSE {
             let part = self.take(usize::MAX).to_vec();
             self.control.extend_from_slice(&part);
-            return (self.left == 0).then(|| self.control_done());
+            return if self.left == 0 { self.control_done() } else { None };
         }
         let Some(channel) = self.channel else {
             self.channel = self.take(1).first().copied();
@@ -281,15 +284,16 @@ impl Decoder {
         &self.buffer[from..from + count]
     }
 
-    fn control_done(&mut self) -> Step {
+    /// What a whole control frame asks for; a pong asks for nothing.
+    fn control_done(&mut self) -> Option<Step> {
         let payload = std::mem::take(&mut self.control);
         match self.opcode {
-            OP_PING => Step::Ping(payload),
+            OP_PING => Some(Step::Ping(payload)),
             OP_CLOSE => {
                 self.over = true;
-                Step::Closed
+                Some(Step::Closed)
             }
-            _ => Step::Need,
+            _ => None,
         }
     }
 

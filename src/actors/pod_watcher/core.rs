@@ -1,0 +1,374 @@
+//! Which watches run, what they know, and what of it is told.
+//!
+//! ```text
+//! Watch ─▶ all namespaces ── 403 ─▶ each namespace of interest
+//! a watch:  listing ─▶ fresh ─▶ down (pause, at most 3 s) ─▶ fresh
+//! ```
+//!
+//! Invariants: nothing is told before the first lists it rests on are whole; what is known stays told while a watch is
+//! down or lists again; a fact is told only when it differs from the one told last.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::facts::{Event, Kind, Trouble, WatchId};
+use super::messages::WatchHealth;
+use super::snapshot::{self, Watches};
+use super::watched::Watched;
+use crate::actors::shell::Core;
+use crate::cluster::{ClusterInfo, ClusterRecords, NamespaceRights, PodSnapshot, Rights};
+use crate::ids::{Attempt, Generation, Millis};
+
+/// A burst of changes is told as one after this time, so that a rollout is not a storm of snapshots.
+const GATHER: Duration = Duration::from_millis(5);
+/// Pods that lengthen [`GATHER`] by a millisecond: a snapshot costs in proportion to them.
+const PODS_PER_MILLISECOND: usize = 400;
+/// Pause before rights that could not be asked for are asked for again.
+const RIGHTS_RETRY: Duration = Duration::from_secs(3);
+
+/// What goes in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Start. Only the first counts.
+    Watch(BTreeSet<Arc<str>>),
+    /// A watch saw this.
+    Observed(WatchId, Attempt, Vec<Event>),
+    /// A watch failed and waits to be resumed. The last is the jitter.
+    Failed(WatchId, Attempt, Trouble, u8),
+    /// What the user may do in a namespace; `None` when it could not be asked.
+    Rights(Arc<str>, Option<NamespaceRights>),
+    /// There is a new client.
+    ClientChanged,
+    /// Stop everything.
+    Stop,
+    /// Time has passed.
+    Woke,
+}
+
+/// What the shell is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Start a watch's task, in place of any other of it.
+    Start(WatchId, Attempt),
+    /// Let a failed watch go on.
+    Resume(WatchId),
+    /// End a watch's task.
+    End(WatchId),
+    /// Ask what the user may do there.
+    AskRights(Arc<str>),
+    /// Tell the pods.
+    TellPods(Generation, Arc<PodSnapshot>),
+    /// Tell ranges and names.
+    TellInfo(Generation, Arc<ClusterInfo>),
+    /// Tell the records.
+    TellRecords(Generation, Arc<ClusterRecords>),
+    /// Tell the rights.
+    TellRights(Generation, Arc<Rights>),
+    /// Tell how the watches are.
+    TellHealth(Generation, WatchHealth),
+}
+
+/// The machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodWatcherCore {
+    interest: BTreeSet<Arc<str>>,
+    running: bool,
+    stopped: bool,
+    watches: Watches,
+    attempts: Attempt,
+    rights: BTreeMap<Arc<str>, NamespaceRights>,
+    ask_rights: BTreeMap<Arc<str>, Millis>,
+    dirty: BTreeSet<Kind>,
+    tell_at: Option<Millis>,
+    told: Told,
+    effects: VecDeque<Effect>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Told {
+    generation: Generation,
+    pods: Option<Arc<PodSnapshot>>,
+    info: Option<Arc<ClusterInfo>>,
+    records: Option<Arc<ClusterRecords>>,
+    rights: Option<Arc<Rights>>,
+    health: Option<WatchHealth>,
+}
+
+impl Core for PodWatcherCore {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn handle(&mut self, now: Millis, input: Input) {
+        if self.stopped {
+            return;
+        }
+        match input {
+            Input::Watch(namespaces) => self.start(namespaces),
+            Input::Observed(id, attempt, events) => self.observed(now, &id, attempt, events),
+            Input::Failed(id, attempt, trouble, jitter) => self.failed(now, &id, attempt, trouble, jitter),
+            Input::Rights(namespace, rights) => self.rights_came(now, namespace, rights),
+            Input::ClientChanged => self.restart(),
+            Input::Stop => {
+                self.stopped = true;
+                self.effects.extend(self.watches.keys().cloned().map(Effect::End));
+                self.watches.clear();
+                return;
+            }
+            Input::Woke => {}
+        }
+        self.resume(now);
+        self.tell(now);
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    fn poll_deadline(&self) -> Option<Millis> {
+        if self.stopped {
+            return None;
+        }
+        let resumes = self.watches.values().filter_map(|watched| watched.resume_at);
+        resumes.chain(self.ask_rights.values().copied()).chain(self.tell_at).min()
+    }
+
+    fn woke() -> Input {
+        Input::Woke
+    }
+}
+
+impl PodWatcherCore {
+    /// A machine that has not been told to watch.
+    pub fn new() -> PodWatcherCore {
+        PodWatcherCore::default()
+    }
+
+    fn start(&mut self, namespaces: BTreeSet<Arc<str>>) {
+        if self.running {
+            return;
+        }
+        self.running = true;
+        self.interest = namespaces;
+        for kind in Kind::ALL {
+            self.begin(WatchId { kind, namespace: None }, BTreeMap::new());
+        }
+        self.effects.extend(self.interest.iter().cloned().map(Effect::AskRights));
+    }
+
+    fn begin(&mut self, id: WatchId, objects: BTreeMap<super::facts::Key, super::facts::Fact>) {
+        self.attempts = self.attempts.next();
+        self.watches.insert(id.clone(), Watched::new(self.attempts, objects));
+        self.effects.push_back(Effect::Start(id, self.attempts));
+    }
+
+    fn observed(&mut self, now: Millis, id: &WatchId, attempt: Attempt, events: Vec<Event>) {
+        let Some(watched) = self.watches.get_mut(id).filter(|watched| watched.attempt == attempt) else { return };
+        let was_listed = watched.listed;
+        let mut changed = false;
+        for event in events {
+            changed |= watched.observe(event);
+        }
+        if !changed {
+            return;
+        }
+        let first = !was_listed && watched.listed;
+        self.dirty.insert(id.kind);
+        // What a caller waits for is told at once; what follows is gathered.
+        self.tell_by(if first { now } else { now + self.gather() });
+    }
+
+    fn failed(&mut self, now: Millis, id: &WatchId, attempt: Attempt, trouble: Trouble, jitter: u8) {
+        let Some(watched) = self.watches.get_mut(id).filter(|watched| watched.attempt == attempt) else { return };
+        let everywhere = id.namespace.is_none() && id.kind.namespaced();
+        if everywhere && matches!(trouble, Trouble::Forbidden(_)) {
+            let known = std::mem::take(&mut watched.objects);
+            self.narrow(id, &known);
+        } else {
+            watched.fail(now, trouble, jitter);
+        }
+        self.dirty.insert(id.kind);
+        self.tell_by(now);
+    }
+
+    /// All namespaces => each namespace of interest, with what is known of it.
+    fn narrow(&mut self, id: &WatchId, known: &BTreeMap<super::facts::Key, super::facts::Fact>) {
+        self.watches.remove(id);
+        self.effects.push_back(Effect::End(id.clone()));
+        for namespace in self.interest.clone() {
+            let objects = known.iter().filter(|((of, _), _)| *of == namespace);
+            let objects = objects.map(|(key, fact)| (key.clone(), fact.clone())).collect();
+            self.begin(WatchId { kind: id.kind, namespace: Some(namespace) }, objects);
+        }
+    }
+
+    fn rights_came(&mut self, now: Millis, namespace: Arc<str>, rights: Option<NamespaceRights>) {
+        match rights {
+            Some(rights) => {
+                self.ask_rights.remove(&namespace);
+                self.rights.insert(namespace, rights);
+            }
+            None => {
+                self.ask_rights.insert(namespace, now + RIGHTS_RETRY);
+            }
+        }
+    }
+
+    fn restart(&mut self) {
+        if !self.running {
+            return;
+        }
+        for (id, watched) in &mut self.watches {
+            self.attempts = self.attempts.next();
+            watched.restart(self.attempts);
+            self.effects.push_back(Effect::Start(id.clone(), self.attempts));
+        }
+        self.ask_rights.clear();
+        self.effects.extend(self.interest.iter().cloned().map(Effect::AskRights));
+    }
+
+    fn resume(&mut self, now: Millis) {
+        for (id, watched) in &mut self.watches {
+            if watched.resume_at.is_some_and(|at| at <= now) {
+                watched.resume_at = None;
+                self.effects.push_back(Effect::Resume(id.clone()));
+            }
+        }
+        let due: Vec<_> = self.ask_rights.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
+        for namespace in due {
+            self.ask_rights.remove(&namespace);
+            self.effects.push_back(Effect::AskRights(namespace));
+        }
+    }
+
+    fn gather(&self) -> Duration {
+        let pods = self.told.pods.as_ref().map_or(0, |told| told.pods.len());
+        GATHER + Duration::from_millis((pods / PODS_PER_MILLISECOND) as u64)
+    }
+
+    fn tell_by(&mut self, at: Millis) {
+        self.tell_at = Some(self.tell_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    fn tell(&mut self, now: Millis) {
+        if !self.running {
+            return;
+        }
+        self.tell_rights();
+        self.tell_health();
+        if self.tell_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.tell_at = None;
+        let mut later = BTreeSet::new();
+        if self.touched(&[Kind::Pods]) {
+            if self.settled(&[Kind::Pods]) {
+                self.tell_pods()
+            } else {
+                later.insert(Kind::Pods);
+            }
+        }
+        let kinds = [Kind::Pods, Kind::Services, Kind::Nodes, Kind::ServiceCidrs];
+        if self.touched(&kinds) {
+            if self.settled(&kinds) {
+                self.tell_info()
+            } else {
+                later.extend(kinds);
+            }
+        }
+        let kinds = [Kind::Pods, Kind::Services, Kind::Slices];
+        if self.touched(&kinds) || self.touched(&[Kind::Namespaces]) {
+            if self.settled(&kinds) {
+                self.tell_records()
+            } else {
+                later.extend(kinds);
+            }
+        }
+        self.dirty = later;
+    }
+
+    fn touched(&self, kinds: &[Kind]) -> bool {
+        kinds.iter().any(|kind| self.dirty.contains(kind))
+    }
+
+    fn settled(&self, kinds: &[Kind]) -> bool {
+        self.watches.iter().filter(|(id, _)| kinds.contains(&id.kind)).all(|(_, watched)| watched.settled())
+    }
+
+    /// The namespaces to which a kind is narrowed; `None` is all.
+    fn sight(&self, kind: Kind) -> Option<BTreeSet<Arc<str>>> {
+        let everywhere = self.watches.contains_key(&WatchId { kind, namespace: None });
+        (!everywhere).then(|| self.interest.clone())
+    }
+
+    fn tell_pods(&mut self) {
+        let pods = snapshot::pods(&self.watches, self.sight(Kind::Pods));
+        if self.told.pods.as_deref() != Some(&pods) {
+            let (generation, pods) = (self.generation(), Arc::new(pods));
+            self.told.pods = Some(Arc::clone(&pods));
+            self.effects.push_back(Effect::TellPods(generation, pods));
+        }
+    }
+
+    fn tell_info(&mut self) {
+        let info = snapshot::info(&self.watches);
+        if self.told.info.as_deref() != Some(&info) {
+            let (generation, info) = (self.generation(), Arc::new(info));
+            self.told.info = Some(Arc::clone(&info));
+            self.effects.push_back(Effect::TellInfo(generation, info));
+        }
+    }
+
+    fn tell_records(&mut self) {
+        let records = snapshot::records(&self.watches, self.sight(Kind::Services), &self.interest);
+        if self.told.records.as_deref() != Some(&records) {
+            let (generation, records) = (self.generation(), Arc::new(records));
+            self.told.records = Some(Arc::clone(&records));
+            self.effects.push_back(Effect::TellRecords(generation, records));
+        }
+    }
+
+    fn tell_rights(&mut self) {
+        let whole = !self.interest.is_empty() && self.interest.iter().all(|name| self.rights.contains_key(name));
+        let rights = Rights { namespaces: self.rights.clone() };
+        if whole && self.told.rights.as_deref() != Some(&rights) {
+            let (generation, rights) = (self.generation(), Arc::new(rights));
+            self.told.rights = Some(Arc::clone(&rights));
+            self.effects.push_back(Effect::TellRights(generation, rights));
+        }
+    }
+
+    fn tell_health(&mut self) {
+        let health = self.health();
+        if self.told.health.as_ref() != Some(&health) {
+            let generation = self.generation();
+            self.told.health = Some(health.clone());
+            self.effects.push_back(Effect::TellHealth(generation, health));
+        }
+    }
+
+    fn health(&self) -> WatchHealth {
+        let mut stale = None;
+        for (id, watched) in &self.watches {
+            match &watched.trouble {
+                Some(Trouble::Unauthorized(why)) => return WatchHealth::Unauthorized { why: why.clone() },
+                Some(Trouble::Down(why)) => stale = stale.or_else(|| Some(format!("{id}: {why}"))),
+                // Without a right there is nothing to be stale; the rights tell it.
+                Some(Trouble::Forbidden(_) | Trouble::Unknown(_)) | None => {}
+            }
+        }
+        match stale {
+            Some(why) => WatchHealth::Stale { why },
+            None if self.settled(&Kind::ALL) => WatchHealth::Fresh,
+            None => WatchHealth::Starting,
+        }
+    }
+
+    fn generation(&mut self) -> Generation {
+        self.told.generation = self.told.generation.next();
+        self.told.generation
+    }
+}
+
+#[cfg(test)]
+mod tests;

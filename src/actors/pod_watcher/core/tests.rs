@@ -1,0 +1,306 @@
+//! The core through its inputs and effects.
+
+use super::*;
+use crate::actors::pod_watcher::facts::{Fact, Key};
+use crate::cluster::{PodFact, PodPhase, ServiceRecord};
+use crate::workload::{PodUid, Workload, WorkloadKind};
+
+fn key(namespace: &str, name: &str) -> Key {
+    (namespace.into(), name.into())
+}
+
+fn pod(namespace: &str, name: &str, ip: &str) -> (Key, Fact) {
+    let fact = PodFact {
+        uid: PodUid::from(format!("uid-{namespace}-{name}").as_str()),
+        namespace: namespace.into(),
+        name: name.into(),
+        workload: Workload::new(namespace, WorkloadKind::Pod, name),
+        ips: vec![ip.parse().expect("address")],
+        host_network: false,
+        phase: PodPhase::Running,
+        ready: true,
+        terminating: false,
+        agents: vec![],
+        own_pod_of: None,
+    };
+    (key(namespace, name), Fact::Pod(Arc::new(fact)))
+}
+
+fn service(ip: &str) -> Fact {
+    Fact::Service(Arc::new(ServiceRecord { cluster_ips: vec![ip.parse().expect("address")], ..Default::default() }))
+}
+
+/// A core with the effects it has had.
+struct World {
+    core: PodWatcherCore,
+    now: Millis,
+    attempts: BTreeMap<WatchId, Attempt>,
+    seen: Vec<Effect>,
+}
+
+impl World {
+    fn connected() -> World {
+        let mut world =
+            World { core: PodWatcherCore::new(), now: Millis(0), attempts: BTreeMap::new(), seen: Vec::new() };
+        world.input(Input::Watch(["demo".into()].into()));
+        world
+    }
+
+    fn input(&mut self, input: Input) -> Vec<Effect> {
+        self.core.handle(self.now, input);
+        let mut effects = Vec::new();
+        while let Some(effect) = self.core.poll_effect() {
+            if let Effect::Start(id, attempt) = &effect {
+                self.attempts.insert(id.clone(), *attempt);
+            }
+            effects.push(effect);
+        }
+        self.seen.extend(effects.iter().cloned());
+        effects
+    }
+
+    fn id(kind: Kind, namespace: Option<&str>) -> WatchId {
+        WatchId { kind, namespace: namespace.map(Into::into) }
+    }
+
+    fn observe(&mut self, id: &WatchId, events: Vec<Event>) -> Vec<Effect> {
+        let attempt = self.attempts[id];
+        self.input(Input::Observed(id.clone(), attempt, events))
+    }
+
+    fn list(&mut self, id: &WatchId, objects: Vec<(Key, Fact)>) -> Vec<Effect> {
+        let mut events = vec![Event::Init];
+        events.extend(objects.into_iter().map(|(key, fact)| Event::InitApply(key, fact)));
+        events.push(Event::InitDone);
+        self.observe(id, events)
+    }
+
+    fn fail(&mut self, id: &WatchId, trouble: Trouble) -> Vec<Effect> {
+        let attempt = self.attempts[id];
+        self.input(Input::Failed(id.clone(), attempt, trouble, 255))
+    }
+
+    /// Lets time pass to the next deadline.
+    fn wake(&mut self) -> (Duration, Vec<Effect>) {
+        let at = self.core.poll_deadline().expect("a deadline");
+        let passed = at.since(self.now);
+        self.now = self.now.max(at);
+        (passed, self.input(Input::Woke))
+    }
+
+    fn fresh() -> World {
+        let mut world = World::connected();
+        world.list(&pods(), vec![pod("demo", "a", "10.0.0.1"), pod("other", "b", "10.0.0.2")]);
+        for kind in [Kind::Services, Kind::Slices, Kind::Nodes, Kind::ServiceCidrs, Kind::Namespaces] {
+            world.list(&World::id(kind, None), vec![]);
+        }
+        world
+    }
+}
+
+fn pods() -> WatchId {
+    World::id(Kind::Pods, None)
+}
+
+fn told_pods(effects: &[Effect]) -> Option<Vec<String>> {
+    effects.iter().rev().find_map(|effect| match effect {
+        Effect::TellPods(_, snapshot) => Some(snapshot.pods.values().map(|pod| pod.name.to_string()).collect()),
+        _ => None,
+    })
+}
+
+fn told_info(effects: &[Effect]) -> Option<Arc<ClusterInfo>> {
+    effects.iter().rev().find_map(|effect| match effect {
+        Effect::TellInfo(_, info) => Some(Arc::clone(info)),
+        _ => None,
+    })
+}
+
+fn health(effects: &[Effect]) -> Option<WatchHealth> {
+    effects.iter().rev().find_map(|effect| match effect {
+        Effect::TellHealth(_, health) => Some(health.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn everything_starts_at_once() {
+    let world = World::connected();
+    let starts = world.seen.iter().filter(|effect| matches!(effect, Effect::Start(..))).count();
+    assert_eq!(starts, Kind::ALL.len());
+    assert!(world.seen.contains(&Effect::AskRights("demo".into())));
+    assert_eq!(health(&world.seen), Some(WatchHealth::Starting));
+}
+
+#[test]
+fn the_first_snapshot_is_told_with_the_end_of_the_list_and_not_before() {
+    let mut world = World::connected();
+    let (key, fact) = pod("demo", "a", "10.0.0.1");
+    assert_eq!(world.observe(&pods(), vec![Event::Init, Event::InitApply(key, fact)]), []);
+    let effects = world.observe(&pods(), vec![Event::InitDone]);
+    assert_eq!(told_pods(&effects), Some(vec!["a".to_owned()]));
+}
+
+#[test]
+fn a_list_replaces_what_is_known_only_when_it_is_whole() {
+    let mut world = World::fresh();
+    let (key, fact) = pod("demo", "c", "10.0.0.3");
+    assert_eq!(world.observe(&pods(), vec![Event::Init, Event::InitApply(key, fact)]), []);
+    assert_eq!(told_pods(&world.seen), Some(vec!["a".to_owned(), "b".to_owned()]));
+    world.observe(&pods(), vec![Event::InitDone]);
+    let (_, effects) = world.wake();
+    assert_eq!(told_pods(&effects), Some(vec!["c".to_owned()]), "what the list does not hold is gone");
+}
+
+#[test]
+fn a_burst_is_told_once() {
+    let mut world = World::fresh();
+    for n in 0..50 {
+        let (key, fact) = pod("demo", &format!("p{n}"), "10.0.0.9");
+        assert_eq!(told_pods(&world.observe(&pods(), vec![Event::Apply(key, fact)])), None);
+    }
+    let (passed, effects) = world.wake();
+    assert_eq!(passed, GATHER);
+    assert_eq!(told_pods(&effects).map(|names| names.len()), Some(52));
+    assert_eq!(world.core.poll_deadline(), None);
+}
+
+#[test]
+fn what_changes_nothing_is_not_told() {
+    let mut world = World::fresh();
+    let (key, fact) = pod("demo", "a", "10.0.0.1");
+    assert_eq!(world.observe(&pods(), vec![Event::Apply(key, fact)]), []);
+    assert_eq!(world.core.poll_deadline(), None);
+}
+
+#[test]
+fn a_deleted_pod_is_gone() {
+    let mut world = World::fresh();
+    world.observe(&pods(), vec![Event::Delete(key("demo", "a"))]);
+    let (_, effects) = world.wake();
+    assert_eq!(told_pods(&effects), Some(vec!["b".to_owned()]));
+}
+
+#[test]
+fn s38_a_failed_watch_keeps_what_is_known() {
+    let mut world = World::fresh();
+    let effects = world.fail(&pods(), Trouble::Down("connection refused".into()));
+    assert_eq!(told_pods(&effects), None);
+    assert_eq!(health(&effects), Some(WatchHealth::Stale { why: "pods: connection refused".into() }));
+    let (_, effects) = world.wake();
+    assert_eq!(effects, [Effect::Resume(pods())]);
+    let effects = world.observe(&pods(), vec![Event::Alive]);
+    assert_eq!(health(&effects), Some(WatchHealth::Fresh));
+}
+
+#[test]
+fn s40_pauses_are_capped_and_start_anew_after_a_success() {
+    let mut world = World::fresh();
+    let mut pauses = Vec::new();
+    for _ in 0..12 {
+        world.fail(&pods(), Trouble::Down("x".into()));
+        pauses.push(world.wake().0.as_millis());
+    }
+    assert_eq!(pauses[..6], [100, 200, 400, 800, 1600, 3000]);
+    assert!(pauses[6..].iter().all(|pause| *pause == 3000));
+    world.observe(&pods(), vec![Event::Alive]);
+    world.fail(&pods(), Trouble::Down("x".into()));
+    assert_eq!(world.wake().0.as_millis(), 100);
+}
+
+#[test]
+fn without_the_right_to_all_namespaces_each_of_interest_is_watched() {
+    let mut world = World::connected();
+    let effects = world.fail(&pods(), Trouble::Forbidden("no".into()));
+    let narrow = World::id(Kind::Pods, Some("demo"));
+    assert!(effects.contains(&Effect::End(pods())));
+    assert!(world.attempts.contains_key(&narrow));
+    assert_eq!(told_pods(&effects), None);
+    let effects = world.list(&narrow, vec![pod("demo", "a", "10.0.0.1")]);
+    let Some(Effect::TellPods(_, snapshot)) = effects.iter().find(|e| matches!(e, Effect::TellPods(..))) else {
+        panic!("no snapshot in {effects:?}");
+    };
+    assert_eq!(snapshot.namespaces, Some(["demo".into()].into()));
+}
+
+#[test]
+fn losing_the_right_to_all_namespaces_keeps_those_of_interest() {
+    let mut world = World::fresh();
+    world.fail(&pods(), Trouble::Forbidden("no".into()));
+    let effects = world.list(&World::id(Kind::Pods, Some("demo")), vec![pod("demo", "a", "10.0.0.1")]);
+    assert_eq!(told_pods(&effects).or(told_pods(&world.seen)), Some(vec!["a".to_owned()]));
+}
+
+#[test]
+fn refused_cluster_facts_fall_back_to_addresses_and_are_complete() {
+    let mut world = World::connected();
+    world.list(&pods(), vec![pod("demo", "a", "10.0.0.1")]);
+    let dns = (key("kube-system", "kube-dns"), service("10.43.0.10"));
+    world.list(&World::id(Kind::Services, None), vec![dns]);
+    world.fail(&World::id(Kind::Nodes, None), Trouble::Forbidden("no".into()));
+    assert_eq!(told_info(&world.seen), None);
+    let effects = world.fail(&World::id(Kind::ServiceCidrs, None), Trouble::Unknown("old".into()));
+    let info = told_info(&effects).expect("told");
+    assert!(info.complete);
+    assert_eq!(info.pod_cidrs, ["10.0.0.1/32".parse().expect("range")].into());
+    assert_eq!(info.service_cidrs, ["10.43.0.10/32".parse().expect("range")].into());
+    assert_eq!(info.dns_ips, ["10.43.0.10".parse().expect("address")].into());
+}
+
+#[test]
+fn ranges_of_nodes_and_service_cidrs_outweigh_addresses() {
+    let mut world = World::fresh();
+    let ranges = |text: &str| Fact::Ranges([text.parse().expect("range")].into());
+    world.observe(&World::id(Kind::Nodes, None), vec![Event::Apply(key("", "n1"), ranges("10.42.0.0/24"))]);
+    let (_, effects) = world.wake();
+    let info = told_info(&effects).expect("told");
+    assert_eq!(info.pod_cidrs, ["10.42.0.0/24".parse().expect("range")].into());
+}
+
+#[test]
+fn refused_credentials_ask_for_a_login_and_a_new_client_ends_that() {
+    let mut world = World::fresh();
+    let effects = world.fail(&pods(), Trouble::Unauthorized("expired".into()));
+    assert_eq!(health(&effects), Some(WatchHealth::Unauthorized { why: "expired".into() }));
+    let before = world.attempts[&pods()];
+    let effects = world.input(Input::ClientChanged);
+    assert_eq!(health(&effects), Some(WatchHealth::Fresh));
+    assert!(world.attempts[&pods()] > before);
+    assert_eq!(told_pods(&effects), None);
+}
+
+#[test]
+fn events_of_an_earlier_task_are_ignored() {
+    let mut world = World::fresh();
+    let old = world.attempts[&pods()];
+    world.input(Input::ClientChanged);
+    let stale = Input::Observed(pods(), old, vec![Event::Init, Event::InitDone]);
+    assert_eq!(world.input(stale), []);
+    assert_eq!(told_pods(&world.seen).map(|names| names.len()), Some(2));
+}
+
+#[test]
+fn nothing_happens_after_stop() {
+    let mut world = World::fresh();
+    let effects = world.input(Input::Stop);
+    assert_eq!(effects.len(), Kind::ALL.len());
+    assert!(effects.iter().all(|effect| matches!(effect, Effect::End(_))));
+    assert_eq!(world.input(Input::ClientChanged), []);
+    assert_eq!(world.core.poll_deadline(), None);
+}
+
+#[test]
+fn rights_are_told_when_all_are_known_and_asked_again_when_not() {
+    let mut world = World::connected();
+    assert_eq!(world.input(Input::Rights("demo".into(), None)), []);
+    let (passed, effects) = world.wake();
+    assert_eq!((passed, effects), (RIGHTS_RETRY, vec![Effect::AskRights("demo".into())]));
+    let rights = NamespaceRights { watch_pods: true, ..NamespaceRights::default() };
+    let effects = world.input(Input::Rights("demo".into(), Some(rights)));
+    assert!(matches!(effects.as_slice(), [Effect::TellRights(_, told)] if told.namespaces["demo"] == rights));
+}
+
+#[test]
+fn equal_histories_make_equal_cores() {
+    assert_eq!(World::fresh().core, World::fresh().core);
+}

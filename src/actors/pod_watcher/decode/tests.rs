@@ -1,0 +1,104 @@
+//! Objects as API servers write them, and what 10,000 pods cost.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn read(value: Value) -> Object {
+    serde_json::from_str(&value.to_string()).expect("an object")
+}
+
+fn pod(value: Value) -> PodFact {
+    read(value).pod(&mut Names::default())
+}
+
+fn owned(kind: &str, name: &str, labels: Value) -> Value {
+    json!({"metadata": {"name": "web-5d4f-x1", "namespace": "demo", "uid": "u", "labels": labels,
+        "ownerReferences": [{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "o", "controller": true}]}})
+}
+
+#[test]
+fn a_pods_workload_is_its_controllers() {
+    let hash = json!({"pod-template-hash": "5d4f"});
+    for (value, wanted) in [
+        (owned("ReplicaSet", "web-5d4f", hash.clone()), "demo/deployment/web"),
+        (owned("ReplicaSet", "web", json!({})), "demo/replicaset/web"),
+        (owned("ReplicaSet", "web", hash), "demo/replicaset/web"),
+        (owned("StatefulSet", "store", json!({})), "demo/statefulset/store"),
+        (owned("DaemonSet", "edge", json!({})), "demo/daemonset/edge"),
+        (owned("Job", "once", json!({})), "demo/job/once"),
+        (owned("Widget", "w", json!({})), "demo/pod/web-5d4f-x1"),
+    ] {
+        assert_eq!(pod(value).workload.to_string(), wanted);
+    }
+}
+
+#[test]
+fn agents_are_read_back_from_arguments_and_status() {
+    let agent = |name: &str| {
+        json!({"name": name, "image": "i:1",
+            "args": ["serve", "--listen", "127.0.0.1:7777", "--authorized-key=KEY"]})
+    };
+    let fact = pod(json!({
+        "metadata": {"name": "p", "namespace": "demo", "uid": "u", "labels": {"podway.dev/agent": "f00d"}},
+        "spec": {"containers": [{"name": "main", "image": "m"}, agent("podway-agent")],
+            "ephemeralContainers": [agent("podway-agent-f00d-1"), agent("podway-agent-f00d-2"), {"name": "podway-agent-x"}]},
+        "status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}],
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"name": "podway-agent", "state": {"running": {"startedAt": "t"}}}],
+            "ephemeralContainerStatuses": [
+                {"name": "podway-agent-f00d-1", "state": {"terminated": {"exitCode": 1}}},
+                {"name": "podway-agent-f00d-2", "state": {"waiting": {"reason": "ErrImagePull", "message": "none"}}}]},
+    }));
+    let states: Vec<_> = fact.agents.iter().map(|agent| (&*agent.name, agent.port, agent.state.clone())).collect();
+    assert_eq!(
+        states,
+        [
+            ("podway-agent-f00d-1", 7777, ContainerState::Terminated),
+            ("podway-agent-f00d-2", 7777, ContainerState::Stuck { reason: "ErrImagePull: none".into() }),
+            ("podway-agent", 7777, ContainerState::Running),
+        ]
+    );
+    assert_eq!(fact.own_pod_of.as_deref(), Some("f00d"));
+    assert_eq!(fact.ips.len(), 2);
+    assert!(fact.ready && !fact.terminating);
+}
+
+#[test]
+fn services_of_all_types_are_read() {
+    let headless = read(json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}})).service();
+    assert!(headless.headless && headless.cluster_ips.is_empty());
+    let plain = read(json!({"spec": {"clusterIPs": ["10.43.0.1", "fd00::1"],
+        "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}]}}))
+    .service();
+    assert_eq!((plain.cluster_ips.len(), &*plain.ports[0].protocol, plain.ports[0].port), (2, "tcp", 80));
+    let external = read(json!({"spec": {"type": "ExternalName", "externalName": "x.example"}})).service();
+    assert_eq!(external.external_name.as_deref(), Some("x.example"));
+}
+
+#[test]
+fn slices_keep_ready_addresses_only() {
+    let slice = read(json!({
+        "metadata": {"name": "s", "namespace": "demo", "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [
+            {"addresses": ["10.0.0.1"], "conditions": {"ready": true}, "hostname": "store-0",
+             "targetRef": {"kind": "Pod", "name": "store-0"}},
+            {"addresses": ["10.0.0.2"], "conditions": {"ready": false}},
+            {"addresses": ["10.0.0.3"], "conditions": {}}],
+        "ports": [{"name": "", "port": 80, "protocol": "UDP"}, {"name": "all", "port": null}],
+    }))
+    .slice(&mut Names::default())
+    .expect("a slice of a service");
+    assert_eq!(slice.ready.len(), 2);
+    assert_eq!(slice.ready[0].pod.as_deref(), Some("store-0"));
+    assert_eq!(slice.ports.len(), 1);
+    assert!(read(json!({"endpoints": null, "ports": null})).slice(&mut Names::default()).is_none());
+}
+
+#[test]
+fn ranges_are_read_and_masked() {
+    let node =
+        read(json!({"metadata": {"name": "n"}, "spec": {"podCIDR": "10.42.0.0/24", "podCIDRs": ["10.42.0.0/24"]}}));
+    let Some(Fact::Ranges(found)) = node.fact(Kind::Nodes, &mut Names::default()) else { panic!("no ranges") };
+    assert_eq!(found.to_vec(), ["10.42.0.0/24".parse::<Cidr>().expect("range")]);
+}

@@ -1,0 +1,117 @@
+//! Files of the kubeconfig, read as the user.
+
+use std::path::{Path, PathBuf};
+
+use kube::config::Kubeconfig;
+
+use super::{Surroundings, invalid};
+use crate::error::UserError;
+
+/// A kubeconfig or a certificate beyond this is a mistake, in bytes.
+const MOST: u64 = 4 << 20;
+
+/// Reads and merges: `--kubeconfig` alone, else the list in `$KUBECONFIG`, else `~/.kube/config`.
+///
+/// Missing files of a list are skipped, as kubectl does.
+pub fn load(flag: Option<&Path>, around: &Surroundings) -> Result<Kubeconfig, UserError> {
+    if let Some(path) = flag {
+        return read_one(path);
+    }
+    let listed = around.kubeconfig.as_deref().map(std::env::split_paths);
+    let listed: Option<Vec<PathBuf>> = listed.map(|paths| paths.filter(|path| !path.as_os_str().is_empty()).collect());
+    let paths = match listed.filter(|paths| !paths.is_empty()) {
+        Some(paths) => paths,
+        None => around.home.iter().map(|home| home.join(".kube/config")).collect(),
+    };
+    let mut merged = Kubeconfig::default();
+    let mut first_missing = None;
+    let mut any = false;
+    for path in &paths {
+        if !path.exists() {
+            first_missing = first_missing.or(Some(path));
+            continue;
+        }
+        any = true;
+        let next = read_one(path)?;
+        merged = merged.merge(next).map_err(|error| {
+            invalid(format!("{}: {error}", path.display()), "the files in KUBECONFIG do not fit together")
+        })?;
+    }
+    match first_missing {
+        Some(path) if !any && around.kubeconfig.is_some() => {
+            Err(invalid(format!("{} does not exist", path.display()), "KUBECONFIG names it"))
+        }
+        Some(_) | None => Ok(merged),
+    }
+}
+
+fn read_one(path: &Path) -> Result<Kubeconfig, UserError> {
+    let hint = "check --kubeconfig and KUBECONFIG";
+    let size = std::fs::metadata(path).map_err(|error| invalid(format!("{}: {error}", path.display()), hint))?.len();
+    if size > MOST {
+        return Err(invalid(format!("{} is no kubeconfig: {size} bytes", path.display()), hint));
+    }
+    // Its messages may quote a line of the file, and a line may hold a secret.
+    Kubeconfig::read_from(path).map_err(|error| {
+        tracing::debug!(path = %path.display(), "the kubeconfig cannot be read");
+        let kind = format!("{error:?}");
+        let kind = kind.split(['(', ' ', '{']).next().unwrap_or("error").to_owned();
+        invalid(format!("{} is no valid kubeconfig ({kind})", path.display()), "`kubectl config view` says more")
+    })
+}
+
+/// The text behind a flag's path, base64 data or a path, in this order; empty ones count as absent.
+pub fn text_or_data(
+    flag: Option<&Path>,
+    data: Option<&str>,
+    path: Option<&str>,
+    what: &str,
+) -> Result<Option<String>, UserError> {
+    if let Some(path) = flag {
+        return read(path, what).map(Some);
+    }
+    if let Some(data) = data.filter(|data| !data.is_empty()) {
+        return match from_base64(data).and_then(|bytes| String::from_utf8(bytes).ok()) {
+            Some(text) => Ok(Some(text)),
+            None => {
+                Err(invalid(format!("the kubeconfig's {what} data is not base64 of PEM"), "fetch the kubeconfig anew"))
+            }
+        };
+    }
+    path.filter(|path| !path.is_empty()).map(|path| read(Path::new(path), what)).transpose()
+}
+
+/// Reads a small text file.
+pub fn read(path: &Path, what: &str) -> Result<String, UserError> {
+    let hint = "the kubeconfig or a flag names this file";
+    let fail = |why: String| invalid(format!("cannot read the {what} {}: {why}", path.display()), hint);
+    let size = std::fs::metadata(path).map_err(|error| fail(error.to_string()))?.len();
+    if size > MOST {
+        return Err(fail(format!("{size} bytes")));
+    }
+    std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))
+}
+
+/// Decodes base64 in either alphabet, padded or not; white space is skipped.
+pub fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut word, mut bits) = (0_u32, 0_u32);
+    for byte in text.bytes().filter(|byte| !byte.is_ascii_whitespace()) {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            b'=' => break,
+            _ => return None,
+        };
+        word = (word << 6 | u32::from(value)) & 0xff_ffff;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            out.push(u8::try_from(word >> bits & 0xff).ok()?);
+        }
+    }
+    Some(out)
+}
