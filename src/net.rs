@@ -2,5 +2,13 @@
 
 pub mod agent;
 pub mod cidr;
+pub mod counters;
+pub mod data_plane;
+pub mod dns_tap;
+pub mod far;
+pub mod flow;
+pub mod packet;
 pub mod route_plan;
+pub mod tun;
+pub mod udp;
 pub mod views;
