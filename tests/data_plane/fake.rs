@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 /// What a link does with a dial.
 #[derive(Clone, Copy, Debug)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// Opens; the test gets the far end.
     Open,
     /// Opens; the far end sends all back, its FIN too.
@@ -25,21 +25,21 @@ pub enum Manner {
 }
 
 #[derive(Debug)]
-pub struct FakeLink {
-    pub manner: Mutex<Manner>,
-    pub dials: AtomicUsize,
-    pub dropped_dials: Arc<AtomicUsize>,
-    pub alive: AtomicBool,
+pub(crate) struct FakeLink {
+    pub(crate) manner: Mutex<Manner>,
+    pub(crate) dials: AtomicUsize,
+    pub(crate) dropped_dials: Arc<AtomicUsize>,
+    pub(crate) alive: AtomicBool,
     opened_tx: mpsc::UnboundedSender<FarEnd>,
-    pub window: usize,
+    pub(crate) window: usize,
 }
 
 impl FakeLink {
-    pub fn new(manner: Manner) -> (Arc<Self>, mpsc::UnboundedReceiver<FarEnd>) {
+    pub(crate) fn new(manner: Manner) -> (Arc<Self>, mpsc::UnboundedReceiver<FarEnd>) {
         Self::with_window(manner, 256 * 1024)
     }
 
-    pub fn with_window(manner: Manner, window: usize) -> (Arc<Self>, mpsc::UnboundedReceiver<FarEnd>) {
+    pub(crate) fn with_window(manner: Manner, window: usize) -> (Arc<Self>, mpsc::UnboundedReceiver<FarEnd>) {
         let (opened_tx, opened_rx) = mpsc::unbounded_channel();
         let link = Self {
             manner: Mutex::new(manner),
@@ -102,7 +102,7 @@ impl AgentLink for FakeLink {
 
 /// What the near side did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sent {
+pub(crate) enum Sent {
     Data(Bytes),
     Fin,
     Reset,
@@ -128,14 +128,14 @@ impl State {
 
 /// The far end of a flow.
 #[derive(Clone, Debug)]
-pub struct FarEnd {
-    pub to: SocketAddr,
+pub(crate) struct FarEnd {
+    pub(crate) to: SocketAddr,
     state: Arc<Mutex<State>>,
 }
 
 impl FarEnd {
     /// The next thing the near side did; frees as much window.
-    pub async fn next(&self) -> Sent {
+    pub(crate) async fn next(&self) -> Sent {
         std::future::poll_fn(|cx| {
             let mut state = self.state.lock().unwrap();
             let Some(sent) = state.sent.pop_front() else {
@@ -152,7 +152,7 @@ impl FarEnd {
     }
 
     /// Exactly the next `length` bytes.
-    pub async fn read(&self, length: usize) -> Vec<u8> {
+    pub(crate) async fn read(&self, length: usize) -> Vec<u8> {
         let mut all = Vec::new();
         while all.len() < length {
             match self.next().await {
@@ -163,23 +163,23 @@ impl FarEnd {
         all
     }
 
-    pub fn event(&self, event: FlowEvent) {
+    pub(crate) fn event(&self, event: FlowEvent) {
         let mut state = self.state.lock().unwrap();
         state.events.push_back(event);
         State::wake(&mut state.near);
     }
 
-    pub fn write(&self, data: impl Into<Bytes>) {
+    pub(crate) fn write(&self, data: impl Into<Bytes>) {
         self.event(FlowEvent::Data(data.into()));
     }
 
     /// Bytes sent by the near side that nobody took.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.state.lock().unwrap().sent.iter().map(|s| if let Sent::Data(d) = s { d.len() } else { 0 }).sum()
     }
 
     /// Events that the near side has not taken.
-    pub fn untaken(&self) -> usize {
+    pub(crate) fn untaken(&self) -> usize {
         self.state.lock().unwrap().events.len()
     }
 

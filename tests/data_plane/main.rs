@@ -43,7 +43,7 @@ fn links(links: &[Arc<FakeLink>]) -> Arc<ClientTable> {
     Arc::new(ClientTable { general: links.iter().enumerate().map(entry).collect(), ..Default::default() })
 }
 
-pub fn vips() -> VipTable {
+fn vips() -> VipTable {
     VipTable {
         vips: [
             ("246.246.1.0".parse().unwrap(), VipEntry { real: "127.0.0.1".parse().unwrap(), target: Target::General }),

@@ -16,9 +16,9 @@ use smoltcp::wire::{
 use tokio::time::Instant;
 
 /// Longest wait for anything in a test.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
-pub async fn recv(device: &PairDevice) -> Vec<u8> {
+pub(crate) async fn recv(device: &PairDevice) -> Vec<u8> {
     let mut buffer = vec![0; 65_536];
     tokio::time::timeout(PATIENCE, async {
         loop {
@@ -33,12 +33,12 @@ pub async fn recv(device: &PairDevice) -> Vec<u8> {
     .expect("no packet came")
 }
 
-pub fn nothing(device: &PairDevice) -> bool {
+pub(crate) fn nothing(device: &PairDevice) -> bool {
     device.try_recv(&mut vec![0; 65_536]).is_err()
 }
 
 /// A bare segment.
-pub fn segment(from: SocketAddr, to: SocketAddr, control: TcpControl, seq: i32, ack: Option<i32>) -> Vec<u8> {
+pub(crate) fn segment(from: SocketAddr, to: SocketAddr, control: TcpControl, seq: i32, ack: Option<i32>) -> Vec<u8> {
     let repr = TcpRepr {
         src_port: from.port(),
         dst_port: to.port(),
@@ -63,12 +63,12 @@ pub fn segment(from: SocketAddr, to: SocketAddr, control: TcpControl, seq: i32, 
     bytes
 }
 
-pub fn syn(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+pub(crate) fn syn(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     segment(from, to, TcpControl::Syn, 1000, None)
 }
 
 /// What came, in short words: `rst`, `syn-ack`, `icmp 3/1`.
-pub fn describe(packet: &[u8]) -> String {
+pub(crate) fn describe(packet: &[u8]) -> String {
     let (protocol, payload) = match packet[0] >> 4 {
         4 => {
             let ip = Ipv4Packet::new_checked(packet).unwrap();
@@ -102,8 +102,8 @@ pub fn describe(packet: &[u8]) -> String {
 
 struct Port(PairDevice);
 
-pub struct In(Vec<u8>);
-pub struct Out<'a>(&'a PairDevice);
+pub(crate) struct In(Vec<u8>);
+pub(crate) struct Out<'a>(&'a PairDevice);
 
 impl RxToken for In {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -144,7 +144,7 @@ impl Device for Port {
 }
 
 /// One connection of a program, on its own stack.
-pub struct Peer {
+pub(crate) struct Peer {
     port: Port,
     interface: Interface,
     sockets: SocketSet<'static>,
@@ -153,7 +153,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn connect(device: PairDevice, from: SocketAddr, to: SocketAddr) -> Self {
+    pub(crate) fn connect(device: PairDevice, from: SocketAddr, to: SocketAddr) -> Self {
         let mut port = Port(device);
         let epoch = Instant::now();
         let mut interface = Interface::new(Config::new(HardwareAddress::Ip), &mut port, smoltcp::time::Instant::ZERO);
@@ -170,12 +170,8 @@ impl Peer {
         peer
     }
 
-    pub fn socket(&mut self) -> &mut Socket<'static> {
+    pub(crate) fn socket(&mut self) -> &mut Socket<'static> {
         self.sockets.get_mut(self.handle)
-    }
-
-    pub fn state(&mut self) -> State {
-        self.socket().state()
     }
 
     fn step(&mut self) -> Duration {
@@ -188,7 +184,7 @@ impl Peer {
     }
 
     /// Runs the stack until `done` gives something.
-    pub async fn until<T>(&mut self, mut done: impl FnMut(&mut Socket<'static>) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&mut self, mut done: impl FnMut(&mut Socket<'static>) -> Option<T>) -> T {
         tokio::time::timeout(PATIENCE, async {
             loop {
                 let delay = self.step();
@@ -203,11 +199,11 @@ impl Peer {
         .expect("the condition never came true")
     }
 
-    pub async fn state_is(&mut self, state: State) {
+    pub(crate) async fn state_is(&mut self, state: State) {
         self.until(|s| (s.state() == state).then_some(())).await;
     }
 
-    pub async fn write(&mut self, mut data: &[u8]) {
+    pub(crate) async fn write(&mut self, mut data: &[u8]) {
         self.until(|s| {
             data = &data[s.send_slice(data).unwrap()..];
             data.is_empty().then_some(())
@@ -215,7 +211,7 @@ impl Peer {
         .await;
     }
 
-    pub async fn read(&mut self, length: usize) -> Vec<u8> {
+    pub(crate) async fn read(&mut self, length: usize) -> Vec<u8> {
         let mut all = Vec::new();
         self.until(|s| {
             while s.can_recv() && all.len() < length {
@@ -233,7 +229,7 @@ impl Peer {
         all
     }
 
-    pub async fn close(&mut self) {
+    pub(crate) async fn close(&mut self) {
         self.socket().close();
         self.step();
     }
@@ -241,7 +237,7 @@ impl Peer {
 
 impl Peer {
     /// Connects anew from the same port.
-    pub fn again(&mut self, from: SocketAddr, to: SocketAddr) {
+    pub(crate) fn again(&mut self, from: SocketAddr, to: SocketAddr) {
         let context = self.interface.context();
         self.sockets.get_mut::<Socket<'_>>(self.handle).connect(context, to, from).unwrap();
         self.step();
