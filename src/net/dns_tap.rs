@@ -172,37 +172,35 @@ impl TcpFlow for DnsExchange {
         if self.output == Side::Finished {
             return self.idle.as_mut().poll(cx).map(|()| FlowEvent::Reset);
         }
-        loop {
-            if self.asked.is_none()
-                && let Some(query) = self.next_message()
-            {
-                self.set_idle(ANSWER_TIMEOUT);
-                self.asked = pass(&self.plane, self.from, DnsTransport::Tcp, query);
-                if self.asked.is_none() {
-                    return Poll::Ready(FlowEvent::Reset);
-                }
-            }
-            let Some(asked) = self.asked.as_mut() else {
-                let idle = self.idle.as_mut().poll(cx).is_ready();
-                if idle || self.input == Side::Finished {
-                    self.output = Side::Finished;
-                    self.set_idle(TCP_CLOSE);
-                    return Poll::Ready(FlowEvent::Fin);
-                }
-                return Poll::Pending;
-            };
-            let Poll::Ready(answer) = Pin::new(asked).poll(cx) else {
-                return self.idle.as_mut().poll(cx).map(|()| FlowEvent::Reset);
-            };
-            self.asked = None;
-            self.set_idle(TCP_IDLE);
-            let Some((answer, length)) = answer.ok().and_then(|a| u16::try_from(a.len()).ok().map(|l| (a, l))) else {
+        if self.asked.is_none()
+            && let Some(query) = self.next_message()
+        {
+            self.set_idle(ANSWER_TIMEOUT);
+            self.asked = pass(&self.plane, self.from, DnsTransport::Tcp, query);
+            if self.asked.is_none() {
                 return Poll::Ready(FlowEvent::Reset);
-            };
-            let mut message = BytesMut::with_capacity(2 + answer.len());
-            message.put_u16(length);
-            message.extend_from_slice(&answer);
-            return Poll::Ready(FlowEvent::Data(message.freeze()));
+            }
         }
+        let Some(asked) = self.asked.as_mut() else {
+            let idle = self.idle.as_mut().poll(cx).is_ready();
+            if idle || self.input == Side::Finished {
+                self.output = Side::Finished;
+                self.set_idle(TCP_CLOSE);
+                return Poll::Ready(FlowEvent::Fin);
+            }
+            return Poll::Pending;
+        };
+        let Poll::Ready(answer) = Pin::new(asked).poll(cx) else {
+            return self.idle.as_mut().poll(cx).map(|()| FlowEvent::Reset);
+        };
+        self.asked = None;
+        self.set_idle(TCP_IDLE);
+        let Some((answer, length)) = answer.ok().and_then(|a| u16::try_from(a.len()).ok().map(|l| (a, l))) else {
+            return Poll::Ready(FlowEvent::Reset);
+        };
+        let mut message = BytesMut::with_capacity(2 + answer.len());
+        message.put_u16(length);
+        message.extend_from_slice(&answer);
+        Poll::Ready(FlowEvent::Data(message.freeze()))
     }
 }

@@ -246,7 +246,7 @@ impl<'a> Flow<'a> {
         if matches!(self.state(), State::Closed | State::Listen) && !self.closed_cleanly() {
             return self.broken();
         }
-        for step in [Self::from_far_side, Self::to_far_side] {
+        for step in [Self::pull_from_far, Self::push_to_far] {
             match step(self, cx) {
                 Step::Going => {}
                 Step::Broken => return self.broken(),
@@ -323,7 +323,7 @@ impl<'a> Flow<'a> {
     }
 
     /// Far side => socket, while there is room.
-    fn from_far_side(&mut self, cx: &mut Context<'_>) -> Step {
+    fn pull_from_far(&mut self, cx: &mut Context<'_>) -> Step {
         let Some(far) = &mut self.far else {
             return Step::Going;
         };
@@ -360,7 +360,7 @@ impl<'a> Flow<'a> {
     }
 
     /// Socket => far side, as much as it takes.
-    fn to_far_side(&mut self, cx: &mut Context<'_>) -> Step {
+    fn push_to_far(&mut self, cx: &mut Context<'_>) -> Step {
         let Some(far) = &mut self.far else {
             return Step::Going;
         };

@@ -21,6 +21,7 @@ use smoltcp::socket::tcp::State;
 use smoltcp::wire::TcpControl;
 use tokio::sync::{mpsc, watch};
 
+mod any_bytes;
 mod fake;
 mod peer;
 mod real;
