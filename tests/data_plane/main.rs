@@ -1,4 +1,6 @@
 //! The data plane against fake links and a scripted workstation, both families.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test names what it expects, the rest is a failure")]
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
