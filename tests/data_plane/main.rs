@@ -1,5 +1,7 @@
 //! The data plane against fake links and a scripted workstation, both families.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::disallowed_methods, reason = "tests measure time")]
+#![expect(clippy::print_stdout, reason = "a skipped test says so, a measurement prints")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test names what it expects, the rest is a failure")]
 
 use std::collections::BTreeMap;
