@@ -77,7 +77,6 @@ fn usable(table: &ClientTable, via: &Via, lost: &[Arc<dyn AgentLink>]) -> Option
     table.candidates(&via.target, via.to.ip()).into_iter().find(fit).map(|entry| entry.link)
 }
 
-/// What is left of a deadline counts from here.
 impl Plane {
     /// Says that flows to `target` have no link, at most once a second per target.
     pub(crate) fn tell_blocked(&self, target: &Target) {

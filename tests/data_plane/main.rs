@@ -135,7 +135,7 @@ fn bytes_go_both_ways_and_each_way_closes_by_itself() {
         let (bench, mut peer, far) = connected(v6).await;
         peer.write(b"question").await;
         assert_eq!(far.read(8).await, b"question");
-        peer.close().await;
+        peer.close();
         peer.state_is(State::FinWait2).await;
         assert_eq!(far.next().await, Sent::Fin);
         far.write("answer");
@@ -158,7 +158,7 @@ fn the_far_side_may_close_first_and_still_receive() {
         peer.write(b"late").await;
         peer.until(|s| (s.send_queue() == 0).then_some(())).await;
         assert_eq!(far.read(4).await, b"late");
-        peer.close().await;
+        peer.close();
         peer.state_is(State::Closed).await;
         assert_eq!(far.next().await, Sent::Fin);
         assert_eq!(far.next().await, Sent::Dropped);
@@ -437,7 +437,7 @@ fn dns_over_tcp_answers_several_queries_and_closes_when_idle() {
         let start = tokio::time::Instant::now();
         peer.until(|s| (s.state() == State::CloseWait).then_some(())).await;
         assert!(start.elapsed() >= Duration::from_secs(18));
-        peer.close().await;
+        peer.close();
         peer.state_is(State::Closed).await;
         bench.counted(|c| c.tcp_open == 0).await;
     });
@@ -449,7 +449,7 @@ fn the_same_ports_can_be_used_again_while_the_last_connection_lingers() {
         let (bench, mut peer, far) = connected(v6).await;
         far.event(FlowEvent::Fin);
         peer.state_is(State::CloseWait).await;
-        peer.close().await;
+        peer.close();
         peer.state_is(State::Closed).await;
         assert_eq!(bench.handle.counters().tcp_open, 1);
         let (from, to) = (bench.from(), bench.to());

@@ -229,7 +229,7 @@ impl Peer {
         all
     }
 
-    pub(crate) async fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.socket().close();
         self.step();
     }
