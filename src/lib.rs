@@ -5,7 +5,9 @@
 //! - [`cluster`], [`workload`], [`spec`], [`ids`]: the words they share.
 
 pub mod actors;
+pub mod cli;
 pub mod cluster;
+pub mod control_client;
 pub mod error;
 pub mod ids;
 pub mod net;

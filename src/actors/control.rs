@@ -218,3 +218,7 @@ async fn refuse(stream: UnixStream, error: UserError) {
     let write = tokio::io::AsyncWriteExt::write_all(&mut stream, text.as_bytes());
     drop(timeout(PATIENCE, write).await);
 }
+
+#[cfg(test)]
+#[path = "control/socket_tests.rs"]
+mod tests;

@@ -62,7 +62,8 @@ fn every_request_is_as_committed_and_reads_back() {
 fn every_response_is_as_committed_and_reads_back() {
     let step = Step { at_ms: 12, text: "cluster answers".into(), mark: Mark::Ok };
     let status = SessionStatus { name: "demo".into(), ..SessionStatus::default() };
-    let connected = Connected { outcome: ConnectOutcome::Degraded { pending: vec!["web".into()] }, status: status.clone() };
+    let connected =
+        Connected { outcome: ConnectOutcome::Degraded { pending: vec!["web".into()] }, status: status.clone() };
     let closed = ClosedSession { name: "demo".into(), left: vec!["one finished pod".into()] };
     let error = UserError::new(Reason::NotConnected, "connection demo: there is none of that name", "`podway status`");
     let responses = [
