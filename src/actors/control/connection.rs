@@ -26,6 +26,8 @@ use crate::error::{Reason, UserError};
 
 /// How long a peer may take for its first line, for the rest of a line, or to take one of ours.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long answers on their way are still written when Control stops.
+const FLUSH: Duration = Duration::from_millis(100);
 /// After so many times [`PATIENCE`] without a line and without an unanswered request a connection is closed.
 const IDLE_ROUNDS: u32 = 24;
 /// Responses that wait for the writer; a request that has more to say waits, and says its latest then.
@@ -59,10 +61,15 @@ impl Connection {
         let (responses, responses_rx) = mpsc::channel(RESPONSES);
         // What ends the writer (a peer that does not read) ends the reader too.
         let broken = self.stopping.child_token();
-        let writer = tokio::spawn(write_all(write, responses_rx, broken.clone()));
+        let stopping = self.stopping.clone();
+        let mut writer = tokio::spawn(write_all(write, responses_rx, broken.clone()));
         let lines = FramedRead::new(read, LinesCodec::new_with_max_length(MAX_LINE));
         self.read_all(lines, responses, &broken).await;
-        drop(timeout(PATIENCE, writer).await);
+        let linger = if stopping.is_cancelled() { FLUSH } else { PATIENCE };
+        if timeout(linger, &mut writer).await.is_err() {
+            // Its receiver goes, and with it every request that still watches.
+            writer.abort();
+        }
     }
 
     async fn read_all(self, mut lines: Lines, responses: mpsc::Sender<Response>, broken: &CancellationToken) {
