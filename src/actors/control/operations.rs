@@ -58,9 +58,8 @@ pub async fn carry_out(edges: Edges, caller: Caller, request: Request, responses
         () = peer.closed() => return,
         response = answer(&edges, caller, request.op, &answers) => response,
     };
-    match response {
-        Ok(response) => drop(answers.tx.send(response).await),
-        Err(PeerGone) => {}
+    if let Ok(response) = response {
+        drop(answers.tx.send(response).await);
     }
 }
 
