@@ -5,7 +5,10 @@
 //! - [`cluster`], [`workload`], [`spec`], [`ids`]: the words they share.
 
 pub mod actors;
+pub mod cli;
 pub mod cluster;
+pub mod config;
+pub mod control_client;
 pub mod error;
 pub mod identity;
 pub mod ids;

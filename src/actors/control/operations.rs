@@ -1,0 +1,225 @@
+//! What one request does: tells Daemon, waits for its reply, and turns a session's status into responses.
+//!
+//! Runs on the pool, one task a request. It waits for nothing without end except what it was asked to watch: when
+//! Daemon drops a reply, that is an answer too.
+
+use std::sync::Arc;
+
+use actix::Recipient;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::actors::control::protocol::{
+    ClosedSession, Connected, Disconnected, Ended, Event, Op, Renewed, Request, Response, Sessions, VERSION, Version,
+};
+use crate::actors::daemon::messages::{
+    Caller, CloseSession, Closed, ListSessions, OpenSession, RenewCredentials, SessionView,
+};
+use crate::actors::shell::Reply;
+use crate::error::{Reason, UserError};
+use crate::spec::{ClusterAccess, ConnectSpec};
+use crate::status::{ConnectOutcome, SessionStatus};
+
+/// Whom Control tells: Daemon.
+#[derive(Clone, Debug)]
+pub struct Edges {
+    /// Make a connection.
+    pub open: Recipient<OpenSession>,
+    /// End one.
+    pub close: Recipient<CloseSession>,
+    /// The connections.
+    pub list: Recipient<ListSessions>,
+    /// Fresh credentials.
+    pub renew: Recipient<RenewCredentials>,
+}
+
+/// Where the responses to one request go.
+#[derive(Debug)]
+struct Answers {
+    id: u64,
+    tx: mpsc::Sender<Response>,
+}
+
+/// The peer is gone: nobody is left to answer.
+struct PeerGone;
+
+impl Answers {
+    async fn event(&self, event: Event) -> Result<(), PeerGone> {
+        self.tx.send(Response::event(self.id, event)).await.map_err(|_| PeerGone)
+    }
+}
+
+/// Carries one request out and answers it. Dropping the future gives the request up; a connection being made stays.
+pub async fn carry_out(edges: Edges, caller: Caller, request: Request, responses: mpsc::Sender<Response>) {
+    let answers = Answers { id: request.id, tx: responses };
+    let peer = answers.tx.clone();
+    let response = tokio::select! {
+        biased;
+        // A watched session may be silent for hours: the peer's end must not go unnoticed.
+        () = peer.closed() => return,
+        response = answer(&edges, caller, request.op, &answers) => response,
+    };
+    if let Ok(response) = response {
+        drop(answers.tx.send(response).await);
+    }
+}
+
+async fn answer(edges: &Edges, caller: Caller, op: Op, answers: &Answers) -> Result<Response, PeerGone> {
+    let id = answers.id;
+    let result = match op {
+        Op::Connect { spec, access } => return connect(edges, caller, *spec, *access, answers).await,
+        Op::Watch { name } => return watch_one(edges, caller, name, answers).await,
+        Op::Disconnect { name, clean, all } => disconnect(edges, caller, name, clean, all)
+            .await
+            .map(|closed| Response::result(id, &Disconnected { closed })),
+        Op::Status { name } => {
+            status(edges, caller, name).await.map(|sessions| Response::result(id, &Sessions { sessions }))
+        }
+        Op::Renew { name, access } => {
+            let (reply, answer_rx) = Reply::new();
+            edges.renew.do_send(RenewCredentials { caller, name: name.clone(), access: *access, reply });
+            flat(answer_rx).await.map(|()| Response::result(id, &Renewed { name }))
+        }
+        Op::Version => {
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            Ok(Response::result(id, &Version { version, protocol: VERSION }))
+        }
+    };
+    Ok(result.unwrap_or_else(|error| Response::error(Some(id), error)))
+}
+
+async fn connect(
+    edges: &Edges,
+    caller: Caller,
+    spec: ConnectSpec,
+    access: ClusterAccess,
+    answers: &Answers,
+) -> Result<Response, PeerGone> {
+    let (reply, answer_rx) = Reply::new();
+    edges.open.do_send(OpenSession { caller, spec, access, reply });
+    let mut view = match flat(answer_rx).await {
+        Ok(view) => view,
+        Err(error) => return Ok(Response::error(Some(answers.id), error)),
+    };
+    let mut told = 0;
+    loop {
+        let status = Arc::clone(&view.status.borrow_and_update());
+        let steps = status.steps.get(told..).unwrap_or_default().to_vec();
+        told = status.steps.len();
+        if !steps.is_empty() {
+            answers.event(Event::Progress { steps }).await?;
+        }
+        match &status.outcome {
+            Some(ConnectOutcome::Failed(error)) => return Ok(Response::error(Some(answers.id), error.clone())),
+            Some(
+                outcome @ (ConnectOutcome::Ready | ConnectOutcome::Degraded { .. } | ConnectOutcome::TimedOut { .. }),
+            ) => {
+                let result = Connected { outcome: outcome.clone(), status: (*status).clone() };
+                return Ok(Response::result(answers.id, &result));
+            }
+            None => {}
+        }
+        if view.status.changed().await.is_err() {
+            return Ok(Response::error(Some(answers.id), withdrawn(&view.name)));
+        }
+    }
+}
+
+fn withdrawn(name: &str) -> UserError {
+    UserError::new(Reason::Cancelled, format!("connect {name}: the connection was ended before it was ready"), "")
+}
+
+async fn watch_one(
+    edges: &Edges,
+    caller: Caller,
+    name: Option<String>,
+    answers: &Answers,
+) -> Result<Response, PeerGone> {
+    let view = match list(edges, caller).await.and_then(|views| the_one(views, name.as_deref())) {
+        Ok(view) => view,
+        Err(error) => return Ok(Response::error(Some(answers.id), error)),
+    };
+    let name = view.name.as_ref().to_owned();
+    forward(view.status, answers).await?;
+    Ok(Response::result(answers.id, &Ended { name }))
+}
+
+/// Every status while the peer keeps up, the latest when it does not.
+async fn forward(mut status: watch::Receiver<Arc<SessionStatus>>, answers: &Answers) -> Result<(), PeerGone> {
+    loop {
+        let latest = SessionStatus::clone(&status.borrow_and_update());
+        answers.event(Event::Status { status: Box::new(latest) }).await?;
+        if status.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn disconnect(
+    edges: &Edges,
+    caller: Caller,
+    name: Option<String>,
+    clean: bool,
+    all: bool,
+) -> Result<Vec<ClosedSession>, UserError> {
+    let names = match all {
+        true => list(edges, caller).await?.into_iter().map(|view| Some(view.name.as_ref().to_owned())).collect(),
+        false => vec![name],
+    };
+    // All at once: one slow teardown does not hold up the others.
+    let waiting: Vec<_> = names
+        .into_iter()
+        .map(|name| {
+            let (reply, answer_rx) = Reply::new();
+            edges.close.do_send(CloseSession { caller, name, clean, reply });
+            answer_rx
+        })
+        .collect();
+    let mut closed = Vec::new();
+    for answer_rx in waiting {
+        let Closed { name, left } = flat(answer_rx).await?;
+        closed.push(ClosedSession { name, left });
+    }
+    Ok(closed)
+}
+
+async fn status(edges: &Edges, caller: Caller, name: Option<String>) -> Result<Vec<SessionStatus>, UserError> {
+    let views = list(edges, caller).await?;
+    let views = match name {
+        Some(name) => vec![the_one(views, Some(&name))?],
+        None => views,
+    };
+    Ok(views.iter().map(|view| SessionStatus::clone(&view.status.borrow())).collect())
+}
+
+async fn list(edges: &Edges, caller: Caller) -> Result<Vec<SessionView>, UserError> {
+    let (reply, answer_rx) = Reply::new();
+    edges.list.do_send(ListSessions { caller, reply });
+    answer_rx.await.map_err(|_| stopping())
+}
+
+fn the_one(views: Vec<SessionView>, name: Option<&str>) -> Result<SessionView, UserError> {
+    let names: Vec<String> = views.iter().map(|view| view.name.as_ref().to_owned()).collect();
+    let mut fitting = views.into_iter().filter(|view| name.is_none_or(|name| *view.name == *name));
+    match (fitting.next(), fitting.next(), name) {
+        (Some(view), None, _) => Ok(view),
+        (Some(_), Some(_), _) => Err(UserError::new(
+            Reason::BadRequest,
+            format!("connection: there are several: {}", names.join(", ")),
+            "name one of them",
+        )),
+        (None, _, Some(name)) => Err(UserError::new(
+            Reason::NotConnected,
+            format!("connection {name}: there is none of that name"),
+            "`podway status` lists them",
+        )),
+        (None, _, None) => Err(UserError::new(Reason::NotConnected, "connection: there is none", "podway connect")),
+    }
+}
+
+async fn flat<T>(answer_rx: oneshot::Receiver<Result<T, UserError>>) -> Result<T, UserError> {
+    answer_rx.await.unwrap_or_else(|_| Err(stopping()))
+}
+
+fn stopping() -> UserError {
+    UserError::new(Reason::Cancelled, "podwayd: it is stopping", "start it again: systemctl start podwayd")
+}

@@ -1,0 +1,130 @@
+use super::*;
+use crate::spec::{AgentMode, Credential, DnsMode};
+use crate::status::Mark;
+
+const CANARY: &str = "canary-7f3a";
+
+fn spec() -> ConnectSpec {
+    ConnectSpec {
+        name: "demo".into(),
+        context: "kind".into(),
+        namespace: "shop".into(),
+        proxy_via: vec!["service=web".parse().expect("a rule")],
+        also_proxy: vec!["203.0.113.0/24".parse().expect("a range")],
+        never_proxy: Vec::new(),
+        vnat: Vec::new(),
+        allow_conflicting_subnets: Vec::new(),
+        agent: AgentMode::Auto,
+        agent_image: String::new(),
+        dns: DnsMode::Auto,
+        timeout_ms: 30_000,
+    }
+}
+
+fn access() -> ClusterAccess {
+    ClusterAccess {
+        server: "https://192.0.2.1:6443".into(),
+        tls_server_name: None,
+        certificate_authority_data: None,
+        insecure_skip_tls_verify: false,
+        proxy_url: None,
+        impersonate: None,
+        credential: Credential::Token(CANARY.into()),
+        expires_at: None,
+    }
+}
+
+fn every_op() -> Vec<Op> {
+    vec![
+        Op::Connect { spec: Box::new(spec()), access: Box::new(access()) },
+        Op::Disconnect { name: Some("demo".into()), clean: true, all: false },
+        Op::Disconnect { name: None, clean: false, all: true },
+        Op::Status { name: None },
+        Op::Watch { name: Some("demo".into()) },
+        Op::Renew { name: "demo".into(), access: Box::new(access()) },
+        Op::Version,
+    ]
+}
+
+#[test]
+fn every_request_is_as_committed_and_reads_back() {
+    let mut lines = Vec::new();
+    for (id, op) in (1..).zip(every_op()) {
+        let request = Request { id, op };
+        let line = request.to_line().expect("JSON");
+        assert_eq!(Request::parse(&line), Ok(request));
+        lines.push(line);
+    }
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn every_response_is_as_committed_and_reads_back() {
+    let step = Step { at_ms: 12, text: "cluster answers".into(), mark: Mark::Ok };
+    let status = SessionStatus { name: "demo".into(), ..SessionStatus::default() };
+    let connected =
+        Connected { outcome: ConnectOutcome::Degraded { pending: vec!["web".into()] }, status: status.clone() };
+    let closed = ClosedSession { name: "demo".into(), left: vec!["one finished pod".into()] };
+    let error = UserError::new(Reason::NotConnected, "connection demo: there is none of that name", "`podway status`");
+    let responses = [
+        Response::event(1, Event::Progress { steps: vec![step] }),
+        Response::event(2, Event::Status { status: Box::new(status.clone()) }),
+        Response::result(1, &connected),
+        Response::result(3, &Disconnected { closed: vec![closed] }),
+        Response::result(4, &Sessions { sessions: vec![status] }),
+        Response::result(2, &Ended { name: "demo".into() }),
+        Response::result(5, &Renewed { name: "demo".into() }),
+        Response::result(6, &Version { version: "0.1.0".into(), protocol: VERSION }),
+        Response::error(Some(7), error.clone()),
+        Response::error(None, error),
+    ];
+    let mut lines = vec![serde_json::to_string(&Greeting::OURS).expect("JSON")];
+    for response in responses {
+        let line = response.to_line().expect("JSON");
+        assert_eq!(serde_json::from_str::<Response>(&line).expect("reads back"), response);
+        lines.push(line);
+    }
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn bad_requests_are_refused_as_committed() {
+    let lines = [
+        "garbage",
+        "{}",
+        r#"{"id":1,"op":"fly"}"#,
+        r#"{"id":1,"op":"version","colour":"red"}"#,
+        r#"{"id":1,"op":"version","name":"demo"}"#,
+        r#"{"id":1,"id":2,"op":"version"}"#,
+        r#"{"id":-1,"op":"version"}"#,
+        r#"{"id":1,"op":"connect","spec":{}}"#,
+        r#"{"id":1,"op":"renew","access":{}}"#,
+        r#"{"id":1,"op":"disconnect","name":"a","all":true}"#,
+        r#"{"id":1,"op":"connect","spec":{"name":"a","namespace":"b","timeout_ms":1,"proxy_via":["x"]},"access":{}}"#,
+    ];
+    let refused: Vec<String> = lines
+        .iter()
+        .map(|line| {
+            let Refusal { id, error } = Request::parse(line).expect_err(line);
+            format!("{line}\n    {id:?} {:?} {}", error.reason, error.message)
+        })
+        .collect();
+    insta::assert_snapshot!(refused.join("\n"));
+}
+
+#[test]
+fn no_refusal_and_no_log_repeats_a_credential() {
+    let request = Request { id: 1, op: every_op().remove(0) };
+    assert!(!format!("{request:?}").contains(CANARY));
+    let line = request.to_line().expect("JSON");
+    for broken in [
+        line.replace(&format!("{{\"token\":\"{CANARY}\"}}"), &format!("\"{CANARY}\"")),
+        line.replace("\"server\":\"https://192.0.2.1:6443\"", &format!("\"server\":5,\"expires_at\":\"{CANARY}\"")),
+        line.replace("\"id\":1", &format!("\"id\":\"{CANARY}\"")),
+        line[..line.len() - 3].to_owned(),
+    ] {
+        assert_ne!(broken, line);
+        let refusal = Request::parse(&broken).expect_err("broken");
+        assert!(!format!("{refusal:?}").contains(CANARY), "{refusal:?}");
+    }
+}

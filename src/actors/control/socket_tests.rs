@@ -1,0 +1,207 @@
+//! The socket end to end, with a Daemon that has one connection.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use actix::{Actor, Context, Handler};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+
+use super::listener::{Owner, bind};
+use super::protocol::{MAX_LINE, Op, Request};
+use super::*;
+use crate::actors::daemon::messages::{CloseSession, Closed, ListSessions, OpenSession, RenewCredentials, SessionView};
+use crate::spec::{AgentMode, ClusterAccess, ConnectSpec, Credential, DnsMode};
+use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
+
+struct FakeDaemon(watch::Sender<Arc<SessionStatus>>);
+
+impl FakeDaemon {
+    fn view(&self) -> SessionView {
+        SessionView { name: "demo".into(), owner_uid: 0, status: self.0.subscribe() }
+    }
+}
+
+impl Actor for FakeDaemon {
+    type Context = Context<FakeDaemon>;
+}
+
+impl Handler<OpenSession> for FakeDaemon {
+    type Result = ();
+    fn handle(&mut self, message: OpenSession, _: &mut Context<FakeDaemon>) {
+        message.reply.answer(Ok(self.view()));
+        self.0.send_modify(|status| {
+            let status = Arc::make_mut(status);
+            status.steps.push(Step { at_ms: 1, text: "cluster answers".into(), mark: Mark::Ok });
+            status.outcome = Some(ConnectOutcome::Ready);
+        });
+    }
+}
+
+impl Handler<CloseSession> for FakeDaemon {
+    type Result = ();
+    fn handle(&mut self, message: CloseSession, _: &mut Context<FakeDaemon>) {
+        message.reply.answer(Ok(Closed { name: message.name.unwrap_or_default(), left: vec!["a pod".into()] }));
+    }
+}
+
+impl Handler<ListSessions> for FakeDaemon {
+    type Result = ();
+    fn handle(&mut self, message: ListSessions, _: &mut Context<FakeDaemon>) {
+        message.reply.answer(vec![self.view()]);
+    }
+}
+
+impl Handler<RenewCredentials> for FakeDaemon {
+    type Result = ();
+    // The reply is dropped: what a daemon does that goes away.
+    fn handle(&mut self, _: RenewCredentials, _: &mut Context<FakeDaemon>) {}
+}
+
+struct Peer(BufReader<UnixStream>);
+
+impl Peer {
+    async fn raw(path: &Path) -> Peer {
+        let mut peer = Peer(BufReader::new(UnixStream::connect(path).await.expect("connected")));
+        assert_eq!(peer.line().await, "{\"podway\":1}");
+        peer
+    }
+
+    async fn new(path: &Path) -> Peer {
+        let mut peer = Peer::raw(path).await;
+        peer.say("{\"podway\":1}").await;
+        peer
+    }
+
+    async fn say(&mut self, line: &str) {
+        // The daemon may close while a line that is too long is still being written.
+        drop(self.0.get_mut().write_all(format!("{line}\n").as_bytes()).await);
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        drop(self.0.read_line(&mut line).await);
+        line.trim_end().to_owned()
+    }
+
+    async fn ask(&mut self, line: &str) -> String {
+        self.say(line).await;
+        self.line().await
+    }
+}
+
+fn with_control<F: Future<Output = ()>>(test: impl FnOnce(std::path::PathBuf, actix::Addr<Control>) -> F) {
+    actix_rt::System::new().block_on(async {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let daemon = FakeDaemon(watch::Sender::new(Arc::new(SessionStatus::default()))).start();
+        let edges = Edges {
+            open: daemon.clone().recipient(),
+            close: daemon.clone().recipient(),
+            list: daemon.clone().recipient(),
+            renew: daemon.recipient(),
+        };
+        let listener = bind(&path, Owner::by_hand(None, None)).expect("listening");
+        let control = Control::new(listener, edges).start();
+        let test = test(path, control);
+        timeout(Duration::from_secs(20), test).await.expect("in time");
+    });
+}
+
+fn connect_line() -> String {
+    let spec = ConnectSpec {
+        name: "demo".into(),
+        context: String::new(),
+        namespace: "shop".into(),
+        proxy_via: Vec::new(),
+        also_proxy: Vec::new(),
+        never_proxy: Vec::new(),
+        vnat: Vec::new(),
+        allow_conflicting_subnets: Vec::new(),
+        agent: AgentMode::Auto,
+        agent_image: String::new(),
+        dns: DnsMode::Auto,
+        timeout_ms: 1,
+    };
+    let access = ClusterAccess {
+        server: "https://192.0.2.1".into(),
+        tls_server_name: None,
+        certificate_authority_data: None,
+        insecure_skip_tls_verify: false,
+        proxy_url: None,
+        impersonate: None,
+        credential: Credential::None,
+        expires_at: None,
+    };
+    let op = Op::Connect { spec: Box::new(spec), access: Box::new(access) };
+    Request { id: 1, op }.to_line().expect("JSON")
+}
+
+#[test]
+fn connect_tells_its_steps_and_then_its_result() {
+    with_control(async |path, _| {
+        let mut peer = Peer::new(&path).await;
+        assert!(peer.ask(&connect_line()).await.contains("cluster answers"));
+        assert!(peer.line().await.starts_with("{\"id\":1,\"result\":{\"outcome\":\"ready\""));
+    });
+}
+
+#[test]
+fn the_other_requests_are_answered() {
+    with_control(async |path, _| {
+        let mut peer = Peer::new(&path).await;
+        let ended = peer.ask(r#"{"id":2,"op":"disconnect","name":"demo"}"#).await;
+        assert_eq!(ended, r#"{"id":2,"result":{"closed":[{"left":["a pod"],"name":"demo"}]}}"#);
+        assert!(peer.ask(r#"{"id":3,"op":"status"}"#).await.contains("sessions"));
+        assert!(peer.ask(r#"{"id":4,"op":"status","name":"x"}"#).await.contains("NotConnected"));
+        assert!(peer.ask(r#"{"id":5,"op":"version"}"#).await.contains("\"protocol\":1"));
+        assert!(peer.ask(r#"{"id":6,"op":"fly"}"#).await.contains("unknown op"));
+        let access = r#"{"server":"https://192.0.2.1"}"#;
+        let renewed = peer.ask(&format!(r#"{{"id":7,"op":"renew","name":"demo","access":{access}}}"#)).await;
+        assert!(renewed.contains("it is stopping"), "{renewed}");
+    });
+}
+
+#[test]
+fn what_breaks_the_rules_gets_one_error_and_the_end() {
+    with_control(async |path, _| {
+        for (line, reason) in [
+            ("{\"podway\":2}".to_owned(), "UnsupportedVersion"),
+            ("GET / HTTP/1.1".to_owned(), "BadRequest"),
+            ("x".repeat(MAX_LINE + 1), "LimitReached"),
+        ] {
+            let mut peer = Peer::raw(&path).await;
+            let refused = peer.ask(&line).await;
+            assert!(refused.contains(reason), "{refused}");
+            assert_eq!(peer.line().await, "");
+        }
+        let mut peer = Peer::new(&path).await;
+        assert!(peer.ask("garbage").await.contains("BadRequest"));
+        assert_eq!(peer.line().await, "");
+    });
+}
+
+#[test]
+fn one_request_too_many_is_refused_and_the_rest_go_on() {
+    with_control(async |path, _| {
+        let mut peer = Peer::new(&path).await;
+        for id in 1..=protocol::MAX_IN_FLIGHT {
+            assert!(peer.ask(&format!(r#"{{"id":{id},"op":"watch"}}"#)).await.contains("\"event\":\"status\""));
+        }
+        assert!(peer.ask(r#"{"id":99,"op":"version"}"#).await.contains("LimitReached"));
+    });
+}
+
+#[test]
+fn stop_ends_connections_and_removes_the_socket() {
+    with_control(async |path, control| {
+        let mut half = Peer::new(&path).await;
+        half.0.get_mut().write_all(b"{\"id\":1").await.expect("written");
+        let (reply, stopped) = Reply::new();
+        control.do_send(Stop { reply });
+        stopped.await.expect("answered");
+        assert_eq!(half.line().await, "");
+        assert!(!path.exists());
+    });
+}

@@ -1,0 +1,151 @@
+//! The command: what is typed, what the daemon is asked, what is printed, and the exit code.
+
+#![expect(clippy::print_stdout, reason = "the command's results go to stdout")]
+
+pub mod args;
+pub mod connect;
+pub mod disconnect;
+pub mod status;
+pub mod table;
+pub mod wait;
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::actors::control::protocol::{Op, VERSION, Version};
+use crate::control_client::{ClientError, ControlClient};
+use crate::error::{Reason, UserError};
+use crate::spec::ClusterAccess;
+use args::{Cli, Command, KubeFlags, TextOrJson};
+
+/// The version of the documents that `-o json` prints.
+pub const API_VERSION: &str = "podway.dev/v1";
+
+/// How the command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Failed.
+    Failed = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// No daemon, or not connected.
+    NotConnected = 3,
+    /// Connected, something is pending.
+    Degraded = 4,
+    /// The time was over.
+    TimedOut = 124,
+    /// Ctrl-C.
+    Interrupted = 130,
+}
+
+/// What the caller's kubeconfig came to.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// How to reach the cluster.
+    pub access: ClusterAccess,
+    /// Name of the context.
+    pub context: String,
+    /// Namespace.
+    pub namespace: String,
+}
+
+/// A failure of a command, with its exit code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What to print.
+    pub error: UserError,
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        match error {
+            ClientError::NoDaemon(error) => Failure { exit: Exit::NotConnected, error },
+            ClientError::Refused(error) => Failure::from(error),
+        }
+    }
+}
+
+impl From<UserError> for Failure {
+    fn from(error: UserError) -> Failure {
+        let exit = match error.reason == Reason::NotConnected {
+            true => Exit::NotConnected,
+            false => Exit::Failed,
+        };
+        Failure { exit, error }
+    }
+}
+
+/// Runs one command. `resolve` turns kubectl's flags into access to a cluster; only `connect` calls it.
+pub async fn run(cli: Cli, resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved, UserError>) -> Exit {
+    let socket = cli.socket.as_path();
+    let (output, ended) = match cli.command {
+        Command::Connect(args) => (args.output, connect::run(socket, &args, resolve).await),
+        Command::Disconnect(args) => (args.output, disconnect::run(socket, &args).await),
+        Command::Status(args) => (args.error_form(), status::run(socket, &args).await),
+        Command::Wait(args) => (TextOrJson::Text, wait::run(socket, &args).await),
+        Command::Version(args) => (args.output, version(socket, args.output).await),
+    };
+    ended.unwrap_or_else(|failure| {
+        complain(&failure.error, output);
+        failure.exit
+    })
+}
+
+/// Prints a failure: to stderr for people, to stdout as JSON.
+fn complain(error: &UserError, output: TextOrJson) {
+    match output {
+        TextOrJson::Text => anstream::eprint!("{}", error_text(error)),
+        TextOrJson::Json => println!("{}", document("Error", "error", &json!(error))),
+    }
+}
+
+fn error_text(error: &UserError) -> String {
+    match error.hint.is_empty() {
+        true => format!("error: {}\n", error.message),
+        false => format!("error: {}\nhint: {}\n", error.message, error.hint),
+    }
+}
+
+/// A document of `-o json`.
+fn document(kind: &str, field: &str, value: &serde_json::Value) -> String {
+    let document = json!({ "apiVersion": API_VERSION, "kind": kind, field: value });
+    format!("{document:#}")
+}
+
+async fn version(socket: &Path, output: TextOrJson) -> Result<Exit, Failure> {
+    let ours = env!("CARGO_PKG_VERSION");
+    let theirs: Result<Version, ClientError> = match ControlClient::open(socket).await {
+        Ok(mut client) => client.ask(Op::Version).await,
+        Err(error) => Err(error),
+    };
+    let theirs = theirs.map(|theirs| theirs.version);
+    match output {
+        TextOrJson::Text => {
+            println!("podway  {ours}");
+            println!("podwayd {}", theirs.as_deref().unwrap_or("not running, or not in reach"));
+        }
+        TextOrJson::Json => {
+            let versions = json!({ "client": ours, "daemon": theirs.ok(), "protocol": VERSION });
+            println!("{}", document("Version", "version", &versions));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_two_lines_for_people_and_a_document_for_scripts() {
+        let error = UserError::new(Reason::Forbidden, "place agent: forbidden", "podway rbac");
+        assert_eq!(error_text(&error), "error: place agent: forbidden\nhint: podway rbac\n");
+        insta::assert_snapshot!(document("Error", "error", &json!(error)));
+    }
+}

@@ -1,0 +1,349 @@
+//! The command line, as it is typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::net::cidr::Cidr;
+use crate::spec::{AgentMode, DnsMode, RangeSelector, ViaRule, parse_cidr};
+
+/// Reach a Kubernetes cluster's pods and services, by address and by name, from every program on this host.
+#[derive(Debug, Parser)]
+#[command(name = "podway", version, disable_version_flag = true, subcommand_required = true)]
+pub struct Cli {
+    /// The daemon's control socket.
+    #[arg(long, global = true, env = "PODWAY_SOCKET", default_value = crate::control_client::DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Connect this host to a cluster.
+    Connect(Box<ConnectArgs>),
+    /// End a connection.
+    #[command(alias = "quit")]
+    Disconnect(DisconnectArgs),
+    /// Show connections.
+    Status(StatusArgs),
+    /// Wait until a connection, a workload or names work.
+    Wait(WaitArgs),
+    /// Print the versions of the command and of the daemon.
+    Version(VersionArgs),
+}
+
+/// kubectl's connection flags.
+#[derive(Args, Clone, Default)]
+#[command(next_help_heading = "Cluster")]
+pub struct KubeFlags {
+    /// Path of the kubeconfig file.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Name of the kubeconfig context.
+    #[arg(long)]
+    pub context: Option<String>,
+    /// Name of the kubeconfig cluster.
+    #[arg(long)]
+    pub cluster: Option<String>,
+    /// Name of the kubeconfig user.
+    #[arg(long)]
+    pub user: Option<String>,
+    /// URL of the API server.
+    #[arg(long, short)]
+    pub server: Option<String>,
+    /// Bearer token.
+    #[arg(long)]
+    pub token: Option<String>,
+    /// User to impersonate.
+    #[arg(long = "as")]
+    pub as_user: Option<String>,
+    /// Group to impersonate; repeats.
+    #[arg(long)]
+    pub as_group: Vec<String>,
+    /// Do not check the server's certificate.
+    #[arg(long)]
+    pub insecure_skip_tls_verify: bool,
+    /// File of the certificates to trust.
+    #[arg(long)]
+    pub certificate_authority: Option<PathBuf>,
+    /// File of the client's certificate.
+    #[arg(long)]
+    pub client_certificate: Option<PathBuf>,
+    /// File of the client's key.
+    #[arg(long)]
+    pub client_key: Option<PathBuf>,
+    /// Name to expect in the server's certificate.
+    #[arg(long)]
+    pub tls_server_name: Option<String>,
+    /// Proxy to the API server.
+    #[arg(long)]
+    pub proxy_url: Option<String>,
+    /// Namespace to connect to.
+    #[arg(long, short)]
+    pub namespace: Option<String>,
+    /// Longest time of one request to the API server, such as 10s; 0 is no limit.
+    #[arg(long, value_parser = duration)]
+    pub request_timeout: Option<Duration>,
+}
+
+// The token stays out of every log.
+impl std::fmt::Debug for KubeFlags {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KubeFlags").field("context", &self.context).finish_non_exhaustive()
+    }
+}
+
+/// `podway connect`.
+#[derive(Args, Debug)]
+pub struct ConnectArgs {
+    /// kubectl's flags.
+    #[command(flatten)]
+    pub kube: KubeFlags,
+    /// RANGE=WORKLOAD: reach RANGE (a CIDR, also, service, pods or all) through the pods of WORKLOAD.
+    #[arg(long, value_delimiter = ',')]
+    pub proxy_via: Vec<ViaRule>,
+    /// Ranges to reach besides the cluster's own.
+    #[arg(long, value_delimiter = ',', value_parser = cidr)]
+    pub also_proxy: Vec<Cidr>,
+    /// Ranges to leave alone.
+    #[arg(long, value_delimiter = ',', value_parser = cidr)]
+    pub never_proxy: Vec<Cidr>,
+    /// Ranges to reach by virtual addresses.
+    #[arg(long, value_delimiter = ',')]
+    pub vnat: Vec<RangeSelector>,
+    /// Ranges that may cover routes that this host has.
+    #[arg(long, value_delimiter = ',', value_parser = cidr)]
+    pub allow_conflicting_subnets: Vec<Cidr>,
+    /// Which traffic agents to place.
+    #[arg(long, default_value = "auto", value_parser = agent_mode)]
+    pub agent: AgentMode,
+    /// Image of the traffic agent; the daemon's when absent.
+    #[arg(long, default_value = "")]
+    pub agent_image: String,
+    /// How names are attached to this host.
+    #[arg(long, default_value = "auto", value_parser = dns_mode)]
+    pub dns: DnsMode,
+    /// Name of the connection; the context's when absent.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// How long to wait for what is starting.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Print what would be asked for, without the credentials, and end.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Form of the result.
+    #[arg(long, short, default_value = "text")]
+    pub output: TextOrJson,
+}
+
+/// `podway disconnect`.
+#[derive(Args, Debug)]
+pub struct DisconnectArgs {
+    /// Which; the only one when absent.
+    #[arg(conflicts_with = "all")]
+    pub name: Option<String>,
+    /// Every connection of this user.
+    #[arg(long)]
+    pub all: bool,
+    /// Remove our own pod from the cluster now.
+    #[arg(long)]
+    pub clean: bool,
+    /// Form of the result.
+    #[arg(long, short, default_value = "text")]
+    pub output: TextOrJson,
+}
+
+/// `podway status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// Which; all when absent.
+    pub name: Option<String>,
+    /// Form of the result.
+    #[arg(long, short, default_value = "table")]
+    pub output: StatusForm,
+    /// Print again at each change.
+    #[arg(long, short)]
+    pub watch: bool,
+    /// Print nothing: exit 0 when it holds.
+    #[arg(long, conflicts_with = "watch")]
+    pub check: Option<Check>,
+}
+
+/// `podway wait`.
+#[derive(Args, Debug)]
+pub struct WaitArgs {
+    /// Which; the only one when absent.
+    pub name: Option<String>,
+    /// condition=TYPE, workload/WORKLOAD or dns.
+    #[arg(long = "for", default_value = "condition=Ready")]
+    pub what: super::wait::Goal,
+    /// How long.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+/// `podway version`.
+#[derive(Args, Debug)]
+pub struct VersionArgs {
+    /// Form of the result.
+    #[arg(long, short, default_value = "text")]
+    pub output: TextOrJson,
+}
+
+/// For people, or for scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TextOrJson {
+    /// For people.
+    Text,
+    /// For scripts.
+    Json,
+}
+
+/// How `status` is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StatusForm {
+    /// What matters.
+    Table,
+    /// All of it.
+    Wide,
+    /// For scripts.
+    Json,
+    /// For scripts.
+    Yaml,
+}
+
+/// What `status --check` asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Check {
+    /// The daemon answers.
+    Live,
+    /// Every connection is ready.
+    Ready,
+}
+
+impl ConnectArgs {
+    /// What clap's grammar cannot say.
+    ///
+    /// # Errors
+    ///
+    /// A sentence: `all` beside another symbolic range in `--proxy-via`.
+    pub fn check(&self) -> Result<(), String> {
+        let ranges = || self.proxy_via.iter().map(|rule| rule.range);
+        let all = ranges().filter(|range| *range == RangeSelector::All).count();
+        let symbolic = ranges().filter(|range| !matches!(range, RangeSelector::Cidr(_))).count();
+        match all > 0 && symbolic > 1 {
+            true => Err("--proxy-via: all covers also, pods and service; give it alone or name them singly".to_owned()),
+            false => Ok(()),
+        }
+    }
+}
+
+fn cidr(text: &str) -> Result<Cidr, String> {
+    parse_cidr(text).ok_or_else(|| format!("{text:?} is not a CIDR"))
+}
+
+fn agent_mode(text: &str) -> Result<AgentMode, String> {
+    match text {
+        "auto" => Ok(AgentMode::Auto),
+        "ephemeral" => Ok(AgentMode::Ephemeral),
+        "pod" => Ok(AgentMode::Pod),
+        _ => Err("expected auto, ephemeral or pod".to_owned()),
+    }
+}
+
+fn dns_mode(text: &str) -> Result<DnsMode, String> {
+    match text {
+        "auto" => Ok(DnsMode::Auto),
+        "resolved" => Ok(DnsMode::Resolved),
+        "file" => Ok(DnsMode::File),
+        "off" => Ok(DnsMode::Off),
+        _ => Err("expected auto, resolved, file or off".to_owned()),
+    }
+}
+
+/// Reads `90`, `500ms`, `30s`, `5m`, `1h`, `1m30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time such as 30s, 500ms or 1m30s");
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let (mut rest, mut total) = (text, Duration::ZERO);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let millis: u64 = match &rest[..unit] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(wrong()),
+        };
+        rest = &rest[unit..];
+        let part = number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)?;
+        total = total.checked_add(part).ok_or_else(wrong)?;
+    }
+    match text.is_empty() {
+        true => Err(wrong()),
+        false => Ok(total),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connect(args: &[&str]) -> Result<ConnectArgs, clap::Error> {
+        let cli = Cli::try_parse_from(["podway", "connect"].iter().chain(args))?;
+        let Command::Connect(args) = cli.command else { panic!("another command") };
+        Ok(*args)
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn proxy_via_repeats_and_takes_lists() {
+        let args = connect(&["--proxy-via", "service=web,pods=db", "--proxy-via=10.1.0.0/16=web"]).expect("parsed");
+        assert_eq!(args.proxy_via.len(), 3);
+        assert_eq!(args.check(), Ok(()));
+    }
+
+    #[test]
+    fn all_stands_alone_among_symbols() {
+        assert!(connect(&["--proxy-via=all=web,service=db"]).expect("parsed").check().is_err());
+        assert!(connect(&["--proxy-via=all=web,10.1.0.0/16=db"]).expect("parsed").check().is_ok());
+    }
+
+    #[test]
+    fn usage_errors_exit_2() {
+        for bad in [["--proxy-via", "web"], ["--timeout", "soon"], ["--agent", "x"], ["--also-proxy", "y"]] {
+            assert_eq!(connect(&bad).expect_err("refused").exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn times_read_as_kubectl_writes_them() {
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+        for bad in ["", "s", "1x", "-1s", "1m3"] {
+            assert!(duration(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn the_token_is_not_printed() {
+        let args = connect(&["--token", "canary-7f3a"]).expect("parsed");
+        assert!(!format!("{args:?}").contains("canary-7f3a"));
+    }
+}

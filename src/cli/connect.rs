@@ -1,0 +1,111 @@
+//! `podway connect`.
+
+#![expect(clippy::print_stdout, reason = "the command's results go to stdout")]
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::args::{ConnectArgs, KubeFlags, TextOrJson};
+use super::{Exit, Failure, Resolved, document};
+use crate::actors::control::protocol::{Connected, Disconnected, Event, Op};
+use crate::control_client::{ControlClient, Next};
+use crate::error::{Reason, UserError};
+use crate::spec::ConnectSpec;
+use crate::status::{ConnectOutcome, Mark, Step};
+
+/// Connects, telling each step on stderr and the result on stdout. Ctrl-C takes the connection back.
+///
+/// # Errors
+///
+/// What refused: the kubeconfig, the daemon, the cluster.
+pub async fn run(
+    socket: &Path,
+    args: &ConnectArgs,
+    resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved, UserError>,
+) -> Result<Exit, Failure> {
+    args.check().map_err(|message| Failure {
+        exit: Exit::Usage,
+        error: UserError::new(Reason::BadRequest, message, "podway connect --help"),
+    })?;
+    let resolved = resolve(&args.kube).await?;
+    let spec = spec_of(args, &resolved);
+    if args.dry_run {
+        println!("{}", document("ConnectSpec", "spec", &json!(spec)));
+        return Ok(Exit::Done);
+    }
+    let name = spec.name.clone();
+    let mut client = ControlClient::open(socket).await?;
+    client.send_request(Op::Connect { spec: Box::new(spec), access: Box::new(resolved.access) }).await?;
+    loop {
+        let next = tokio::select! {
+            next = client.next::<Connected>() => next?,
+            _ = tokio::signal::ctrl_c() => return take_back(socket, name).await,
+        };
+        match next {
+            Next::Event(Event::Progress { steps }) => {
+                for step in steps {
+                    anstream::eprintln!("{}", step_line(&step));
+                }
+            }
+            Next::Event(Event::Status { .. }) => {}
+            Next::Result(connected) => return Ok(conclude(&connected, args.output)),
+        }
+    }
+}
+
+fn spec_of(args: &ConnectArgs, resolved: &Resolved) -> ConnectSpec {
+    ConnectSpec {
+        name: args.name.clone().unwrap_or_else(|| resolved.context.clone()),
+        context: resolved.context.clone(),
+        namespace: resolved.namespace.clone(),
+        proxy_via: args.proxy_via.clone(),
+        also_proxy: args.also_proxy.clone(),
+        never_proxy: args.never_proxy.clone(),
+        vnat: args.vnat.clone(),
+        allow_conflicting_subnets: args.allow_conflicting_subnets.clone(),
+        agent: args.agent,
+        agent_image: args.agent_image.clone(),
+        dns: args.dns,
+        timeout_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+async fn take_back(socket: &Path, name: String) -> Result<Exit, Failure> {
+    anstream::eprintln!("interrupted: disconnecting {name}");
+    // A second connection: the first is busy with the connect that this takes back.
+    let mut client = ControlClient::open(socket).await?;
+    let op = Op::Disconnect { name: Some(name), clean: false, all: false };
+    // Whatever comes of it, the command was interrupted; what was left stays visible in `podway status`.
+    drop(client.ask::<Disconnected>(op).await);
+    Ok(Exit::Interrupted)
+}
+
+fn step_line(step: &Step) -> String {
+    let mark = match step.mark {
+        Mark::Ok => "✓",
+        Mark::Warn => "!",
+        Mark::Fail => "✗",
+    };
+    format!("{mark} {:>4}.{:01}s  {}", step.at_ms / 1000, step.at_ms % 1000 / 100, step.text)
+}
+
+fn conclude(connected: &Connected, output: TextOrJson) -> Exit {
+    let Connected { outcome, status } = connected;
+    let (exit, lacking) = match outcome {
+        ConnectOutcome::Ready => (Exit::Done, [].as_slice()),
+        ConnectOutcome::Degraded { pending } => (Exit::Degraded, pending.as_slice()),
+        ConnectOutcome::TimedOut { missing } => (Exit::TimedOut, missing.as_slice()),
+        ConnectOutcome::Failed(_) => (Exit::Failed, [].as_slice()),
+    };
+    match output {
+        TextOrJson::Json => println!("{}", document("Connection", "status", &json!(status))),
+        TextOrJson::Text => {
+            for line in lacking {
+                anstream::eprintln!("not yet: {line}");
+            }
+            println!("connected {} to namespace {}; see: podway status {}", status.name, status.namespace, status.name);
+        }
+    }
+    exit
+}

@@ -1,0 +1,33 @@
+//! `podway disconnect`.
+
+#![expect(clippy::print_stdout, reason = "the command's results go to stdout")]
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::args::{DisconnectArgs, TextOrJson};
+use super::{Exit, Failure, document};
+use crate::actors::control::protocol::{Disconnected, Op};
+use crate::control_client::ControlClient;
+
+/// Ends connections and prints what was left behind.
+///
+/// # Errors
+///
+/// No daemon, no such connection, or another user's.
+pub async fn run(socket: &Path, args: &DisconnectArgs) -> Result<Exit, Failure> {
+    let mut client = ControlClient::open(socket).await?;
+    let op = Op::Disconnect { name: args.name.clone(), clean: args.clean, all: args.all };
+    let ended: Disconnected = client.ask(op).await?;
+    match args.output {
+        TextOrJson::Json => println!("{}", document("Disconnected", "closed", &json!(ended.closed))),
+        TextOrJson::Text => {
+            for closed in &ended.closed {
+                println!("disconnected {}", closed.name);
+                closed.left.iter().for_each(|left| println!("  left behind: {left}"));
+            }
+        }
+    }
+    Ok(Exit::Done)
+}

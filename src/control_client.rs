@@ -1,0 +1,159 @@
+//! The command's side of the control socket.
+
+use std::io;
+use std::path::Path;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio_util::codec::{Framed, LinesCodec};
+
+use crate::actors::control::protocol::{Body, Event, Greeting, Op, Request, Response, read_result};
+use crate::error::{Reason, UserError};
+
+/// Where the socket is when nothing else is said.
+pub const DEFAULT_SOCKET: &str = "/run/podway/podway.sock";
+/// A status document is at most this long; the daemon is trusted, its bugs are not.
+const MAX_RESPONSE: usize = 16 * 1024 * 1024;
+
+/// A connection to the daemon, with one request at a time.
+#[derive(Debug)]
+pub struct ControlClient {
+    lines: Framed<UnixStream, LinesCodec>,
+    last_id: u64,
+}
+
+/// Why the daemon could not be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientError {
+    /// No daemon (exit 3).
+    NoDaemon(UserError),
+    /// The daemon, or the way to it, refused.
+    Refused(UserError),
+}
+
+impl From<UserError> for ClientError {
+    fn from(error: UserError) -> ClientError {
+        ClientError::Refused(error)
+    }
+}
+
+impl ControlClient {
+    /// Connects and exchanges versions. The server must be root or this user: credentials will be sent.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::NoDaemon`] when nobody listens; else what refused.
+    pub async fn open(path: &Path) -> Result<ControlClient, ClientError> {
+        let stream = UnixStream::connect(path).await.map_err(|error| no_connection(path, &error))?;
+        let server = stream.peer_cred().map_err(|error| broken(&error))?.uid();
+        if server != 0 && server != nix::unistd::geteuid().as_raw() {
+            return Err(ClientError::Refused(UserError::new(
+                Reason::NotOwner,
+                format!("podwayd at {}: it runs as uid {server}, not as root", path.display()),
+                "do not use this socket; start the daemon as root: sudo podwayd",
+            )));
+        }
+        let lines = Framed::new(stream, LinesCodec::new_with_max_length(MAX_RESPONSE));
+        let mut client = ControlClient { lines, last_id: 0 };
+        let greeting = serde_json::to_string(&Greeting::OURS).map_err(|error| broken(&error.into()))?;
+        client.send(greeting).await?;
+        Greeting::check(&client.line().await?)?;
+        Ok(client)
+    }
+
+    /// Sends one request. Its responses come from [`ControlClient::next`].
+    ///
+    /// # Errors
+    ///
+    /// When the daemon is gone.
+    pub async fn send_request(&mut self, op: Op) -> Result<(), ClientError> {
+        self.last_id += 1;
+        let request = Request { id: self.last_id, op };
+        let line = request.to_line().map_err(|error| broken(&error.into()))?;
+        self.send(line).await
+    }
+
+    /// The next event of the latest request, or its result. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The daemon's error for the request, or that it is gone.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Next<T>, ClientError> {
+        loop {
+            let line = self.line().await?;
+            let response: Response = serde_json::from_str(&line).map_err(|error| broken(&error.into()))?;
+            if response.id.is_some_and(|id| id != self.last_id) {
+                continue;
+            }
+            return match response.body {
+                Body::Event(event) => Ok(Next::Event(event)),
+                Body::Result { result } => Ok(Next::Result(read_result(result)?)),
+                Body::Error { error } => Err(ClientError::Refused(error)),
+            };
+        }
+    }
+
+    /// One request and its result; events are passed over.
+    ///
+    /// # Errors
+    ///
+    /// As [`ControlClient::next`].
+    pub async fn ask<T: DeserializeOwned>(&mut self, op: Op) -> Result<T, ClientError> {
+        self.send_request(op).await?;
+        loop {
+            match self.next().await? {
+                Next::Event(_) => {}
+                Next::Result(result) => return Ok(result),
+            }
+        }
+    }
+
+    async fn send(&mut self, line: String) -> Result<(), ClientError> {
+        match self.lines.send(line).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(broken(&io::Error::other(error))),
+        }
+    }
+
+    async fn line(&mut self) -> Result<String, ClientError> {
+        match self.lines.next().await {
+            Some(Ok(line)) => Ok(line),
+            Some(Err(error)) => Err(broken(&io::Error::other(error))),
+            None => Err(broken(&io::Error::from(io::ErrorKind::UnexpectedEof))),
+        }
+    }
+}
+
+/// What came next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next<T> {
+    /// An event; more follows.
+    Event(Event),
+    /// The end.
+    Result(T),
+}
+
+fn no_connection(path: &Path, error: &io::Error) -> ClientError {
+    let what = format!("podwayd at {}: {error}", path.display());
+    match error.kind() == io::ErrorKind::PermissionDenied {
+        true => ClientError::Refused(UserError::new(
+            Reason::Forbidden,
+            what,
+            "join the socket's group: sudo usermod -aG podway $USER, then log in again",
+        )),
+        false => ClientError::NoDaemon(UserError::new(
+            Reason::NotConnected,
+            what,
+            "start the daemon: systemctl start podwayd, or by hand: sudo podwayd",
+        )),
+    }
+}
+
+fn broken(error: &io::Error) -> ClientError {
+    ClientError::NoDaemon(UserError::new(
+        Reason::NotConnected,
+        format!("podwayd: the connection to it ended: {error}"),
+        "see its log: journalctl -u podwayd",
+    ))
+}
