@@ -102,11 +102,11 @@ def down(url, count):
 
 
 def reset(host, port):
-    with connect(host, port) as s:
-        try:
+    try:
+        with connect(host, port) as s:
             return {"outcome": "end" if s.recv(1) == b"" else "bytes"}
-        except ConnectionResetError:
-            return {"outcome": "reset"}
+    except ConnectionResetError:
+        return {"outcome": "reset"}
 
 
 def hold(host, port, seconds):

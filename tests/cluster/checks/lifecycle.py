@@ -33,7 +33,7 @@ def open_connections(w):
         finally:
             stream.kill()
             stream.wait()
-        expect(took <= 0.3, f"{took:.3f} s")
+        expect(took <= 0.2, f"{took:.3f} s")
 
 
 @check(f"{CYCLES} times connect and disconnect, nothing left, no agent added")
