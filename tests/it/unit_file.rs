@@ -84,9 +84,6 @@ fn the_daemon_has_one_capability_and_undoes_what_outlives_it() {
 fn every_paragraph_of_the_unit_has_a_comment() {
     let unit = fs::read_to_string(config().join("podwayd.service")).unwrap();
     for paragraph in unit.split("\n\n").filter(|p| p.contains('=')) {
-        assert!(
-            paragraph.contains('#') || paragraph.starts_with("[Install]"),
-            "no reason is given in:\n{paragraph}"
-        );
+        assert!(paragraph.contains('#') || paragraph.starts_with("[Install]"), "no reason is given in:\n{paragraph}");
     }
 }
