@@ -1,6 +1,8 @@
 //! The systemd files: they verify, stay under the exposure score that is promised, and name the paths and rights
 //! that the daemon really uses. What needs systemd's own tools is skipped where they are not installed.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
