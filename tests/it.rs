@@ -1,4 +1,4 @@
-//! Tests that need neither root nor a cluster.
+//! The tests that need neither root nor a cluster, in one binary: one link, one set of helpers.
 
 #[path = "it/support.rs"]
 mod support;
@@ -9,3 +9,5 @@ mod architecture;
 mod interleavings;
 #[path = "it/shells.rs"]
 mod shells;
+#[path = "it/unit_file.rs"]
+mod unit_file;

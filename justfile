@@ -1,0 +1,67 @@
+# One command each. CI runs the same commands (.ci/run); `just` only saves typing.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+host := `rustc -vV | sed -n 's/^host: //p'`
+target := env("CARGO_TARGET_DIR", "target")
+
+# lists the recipes
+default:
+    @just --list
+
+# everything that needs no test: format, lints, documentation, dependencies
+check:
+    cargo fmt --all --check
+    cargo clippy --locked --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+    just deny
+
+# licences, banned crates, sources, advisories
+deny:
+    cargo deny --locked check
+
+# the tests: no root, no cluster
+test:
+    cargo test --locked --workspace
+
+# every order of events of every named scenario
+interleave:
+    cargo test --locked --test it interleavings
+
+# real TUN device and resolver files, in network namespaces of their own (as root)
+e2e:
+    cargo test --locked --workspace --lib --bins --tests -- --ignored
+
+# the systemd files
+unit:
+    cargo test --locked --test it unit_file
+
+# podway and podwayd, for use
+build:
+    cargo build --locked --release
+
+# the static agent
+agent:
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release -p podway-agent --target {{host}}
+
+# the agent's image as an archive, for `docker load` or `ctr images import`
+agent-image name="podway-agent:dev": agent
+    agent/image {{target}}/{{host}}/release/podway-agent {{target}}/podway-agent.tar {{name}}
+
+# what is shipped: with link-time optimisation
+dist:
+    cargo build --locked --profile dist
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile dist -p podway-agent --target {{host}}
+
+# the checks on a real cluster (docs/testing.md says what they need)
+cluster *args:
+    tests/cluster/run {{args}}
+
+# the figures of docs/performance.md, on a real cluster
+bench *args:
+    cargo build --locked --release --example podway-load
+    tests/cluster/numbers {{args}}
+
+# all of it, as CI does
+ci:
+    .ci/run
