@@ -3,7 +3,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
+pub mod forward;
+pub mod host;
 pub mod resolv_conf;
+pub mod systemd_resolved;
 pub mod tlds;
 
 /// Domains set on a link at most: resolved takes 255, older versions fewer.

@@ -71,11 +71,9 @@ fn a_host_without_the_file_gets_none_back() {
 #[test]
 fn a_kill_after_any_step_is_recovered_by_the_next_start() {
     for rename in [|from: &Path, to: &Path| fs::rename(from, to), busy] {
-        for after in [
-            |step| stop(step, Step::BackedUp),
-            |step| stop(step, Step::Prepared),
-            |step| stop(step, Step::Replaced),
-        ] {
+        for after in
+            [|step| stop(step, Step::BackedUp), |step| stop(step, Step::Prepared), |step| stop(step, Step::Replaced)]
+        {
             let (directory, good) = etc();
             let killed = ResolvConf { after, rename, ..good.clone() };
             assert!(killed.apply(&plan()).is_err());
