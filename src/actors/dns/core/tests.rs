@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RecordType;
 
 use super::{DnsCore, Effect, Input, LookupId, Upstream};
 use crate::actors::dns::messages::{Configure, Transport};
@@ -86,10 +87,8 @@ pub(super) fn text(raw: &Bytes) -> Vec<String> {
     {
         for r in records {
             assert_eq!(r.ttl, 5);
-            lines.push(match r.record_type() {
-                hickory_proto::rr::RecordType::SOA => format!("{section}{} SOA", r.name),
-                _ => format!("{section}{} {} {}", r.name, r.record_type(), r.data),
-            });
+            let data = if r.record_type() == RecordType::SOA { String::new() } else { format!(" {}", r.data) };
+            lines.push(format!("{section}{} {}{data}", r.name, r.record_type()));
         }
     }
     lines
