@@ -1,4 +1,305 @@
-//! x
+//! Answers the names of the cluster, and makes the host's resolver ask us.
+//!
+//! Queries come from the packet path; there is no listening socket. What is answered, asked, translated and attached is
+//! decided by [`core`]; this shell holds the replies and runs what takes time in tasks that report back.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Recipient};
+use bytes::Bytes;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
+
+use crate::actors::pod_watcher::messages::{ClusterInfoChanged, RecordsChanged};
+use crate::actors::proxy_via::messages::{AllocateVips, TranslationChanged};
+use crate::actors::shell::{self, Driven, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, told};
+use crate::actors::vif::messages::VifChanged;
+use crate::ids::{Attempt, Generation, ReplyId};
+use crate::net::os_journal::OsJournal;
+use crate::net::resolver::forward::forward;
+use crate::net::resolver::host::HostResolver;
+use crate::net::resolver::systemd_resolved::Resolved;
+use crate::net::resolver::{AttachFailed, Backend, LinkPlan};
+use crate::net::views::ClientTable;
+use crate::spec::DnsMode;
 
 pub mod core;
 pub mod messages;
+mod upstream;
+
+use self::core::{DnsCore, Effect, Input, LookupId, Upstream};
+use self::messages::{Configure, DnsChanged, QueryArrived, Restore, Transport};
+
+/// The whole of attaching or detaching.
+const SEQUENCE: Duration = Duration::from_secs(5);
+/// Queries passed on to the host's servers at once; more are answered SERVFAIL.
+const MAX_FORWARDS: usize = 256;
+/// How long ProxyVia may leave an answer open before the look-up forgets it.
+const TRANSLATE: Duration = Duration::from_secs(3);
+
+/// Whom Dns tells.
+#[derive(Clone)]
+pub struct Edges {
+    /// Translates addresses.
+    pub proxy_via: Recipient<AllocateVips>,
+    /// Hears how names are attached.
+    pub session: Recipient<DnsChanged>,
+}
+
+/// The actor.
+pub struct Dns {
+    driven: Driven<DnsCore>,
+    edges: Edges,
+    clients: watch::Receiver<Arc<ClientTable>>,
+    host: HostResolver,
+    replies: BTreeMap<ReplyId, Reply<Bytes>>,
+    restores: BTreeMap<ReplyId, Reply<Vec<String>>>,
+    last_reply: ReplyId,
+    generation: Generation,
+    forwards: Arc<Semaphore>,
+    watching: Option<AbortHandle>,
+}
+
+/// Where the host keeps what Dns changes.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Directory of `resolv.conf` and `nsswitch.conf` (`/etc`).
+    pub etc: PathBuf,
+    /// The daemon's runtime directory, for the journal.
+    pub runtime_dir: PathBuf,
+}
+
+/// Task → Dns. Something that took time came to an end.
+#[derive(Debug)]
+struct Report(Input);
+
+told!(Report);
+
+impl Dns {
+    /// A Dns that waits for its [`Configure`]; nothing is done to the host before.
+    pub fn new(edges: Edges, clients: watch::Receiver<Arc<ClientTable>>, places: Places) -> Dns {
+        Dns {
+            driven: Driven::new(DnsCore::default()),
+            edges,
+            clients,
+            host: HostResolver::new(places.etc, OsJournal::new(places.runtime_dir)),
+            replies: BTreeMap::new(),
+            restores: BTreeMap::new(),
+            last_reply: ReplyId::default(),
+            generation: Generation::default(),
+            forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
+            watching: None,
+        }
+    }
+
+    fn next_reply(&mut self) -> ReplyId {
+        self.last_reply = self.last_reply.next();
+        self.last_reply
+    }
+
+    /// Runs `work` on the pool and drives the core with what came of it.
+    fn report<T: Send + 'static>(
+        ctx: &Context<Dns>,
+        work: impl Future<Output = T> + Send + 'static,
+        limit: Duration,
+        input: impl FnOnce(Result<T, TaskFailed>) -> Input + Send + 'static,
+    ) {
+        let own: Addr<Dns> = ctx.address();
+        spawn_reporting(work, limit, move |result| own.do_send(Report(input(result))));
+    }
+
+    fn forward(&mut self, id: ReplyId, query: Bytes, transport: Transport, failure: Bytes) {
+        let Some(reply) = self.replies.remove(&id) else { return };
+        let Ok(permit) = self.forwards.clone().try_acquire_owned() else { return reply.answer(failure) };
+        let servers = self.host.upstream();
+        let work = async move {
+            let _permit = permit;
+            forward(&servers, &query, transport == Transport::Tcp).await
+        };
+        spawn_reporting(work, SEQUENCE, move |result| {
+            reply.answer(result.ok().flatten().unwrap_or(failure));
+        });
+    }
+
+    fn ask(&self, id: LookupId, upstream: Upstream, query: Bytes, limit: Duration, ctx: &Context<Dns>) {
+        let answered =
+            move |answer: Result<Option<Bytes>, TaskFailed>| Input::Answered { id, answer: answer.ok().flatten() };
+        match upstream {
+            Upstream::Cluster => {
+                Self::report(ctx, upstream::ask(self.clients.clone(), query, limit), limit, answered);
+            }
+            Upstream::Host => {
+                let servers = self.host.upstream();
+                Self::report(ctx, async move { forward(&servers, &query, false).await }, limit, answered);
+            }
+        }
+    }
+
+    fn attach(&self, attempt: Attempt, mode: DnsMode, plan: LinkPlan, ctx: &Context<Dns>) {
+        let host = self.host.clone();
+        let work = async move { host.attach(mode, &plan).await };
+        Self::report(ctx, work, SEQUENCE, move |result| {
+            let result = result.unwrap_or_else(|failed| {
+                let message = match failed {
+                    TaskFailed::TimedOut => "the host's resolver did not answer within 5 s".to_owned(),
+                    TaskFailed::Panicked(why) => format!("attaching names failed: {why}"),
+                    TaskFailed::Aborted => "attaching names was broken off".to_owned(),
+                };
+                Err(AttachFailed { message, hopeless: false })
+            });
+            Input::Attached { attempt, result }
+        });
+    }
+
+    fn detach(&mut self, attempt: Attempt, ctx: &Context<Dns>) {
+        if let Some(watching) = self.watching.take() {
+            watching.abort();
+        }
+        let host = self.host.clone();
+        Self::report(ctx, async move { host.detach().await }, SEQUENCE, move |result| {
+            let late = |_| vec!["the host's resolver did not answer within 5 s; run: podwayd cleanup".to_owned()];
+            Input::Restored { attempt, left: result.unwrap_or_else(late) }
+        });
+    }
+
+    /// Watches resolved for as long as it is the back end; ends with the bus, and starts anew with the next attaching.
+    fn watch(&mut self, ctx: &Context<Dns>) {
+        if self.watching.as_ref().is_some_and(|watching| !watching.is_finished()) {
+            return;
+        }
+        let own = ctx.address();
+        let task = tokio::spawn(async move {
+            let changed = || own.do_send(Report(Input::ResolverChanged));
+            let watched = match Resolved::connect().await {
+                Ok(resolved) => resolved.watch(changed).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = watched {
+                tracing::debug!(%error, "systemd-resolved is not watched");
+            }
+        });
+        self.watching = Some(task.abort_handle());
+    }
+}
+
+impl Actor for Dns {
+    type Context = Context<Dns>;
+}
+
+impl Shell for Dns {
+    type Core = DnsCore;
+
+    fn driven(&mut self) -> &mut Driven<DnsCore> {
+        &mut self.driven
+    }
+
+    fn perform(&mut self, effect: Effect, ctx: &mut Context<Dns>) {
+        match effect {
+            Effect::Reply { id, answer } => {
+                if let (Some(reply), Some(answer)) = (self.replies.remove(&id), answer) {
+                    reply.answer(answer);
+                }
+            }
+            Effect::Forward { id, query, transport, failure } => self.forward(id, query, transport, failure),
+            Effect::Ask { id, upstream, query, limit } => self.ask(id, upstream, query, limit, ctx),
+            Effect::Translate { id, name, addresses } => {
+                let (reply, translated) = Reply::new();
+                self.edges.proxy_via.do_send(AllocateVips { name, addresses, reply });
+                Self::report(ctx, translated, TRANSLATE, move |result| Input::Translated {
+                    id,
+                    result: result.ok().and_then(Result::ok),
+                });
+            }
+            Effect::Attach { attempt, mode, plan } => self.attach(attempt, mode, plan, ctx),
+            Effect::Detach { attempt } => self.detach(attempt, ctx),
+            Effect::AnswerRestore { id, left } => {
+                if let Some(reply) = self.restores.remove(&id) {
+                    reply.answer(left);
+                }
+            }
+            Effect::Report(state) => {
+                if state.backend == Backend::Resolved.to_string() {
+                    self.watch(ctx);
+                }
+                self.generation = self.generation.next();
+                self.edges.session.do_send(DnsChanged { generation: self.generation, state });
+            }
+        }
+    }
+}
+
+impl Handler<QueryArrived> for Dns {
+    type Result = ();
+    fn handle(&mut self, QueryArrived { query, transport, reply, .. }: QueryArrived, ctx: &mut Context<Dns>) {
+        let id = self.next_reply();
+        self.replies.insert(id, reply);
+        drive(self, Input::Asked { id, query, transport }, ctx);
+    }
+}
+
+impl Handler<Restore> for Dns {
+    type Result = ();
+    fn handle(&mut self, Restore { reply }: Restore, ctx: &mut Context<Dns>) {
+        let id = self.next_reply();
+        self.restores.insert(id, reply);
+        drive(self, Input::Restore(id), ctx);
+    }
+}
+
+impl Handler<Report> for Dns {
+    type Result = ();
+    fn handle(&mut self, Report(input): Report, ctx: &mut Context<Dns>) {
+        drive(self, input, ctx);
+    }
+}
+
+/// Ends at once: the host is given back by [`Restore`], which Session sends before. Open queries stay unanswered.
+impl Handler<Stop> for Dns {
+    type Result = ();
+    fn handle(&mut self, Stop { reply }: Stop, ctx: &mut Context<Dns>) {
+        if let Some(watching) = self.watching.take() {
+            watching.abort();
+        }
+        shell::stop(ctx);
+        reply.answer(());
+    }
+}
+
+impl Handler<Configure> for Dns {
+    type Result = ();
+    fn handle(&mut self, configure: Configure, ctx: &mut Context<Dns>) {
+        drive(self, Input::Configured(configure), ctx);
+    }
+}
+
+impl Handler<RecordsChanged> for Dns {
+    type Result = ();
+    fn handle(&mut self, RecordsChanged { generation, records }: RecordsChanged, ctx: &mut Context<Dns>) {
+        drive(self, Input::Records(generation, records), ctx);
+    }
+}
+
+impl Handler<ClusterInfoChanged> for Dns {
+    type Result = ();
+    fn handle(&mut self, ClusterInfoChanged { generation, info }: ClusterInfoChanged, ctx: &mut Context<Dns>) {
+        drive(self, Input::Info(generation, info), ctx);
+    }
+}
+
+impl Handler<TranslationChanged> for Dns {
+    type Result = ();
+    fn handle(&mut self, changed: TranslationChanged, ctx: &mut Context<Dns>) {
+        drive(self, Input::Translation(changed), ctx);
+    }
+}
+
+impl Handler<VifChanged> for Dns {
+    type Result = ();
+    fn handle(&mut self, changed: VifChanged, ctx: &mut Context<Dns>) {
+        drive(self, Input::Device(changed), ctx);
+    }
+}

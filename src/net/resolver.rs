@@ -3,6 +3,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
+pub mod forward;
+pub mod host;
+pub mod resolv_conf;
+pub mod systemd_resolved;
 pub mod tlds;
 
 /// Domains set on a link at most: resolved takes 255, older versions fewer.
@@ -42,4 +46,24 @@ pub struct LinkPlan {
     pub search: Vec<String>,
     /// Domains whose names are asked here and nowhere else.
     pub routing: Vec<String>,
+}
+
+/// The resolver asks us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// By what.
+    pub backend: Backend,
+    /// Whether settings of ours had been overwritten.
+    pub repaired: bool,
+    /// A hint for the user, or empty.
+    pub message: String,
+}
+
+/// The resolver does not ask us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachFailed {
+    /// Why, with what to do.
+    pub message: String,
+    /// Whether trying again is of no use.
+    pub hopeless: bool,
 }

@@ -38,12 +38,11 @@ mod records;
 mod tests;
 
 use attachment::Attachment;
-pub use attachment::{AttachFailed, Attached};
 use cache::Cache;
 use facts::Facts;
 use jobs::{Job, Waiter};
 
-use crate::net::resolver::LinkPlan;
+use crate::net::resolver::{AttachFailed, Attached, LinkPlan};
 use crate::spec::DnsMode;
 
 /// How long an answer or a denial may be kept, in seconds: short, because what it says can change at any time.

@@ -14,7 +14,7 @@ use super::facts::{Facts, OWN_ZONE};
 use super::{Attempt, DnsMode, DnsState, Effect, Generation, Millis, ReplyId, VifChanged};
 use crate::actors::vif::messages::VifState;
 use crate::net::cidr::Cidr;
-use crate::net::resolver::{Backend, LinkPlan, MAX_DOMAINS, tlds};
+use crate::net::resolver::{AttachFailed, Attached, Backend, LinkPlan, MAX_DOMAINS, tlds};
 
 /// How often the settings are checked for drift.
 const CHECK: Duration = Duration::from_secs(60);
@@ -26,26 +26,6 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often settings that something else overwrote are put back; then it wins, with a warning.
 const MAX_REPAIRS: u32 = 10;
-
-/// The resolver asks us.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attached {
-    /// By what.
-    pub backend: Backend,
-    /// Whether settings of ours had been overwritten.
-    pub repaired: bool,
-    /// A hint for the user, or empty.
-    pub message: String,
-}
-
-/// The resolver does not ask us.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttachFailed {
-    /// Why, with what to do.
-    pub message: String,
-    /// Whether trying again is of no use.
-    pub hopeless: bool,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Running {

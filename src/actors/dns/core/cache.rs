@@ -34,9 +34,4 @@ impl Cache {
             }
         }
     }
-
-    pub(super) fn clear(&mut self) {
-        self.answers.clear();
-        self.order.clear();
-    }
 }

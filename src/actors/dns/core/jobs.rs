@@ -158,6 +158,10 @@ impl DnsCore {
             let question = Question { name: path.owner.clone(), kind: asked.kind };
             let (name, upstream) = match self.facts.find(&question) {
                 Found::Answer(answer) => return self.combine(&question, Upstream::Cluster, path, answer),
+                Found::Virtual(mut answer) => {
+                    answer.answers.splice(..0, path.aliases);
+                    return Step::Done(answer);
+                }
                 Found::Wait => return Step::Wait,
                 Found::Host if path.aliases.is_empty() => return Step::Forward,
                 Found::Refuse if path.aliases.is_empty() => return Step::Done(Answer::empty(Code::Refused)),

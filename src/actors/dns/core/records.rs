@@ -14,6 +14,8 @@ use crate::net::dns_message::{Answer, Code, Data, Kind, Question, Record};
 pub(super) enum Found {
     /// This, before translation.
     Answer(Answer),
+    /// This, as it is: its addresses are virtual ones already.
+    Virtual(Answer),
     /// The name stands for another one.
     Alias(Arc<str>),
     /// The cluster's name servers must be asked, by this name.
@@ -39,7 +41,7 @@ impl Facts {
         match self.place(&question.name) {
             Place::Unknown => Found::Wait,
             Place::Elsewhere => elsewhere(),
-            Place::Own => Found::Answer(self.own(question)),
+            Place::Own => Found::Virtual(self.own(question)),
             Place::Included if question.kind.is_binding() => Found::Answer(self.denial(Code::NoError, &question.name)),
             Place::Included => Found::Ask(question.name.clone()),
             Place::Reverse(address) => self.reverse(question, address).unwrap_or_else(elsewhere),
@@ -47,6 +49,7 @@ impl Facts {
             Place::Bare(canonical) => match self.cluster(question, &canonical) {
                 Found::Answer(answer) if answer.code == Code::NxDomain && self.forwarding => Found::Host,
                 found @ (Found::Answer(_)
+                | Found::Virtual(_)
                 | Found::Alias(_)
                 | Found::Ask(_)
                 | Found::Host

@@ -1,0 +1,146 @@
+use super::*;
+use crate::ids::Attempt;
+use crate::net::resolver::{AttachFailed, Attached, Backend, LinkPlan};
+
+fn mode(mode: DnsMode) -> Input {
+    let Input::Configured(configure) = configured() else { panic!() };
+    Input::Configured(Configure { mode, ..configure })
+}
+
+fn device(generation: u64, up: bool) -> Input {
+    let state = VifState::Up {
+        ifindex: 7,
+        name: "podway0".into(),
+        applied: Generation(0),
+        routes: vec!["246.246.0.0/16".into()],
+        failed: BTreeMap::new(),
+    };
+    Input::Device(VifChanged { generation: Generation(generation), state: if up { state } else { VifState::Down } })
+}
+
+fn attach_of(effects: &[Effect]) -> (Attempt, LinkPlan) {
+    let [Effect::Attach { attempt, plan, .. }] = effects else { panic!("{effects:?}") };
+    (*attempt, plan.clone())
+}
+
+fn done(attempt: Attempt, backend: Backend, repaired: bool) -> Input {
+    Input::Attached { attempt, result: Ok(Attached { backend, repaired, message: String::new() }) }
+}
+
+fn up(how: DnsMode) -> (Bench, Attempt, LinkPlan) {
+    let mut bench = Bench::ready();
+    bench.feed(mode(how));
+    let (attempt, plan) = attach_of(&bench.feed(device(1, true)));
+    (bench, attempt, plan)
+}
+
+#[test]
+fn the_link_gets_the_search_domain_and_the_routed_ones() {
+    let (_, _, plan) = up(DnsMode::Auto);
+    assert_eq!(plan.servers, [ip("246.246.0.2")]);
+    assert_eq!(plan.search, ["demo.svc.cluster.local"]);
+    assert_eq!(plan.routing[..4], ["cluster.local", "svc", "podway", "site.example"]);
+    for wanted in ["demo", "other", "246.246.in-addr.arpa", "43.10.in-addr.arpa"] {
+        assert!(plan.routing.iter().any(|domain| domain == wanted), "{wanted}");
+    }
+    assert!(!plan.routing.iter().any(|domain| domain == "dev"), "a public top-level domain is never claimed");
+}
+
+#[test]
+fn no_more_than_64_domains_are_set_and_hidden_ranges_stay_the_hosts() {
+    let mut bench = Bench::ready();
+    bench.feed(Input::Translation(translation_of(2, true, &["10.43.0.0/16"])));
+    let Input::Records(_, known) = records(true) else { panic!() };
+    let mut known = (*known).clone();
+    known.known_namespaces = (0..200).map(|n| format!("team-{n}").into()).collect();
+    bench.feed(Input::Records(Generation(2), Arc::new(known)));
+    bench.feed(mode(DnsMode::Auto));
+    let (_, plan) = attach_of(&bench.feed(device(1, true)));
+    assert_eq!(plan.routing.len() + plan.search.len(), 64);
+    assert!(plan.routing.iter().any(|d| d == "demo") && !plan.routing.iter().any(|d| d == "43.10.in-addr.arpa"));
+}
+
+#[test]
+fn a_failure_is_tried_again_after_a_pause_and_a_hopeless_one_is_not() {
+    let (mut bench, attempt, _) = up(DnsMode::Resolved);
+    let failed = |hopeless| Err(AttachFailed { message: "no".into(), hopeless });
+    assert_eq!(bench.feed(Input::Attached { attempt, result: failed(false) }), []);
+    assert_eq!(bench.pass(999), []);
+    let (again, _) = attach_of(&bench.pass(1));
+    assert_eq!(bench.feed(Input::Attached { attempt, result: failed(true) }), [], "of a former try");
+    bench.feed(Input::Attached { attempt: again, result: failed(true) });
+    assert_eq!((bench.core.poll_deadline(), bench.pass(100_000)), (None, vec![]));
+}
+
+#[test]
+fn settings_are_checked_and_put_back_when_the_resolver_starts_anew() {
+    let (mut bench, attempt, plan) = up(DnsMode::Auto);
+    assert_eq!(bench.feed(done(attempt, Backend::Resolved, false)), []);
+    let (attempt, again) = attach_of(&bench.feed(Input::ResolverChanged));
+    assert_eq!(plan, again);
+    bench.feed(done(attempt, Backend::Resolved, false));
+    assert_eq!(bench.pass(59_999), []);
+    attach_of(&bench.pass(1));
+}
+
+#[test]
+fn a_file_that_something_keeps_overwriting_is_put_back_ten_times() {
+    let (mut bench, mut attempt, _) = up(DnsMode::File);
+    for _ in 0..9 {
+        assert_eq!(bench.feed(done(attempt, Backend::File, true)), []);
+        attempt = attach_of(&bench.pass(5000)).0;
+    }
+    bench.core.handle(bench.now, done(attempt, Backend::File, true));
+    let Some(Effect::Report(state)) = bench.core.poll_effect() else { panic!() };
+    assert!(state.message.contains("keeps overwriting"));
+    assert_eq!((bench.core.poll_deadline(), bench.pass(100_000)), (None, vec![]));
+}
+
+#[test]
+fn by_the_file_other_names_are_passed_on_and_external_names_are_followed_by_the_hosts_servers() {
+    let (mut bench, attempt, _) = up(DnsMode::File);
+    bench.feed(done(attempt, Backend::File, false));
+    for name in ["www.example.com", "api.dev", "printer"] {
+        let effects = bench.ask(name, Kind::A);
+        assert!(matches!(&effects[..], [Effect::Forward { .. }]), "{effects:?}");
+    }
+    assert_eq!(bench.answer("web", Kind::A), ["web. A 10.43.0.9"]);
+    let effects = bench.ask("out.demo", Kind::A);
+    let [Effect::Ask { id, upstream: Upstream::Host, query, .. }] = &effects[..] else { panic!("{effects:?}") };
+    let answer = Some(upstream_answer(query, Code::NoError, &["203.0.113.5"]));
+    assert_eq!(
+        reply_of(&bench.feed(Input::Answered { id: *id, answer })),
+        ["out.demo. CNAME www.corp.example.", "www.corp.example. A 203.0.113.5",]
+    );
+}
+
+#[test]
+fn restore_waits_for_a_try_in_progress_undoes_it_and_nothing_is_attached_after() {
+    let (mut bench, attempt, _) = up(DnsMode::File);
+    assert_eq!(bench.feed(Input::Restore(ReplyId(90))), []);
+    let effects = bench.feed(done(attempt, Backend::File, false));
+    let [Effect::Detach { attempt }] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(bench.feed(Input::Restore(ReplyId(91))), []);
+    let answered = |id| Effect::AnswerRestore { id: ReplyId(id), left: vec![] };
+    assert_eq!(bench.feed(Input::Restored { attempt, left: vec![] }), [answered(90), answered(91)]);
+    assert_eq!(bench.feed(device(2, true)), []);
+    assert_eq!(bench.feed(Input::Restore(ReplyId(92))), [answered(92)]);
+}
+
+#[test]
+fn a_device_that_goes_gives_the_host_back_and_one_that_returns_attaches_again() {
+    let (mut bench, attempt, _) = up(DnsMode::File);
+    bench.feed(done(attempt, Backend::File, false));
+    let effects = bench.feed(device(2, false));
+    let [Effect::Detach { attempt }] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(bench.feed(Input::Restored { attempt, left: vec![] }), []);
+    attach_of(&bench.feed(device(3, true)));
+}
+
+#[test]
+fn without_attachment_the_answers_are_there_all_the_same() {
+    let mut bench = Bench::ready();
+    assert_eq!(bench.feed(device(1, true)), []);
+    assert_eq!(bench.answer("web", Kind::A), ["web. A 10.43.0.9"]);
+    assert_eq!(bench.feed(Input::Restore(ReplyId(90))), [Effect::AnswerRestore { id: ReplyId(90), left: vec![] }]);
+}

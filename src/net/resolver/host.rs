@@ -1,0 +1,219 @@
+//! One host's resolver: which back end, attach, detach. The only place that knows all of them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, servers};
+use super::systemd_resolved::{Resolved, ResolvedError};
+use super::{AttachFailed, Attached, Backend, LinkPlan};
+use crate::net::os_journal::{Change, OsJournal};
+use crate::spec::DnsMode;
+
+/// Where resolved writes the servers that it asks.
+const UPLINK: &str = "/run/systemd/resolve/resolv.conf";
+const OFF_HINT: &str = "names are not attached: the host does not use systemd-resolved and its resolv.conf cannot be \
+                        replaced; set your resolver to ask the DNS address shown, or see --dns";
+
+/// The host's resolver. Cheap to clone; clones share what was done.
+#[derive(Clone, Debug)]
+pub struct HostResolver {
+    etc: PathBuf,
+    journal: OsJournal,
+    done: Arc<Mutex<Done>>,
+}
+
+/// What was done to the host in this run.
+#[derive(Clone, Debug, Default)]
+struct Done {
+    link: Option<u32>,
+    file: bool,
+    upstream: Vec<IpAddr>,
+}
+
+impl HostResolver {
+    /// The resolver whose files are in `etc` (`/etc`); changes that outlive us are noted in `journal`.
+    pub fn new(etc: impl Into<PathBuf>, journal: OsJournal) -> HostResolver {
+        HostResolver { etc: etc.into(), journal, done: Arc::default() }
+    }
+
+    /// Makes the host ask us as planned; what is already so stays untouched.
+    ///
+    /// Cancel safe: what was begun is undone by [`HostResolver::detach`].
+    ///
+    /// # Errors
+    /// Why it does not, and whether another try can help.
+    pub async fn attach(&self, mode: DnsMode, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
+        match mode {
+            DnsMode::Off => Ok(attached(Backend::Off, false, "")),
+            DnsMode::Resolved => self.by_resolved(plan).await,
+            DnsMode::File => self.by_file(plan).await,
+            DnsMode::Auto if self.done().file => self.by_file(plan).await,
+            DnsMode::Auto => {
+                let uses_it = self.uses_resolved();
+                if uses_it || self.done().link.is_some() {
+                    match self.by_resolved(plan).await {
+                        // Not there although the host is set up for it: it may only be starting anew.
+                        Err(failed) if failed.hopeless && !uses_it => {}
+                        Err(failed) => return Err(AttachFailed { hopeless: false, ..failed }),
+                        Ok(done) => return Ok(done),
+                    }
+                }
+                let file = self.file();
+                match blocking(move || file.replaceable()).await {
+                    Ok(()) => self.by_file(plan).await,
+                    Err(_) => Ok(attached(Backend::Off, false, OFF_HINT)),
+                }
+            }
+        }
+    }
+
+    /// Undoes everything done to the host. Returns what could not be undone, in the user's words.
+    pub async fn detach(&self) -> Vec<String> {
+        let Done { link, file, .. } = self.done();
+        let mut left = Vec::new();
+        if file {
+            match blocking({
+                let file = self.file();
+                move || file.restore()
+            })
+            .await
+            {
+                Ok(_) => {
+                    self.update(|done| done.file = false);
+                    if let Err(error) = self.journal.forget(&self.change()) {
+                        tracing::debug!(%error, "the journal could not be written");
+                    }
+                }
+                Err(error) => left.push(format!("{error}; run: podwayd cleanup")),
+            }
+        }
+        if let Some(ifindex) = link {
+            let reverted = match Resolved::connect().await {
+                Ok(resolved) => resolved.revert(ifindex).await,
+                Err(error) => Err(error),
+            };
+            match reverted {
+                // Without resolved there are no settings, and with the link they go anyway.
+                Ok(()) | Err(ResolvedError::Absent(_)) => self.update(|done| done.link = None),
+                Err(error) => left.push(format!("{error}; the settings go with the interface")),
+            }
+        }
+        left
+    }
+
+    /// The servers that the host used before us; empty unless the file is ours.
+    pub fn upstream(&self) -> Vec<IpAddr> {
+        self.done().upstream
+    }
+
+    async fn by_resolved(&self, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
+        let failed = |error: ResolvedError| AttachFailed {
+            hopeless: matches!(error, ResolvedError::Absent(_)),
+            message: format!("{error}; connect with --dns file or --dns off if the host does without it"),
+        };
+        let before = self.done().link;
+        let resolved = Resolved::connect().await.map_err(failed)?;
+        self.update(|done| done.link = Some(plan.ifindex));
+        resolved.apply(plan).await.map_err(|error| AttachFailed { hopeless: false, ..failed(error) })?;
+        if let Some(old) = before.filter(|old| *old != plan.ifindex)
+            && let Err(error) = resolved.revert(old).await
+        {
+            tracing::debug!(%error, "settings of a former link were not reverted");
+        }
+        Ok(attached(Backend::Resolved, false, ""))
+    }
+
+    async fn by_file(&self, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
+        let failed = |message: String, hopeless| AttachFailed { message, hopeless };
+        let (file, journal, change, plan) = (self.file(), self.journal.clone(), self.change(), plan.clone());
+        self.update(|done| done.file = true);
+        let applied = blocking(move || {
+            journal.record(&change).map_err(|source| ResolvConfError::Io { path: "os-journal.json".into(), source })?;
+            let applied = file.apply(&plan)?;
+            Ok((applied, file.previous_servers()))
+        });
+        let (applied, upstream) = applied.await.map_err(|error| {
+            let hopeless = match &error {
+                ResolvConfError::NotRegular(_) | ResolvConfError::NoBackup(_) | ResolvConfError::Damaged(_) => true,
+                ResolvConfError::Io { .. } => false,
+            };
+            failed(error.to_string(), hopeless)
+        })?;
+        let upstream = upstream.into_iter().filter(|server| !plan_has(&self.etc, *server)).collect();
+        self.update(|done| done.upstream = upstream);
+        let message = "resolv.conf is replaced while connected; it comes back at disconnect, or by: podwayd cleanup";
+        Ok(attached(Backend::File, applied == Applied::Repaired, message))
+    }
+
+    /// Whether the host's programs ask resolved: its stub is in resolv.conf, or its module in nsswitch.conf.
+    fn uses_resolved(&self) -> bool {
+        let text = fs::read(self.etc.join("resolv.conf")).unwrap_or_default();
+        let stub =
+            |server: &IpAddr| [[127, 0, 0, 53], [127, 0, 0, 54]].iter().any(|stub| *server == IpAddr::from(*stub));
+        let linked =
+            fs::canonicalize(self.etc.join("resolv.conf")).is_ok_and(|p| p.starts_with("/run/systemd/resolve"));
+        let switch = fs::read_to_string(self.etc.join("nsswitch.conf")).unwrap_or_default();
+        let hosts = switch.lines().find_map(|line| line.trim_start().strip_prefix("hosts:"));
+        let module = hosts.is_some_and(|sources| sources.split_whitespace().any(|source| source == "resolve"));
+        linked || module || servers(&text).iter().any(stub)
+    }
+
+    fn file(&self) -> ResolvConf {
+        ResolvConf::new(&self.etc)
+    }
+
+    fn change(&self) -> Change {
+        Change::ResolvConf { directory: self.etc.clone() }
+    }
+
+    fn done(&self) -> Done {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Done)) {
+        change(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Puts back whatever an earlier run left changed: by the journal, and by the marker in `etc` alone. Returns what could
+/// not be undone. Blocks on the file system; for the daemon's start and `podwayd cleanup`.
+pub fn recover(etc: &Path, journal: &OsJournal) -> Vec<String> {
+    let mut left = journal.undo_all();
+    if let Err(error) = ResolvConf::new(etc).restore() {
+        let error = error.to_string();
+        if !left.contains(&error) {
+            left.push(error);
+        }
+    }
+    left
+}
+
+/// The name servers the host uses, `own` addresses and loopback left out. Blocks on the file system, briefly.
+pub fn host_resolvers(own: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+    let uplink = fs::read(UPLINK).map(|text| servers(&text)).unwrap_or_default();
+    let linked = fs::read("/etc/resolv.conf").map(|text| servers(&text)).unwrap_or_default();
+    let before = ResolvConf::new("/etc").previous_servers();
+    let all = uplink.into_iter().chain(linked).chain(before);
+    all.filter(|server| !own.contains(server) && !server.is_loopback()).collect()
+}
+
+/// Whether the file in `etc` names this server now, so that asking it would be asking ourselves.
+fn plan_has(etc: &Path, server: IpAddr) -> bool {
+    fs::read(etc.join("resolv.conf")).is_ok_and(|text| servers(&text).contains(&server))
+}
+
+fn attached(backend: Backend, repaired: bool, message: &str) -> Attached {
+    Attached { backend, repaired, message: message.to_owned() }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ResolvConfError> + Send + 'static,
+) -> Result<T, ResolvConfError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(ResolvConfError::Io { path: "resolv.conf".into(), source: std::io::Error::other(error) }),
+    }
+}

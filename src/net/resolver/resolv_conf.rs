@@ -1,0 +1,376 @@
+//! `/etc/resolv.conf` replaced for the time of a connection, and put back exactly.
+//!
+//! The backup is on disk before the file changes, and says by itself what to do: recovery needs nothing else. After each
+//! step the host is in one of these states, and [`ResolvConf::restore`] ends in the first:
+//!
+//! ```text
+//!   theirs ──▶ theirs + backup ──▶ ours + backup ──▶ theirs + backup ──▶ theirs
+//! ```
+//!
+//! What somebody else wrote meanwhile stays: only a file with our marker, or one that we left half written, is replaced.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use nix::unistd::{Gid, Uid, fchown};
+
+use super::LinkPlan;
+use crate::net::os_journal::sync_directory;
+
+const FILE: &str = "resolv.conf";
+const BACKUP: &str = "resolv.conf.podway-backup";
+const TEMPORARY: &str = ".resolv.conf.podway-tmp";
+/// In the first line of a file of ours. Not a word that another tool looks for.
+const MARKER: &str = "podway-temporary-resolv-conf";
+/// In the first line of a backup.
+const BACKUP_MARKER: &str = "# podway-backup 1";
+/// What a resolv.conf may be at most, in bytes; glibc reads far less.
+const LARGEST: u64 = 1 << 20;
+/// Servers that glibc reads (MAXNS).
+const MAX_SERVERS: usize = 3;
+
+/// Why the file could not be replaced or put back.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolvConfError {
+    /// It is a link, which something else manages.
+    #[error("{0} is a symbolic link or no regular file; something else manages it")]
+    NotRegular(PathBuf),
+    /// It has our marker, but the backup is gone.
+    #[error("{0} was written by podway, but its backup is gone; write the file anew")]
+    NoBackup(PathBuf),
+    /// The backup cannot be read.
+    #[error("{0} is damaged; look into it for the former resolv.conf, then remove it")]
+    Damaged(PathBuf),
+    /// The file system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What came of replacing the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It is ours now, or has new contents.
+    Written,
+    /// It was already as wanted.
+    Unchanged,
+    /// Somebody else had overwritten ours; theirs is the backup now.
+    Repaired,
+}
+
+/// What came of putting the file back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// Nothing of ours was there.
+    Nothing,
+    /// It is as it was before.
+    Exactly,
+    /// Somebody else had overwritten ours; that stays.
+    LeftToOther,
+}
+
+/// The points after which a kill leaves different traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    BackedUp,
+    Prepared,
+    Replaced,
+    BackupRemoved,
+}
+
+/// `resolv.conf` in one directory.
+#[derive(Clone, Debug)]
+pub struct ResolvConf {
+    directory: PathBuf,
+    rename: fn(&Path, &Path) -> io::Result<()>,
+    /// Tests stop here, as a kill would.
+    after: fn(Step) -> io::Result<()>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Contents {
+    bytes: Vec<u8>,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+/// What was there before: nothing, or contents.
+type Original = Option<Contents>;
+
+impl ResolvConf {
+    /// The one in `directory` (`/etc`); nothing is read or written yet.
+    pub fn new(directory: impl Into<PathBuf>) -> ResolvConf {
+        ResolvConf { directory: directory.into(), rename: |from, to| fs::rename(from, to), after: |_| Ok(()) }
+    }
+
+    /// Whether the file could be replaced: regular or absent, in a directory where files can be made.
+    pub fn replaceable(&self) -> Result<(), ResolvConfError> {
+        self.read()?;
+        let probe = self.at(".resolv.conf.podway-probe");
+        File::options().write(true).create(true).truncate(true).mode(0o600).open(&probe).map_err(io_at(&probe))?;
+        fs::remove_file(&probe).map_err(io_at(&probe))
+    }
+
+    /// Makes the file name our servers, after writing the backup. Blocks on the file system.
+    ///
+    /// # Errors
+    /// See [`ResolvConfError`]; the file is then as it was, or [`ResolvConf::restore`] makes it so.
+    pub fn apply(&self, plan: &LinkPlan) -> Result<Applied, ResolvConfError> {
+        let current = self.read()?;
+        let ours = current.as_ref().is_some_and(is_ours);
+        let backup = self.read_backup()?;
+        let (original, applied) = match backup {
+            None if ours => return Err(ResolvConfError::NoBackup(self.at(FILE))),
+            None => (current.clone(), Applied::Written),
+            Some(original) if ours => (original, Applied::Written),
+            Some(_) => (current.clone(), Applied::Repaired),
+        };
+        let wanted = Contents {
+            bytes: render(plan, original.as_ref()),
+            mode: original.as_ref().map_or(0o644, |o| o.mode),
+            uid: original.as_ref().map_or(0, |o| o.uid),
+            gid: original.as_ref().map_or(0, |o| o.gid),
+        };
+        if ours && current.as_ref().is_some_and(|current| current.bytes == wanted.bytes) {
+            return Ok(Applied::Unchanged);
+        }
+        self.write_backup(original.as_ref(), &wanted.bytes)?;
+        self.step(Step::BackedUp)?;
+        let owned = original.is_some();
+        self.write(FILE, &wanted, owned)?;
+        self.step(Step::Replaced)?;
+        Ok(applied)
+    }
+
+    /// Puts the file back as it was, contents, mode and owner, if it is ours; twice is harmless. Needs nothing but the
+    /// backup, so it is also what a start does. Blocks on the file system.
+    ///
+    /// # Errors
+    /// See [`ResolvConfError`]; the backup is then still there.
+    pub fn restore(&self) -> Result<Restored, ResolvConfError> {
+        let _ = fs::remove_file(self.at(TEMPORARY));
+        let Some(original) = self.read_backup()? else {
+            return match self.read() {
+                Ok(Some(current)) if is_ours(&current) => Err(ResolvConfError::NoBackup(self.at(FILE))),
+                Ok(_) | Err(ResolvConfError::NotRegular(_)) => Ok(Restored::Nothing),
+                Err(error) => Err(error),
+            };
+        };
+        let current = match self.read() {
+            Ok(current) => current,
+            Err(ResolvConfError::NotRegular(_)) => {
+                self.remove_backup()?;
+                return Ok(Restored::LeftToOther);
+            }
+            Err(error) => return Err(error),
+        };
+        let result = if current == original {
+            Restored::Exactly
+        } else if current.as_ref().is_some_and(|current| is_ours(current) || half_written(current, original.as_ref())) {
+            match &original {
+                Some(original) => self.write(FILE, original, true)?,
+                None => {
+                    fs::remove_file(self.at(FILE)).map_err(io_at(&self.at(FILE)))?;
+                    sync_directory(&self.directory).map_err(io_at(&self.directory))?;
+                }
+            }
+            self.step(Step::Replaced)?;
+            Restored::Exactly
+        } else {
+            Restored::LeftToOther
+        };
+        self.remove_backup()?;
+        self.step(Step::BackupRemoved)?;
+        Ok(result)
+    }
+
+    /// Servers that the file named before us, or names now if it is not ours.
+    pub fn previous_servers(&self) -> Vec<IpAddr> {
+        let original = match self.read_backup() {
+            Ok(Some(original)) => original,
+            Ok(None) | Err(_) => self.read().ok().flatten().filter(|current| !is_ours(current)),
+        };
+        original.map(|contents| servers(&contents.bytes)).unwrap_or_default()
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn step(&self, step: Step) -> Result<(), ResolvConfError> {
+        (self.after)(step).map_err(io_at(&self.directory))
+    }
+
+    fn read(&self) -> Result<Original, ResolvConfError> {
+        self.read_file(FILE)
+    }
+
+    fn read_file(&self, name: &str) -> Result<Original, ResolvConfError> {
+        let path = self.at(name);
+        // Without O_NONBLOCK a FIFO in its place would block us for ever.
+        let opened = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(ResolvConfError::NotRegular(path)),
+            Err(error) => return Err(io_at(&path)(error)),
+        };
+        let metadata = file.metadata().map_err(io_at(&path))?;
+        if !metadata.is_file() || metadata.len() > LARGEST {
+            return Err(ResolvConfError::NotRegular(path));
+        }
+        let mut bytes = Vec::new();
+        file.take(LARGEST).read_to_end(&mut bytes).map_err(io_at(&path))?;
+        Ok(Some(Contents { bytes, mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid() }))
+    }
+
+    /// The backup: `None` without one, `Some(None)` if there was no file before.
+    fn read_backup(&self) -> Result<Option<Original>, ResolvConfError> {
+        let Some(backup) = self.read_file(BACKUP)? else { return Ok(None) };
+        let damaged = || ResolvConfError::Damaged(self.at(BACKUP));
+        let end = backup.bytes.iter().position(|b| *b == b'\n').ok_or_else(damaged)?;
+        let head = std::str::from_utf8(&backup.bytes[..end]).map_err(|_| damaged())?;
+        let fields = head.strip_prefix(BACKUP_MARKER).ok_or_else(damaged)?;
+        let field = |name: &str| fields.split(' ').find_map(|f| f.strip_prefix(name)).ok_or_else(damaged);
+        let number = |text: &str, radix| u32::from_str_radix(text, radix).map_err(|_| damaged());
+        if field("existed=")? == "no" {
+            return Ok(Some(None));
+        }
+        let bytes = backup.bytes[end + 1..].to_vec();
+        if field("original=")? != digest(&bytes) {
+            return Err(damaged());
+        }
+        let (mode, uid, gid) = (number(field("mode=")?, 8)?, number(field("uid=")?, 10)?, number(field("gid=")?, 10)?);
+        Ok(Some(Some(Contents { bytes, mode, uid, gid })))
+    }
+
+    fn write_backup(&self, original: Option<&Contents>, written: &[u8]) -> Result<(), ResolvConfError> {
+        let written = digest(written);
+        let head = match original {
+            None => format!("{BACKUP_MARKER} existed=no written={written}\n"),
+            Some(o) => format!(
+                "{BACKUP_MARKER} existed=yes written={written} original={} mode={:o} uid={} gid={}\n",
+                digest(&o.bytes),
+                o.mode,
+                o.uid,
+                o.gid
+            ),
+        };
+        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(original.map_or(&[], |o| &o.bytes));
+        self.write(BACKUP, &Contents { bytes, mode: 0o644, uid: 0, gid: 0 }, false)
+    }
+
+    fn remove_backup(&self) -> Result<(), ResolvConfError> {
+        let path = self.at(BACKUP);
+        fs::remove_file(&path).map_err(io_at(&path))?;
+        sync_directory(&self.directory).map_err(io_at(&self.directory))
+    }
+
+    /// Replaces a file in one step; in place where it is a mount of its own (containers).
+    fn write(&self, name: &str, contents: &Contents, keep_owner: bool) -> Result<(), ResolvConfError> {
+        let (path, temporary) = (self.at(name), self.at(TEMPORARY));
+        let _ = fs::remove_file(&temporary);
+        let fill = |file: &mut File| {
+            file.write_all(&contents.bytes)?;
+            set_owner_and_mode(file, contents, keep_owner)?;
+            file.sync_all()
+        };
+        let prepared = File::options().write(true).create_new(true).mode(0o600).open(&temporary);
+        prepared.and_then(|mut file| fill(&mut file)).map_err(io_at(&temporary))?;
+        if name == FILE {
+            self.step(Step::Prepared)?;
+        }
+        match (self.rename)(&temporary, &path) {
+            Ok(()) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EXDEV)) => {
+                let open = File::options().write(true).truncate(true).custom_flags(libc::O_NOFOLLOW).open(&path);
+                open.and_then(|mut file| fill(&mut file)).map_err(io_at(&path))?;
+                let _ = fs::remove_file(&temporary);
+            }
+            Err(error) => return Err(io_at(&path)(error)),
+        }
+        sync_directory(&self.directory).map_err(io_at(&self.directory))
+    }
+}
+
+/// Servers in the text of a resolv.conf, in order; scopes are cut off.
+pub(super) fn servers(text: &[u8]) -> Vec<IpAddr> {
+    let text = String::from_utf8_lossy(text);
+    let named = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == "nameserver").then(|| words.next()).flatten()
+    });
+    named.filter_map(|word| word.split('%').next()?.parse().ok()).collect()
+}
+
+fn render(plan: &LinkPlan, original: Option<&Contents>) -> Vec<u8> {
+    let mut lines = vec![
+        format!("# {MARKER}: in place while podway is connected; the former file is {BACKUP}."),
+        "# To put it back by hand: podwayd cleanup".to_owned(),
+    ];
+    let before = original.map(|o| String::from_utf8_lossy(&o.bytes).into_owned()).unwrap_or_default();
+    let mut search = plan.search.clone();
+    let mut options = Vec::new();
+    for line in before.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            // The last search or domain line counts (resolv.conf(5)).
+            Some("search" | "domain") => {
+                search.truncate(plan.search.len());
+                search.extend(words.map(str::to_owned));
+            }
+            Some("options") => options.push(line.trim().to_owned()),
+            Some(_) | None => {}
+        }
+    }
+    lines.extend(plan.servers.iter().take(MAX_SERVERS).map(|server| format!("nameserver {server}")));
+    if !search.is_empty() {
+        lines.push(format!("search {}", search.join(" ")));
+    }
+    lines.extend(options);
+    lines.push(String::new());
+    lines.join("\n").into_bytes()
+}
+
+fn is_ours(contents: &Contents) -> bool {
+    let first = contents.bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    first.windows(MARKER.len()).any(|window| window == MARKER.as_bytes())
+}
+
+/// Whether a kill in the middle of writing in place left it so: empty, the start of our marker, or of the original.
+fn half_written(current: &Contents, original: Option<&Contents>) -> bool {
+    let start_of = |whole: &[u8]| whole.starts_with(&current.bytes) && whole.len() > current.bytes.len();
+    start_of(format!("# {MARKER}").as_bytes()) || original.is_some_and(|original| start_of(&original.bytes))
+}
+
+fn set_owner_and_mode(file: &File, contents: &Contents, keep_owner: bool) -> io::Result<()> {
+    let now = file.metadata()?;
+    if keep_owner && (now.uid(), now.gid()) != (contents.uid, contents.gid) {
+        fchown(file.as_fd(), Some(Uid::from_raw(contents.uid)), Some(Gid::from_raw(contents.gid)))?;
+    }
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(contents.mode))
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn io_at(path: &Path) -> impl FnOnce(io::Error) -> ResolvConfError + use<> {
+    let path = path.to_owned();
+    move |source| ResolvConfError::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use nix::libc;
+use tempfile::TempDir;
+
+use super::{Applied, BACKUP, FILE, MARKER, ResolvConf, ResolvConfError, Restored, Step, TEMPORARY};
+use crate::net::resolver::LinkPlan;
+
+const THEIRS: &str = "# made by hand\nnameserver 192.0.2.53\nsearch corp.example\noptions ndots:2\n";
+
+fn plan() -> LinkPlan {
+    LinkPlan {
+        ifindex: 7,
+        interface: "podway0".into(),
+        servers: vec!["246.246.0.2".parse().unwrap()],
+        search: vec!["demo.svc.cluster.local".into()],
+        routing: vec!["cluster.local".into()],
+    }
+}
+
+fn etc() -> (TempDir, ResolvConf) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join(FILE), THEIRS).unwrap();
+    let conf = ResolvConf::new(directory.path());
+    (directory, conf)
+}
+
+fn text(directory: &TempDir) -> String {
+    fs::read_to_string(directory.path().join(FILE)).unwrap()
+}
+
+fn names(directory: &TempDir) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn busy(from: &Path, to: &Path) -> io::Result<()> {
+    if to.ends_with(FILE) { Err(io::Error::from_raw_os_error(libc::EBUSY)) } else { fs::rename(from, to) }
+}
+
+#[test]
+fn the_file_names_us_and_comes_back_exactly() {
+    let (directory, conf) = etc();
+    fs::set_permissions(directory.path().join(FILE), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(conf.apply(&plan()).unwrap(), Applied::Written);
+    let ours = text(&directory);
+    assert!(ours.lines().next().unwrap().contains(MARKER));
+    assert!(ours.contains("\nnameserver 246.246.0.2\nsearch demo.svc.cluster.local corp.example\noptions ndots:2\n"));
+    assert_eq!(conf.previous_servers(), ["192.0.2.53".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(conf.apply(&plan()).unwrap(), Applied::Unchanged);
+    assert_eq!(conf.restore().unwrap(), Restored::Exactly);
+    assert_eq!(conf.restore().unwrap(), Restored::Nothing);
+    assert_eq!((text(&directory), names(&directory)), (THEIRS.to_owned(), vec![FILE.to_owned()]));
+    assert_eq!(fs::metadata(directory.path().join(FILE)).unwrap().permissions().mode() & 0o7777, 0o640);
+}
+
+#[test]
+fn a_host_without_the_file_gets_none_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let conf = ResolvConf::new(directory.path());
+    conf.apply(&plan()).unwrap();
+    assert_eq!(conf.restore().unwrap(), Restored::Exactly);
+    assert_eq!(names(&directory), Vec::<String>::new());
+}
+
+#[test]
+fn a_kill_after_any_step_is_recovered_by_the_next_start() {
+    for rename in [|from: &Path, to: &Path| fs::rename(from, to), busy] {
+        for after in
+            [|step| stop(step, Step::BackedUp), |step| stop(step, Step::Prepared), |step| stop(step, Step::Replaced)]
+        {
+            let (directory, good) = etc();
+            let killed = ResolvConf { after, rename, ..good.clone() };
+            assert!(killed.apply(&plan()).is_err());
+            ResolvConf { rename, ..good.clone() }.restore().unwrap();
+            assert_eq!((text(&directory), names(&directory)), (THEIRS.to_owned(), vec![FILE.to_owned()]));
+
+            good.apply(&plan()).unwrap();
+            assert!(killed.restore().is_err() || !directory.path().join(TEMPORARY).exists());
+            good.restore().unwrap();
+            assert_eq!((text(&directory), names(&directory)), (THEIRS.to_owned(), vec![FILE.to_owned()]));
+        }
+    }
+}
+
+#[test]
+fn a_kill_in_the_middle_of_writing_in_place_is_recovered() {
+    for half in ["", "# podway-temp", "# made by ha"] {
+        let (directory, conf) = etc();
+        conf.apply(&plan()).unwrap();
+        fs::write(directory.path().join(FILE), half).unwrap();
+        assert_eq!(conf.restore().unwrap(), Restored::Exactly);
+        assert_eq!(text(&directory), THEIRS);
+    }
+}
+
+#[test]
+fn a_file_that_is_a_mount_is_written_in_place() {
+    let (directory, conf) = etc();
+    let conf = ResolvConf { rename: busy, ..conf };
+    conf.apply(&plan()).unwrap();
+    assert!(text(&directory).contains(MARKER));
+    assert_eq!(conf.restore().unwrap(), Restored::Exactly);
+    assert_eq!((text(&directory), names(&directory)), (THEIRS.to_owned(), vec![FILE.to_owned()]));
+}
+
+#[test]
+fn links_and_other_things_are_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (real, link) = (directory.path().join("stub"), directory.path().join(FILE));
+    fs::write(&real, THEIRS).unwrap();
+    symlink(&real, &link).unwrap();
+    let conf = ResolvConf::new(directory.path());
+    assert!(matches!(conf.apply(&plan()), Err(ResolvConfError::NotRegular(_))));
+    assert!(matches!(conf.replaceable(), Err(ResolvConfError::NotRegular(_))));
+    assert_eq!(conf.restore().unwrap(), Restored::Nothing);
+    assert_eq!(fs::read_to_string(&real).unwrap(), THEIRS);
+
+    fs::remove_file(&link).unwrap();
+    nix::unistd::mkfifo(&link, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(matches!(conf.apply(&plan()), Err(ResolvConfError::NotRegular(_))));
+}
+
+#[test]
+fn what_somebody_else_wrote_stays() {
+    let (directory, conf) = etc();
+    conf.apply(&plan()).unwrap();
+    fs::write(directory.path().join(FILE), "nameserver 203.0.113.1\n").unwrap();
+    assert_eq!(conf.restore().unwrap(), Restored::LeftToOther);
+    assert_eq!(text(&directory), "nameserver 203.0.113.1\n");
+    assert_eq!(names(&directory), [FILE]);
+
+    conf.apply(&plan()).unwrap();
+    fs::remove_file(directory.path().join(FILE)).unwrap();
+    symlink("/run/elsewhere", directory.path().join(FILE)).unwrap();
+    assert_eq!(conf.restore().unwrap(), Restored::LeftToOther);
+    assert!(directory.path().join(FILE).is_symlink());
+}
+
+#[test]
+fn a_trampled_file_is_repaired_and_the_newer_one_becomes_the_backup() {
+    let (directory, conf) = etc();
+    conf.apply(&plan()).unwrap();
+    fs::write(directory.path().join(FILE), "nameserver 203.0.113.1\n").unwrap();
+    assert_eq!(conf.apply(&plan()).unwrap(), Applied::Repaired);
+    assert_eq!(conf.restore().unwrap(), Restored::Exactly);
+    assert_eq!(text(&directory), "nameserver 203.0.113.1\n");
+}
+
+#[test]
+fn a_new_plan_keeps_the_first_backup() {
+    let (directory, conf) = etc();
+    conf.apply(&plan()).unwrap();
+    let other = LinkPlan { search: vec!["other.svc.cluster.local".into()], ..plan() };
+    assert_eq!(conf.apply(&other).unwrap(), Applied::Written);
+    assert!(text(&directory).contains("other.svc.cluster.local"));
+    conf.restore().unwrap();
+    assert_eq!(text(&directory), THEIRS);
+}
+
+#[test]
+fn a_lost_or_damaged_backup_is_said_and_nothing_is_overwritten() {
+    let (directory, conf) = etc();
+    conf.apply(&plan()).unwrap();
+    let ours = text(&directory);
+    fs::write(directory.path().join(BACKUP), "something").unwrap();
+    assert!(matches!(conf.restore(), Err(ResolvConfError::Damaged(_))));
+    fs::remove_file(directory.path().join(BACKUP)).unwrap();
+    assert!(matches!(conf.restore(), Err(ResolvConfError::NoBackup(_))));
+    assert!(matches!(conf.apply(&plan()), Err(ResolvConfError::NoBackup(_))));
+    assert_eq!(text(&directory), ours);
+}
+
+fn stop(step: Step, at: Step) -> io::Result<()> {
+    if step == at { Err(io::Error::other("killed")) } else { Ok(()) }
+}
