@@ -105,7 +105,9 @@ impl Daemon {
             wall: self.wall,
         });
         let (me, ended) = (ctx.address(), Arc::clone(&name));
-        let address = start_monitored(session, move |exit| me.do_send(SessionEnded { name: ended, exit }));
+        let context = Context::new();
+        let address = context.address();
+        start_monitored(session, context, move |exit| me.do_send(SessionEnded { name: ended, exit }));
         let running = Running { spec, server, owner_uid: caller.uid, device, address, status: status_rx };
         reply.answer(Ok(running.view(&name)));
         self.sessions.insert(name, running);

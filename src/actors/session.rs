@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
 use self::core::{Effect, Input, SessionCore, TeardownStep};
-use self::messages::{Child, ChildExited, CredentialsRenewed, Disconnect, UseClient};
+use self::messages::{Child, ChildExited, CredentialsRenewed, Disconnect};
 use crate::actors::agent_placer::AgentPlacer;
 use crate::actors::agent_placer::messages::RemoveAll;
 use crate::actors::client_list::messages::{LinksChanged, RegisterWaiter, WaiterSettled};
@@ -20,7 +20,7 @@ use crate::actors::client_list::{ClientList, HangUpAll};
 use crate::actors::dns::Dns;
 use crate::actors::dns::messages::{DnsChanged, Restore};
 use crate::actors::pod_watcher::PodWatcher;
-use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, WatchHealthChanged};
+use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, UseClient, WatchHealthChanged};
 use crate::actors::proxy_via::ProxyVia;
 use crate::actors::proxy_via::messages::ViaChanged;
 use crate::actors::shell::{
@@ -32,6 +32,7 @@ use crate::cluster::Resolutions;
 use crate::error::UserError;
 use crate::identity::Identity;
 use crate::ids::ReplyId;
+use crate::net::cidr::Cidr;
 use crate::net::kube_client;
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::SessionStatus;
@@ -203,6 +204,17 @@ impl Session {
             done(Vec::new());
         });
     }
+}
+
+/// The IPv6 range of virtual addresses: a unique local /64 (RFC 4193) that is the same for one user on every connect.
+fn virtual_v6(uid: u32) -> Cidr {
+    let hash = ring::digest::digest(&ring::digest::SHA256, format!("podway virtual range of {uid}").as_bytes());
+    let mut octets = [0_u8; 16];
+    octets.iter_mut().zip(hash.as_ref()).take(8).for_each(|(octet, random)| *octet = *random);
+    if let Some(first) = octets.first_mut() {
+        *first = 0xfd;
+    }
+    Cidr::from(ipnet::Ipv6Net::new_assert(octets.into(), 64))
 }
 
 /// Asks one child and gives the receiver of its answer.

@@ -94,15 +94,14 @@ pub enum Exit {
     Panicked(String),
 }
 
-/// Starts an actor and tells `on_exit` when it ended, and how; a panic is told like any other end.
+/// Starts an actor in a context of its own and tells `on_exit` when it ended, and how; a panic is told like any other
+/// end.
 ///
 /// Must be called on the thread of the System. `actix::Supervisor` notices no panic, so this takes its place.
-pub fn start_monitored<A>(actor: A, on_exit: impl FnOnce(Exit) + 'static) -> actix::Addr<A>
+pub fn start_monitored<A>(actor: A, context: Context<A>, on_exit: impl FnOnce(Exit) + 'static)
 where
     A: Actor<Context = Context<A>>,
 {
-    let context = Context::new();
-    let address = context.address();
     let join = actix_rt::spawn(context.into_future(actor));
     actix_rt::spawn(async move {
         on_exit(match join.await {
@@ -110,7 +109,6 @@ where
             Err(error) => exit_of(error),
         });
     });
-    address
 }
 
 fn exit_of(error: tokio::task::JoinError) -> Exit {

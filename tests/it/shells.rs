@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, AsyncContext as _, Context, Handler};
 use podway::actors::shell::{Core, Driven, Exit, Shell, TaskFailed, drive, spawn_reporting, start_monitored};
 use podway::ids::Millis;
 use tokio::sync::oneshot;
@@ -100,7 +100,9 @@ async fn one_timer_follows_the_core_s_deadline() {
     LocalSet::new()
         .run_until(async {
             let (tower, heard) = tower();
-            let address = start_monitored(tower, |_| ());
+            let context = Context::new();
+            let address = context.address();
+            start_monitored(tower, context, |_| ());
             tokio::time::sleep(Duration::from_secs(60)).await;
             assert_eq!(*heard.lock().expect("unpoisoned"), [1, 2, 3]);
             drop(address);
@@ -114,7 +116,9 @@ async fn a_panic_in_a_handler_is_told_with_its_words() {
         .run_until(async {
             let (told, exit) = oneshot::channel();
             let told = Rc::new(RefCell::new(Some(told)));
-            let address = start_monitored(tower().0, move |exit| {
+            let context = Context::new();
+            let address = context.address();
+            start_monitored(tower().0, context, move |exit| {
                 let told = told.borrow_mut().take().expect("told once");
                 drop(told.send(exit));
             });

@@ -1,1 +1,70 @@
 //! Dials an agent: port-forward, then the handshake of its protocol.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use podway_tunnel::client::{Carrier, Config};
+use tokio::sync::watch;
+
+use super::core::DialOutcome;
+use super::{Dialed, Dialer};
+use crate::actors::session::describe;
+use crate::cluster::PodFact;
+use crate::identity::Identity;
+use crate::net::agent::native::NativeLink;
+use crate::net::cidr::Cidr;
+use crate::net::portforward::{self, PortForwardError};
+
+/// Dials podway's own agents through the API server.
+pub struct NativeDialer {
+    client: watch::Receiver<kube::Client>,
+    identity: Identity,
+    session_id: [u8; 16],
+}
+
+impl NativeDialer {
+    /// Dials with whatever client is newest.
+    pub fn new(client: watch::Receiver<kube::Client>, identity: Identity, session_id: [u8; 16]) -> NativeDialer {
+        NativeDialer { client, identity, session_id }
+    }
+}
+
+impl Dialer for NativeDialer {
+    fn dial(
+        &self,
+        pod: Arc<PodFact>,
+        port: u16,
+        special: Vec<Cidr>,
+    ) -> Pin<Box<dyn Future<Output = Result<Dialed, DialOutcome>> + Send>> {
+        let client = self.client.borrow().clone();
+        let config = Config {
+            pair: Arc::clone(&self.identity.pair),
+            session_id: self.session_id,
+            pod_uid: pod.uid.to_string(),
+            special: special.iter().map(ToString::to_string).collect(),
+        };
+        Box::pin(async move {
+            let stream = portforward::open(&client, &pod.namespace, &pod.name, port).await.map_err(|e| outcome(&e))?;
+            let fault = stream.fault();
+            let carrier = Carrier::connect(stream, &config).await.map_err(|error| match fault.get() {
+                Some(fault) => outcome(fault),
+                None => DialOutcome::Failed(describe(&error).into()),
+            })?;
+            let closed = carrier.closed();
+            Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), closed: Box::pin(closed) })
+        })
+    }
+}
+
+fn outcome(error: &PortForwardError) -> DialOutcome {
+    let text: Arc<str> = error.to_string().into();
+    match error {
+        PortForwardError::Forbidden(_) => DialOutcome::Forbidden(text),
+        PortForwardError::Refused(_) => DialOutcome::Refused,
+        PortForwardError::Unauthorized(_)
+        | PortForwardError::NotFound(_)
+        | PortForwardError::Unreachable(_)
+        | PortForwardError::Other(_) => DialOutcome::Failed(text),
+    }
+}

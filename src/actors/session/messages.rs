@@ -45,11 +45,4 @@ pub struct ChildExited {
     pub exit: Exit,
 }
 
-/// Session → PodWatcher, ClientList, AgentPlacer. From now on, speak to the API server through this client.
-#[derive(Clone)]
-pub struct UseClient {
-    /// The client, with fresh credentials.
-    pub client: kube::Client,
-}
-
-told!(UseClient, Disconnect, CredentialsRenewed, ChildExited);
+told!(Disconnect, CredentialsRenewed, ChildExited);

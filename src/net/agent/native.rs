@@ -1,1 +1,100 @@
-//! podway's own protocol behind [`super::AgentLink`], over the `podway-tunnel` crate.
+//! podway's own protocol behind [`AgentLink`], over the `podway-tunnel` crate.
+
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use podway_tunnel::client::{self, Carrier, Event};
+use podway_tunnel::frames::Failure;
+
+use super::{AgentLink, FlowEnded, FlowEvent, OpenError, TcpFlow, UdpFlow};
+
+/// A link over one carrier.
+#[derive(Debug)]
+pub struct NativeLink {
+    carrier: Carrier,
+}
+
+impl NativeLink {
+    /// A link over a carrier whose handshake is done.
+    pub fn new(carrier: Carrier) -> NativeLink {
+        NativeLink { carrier }
+    }
+
+    fn error(&self, failure: Failure) -> OpenError {
+        match failure {
+            Failure::Refused => OpenError::Refused,
+            Failure::HostUnreachable => OpenError::HostUnreachable,
+            Failure::NetUnreachable => OpenError::NetUnreachable,
+            Failure::TimedOut => OpenError::TimedOut,
+            Failure::Forbidden => OpenError::Forbidden,
+            Failure::Limit => OpenError::Limit,
+            Failure::Unspecified | Failure::UnknownFlow => OpenError::LinkLost,
+        }
+    }
+}
+
+impl Drop for NativeLink {
+    fn drop(&mut self) {
+        // Flows that are still open hold their streams; the carrier ends with the link that owned it.
+        self.carrier.close();
+    }
+}
+
+#[async_trait::async_trait]
+impl AgentLink for NativeLink {
+    async fn open_tcp(&self, to: SocketAddr, dial_timeout: Duration) -> Result<Box<dyn TcpFlow>, OpenError> {
+        let flow = self.carrier.open_tcp(to, dial_timeout).await.map_err(|failure| self.error(failure))?;
+        Ok(Box::new(flow))
+    }
+
+    async fn open_udp(&self, to: SocketAddr) -> Result<Box<dyn UdpFlow>, OpenError> {
+        let flow = self.carrier.open_udp(to).await.map_err(|failure| self.error(failure))?;
+        Ok(Box::new(flow))
+    }
+
+    async fn dns(&self, query: Bytes, timeout: Duration) -> Result<Bytes, OpenError> {
+        self.carrier.dns(query, timeout).await.map_err(|failure| self.error(failure))
+    }
+
+    fn is_alive(&self) -> bool {
+        self.carrier.is_alive()
+    }
+}
+
+impl TcpFlow for client::TcpFlow {
+    fn poll_send_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, FlowEnded>> {
+        client::TcpFlow::poll_send_ready(self, cx).map_err(|_| FlowEnded)
+    }
+
+    fn send(&mut self, data: Bytes) -> Result<(), FlowEnded> {
+        client::TcpFlow::send(self, data).map_err(|_| FlowEnded)
+    }
+
+    fn send_fin(&mut self) {
+        client::TcpFlow::send_fin(self);
+    }
+
+    fn send_reset(&mut self) {
+        client::TcpFlow::send_reset(self);
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<FlowEvent> {
+        client::TcpFlow::poll_event(self, cx).map(|event| match event {
+            Event::Data(data) => FlowEvent::Data(data),
+            Event::Fin => FlowEvent::Fin,
+            Event::Reset => FlowEvent::Reset,
+        })
+    }
+}
+
+impl UdpFlow for client::UdpFlow {
+    fn send(&mut self, datagram: Bytes) {
+        client::UdpFlow::send(self, datagram);
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        client::UdpFlow::poll_recv(self, cx)
+    }
+}
