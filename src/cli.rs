@@ -16,7 +16,6 @@ use serde_json::json;
 use crate::actors::control::protocol::{Op, VERSION, Version};
 use crate::control_client::{ClientError, ControlClient};
 use crate::error::{Reason, UserError};
-use crate::spec::ClusterAccess;
 use args::{Cli, Command, KubeFlags, TextOrJson};
 
 /// The version of the documents that `-o json` prints.
@@ -40,17 +39,6 @@ pub enum Exit {
     TimedOut = 124,
     /// Ctrl-C.
     Interrupted = 130,
-}
-
-/// What the caller's kubeconfig came to.
-#[derive(Clone, Debug)]
-pub struct Resolved {
-    /// How to reach the cluster.
-    pub access: ClusterAccess,
-    /// Name of the context.
-    pub context: String,
-    /// Namespace.
-    pub namespace: String,
 }
 
 /// A failure of a command, with its exit code.

@@ -1,23 +1,24 @@
 //! The process around the actors: runtime, signals, readiness, watchdog, the journal's undo at start.
 #![expect(clippy::disallowed_methods, reason = "reads the wall clock for people; no decision depends on it")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use actix::{Actor as _, Addr};
+use actix::{Actor as _, Addr, AsyncContext as _};
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
-use crate::actors::control::Control;
-use crate::actors::control::listener::{self, Socket};
+use crate::actors::control::listener::{self, Listener, Owner};
+use crate::actors::control::{self, Control};
 use crate::actors::daemon::Daemon;
 use crate::actors::daemon::messages::{Caller, ListSessions, Shutdown};
 use crate::actors::session::Settings;
 use crate::actors::shell::{Reply, Stop, start_monitored};
 use crate::config::Config;
-use crate::net::os_journal;
+use crate::net::os_journal::OsJournal;
+use crate::net::resolver::host;
 
 /// All teardowns together; systemd's stop limit is above it.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
@@ -32,7 +33,23 @@ pub struct Directories {
 }
 
 /// Runs the daemon until a signal ends it. Must be called outside any runtime.
-pub fn run(config: Config, directories: Directories, socket: Option<PathBuf>) -> anyhow::Result<()> {
+pub fn run(config: Config, directories: Directories) -> anyhow::Result<()> {
+    for directory in [&directories.runtime, &directories.state] {
+        std::fs::create_dir_all(directory).with_context(|| format!("directory {}", directory.display()))?;
+    }
+    for left in cleanup(&directories) {
+        warn!("an earlier run left something: {left}");
+    }
+    let given = listener::from_systemd().context("socket from systemd")?;
+    let listener = match given {
+        Some(listener) => listener,
+        None => {
+            if let Some(parent) = config.socket.parent() {
+                std::fs::create_dir_all(parent).with_context(|| format!("directory {}", parent.display()))?;
+            }
+            listener::bind(&config.socket, Owner::of_this_host()).context("control socket")?
+        }
+    };
     // A second provider in the graph would make rustls's own choice ambiguous, which panics.
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = Arc::new(
@@ -40,7 +57,7 @@ pub fn run(config: Config, directories: Directories, socket: Option<PathBuf>) ->
     );
     let handle = Arc::clone(&runtime);
     let system = actix_rt::System::with_tokio_rt(move || handle);
-    let result = system.block_on(serve(config, directories, socket));
+    let result = system.block_on(serve(config, directories, listener));
     drop(system);
     if let Some(runtime) = Arc::into_inner(runtime) {
         runtime.shutdown_timeout(Duration::from_secs(1));
@@ -48,10 +65,72 @@ pub fn run(config: Config, directories: Directories, socket: Option<PathBuf>) ->
     result
 }
 
-/// Undoes what an earlier run left on the host. Works twice.
-pub fn cleanup(directories: &Directories) -> anyhow::Result<()> {
-    for undone in os_journal::undo_all(&directories.runtime) {
-        info!("{undone}");
+async fn serve(config: Config, directories: Directories, listener: Listener) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let (bug, mut broken) = Reply::new();
+    let settings = Settings {
+        mtu: config.mtu.into(),
+        virtual_subnet: config.virtual_subnet,
+        include_suffixes: config.dns.include_suffixes.clone(),
+        runtime_dir: directories.runtime.clone(),
+        state_dir: directories.state.clone(),
+    };
+    let daemon = Daemon::new(settings, config.agent_image.clone(), wall, bug).start();
+    let edges = control::Edges {
+        open: daemon.clone().recipient(),
+        close: daemon.clone().recipient(),
+        list: daemon.clone().recipient(),
+        renew: daemon.clone().recipient(),
+    };
+    let (ended, mut control_ended) = Reply::new();
+    let context = actix::Context::new();
+    let control = context.address();
+    start_monitored(Control::new(listener, edges), context, move |exit| ended.answer(exit));
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+    let watchdog = tokio::spawn(watchdog(daemon.clone()));
+    info!(version = env!("CARGO_PKG_VERSION"), "podwayd serves");
+
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        _ = &mut broken => Err(anyhow::anyhow!("a session died of a bug; see the log")),
+        exit = &mut control_ended => Err(anyhow::anyhow!("the control socket's actor ended: {exit:?}")),
+    };
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
+    watchdog.abort();
+    let (reply, stopped) = Reply::new();
+    control.do_send(Stop { reply });
+    let (reply, gone) = Reply::new();
+    daemon.do_send(Shutdown { reply });
+    let all = async { drop(tokio::join!(stopped, gone)) };
+    if tokio::time::timeout(SHUTDOWN_LIMIT, all).await.is_err() {
+        warn!("teardown took too long; what is left goes with the process or at the next start");
     }
-    Ok(())
+    outcome
+}
+
+/// Tells systemd that the daemon lives, as long as its root actor answers. Without a watchdog it ends at once.
+async fn watchdog(daemon: Addr<Daemon>) {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut tick = tokio::time::interval(limit / 3);
+    loop {
+        tick.tick().await;
+        let (reply, answer) = Reply::new();
+        daemon.do_send(ListSessions { caller: Caller { uid: 0, gid: 0, pid: None }, reply });
+        match tokio::time::timeout(limit / 3, answer).await {
+            Ok(Ok(_)) => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
+            Ok(Err(_)) | Err(_) => error!("the root actor does not answer; the watchdog is not fed"),
+        }
+    }
+}
+
+fn wall() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Undoes what an earlier run left on the host, and says what could not be undone. Works twice.
+pub fn cleanup(directories: &Directories) -> Vec<String> {
+    host::recover(Path::new("/etc"), &OsJournal::new(&directories.runtime))
 }

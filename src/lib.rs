@@ -9,6 +9,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod control_client;
+pub mod daemon;
 pub mod error;
 pub mod identity;
 pub mod ids;

@@ -1,2 +1,96 @@
-//! The daemon.
-fn main() {}
+//! The daemon: arguments, log, then the library.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use podway::config::Config;
+use podway::daemon::{self, Directories};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Connects this host to Kubernetes clusters, on behalf of `podway`.
+#[derive(Parser)]
+#[command(name = "podwayd", version)]
+struct Args {
+    /// Configuration file; the default one may be absent.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The control socket.
+    #[arg(long)]
+    socket: Option<PathBuf>,
+    /// Log filter, as in `info,podway::actors=debug`.
+    #[arg(long)]
+    log: Option<String>,
+    /// Where the socket and the journal live.
+    #[arg(long, env = "RUNTIME_DIRECTORY", default_value = "/run/podway", global = true)]
+    runtime_dir: PathBuf,
+    /// Where keys live.
+    #[arg(long, env = "STATE_DIRECTORY", default_value = "/var/lib/podway", global = true)]
+    state_dir: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Undo what an earlier run left on this host, and end.
+    Cleanup,
+}
+
+/// The configuration file that may be absent.
+const CONFIG: &str = "/etc/podway/config.toml";
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: podwayd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let directories = Directories { runtime: args.runtime_dir, state: args.state_dir };
+    let mut config = read_config(args.config)?;
+    if let Some(log) = args.log {
+        config.log = log;
+    }
+    match args.socket {
+        Some(socket) => config.socket = socket,
+        // A runtime directory of one's own has a socket of its own.
+        None if config.socket == Config::default().socket => config.socket = directories.runtime.join("podway.sock"),
+        None => {}
+    }
+    init_log(&config.log)?;
+    match args.command {
+        Some(Command::Cleanup) => {
+            let left = daemon::cleanup(&directories);
+            for what in &left {
+                eprintln!("error: cleanup: {what}");
+            }
+            Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        None => daemon::run(config, directories).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn read_config(path: Option<PathBuf>) -> anyhow::Result<Config> {
+    let text = match &path {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("configuration {}", path.display()))?,
+        None => std::fs::read_to_string(CONFIG).unwrap_or_default(),
+    };
+    let shown = path.unwrap_or_else(|| CONFIG.into());
+    Config::read(&text, |name| std::env::var(name).ok()).with_context(|| format!("configuration {}", shown.display()))
+}
+
+/// To the journal where systemd reads it, else to stderr; never to both.
+fn init_log(filter: &str) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).with_context(|| format!("log filter {filter:?}"))?;
+    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    let stderr = journal.is_none().then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr));
+    tracing_subscriber::registry().with(filter).with(journal).with(stderr).try_init().context("log")
+}

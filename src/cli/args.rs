@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::kubeconfig::ConnectionFlags;
 use crate::net::cidr::Cidr;
 use crate::spec::{AgentMode, DnsMode, RangeSelector, ViaRule, parse_cidr};
 
@@ -88,6 +89,29 @@ pub struct KubeFlags {
     /// Longest time of one request to the API server, such as 10s; 0 is no limit.
     #[arg(long, value_parser = duration)]
     pub request_timeout: Option<Duration>,
+}
+
+impl From<&KubeFlags> for ConnectionFlags {
+    fn from(flags: &KubeFlags) -> ConnectionFlags {
+        let flags = flags.clone();
+        ConnectionFlags {
+            kubeconfig: flags.kubeconfig,
+            context: flags.context,
+            cluster: flags.cluster,
+            user: flags.user,
+            server: flags.server,
+            token: flags.token,
+            as_user: flags.as_user,
+            as_groups: flags.as_group,
+            insecure_skip_tls_verify: flags.insecure_skip_tls_verify,
+            certificate_authority: flags.certificate_authority,
+            client_certificate: flags.client_certificate,
+            client_key: flags.client_key,
+            tls_server_name: flags.tls_server_name,
+            proxy_url: flags.proxy_url,
+            namespace: flags.namespace,
+        }
+    }
 }
 
 // The token stays out of every log.
