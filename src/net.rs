@@ -9,3 +9,4 @@ pub mod portforward;
 pub mod resolver;
 pub mod route_plan;
 pub mod views;
+pub mod vip;
