@@ -17,3 +17,4 @@ pub mod route_plan;
 pub mod tun;
 pub mod udp;
 pub mod views;
+pub mod vip;

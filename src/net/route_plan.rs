@@ -3,7 +3,23 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::net::cidr::Cidr;
+use crate::net::cidr::{Cidr, covers, minimal, overlaps, subtract};
+use crate::net::views::Target;
+use crate::spec::{RangeSelector, ViaRule};
+use crate::workload::Workload;
+
+/// Never routed: this host, loopback, link-local, multicast, broadcast.
+const NEVER: [&str; 9] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/4",
+    "255.255.255.255/32",
+    "::/128",
+    "::1/128",
+    "fe80::/10",
+    "ff00::/8",
+];
 
 /// What the host's own network looks like, our device left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,3 +53,239 @@ pub struct RoutePlan {
     /// Destinations routed to the device, minimal and disjoint.
     pub routes: BTreeSet<Cidr>,
 }
+
+/// One range, for people.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RangeStatus {
+    /// The range.
+    pub cidr: Cidr,
+    /// `service`, `pods`, `also`, or the rule's own CIDR as text.
+    pub source: String,
+    /// What happens to it.
+    pub treatment: Treatment,
+}
+
+/// What happens to a range.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Treatment {
+    /// Routed to the device as it is.
+    Routed,
+    /// Translated to virtual addresses, sent through the target.
+    Translated {
+        /// Through whom.
+        target: Target,
+        /// The host route it clashes with (`10.0.0.0/8 via wg0`), when that is the reason.
+        conflict: Option<String>,
+    },
+    /// Kept off the device; says why.
+    Excluded {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Everything that decides over ranges.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// `--proxy-via`, in the order given.
+    pub rules: &'a [ViaRule<Workload>],
+    /// `--vnat`.
+    pub vnat: &'a [RangeSelector],
+    /// `--also-proxy`.
+    pub also: &'a [Cidr],
+    /// `--never-proxy`.
+    pub never: &'a [Cidr],
+    /// `--allow-conflicting-subnets`.
+    pub allow: &'a [Cidr],
+    /// Addresses of the API server.
+    pub api_server: &'a BTreeSet<IpAddr>,
+    /// The cluster's service ranges.
+    pub service: &'a BTreeSet<Cidr>,
+    /// The cluster's pod ranges.
+    pub pods: &'a BTreeSet<Cidr>,
+    /// The host's own network.
+    pub host: &'a HostFacts,
+}
+
+/// What happens to an address of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It is handed out as it is.
+    Plain,
+    /// It gets a virtual address.
+    Translated(Target),
+    /// It is in none of the ranges.
+    Foreign,
+}
+
+/// What was decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Decisions {
+    /// Each range and what happens to it: rules in the order given, then also, service and pods.
+    pub ranges: Vec<RangeStatus>,
+    /// Real ranges routed to the device, minimal and disjoint.
+    pub routed: BTreeSet<Cidr>,
+    rules: Vec<(Cidr, Target)>,
+    cluster: Vec<(Cidr, Treatment)>,
+}
+
+impl Decisions {
+    /// What happens to `address`: rules first, longest prefix first, then declared order.
+    pub fn place(&self, address: IpAddr) -> Place {
+        let address = Cidr::from(address);
+        if let Some(target) = winner(&self.rules, &address) {
+            return Place::Translated(target.clone());
+        }
+        match winner(&self.cluster, &address) {
+            Some(Treatment::Translated { target, .. }) => Place::Translated(target.clone()),
+            Some(Treatment::Routed | Treatment::Excluded { .. }) => Place::Plain,
+            None => Place::Foreign,
+        }
+    }
+
+    /// Ranges whose addresses get virtual ones.
+    pub fn translated(&self) -> BTreeSet<Cidr> {
+        let is = |range: &&RangeStatus| matches!(range.treatment, Treatment::Translated { .. });
+        self.ranges.iter().filter(is).map(|range| range.cidr).collect()
+    }
+
+    /// Whether some traffic goes through no workload of its own.
+    pub fn wants_general(&self) -> bool {
+        self.ranges.iter().any(|range| match &range.treatment {
+            Treatment::Routed => true,
+            Treatment::Translated { target, .. } => *target == Target::General,
+            Treatment::Excluded { .. } => false,
+        })
+    }
+}
+
+/// Of the ranges that cover `cidr`, the longest; of equal ones the first.
+fn winner<'a, T>(ranges: &'a [(Cidr, T)], cidr: &Cidr) -> Option<&'a T> {
+    let mut best: Option<&(Cidr, T)> = None;
+    for range in ranges.iter().filter(|range| covers(&range.0, cidr)) {
+        if best.is_none_or(|b| b.0.prefix_len() < range.0.prefix_len()) {
+            best = Some(range);
+        }
+    }
+    best.map(|(_, value)| value)
+}
+
+impl Wanted<'_> {
+    /// The ranges that a selector stands for now, and their source. Loopback in the cluster's ranges is no range.
+    pub fn expand(&self, selector: RangeSelector) -> Vec<(Cidr, String)> {
+        let name = |cidrs: &mut dyn Iterator<Item = &Cidr>, source: &str| -> Vec<(Cidr, String)> {
+            cidrs.map(|cidr| (cidr.trunc(), source.to_owned())).collect()
+        };
+        match selector {
+            RangeSelector::Cidr(cidr) => vec![(cidr.trunc(), cidr.to_string())],
+            RangeSelector::Also => name(&mut self.also.iter(), "also"),
+            RangeSelector::Service => name(&mut self.service.iter().filter(|c| !c.addr().is_loopback()), "service"),
+            RangeSelector::Pods => name(&mut self.pods.iter().filter(|c| !c.addr().is_loopback()), "pods"),
+            RangeSelector::All => [RangeSelector::Also, RangeSelector::Pods, RangeSelector::Service]
+                .into_iter()
+                .flat_map(|selector| self.expand(selector))
+                .collect(),
+        }
+    }
+
+    /// Single addresses that are never routed.
+    fn protected(&self) -> BTreeSet<Cidr> {
+        let host = self.host;
+        let own = host.addresses.iter().map(|cidr| Cidr::from(cidr.addr()));
+        let others = self.api_server.iter().chain(&host.gateways).chain(&host.resolvers).map(|a| Cidr::from(*a));
+        let hops = host.routes.iter().filter_map(|route| route.gateway).map(Cidr::from);
+        own.chain(others).chain(hops).collect()
+    }
+
+    /// What `--never-proxy` takes from `cidr`: an also-proxy smaller than the never-proxy stays.
+    fn never_of(&self, cidr: &Cidr, source: &str) -> BTreeSet<Cidr> {
+        let wins = |never: &Cidr| source == "also" && never != cidr && covers(never, cidr);
+        self.never.iter().map(Cidr::trunc).filter(|never| !wins(never)).collect()
+    }
+
+    /// The part of `cidr` that may be routed, and how it clashes with the host.
+    fn treat(&self, cidr: &Cidr, source: &str) -> (Treatment, BTreeSet<Cidr>) {
+        let excluded = |why: &str| (Treatment::Excluded { why: why.to_owned() }, BTreeSet::new());
+        if cidr.prefix_len() == 0 {
+            return excluded("a default route would take every connection");
+        }
+        let special = NEVER.iter().filter_map(|text| text.parse().ok()).collect();
+        let left = subtract(&BTreeSet::from([*cidr]), &special);
+        if left.is_empty() {
+            return excluded("loopback, link-local and multicast are never routed");
+        }
+        let left = subtract(&left, &self.never_of(cidr, source));
+        if left.is_empty() {
+            return excluded("never-proxy");
+        }
+        let left = subtract(&left, &self.protected());
+        let allowed = |range: &Cidr| self.allow.iter().any(|allow| covers(allow, range));
+        let clashes = |route: &&HostRoute| {
+            route.destination.prefix_len() > 0 && left.iter().any(|part| overlaps(part, &route.destination))
+        };
+        if !allowed(cidr)
+            && let Some(route) = self.host.routes.iter().find(clashes)
+        {
+            let conflict = Some(format!("{} via {}", route.destination, route.interface));
+            return (Treatment::Translated { target: Target::General, conflict }, BTreeSet::new());
+        }
+        let links = self.host.addresses.iter().map(Cidr::trunc).filter(|link| !allowed(link)).collect();
+        let left = subtract(&left, &links);
+        if left.is_empty() {
+            return excluded("the host's own addresses and links are never routed");
+        }
+        (Treatment::Routed, left)
+    }
+
+    /// Decides over every range.
+    pub fn decide(&self) -> Decisions {
+        let mut decisions = Decisions::default();
+        let via = self.rules.iter().map(|rule| (rule.range, Target::Workload(rule.workload.clone())));
+        for (selector, target) in via.chain(self.vnat.iter().map(|range| (*range, Target::General))) {
+            for (cidr, source) in self.expand(selector) {
+                let treatment = if cidr.prefix_len() == 0 || cidr.addr().is_multicast() {
+                    Treatment::Excluded { why: "default and multicast ranges are never translated".to_owned() }
+                } else if decisions.rules.iter().any(|(earlier, _)| *earlier == cidr) {
+                    Treatment::Excluded { why: "an earlier rule has this range".to_owned() }
+                } else {
+                    decisions.rules.push((cidr, target.clone()));
+                    Treatment::Translated { target: target.clone(), conflict: None }
+                };
+                decisions.ranges.push(RangeStatus { cidr, source, treatment });
+            }
+        }
+        let ruled: BTreeSet<Cidr> = decisions.rules.iter().map(|(cidr, _)| *cidr).collect();
+        let mut routed = Vec::new();
+        for selector in [RangeSelector::Also, RangeSelector::Service, RangeSelector::Pods] {
+            for (cidr, source) in self.expand(selector) {
+                if ruled.contains(&cidr) {
+                    continue;
+                }
+                let treatment = if let Some(target) = winner(&decisions.rules, &cidr) {
+                    Treatment::Translated { target: target.clone(), conflict: None }
+                } else {
+                    let (treatment, parts) = self.treat(&cidr, &source);
+                    routed.extend(parts);
+                    treatment
+                };
+                if cidr.prefix_len() > 0 {
+                    decisions.cluster.push((cidr, treatment.clone()));
+                }
+                decisions.ranges.push(RangeStatus { cidr, source, treatment });
+            }
+        }
+        decisions.routed = subtract(&minimal(&routed), &ruled);
+        decisions
+    }
+}
+
+/// The plan for the device: its addresses, each virtual range as one plain route, and what is routed as it is.
+pub fn plan(decisions: &Decisions, virtual_ranges: &[Cidr], device_addresses: &[IpAddr]) -> RoutePlan {
+    RoutePlan {
+        addresses: device_addresses.iter().map(|address| Cidr::from(*address)).collect(),
+        routes: minimal(decisions.routed.iter().chain(virtual_ranges)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

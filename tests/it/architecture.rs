@@ -28,7 +28,8 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn cores_know_no_actor_no_runtime_no_cluster_client_and_no_clock() {
-    let forbidden = ["actix", "tokio::", "kube::", "std::time::Instant", "SystemTime", "std::thread", "std::fs", "std::net::Tcp"];
+    let forbidden =
+        ["actix", "tokio::", "kube::", "std::time::Instant", "SystemTime", "std::thread", "std::fs", "std::net::Tcp"];
     let is_core = |path: &Path| {
         path.file_name().is_some_and(|name| name == "core.rs")
             || path.components().any(|part| part.as_os_str() == "core")

@@ -8,12 +8,12 @@ use crate::actors::shell::{Reply, told};
 use crate::ids::Generation;
 use crate::net::cidr::Cidr;
 use crate::net::route_plan::{HostFacts, RoutePlan};
-use crate::net::views::Target;
+pub use crate::net::route_plan::{RangeStatus, Treatment};
 use crate::spec::{RangeSelector, ViaRule};
 use crate::workload::Workload;
 
 /// Session → ProxyVia. Replaces all rules; symbols stay symbolic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SelectProxyVia {
     /// `--proxy-via`, resolved, in the order given.
     pub rules: Vec<ViaRule<Workload>>,
@@ -30,7 +30,7 @@ pub struct SelectProxyVia {
 }
 
 /// Vif → ProxyVia. Fact: the host's own network, our device left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostFactsChanged {
     /// Version.
     pub generation: Generation,
@@ -50,7 +50,7 @@ pub struct AllocateVips {
 }
 
 /// Why an answer cannot be translated; the question is then answered SERVFAIL.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum AllocateError {
     /// The ranges are not known yet.
     #[error("the cluster's ranges are not known yet")]
@@ -64,7 +64,7 @@ pub enum AllocateError {
 }
 
 /// ProxyVia → Vif. Fact: what the device shall carry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RoutePlanChanged {
     /// Version.
     pub generation: Generation,
@@ -73,7 +73,7 @@ pub struct RoutePlanChanged {
 }
 
 /// ProxyVia → Dns. Fact: which ranges are translated, and the addresses at which Dns is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TranslationChanged {
     /// Version.
     pub generation: Generation,
@@ -90,7 +90,7 @@ pub struct TranslationChanged {
 }
 
 /// ProxyVia → Session. Fact: ranges and VIPs, for status and readiness.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ViaChanged {
     /// Version.
     pub generation: Generation,
@@ -99,7 +99,7 @@ pub struct ViaChanged {
 }
 
 /// Ranges and VIPs as they stand.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ViaState {
     /// Each range, what it came from, and what happens to it.
     pub ranges: Vec<RangeStatus>,
@@ -115,36 +115,6 @@ pub struct ViaState {
     pub plan: Generation,
     /// Whether every rule's range is known and routed as planned.
     pub ready: bool,
-}
-
-/// One range, for people.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RangeStatus {
-    /// The range.
-    pub cidr: Cidr,
-    /// `service`, `pods`, `also`, or the rule's own CIDR as text.
-    pub source: String,
-    /// What happens to it.
-    pub treatment: Treatment,
-}
-
-/// What happens to a range.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Treatment {
-    /// Routed to the device as it is.
-    Routed,
-    /// Translated to virtual addresses, sent through the target.
-    Translated {
-        /// Through whom.
-        target: Target,
-        /// The host route it clashes with (`10.0.0.0/8 via wg0`), when that is the reason.
-        conflict: Option<String>,
-    },
-    /// Kept off the device; says why.
-    Excluded {
-        /// Why.
-        why: String,
-    },
 }
 
 told!(SelectProxyVia, HostFactsChanged, AllocateVips, RoutePlanChanged, TranslationChanged, ViaChanged);

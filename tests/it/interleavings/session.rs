@@ -62,7 +62,9 @@ fn zero_replicas_leave_the_connection_up_and_name_the_workload() {
     let waiting = (target("idle"), WaiterOutcome::TimedOut);
     let world = SessionWorld::new(&["web", "idle"], [found("web", 1), found("idle", 0)], [ready("web"), waiting]);
     assert_holds(world.clone());
-    let Some(ConnectOutcome::Degraded { pending }) = one_end(world).outcome().cloned() else { panic!("it is degraded") };
+    let Some(ConnectOutcome::Degraded { pending }) = one_end(world).outcome().cloned() else {
+        panic!("it is degraded")
+    };
     assert!(pending.iter().any(|text| text.contains("demo/deployment/idle")), "{pending:?}");
 }
 

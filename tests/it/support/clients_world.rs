@@ -160,9 +160,10 @@ impl<M: Machine> ClientsWorld<M> {
 
     /// Whether the newest snapshot holds a pod of `target` with a running agent.
     fn is_there(&self, target: &Target) -> bool {
-        self.pods.iter().flat_map(|pods| pods.pods.values()).any(|pod| {
-            !pod.agents.is_empty() && !pod.terminating && self.belongs(&pod.uid, target)
-        })
+        self.pods
+            .iter()
+            .flat_map(|pods| pods.pods.values())
+            .any(|pod| !pod.agents.is_empty() && !pod.terminating && self.belongs(&pod.uid, target))
     }
 
     fn unanswered(&self) -> impl Iterator<Item = (WaiterId, &Target, Millis)> {

@@ -34,8 +34,7 @@ impl EdgeTriggered {
             let connected = self.clients.values().filter(|(_, connected)| *connected);
             connected.map(|(pod, _)| pod).find(|pod| *target == Target::Workload(pod.workload.clone())).cloned()
         };
-        let settled: Vec<_> =
-            self.waiters.iter().filter_map(|(id, (target, _))| Some((*id, ready(target)?))).collect();
+        let settled: Vec<_> = self.waiters.iter().filter_map(|(id, (target, _))| Some((*id, ready(target)?))).collect();
         for (id, pod) in settled {
             self.waiters.remove(&id);
             let link = LinkName { attempt: self.attempt, pod: pod.clone() };
@@ -81,8 +80,7 @@ impl Machine for EdgeTriggered {
                 self.settle_connected();
             }
             Input::Woke => {
-                let late: Vec<_> =
-                    self.waiters.iter().filter(|(_, (_, at))| *at <= now).map(|(id, _)| *id).collect();
+                let late: Vec<_> = self.waiters.iter().filter(|(_, (_, at))| *at <= now).map(|(id, _)| *id).collect();
                 for id in late {
                     self.waiters.remove(&id);
                     self.effects.push_back(Effect::Settle { id, outcome: WaiterOutcome::TimedOut });

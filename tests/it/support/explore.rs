@@ -81,11 +81,7 @@ fn check<W: World>(world: &W, steps: &[W::Step]) -> Result<(), String> {
     if steps.is_empty() { world.quiescent() } else { Ok(()) }
 }
 
-fn broken<W: World>(
-    why: String,
-    stack: &[(W, Vec<W::Step>, Option<W::Step>)],
-    explored: &Explored,
-) -> Box<Broken> {
+fn broken<W: World>(why: String, stack: &[(W, Vec<W::Step>, Option<W::Step>)], explored: &Explored) -> Box<Broken> {
     let path = stack.iter().filter_map(|(_, _, step)| step.as_ref()).map(|step| format!("{step:?}")).collect();
     Box::new(Broken { why, path, states: explored.states })
 }

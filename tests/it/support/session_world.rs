@@ -110,7 +110,8 @@ impl SessionWorld {
     /// The API server answers with this error.
     pub fn unreachable(mut self, error: UserError) -> Self {
         self.reached = Err(error);
-        self.senders.insert("API server", VecDeque::from([Input::Reached(Err(self.reached.clone().expect_err("set")))]));
+        self.senders
+            .insert("API server", VecDeque::from([Input::Reached(Err(self.reached.clone().expect_err("set")))]));
         self
     }
 

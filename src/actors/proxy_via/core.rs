@@ -1,0 +1,393 @@
+//! Which ranges are translated or routed, and which virtual address stands for what. Pure.
+//!
+//! ```text
+//!   Select, Cluster, Host ──▶ decisions ──▶ route plan, translated ranges, workloads, state
+//!   Allocate ──▶ place of each address ──▶ pool ──▶ table published ──▶ answer
+//! ```
+//!
+//! Invariants: the facts told depend on the facts known, not on their order; a table that knows a virtual address is
+//! published before anyone is told of that address; repeated facts take no new address; workloads come from the rules
+//! alone.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::messages::{AllocateError, RoutePlanChanged, SelectProxyVia, TranslationChanged, Treatment, ViaChanged};
+use super::messages::{RangeStatus, ViaState};
+use crate::actors::client_list::core::ViaFact;
+use crate::actors::client_list::messages::GeneralEgress;
+use crate::actors::shell::Core;
+use crate::cluster::ClusterInfo;
+use crate::ids::{Generation, Millis, ReplyId};
+use crate::net::cidr::{Cidr, minimal};
+use crate::net::route_plan::{Decisions, HostFacts, Place, RoutePlan, Wanted, plan};
+use crate::net::views::{Target, VipEntry};
+use crate::net::vip::{self, VipPool};
+use crate::spec::RangeSelector;
+use crate::workload::Workload;
+
+/// Where virtual addresses come from, unless the host uses it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProxyViaConfig {
+    /// IPv4.
+    pub virtual_v4: Cidr,
+    /// IPv6.
+    pub virtual_v6: Cidr,
+}
+
+/// What goes in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Input {
+    /// The rules; replaces all.
+    Select(SelectProxyVia),
+    /// Fact of PodWatcher.
+    Cluster(Generation, Arc<ClusterInfo>),
+    /// Fact of Vif.
+    Host(Generation, Arc<HostFacts>),
+    /// Dns wants the addresses of one answer translated.
+    Allocate {
+        /// Stands for the reply.
+        reply: ReplyId,
+        /// The name asked for.
+        name: Arc<str>,
+        /// The real addresses.
+        addresses: Vec<IpAddr>,
+    },
+    /// Teardown: nothing is told any more.
+    Stop,
+    /// Time has passed.
+    Woke,
+}
+
+/// What the shell shall do.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Publish the table of virtual addresses.
+    Publish(Table),
+    /// Tell Vif.
+    TellVif(RoutePlanChanged),
+    /// Tell ClientList and AgentPlacer.
+    TellWorkloads(Generation, ViaFact),
+    /// Tell Dns.
+    TellDns(TranslationChanged),
+    /// Tell Session.
+    TellSession(ViaChanged),
+    /// Answer Dns.
+    Answer(ReplyId, Result<BTreeMap<IpAddr, IpAddr>, AllocateError>),
+}
+
+/// The published table, ordered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Table {
+    /// Version.
+    pub generation: Generation,
+    /// Virtual address to what it stands for.
+    pub vips: BTreeMap<IpAddr, VipEntry>,
+    /// Ranges of virtual addresses.
+    pub virtual_ranges: Vec<Cidr>,
+    /// The device's own addresses.
+    pub device_addresses: Vec<IpAddr>,
+    /// Addresses at which names are asked.
+    pub dns_addresses: Vec<IpAddr>,
+    /// Real ranges routed as they are.
+    pub routed: Vec<Cidr>,
+    /// Pod ranges as far as known.
+    pub pod_ranges: Vec<Cidr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Mode {
+    Serving,
+    Stopped,
+}
+
+/// The core.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProxyViaCore {
+    config: ProxyViaConfig,
+    selection: Option<SelectProxyVia>,
+    cluster: (Generation, Arc<ClusterInfo>),
+    host: (Generation, Option<Arc<HostFacts>>),
+    pools: [VipPool; 2],
+    fixed: Vec<(IpAddr, IpAddr, Workload, String)>,
+    decisions: Decisions,
+    mode: Mode,
+    table: Table,
+    plan: (Generation, RoutePlan),
+    workloads: (Generation, ViaFact),
+    translation: TranslationChanged,
+    via: ViaChanged,
+    effects: VecDeque<Effect>,
+}
+
+impl ProxyViaCore {
+    /// A core that knows nothing yet.
+    pub fn new(config: ProxyViaConfig) -> Self {
+        let pools = [VipPool::new(config.virtual_v4), VipPool::new(config.virtual_v6)];
+        let translation = TranslationChanged {
+            generation: Generation(0),
+            translated: BTreeSet::new(),
+            dns_addresses: Vec::new(),
+            names: Arc::default(),
+            namespaces: BTreeSet::new(),
+            ready: false,
+        };
+        ProxyViaCore {
+            config,
+            selection: None,
+            cluster: Default::default(),
+            host: Default::default(),
+            pools,
+            fixed: Vec::new(),
+            decisions: Decisions::default(),
+            mode: Mode::Serving,
+            table: Table::default(),
+            plan: Default::default(),
+            workloads: Default::default(),
+            translation,
+            via: ViaChanged { generation: Generation(0), state: ViaState::default() },
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// Whether addresses can be translated: rules, host and the whole of the cluster's ranges are known.
+    pub fn is_ready(&self) -> bool {
+        self.mode == Mode::Serving && self.selection.is_some() && self.host.1.is_some() && self.cluster.1.complete
+    }
+
+    /// The ranges, their decisions taken from all that is known.
+    fn decide(&mut self) {
+        let (Some(selection), Some(host)) = (&self.selection, &self.host.1) else { return };
+        let wanted = wanted(selection, &self.cluster.1, host);
+        self.decisions = wanted.decide();
+        if self.pools.iter().all(|pool| pool.entries().is_empty()) {
+            let cluster = &self.cluster.1;
+            let routes = host.routes.iter().map(|route| route.destination).filter(|cidr| cidr.prefix_len() > 0);
+            let links = host.addresses.iter().map(Cidr::trunc);
+            let known = cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).chain(&selection.also_proxy).copied();
+            let taken: Vec<Cidr> = routes.chain(links).chain(known.filter(|cidr| cidr.prefix_len() > 0)).collect();
+            let choose = |range| VipPool::new(vip::choose(range, &taken));
+            self.pools = [choose(self.config.virtual_v4), choose(self.config.virtual_v6)];
+        }
+    }
+
+    /// Gives each single loopback address of a rule its virtual address.
+    fn fix(&mut self) {
+        self.fixed.clear();
+        if !self.is_ready() {
+            return;
+        }
+        let Some(selection) = self.selection.clone() else { return };
+        for (cidr, workload) in loopback(&selection) {
+            if cidr.prefix_len() < cidr.max_prefix_len() {
+                continue;
+            }
+            let (real, name) = (cidr.addr(), loopback_name(cidr.addr(), &workload));
+            let target = Target::Workload(workload.clone());
+            if let Ok(vip) = self.pool(real).allocate(real, &target, &name.as_str().into()) {
+                self.fixed.push((vip, real, workload, name));
+            }
+        }
+    }
+
+    fn pool(&mut self, real: IpAddr) -> &mut VipPool {
+        let [v4, v6] = &mut self.pools;
+        if real.is_ipv4() { v4 } else { v6 }
+    }
+
+    fn allocate(&mut self, name: &Arc<str>, reals: &[IpAddr]) -> Result<BTreeMap<IpAddr, IpAddr>, AllocateError> {
+        if !self.is_ready() {
+            return Err(AllocateError::NotReady);
+        }
+        let mut places = BTreeMap::new();
+        for real in reals {
+            match self.decisions.place(*real) {
+                Place::Foreign => return Err(AllocateError::Foreign(*real)),
+                place @ (Place::Plain | Place::Translated(_)) => places.insert(*real, place),
+            };
+        }
+        let mut answer = BTreeMap::new();
+        for (real, place) in places {
+            let handed = match place {
+                Place::Translated(target) => {
+                    self.pool(real).allocate(real, &target, name).map_err(|_| AllocateError::Exhausted)?
+                }
+                Place::Plain | Place::Foreign => real,
+            };
+            answer.insert(real, handed);
+        }
+        Ok(answer)
+    }
+
+    fn virtual_ranges(&self) -> Vec<Cidr> {
+        if self.selection.is_none() || self.host.1.is_none() {
+            return Vec::new();
+        }
+        self.pools.iter().map(VipPool::range).collect()
+    }
+
+    fn publish(&mut self) {
+        let ranges = self.virtual_ranges();
+        let table = Table {
+            generation: self.table.generation,
+            vips: self.pools.iter().flat_map(|pool| pool.entries().clone()).collect(),
+            device_addresses: ranges.iter().map(vip::device_address).collect(),
+            dns_addresses: ranges.iter().map(vip::dns_address).collect(),
+            virtual_ranges: ranges,
+            routed: self.decisions.routed.iter().copied().collect(),
+            pod_ranges: minimal(&self.cluster.1.pod_cidrs).into_iter().collect(),
+        };
+        if table != self.table {
+            self.table = Table { generation: table.generation.next(), ..table };
+            self.effects.push_back(Effect::Publish(self.table.clone()));
+        }
+    }
+
+    fn tell(&mut self) {
+        let Some(selection) = self.selection.clone() else { return };
+        let ready = self.is_ready();
+        let ranges = self.virtual_ranges();
+        if !ranges.is_empty() {
+            let plan = plan(&self.decisions, &ranges, &self.table.device_addresses);
+            if plan != self.plan.1 {
+                self.plan = (self.plan.0.next(), plan.clone());
+                self.effects.push_back(Effect::TellVif(RoutePlanChanged { generation: self.plan.0, plan }));
+            }
+        }
+        let workloads = self.wanted_workloads(&selection);
+        if self.workloads.0 == Generation(0) || workloads != self.workloads.1 {
+            self.workloads = (self.workloads.0.next(), workloads);
+            self.effects.push_back(Effect::TellWorkloads(self.workloads.0, self.workloads.1.clone()));
+        }
+        let translation = TranslationChanged {
+            generation: self.translation.generation,
+            translated: self.decisions.translated(),
+            dns_addresses: self.table.dns_addresses.clone(),
+            names: Arc::new(self.pools.iter().flat_map(|pool| pool.names().clone()).collect()),
+            namespaces: selection.rules.iter().map(|rule| Arc::clone(&rule.workload.namespace)).collect(),
+            ready,
+        };
+        if translation != self.translation {
+            self.translation = TranslationChanged { generation: translation.generation.next(), ..translation };
+            self.effects.push_back(Effect::TellDns(self.translation.clone()));
+        }
+        let state = ViaState {
+            ranges: self.decisions.ranges.clone(),
+            vips_in_use: self.table.vips.len(),
+            vips_capacity: ranges.iter().map(vip::capacity).fold(0, u64::saturating_add),
+            virtual_ranges: ranges,
+            fixed: self.fixed.clone(),
+            plan: self.plan.0,
+            ready,
+        };
+        if state != self.via.state {
+            self.via = ViaChanged { generation: self.via.generation.next(), state };
+            self.effects.push_back(Effect::TellSession(self.via.clone()));
+        }
+    }
+
+    fn wanted_workloads(&self, selection: &SelectProxyVia) -> ViaFact {
+        let mut special: BTreeMap<Workload, BTreeSet<Cidr>> = BTreeMap::new();
+        for (cidr, workload) in loopback(selection) {
+            special.entry(workload).or_default().insert(cidr);
+        }
+        let covered = |symbol: RangeSelector, source: &str, known: &BTreeSet<Cidr>| {
+            let pinned = |range: &RangeStatus| {
+                matches!(&range.treatment, Treatment::Translated { target: Target::Workload(_), .. })
+            };
+            let ranges = self.decisions.ranges.iter();
+            selection.rules.iter().any(|rule| rule.range == symbol || rule.range == RangeSelector::All)
+                || (self.is_ready()
+                    && !known.is_empty()
+                    && known.iter().all(|c| ranges.clone().any(|r| r.cidr == c.trunc() && pinned(r)))
+                    && !ranges.clone().any(|r| r.source == source && r.treatment == Treatment::Routed))
+        };
+        let cluster = &self.cluster.1;
+        let all = covered(RangeSelector::Service, "service", &cluster.service_cidrs)
+            && covered(RangeSelector::Pods, "pods", &cluster.pod_cidrs);
+        let general =
+            if all && !self.decisions.wants_general() { GeneralEgress::NotNeeded } else { GeneralEgress::Wanted };
+        ViaFact { workloads: selection.rules.iter().map(|rule| rule.workload.clone()).collect(), general, special }
+    }
+}
+
+impl Core for ProxyViaCore {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn handle(&mut self, _: Millis, input: Input) {
+        let mut asked = None;
+        match input {
+            Input::Select(selection) => self.selection = Some(selection),
+            Input::Cluster(generation, info) if generation > self.cluster.0 => self.cluster = (generation, info),
+            Input::Host(generation, facts) if generation > self.host.0 => self.host = (generation, Some(facts)),
+            Input::Allocate { reply, name, addresses } => asked = Some((reply, name, addresses)),
+            Input::Stop => self.mode = Mode::Stopped,
+            Input::Cluster(..) | Input::Host(..) | Input::Woke => {}
+        }
+        if self.mode == Mode::Serving {
+            self.decide();
+            self.fix();
+        }
+        let answer = asked.map(|(reply, name, reals)| Effect::Answer(reply, self.allocate(&name, &reals)));
+        if self.mode == Mode::Serving {
+            self.publish();
+            self.tell();
+        }
+        self.effects.extend(answer);
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    fn poll_deadline(&self) -> Option<Millis> {
+        None
+    }
+
+    fn woke() -> Input {
+        Input::Woke
+    }
+}
+
+fn wanted<'a>(selection: &'a SelectProxyVia, cluster: &'a ClusterInfo, host: &'a HostFacts) -> Wanted<'a> {
+    Wanted {
+        rules: &selection.rules,
+        vnat: &selection.vnat,
+        also: &selection.also_proxy,
+        never: &selection.never_proxy,
+        allow: &selection.allow_conflicting,
+        api_server: &selection.api_server,
+        service: &cluster.service_cidrs,
+        pods: &cluster.pod_cidrs,
+        host,
+    }
+}
+
+/// The loopback ranges that rules name, by themselves or by `also`.
+fn loopback(selection: &SelectProxyVia) -> Vec<(Cidr, Workload)> {
+    let (cluster, host) = (ClusterInfo::default(), HostFacts::default());
+    let wanted = wanted(selection, &cluster, &host);
+    let of_rule = |rule: &crate::spec::ViaRule<Workload>| {
+        let workload = rule.workload.clone();
+        wanted.expand(rule.range).into_iter().map(move |(cidr, _)| (cidr, workload.clone()))
+    };
+    let is_loopback = |cidr: &Cidr| match cidr {
+        Cidr::V4(v4) => v4.prefix_len() >= 8 && v4.addr().is_loopback(),
+        Cidr::V6(v6) => v6.prefix_len() == 128 && v6.addr().is_loopback(),
+    };
+    selection.rules.iter().flat_map(of_rule).filter(|(cidr, _)| is_loopback(cidr)).collect()
+}
+
+/// `127-0-0-1.WORKLOAD.NAMESPACE.podway`.
+fn loopback_name(real: IpAddr, workload: &Workload) -> String {
+    let label = match real {
+        IpAddr::V4(v4) => v4.to_string().replace('.', "-"),
+        IpAddr::V6(v6) => v6.segments().map(|segment| format!("{segment:x}")).join("-"),
+    };
+    format!("{label}.{}.{}.podway", workload.name, workload.namespace)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! Every order ends in the same facts; overlaps, late facts and loopback, one behaviour each.
+
+use super::*;
+use crate::net::route_plan::HostRoute;
+use crate::net::views::{Destination, VipTable};
+use crate::spec::ViaRule;
+use crate::workload::WorkloadKind;
+
+const SERVICE: &str = "10.96.0.9";
+
+fn cidr(text: &str) -> Cidr {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn workload(namespace: &str, name: &str) -> Workload {
+    Workload::new(namespace, WorkloadKind::Deployment, name)
+}
+
+fn select(rules: &[(&str, Workload)]) -> Input {
+    let rule =
+        |(range, workload): &(&str, Workload)| ViaRule { range: range.parse().unwrap(), workload: workload.clone() };
+    Input::Select(SelectProxyVia {
+        rules: rules.iter().map(rule).collect(),
+        vnat: Vec::new(),
+        also_proxy: Vec::new(),
+        never_proxy: Vec::new(),
+        allow_conflicting: Vec::new(),
+        api_server: BTreeSet::from([ip("203.0.113.7")]),
+    })
+}
+
+fn cluster(generation: u64, service: &[&str], pods: &[&str]) -> Input {
+    let set = |texts: &[&str]| texts.iter().map(|text| cidr(text)).collect();
+    let info = ClusterInfo {
+        service_cidrs: set(service),
+        pod_cidrs: set(pods),
+        complete: true,
+        domain: "cluster.local".into(),
+        ..ClusterInfo::default()
+    };
+    Input::Cluster(Generation(generation), Arc::new(info))
+}
+
+fn host(generation: u64, routes: &[&str]) -> Input {
+    let route = |text: &&str| HostRoute { destination: cidr(text), interface: "wg0".into(), gateway: None };
+    let facts = HostFacts { routes: routes.iter().map(route).collect(), ..HostFacts::default() };
+    Input::Host(Generation(generation), Arc::new(facts))
+}
+
+fn ask(id: u64, addresses: &[&str]) -> Input {
+    let addresses = addresses.iter().map(|text| ip(text)).collect();
+    Input::Allocate { reply: ReplyId(id), name: "web.demo.svc.cluster.local".into(), addresses }
+}
+
+fn core() -> ProxyViaCore {
+    let config = ProxyViaConfig { virtual_v4: cidr("246.246.0.0/16"), virtual_v6: cidr("fd12:3456:789a:1::/64") };
+    ProxyViaCore::new(config)
+}
+
+fn feed(core: &mut ProxyViaCore, input: Input) -> Vec<Effect> {
+    core.handle(Millis(0), input);
+    std::iter::from_fn(|| core.poll_effect()).collect()
+}
+
+/// The answer to one question, checked to come after a table that carries it.
+fn answer(core: &mut ProxyViaCore, id: u64, addresses: &[&str]) -> Result<BTreeMap<IpAddr, IpAddr>, AllocateError> {
+    let mut table = core.table.clone();
+    for effect in feed(core, ask(id, addresses)) {
+        match effect {
+            Effect::Publish(new) => table = new,
+            Effect::TellDns(told) => assert!(told.names.keys().all(|vip| table.vips.contains_key(vip))),
+            Effect::Answer(_, answer) => {
+                let table = VipTable::from(table);
+                for (real, handed) in answer.iter().flatten() {
+                    let Destination::Dial { address, .. } = table.lookup(*handed) else { panic!("{handed} unknown") };
+                    assert_eq!(address, *real);
+                }
+                return answer;
+            }
+            Effect::TellVif(_) | Effect::TellWorkloads(..) | Effect::TellSession(_) => {}
+        }
+    }
+    panic!("no answer");
+}
+
+fn permutations(items: Vec<Input>) -> Vec<Vec<Input>> {
+    if items.is_empty() {
+        return vec![Vec::new()];
+    }
+    let mut all = Vec::new();
+    for first in 0..items.len() {
+        let mut rest = items.clone();
+        let head = rest.remove(first);
+        for mut tail in permutations(rest) {
+            tail.insert(0, head.clone());
+            all.push(tail);
+        }
+    }
+    all
+}
+
+#[test]
+fn every_order_ends_in_the_same_facts() {
+    let rules = [("service", workload("demo", "web")), ("127.0.0.1/32", workload("demo", "web"))];
+    let inputs = vec![
+        select(&rules),
+        cluster(1, &["10.96.0.0/12"], &["10.244.0.0/16"]),
+        host(1, &["0.0.0.0/0", "192.168.1.0/24"]),
+        ask(1, &[SERVICE, "10.244.0.7"]),
+    ];
+    let mut ends = BTreeSet::new();
+    for order in permutations(inputs) {
+        let mut core = core();
+        for input in order {
+            if let Input::Allocate { .. } = &input {
+                let ready = core.is_ready();
+                assert_eq!(answer(&mut core, 1, &[SERVICE, "10.244.0.7"]).is_ok(), ready);
+            } else {
+                feed(&mut core, input);
+            }
+        }
+        let got = answer(&mut core, 2, &[SERVICE, "10.244.0.7"]).unwrap();
+        assert_ne!(got[&ip(SERVICE)], ip(SERVICE));
+        assert_eq!(got[&ip("10.244.0.7")], ip("10.244.0.7"));
+        let told = TranslationChanged { generation: Generation(0), ..core.translation.clone() };
+        let table = Table { generation: Generation(0), ..core.table.clone() };
+        let state = ViaState { plan: Generation(0), ..core.via.state.clone() };
+        assert_eq!(core.via.state.plan, core.plan.0);
+        ends.insert((got, told, table, state, core.plan.1.clone(), core.workloads.1.clone()));
+    }
+    assert_eq!(ends.len(), 1);
+}
+
+#[test]
+fn a_late_service_range_keeps_the_workload() {
+    let mut core = core();
+    let web = workload("demo", "web");
+    let told = feed(&mut core, select(&[("service", web.clone())]));
+    assert!(told.iter().any(|e| matches!(e, Effect::TellWorkloads(_, via) if via.workloads.contains(&web))));
+    feed(&mut core, host(1, &[]));
+    feed(&mut core, cluster(1, &[], &["10.244.0.0/16"]));
+    let late = feed(&mut core, cluster(2, &["10.96.0.0/12"], &["10.244.0.0/16"]));
+    assert!(!late.iter().any(|e| matches!(e, Effect::TellWorkloads(..))));
+    assert!(core.workloads.1.workloads.contains(&web));
+    assert_ne!(answer(&mut core, 1, &[SERVICE]).unwrap()[&ip(SERVICE)], ip(SERVICE));
+}
+
+#[test]
+fn repeated_facts_take_no_new_address_and_tell_nothing() {
+    let mut core = core();
+    feed(&mut core, select(&[("service", workload("demo", "web"))]));
+    feed(&mut core, host(1, &[]));
+    feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+    let first = answer(&mut core, 1, &[SERVICE]).unwrap();
+    assert!(feed(&mut core, cluster(2, &["10.96.0.0/12"], &[])).is_empty());
+    assert_eq!(answer(&mut core, 2, &[SERVICE]).unwrap(), first);
+    feed(&mut core, cluster(3, &["10.96.0.0/12", "10.200.0.0/16"], &[]));
+    assert_eq!(core.table.vips.len(), 1);
+    assert!(feed(&mut core, cluster(2, &[], &[])).is_empty());
+}
+
+#[test]
+fn the_longest_prefix_wins_then_the_declared_order() {
+    let [wide, narrow, late] = ["wide", "narrow", "late"].map(|name| workload("demo", name));
+    let rules = [("10.96.0.0/12", wide.clone()), ("10.96.0.0/24", narrow.clone()), ("service", late)];
+    let mut core = core();
+    feed(&mut core, select(&rules));
+    feed(&mut core, host(1, &[]));
+    feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+    let got = answer(&mut core, 1, &["10.96.0.9", "10.97.0.9"]).unwrap();
+    let target = |real: &str| core.table.vips[&got[&ip(real)]].target.clone();
+    assert_eq!(target("10.96.0.9"), Target::Workload(narrow));
+    assert_eq!(target("10.97.0.9"), Target::Workload(wide));
+}
+
+#[test]
+fn loopback_of_a_workload_in_another_namespace_has_its_name() {
+    let db = workload("other", "db");
+    let mut core = core();
+    feed(&mut core, select(&[("127.0.0.1", db.clone())]));
+    assert_eq!(core.workloads.1.special[&db], BTreeSet::from([cidr("127.0.0.1/32")]));
+    feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+    feed(&mut core, host(1, &[]));
+    let (vip, real, of, name) = core.via.state.fixed[0].clone();
+    assert_eq!((real, of, name.as_str()), (ip("127.0.0.1"), db.clone(), "127-0-0-1.db.other.podway"));
+    assert_eq!(core.table.vips[&vip].target, Target::Workload(db));
+    assert!(core.translation.namespaces.contains("other"));
+    assert!(!core.plan.1.routes.iter().any(|route| route.contains(&real)));
+}
+
+#[test]
+fn an_address_of_nowhere_fails_the_whole_answer() {
+    let mut core = core();
+    feed(&mut core, select(&[("service", workload("demo", "web"))]));
+    feed(&mut core, host(1, &["246.246.0.0/24"]));
+    feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+    assert_eq!(answer(&mut core, 1, &[SERVICE, "192.0.2.1"]), Err(AllocateError::Foreign(ip("192.0.2.1"))));
+    assert!(core.table.vips.is_empty());
+    assert_eq!(core.table.virtual_ranges[0], cidr("247.246.0.0/16"));
+    feed(&mut core, Input::Stop);
+    assert_eq!(answer(&mut core, 2, &[SERVICE]), Err(AllocateError::NotReady));
+}

@@ -1,0 +1,101 @@
+//! What must never be routed, whatever is asked for.
+
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn cidr(text: &str) -> Cidr {
+    text.parse().unwrap()
+}
+
+prop_compose! {
+    fn range()(bits in any::<u16>(), prefix in 6..=32_u8) -> Cidr {
+        let address = Ipv4Addr::from_bits(0x0a00_0000 | u32::from(bits) << 4);
+        Cidr::new(address.into(), prefix).unwrap().trunc()
+    }
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    any::<u16>().prop_map(|bits| Ipv4Addr::from_bits(0x0a00_0000 | u32::from(bits) << 4).into())
+}
+
+fn ranges() -> impl Strategy<Value = BTreeSet<Cidr>> {
+    prop::collection::btree_set(range(), 0..4)
+}
+
+fn addresses() -> impl Strategy<Value = BTreeSet<IpAddr>> {
+    prop::collection::btree_set(address(), 0..4)
+}
+
+proptest! {
+    #[test]
+    fn api_server_gateways_and_resolvers_are_never_routed(
+        service in ranges(), pods in ranges(), also in ranges(), never in ranges(), allow in ranges(),
+        api_server in addresses(), gateways in addresses(), resolvers in addresses(), routes in ranges(),
+    ) {
+        let route = |destination| HostRoute { destination, interface: "wg0".into(), gateway: None };
+        let host = HostFacts {
+            routes: routes.into_iter().map(route).collect(),
+            gateways: gateways.clone(),
+            resolvers: resolvers.clone(),
+            ..HostFacts::default()
+        };
+        let (also, never, allow) = (Vec::from_iter(also), Vec::from_iter(never), Vec::from_iter(allow));
+        let wanted = Wanted {
+            rules: &[], vnat: &[], also: &also, never: &never, allow: &allow,
+            api_server: &api_server, service: &service, pods: &pods, host: &host,
+        };
+        let routes = plan(&wanted.decide(), &[cidr("246.246.0.0/16")], &[]).routes;
+        for address in api_server.iter().chain(&gateways).chain(&resolvers) {
+            prop_assert!(!routes.iter().any(|route| route.contains(address)), "{address} in {routes:?}");
+        }
+        prop_assert!(routes.iter().any(|route| covers(route, &cidr("246.246.0.0/16"))));
+    }
+}
+
+fn decide(also: &[&str], never: &[&str], allow: &[&str], route: &str) -> Decisions {
+    let list = |texts: &[&str]| texts.iter().map(|text| cidr(text)).collect::<Vec<_>>();
+    let route = HostRoute { destination: cidr(route), interface: "wg0".into(), gateway: None };
+    let none = BTreeSet::new();
+    Wanted {
+        rules: &[],
+        vnat: &[],
+        also: &list(also),
+        never: &list(never),
+        allow: &list(allow),
+        api_server: &BTreeSet::new(),
+        service: &none,
+        pods: &none,
+        host: &HostFacts { routes: BTreeSet::from([route]), ..HostFacts::default() },
+    }
+    .decide()
+}
+
+#[test]
+fn a_clash_is_translated_unless_allowed() {
+    let clash = decide(&["10.96.0.0/12"], &[], &[], "10.0.0.0/8");
+    let conflict = Some("10.0.0.0/8 via wg0".to_owned());
+    assert_eq!(clash.ranges[0].treatment, Treatment::Translated { target: Target::General, conflict });
+    assert!(clash.routed.is_empty());
+    let allowed = decide(&["10.96.0.0/12"], &[], &["10.96.0.0/12"], "10.0.0.0/8");
+    assert_eq!(allowed.routed, BTreeSet::from([cidr("10.96.0.0/12")]));
+    assert_eq!(decide(&["10.96.0.0/12"], &[], &[], "0.0.0.0/0").ranges[0].treatment, Treatment::Routed);
+}
+
+#[test]
+fn a_smaller_also_proxy_wins_over_never_proxy() {
+    let both = decide(&["10.0.0.0/16", "10.0.1.0/25"], &["10.0.1.0/24"], &[], "0.0.0.0/0");
+    assert!(both.routed.iter().any(|route| covers(route, &cidr("10.0.1.0/25"))));
+    assert!(!both.routed.iter().any(|route| overlaps(route, &cidr("10.0.1.128/25"))));
+}
+
+#[test]
+fn default_loopback_and_multicast_are_excluded() {
+    for text in ["0.0.0.0/0", "127.0.0.1/32", "169.254.169.254/32", "224.0.0.0/8", "::1/128", "fe80::/64"] {
+        let decisions = decide(&[text], &[], &[], "192.168.0.0/24");
+        assert!(matches!(decisions.ranges[0].treatment, Treatment::Excluded { .. }), "{text}");
+        assert!(decisions.routed.is_empty(), "{text}");
+    }
+}
