@@ -18,6 +18,8 @@ use crate::control_client::{ClientError, ControlClient};
 use crate::error::{Reason, UserError};
 use args::{Cli, Command, KubeFlags, TextOrJson};
 
+pub use crate::kubeconfig::Resolved;
+
 /// The version of the documents that `-o json` prints.
 pub const API_VERSION: &str = "podway.dev/v1";
 

@@ -1,0 +1,325 @@
+//! A real agent on loopback, and the workstation's end of the tunnel against it.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use podway_agent::args::Serve;
+use podway_agent::server::{Agent, FlowLimits};
+use podway_tunnel::client::{Carrier, Config, ConnectError, Event, TcpFlow};
+use podway_tunnel::frames::Failure;
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(20);
+const DIAL: Duration = Duration::from_secs(5);
+
+fn pair() -> Arc<Ed25519KeyPair> {
+    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
+    Arc::new(Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("its pair"))
+}
+
+struct World {
+    address: SocketAddr,
+    config: Config,
+    agent: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.agent.abort();
+    }
+}
+
+async fn world(limits: FlowLimits, resolv_conf: &str) -> World {
+    let pair = pair();
+    let serve = Serve {
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        authorized_key: pair.public_key().as_ref().try_into().expect("32 bytes"),
+        pod_uid: "pod-1".into(),
+        idle_exit: Duration::from_secs(3600),
+        resolv_conf: resolv_conf.into(),
+    };
+    let agent = Agent::bind(serve, limits).await.expect("bound");
+    let address = agent.address();
+    let agent = tokio::spawn(agent.run(std::future::pending()));
+    let special = vec!["127.0.0.0/8".to_owned()];
+    let config = Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special };
+    World { address, config, agent }
+}
+
+async fn connect(world: &World, config: &Config) -> Result<Carrier, ConnectError> {
+    let stream = TcpStream::connect(world.address).await.expect("the agent listens");
+    stream.set_nodelay(true).expect("set");
+    timeout(SOON, Carrier::connect(stream, config)).await.expect("in time")
+}
+
+async fn carrier() -> (World, Carrier) {
+    let world = world(FlowLimits::default(), "/nonexistent").await;
+    let carrier = connect(&world, &world.config).await.expect("connected");
+    (world, carrier)
+}
+
+async fn send_all(flow: &mut TcpFlow, mut data: Bytes) {
+    while !data.is_empty() {
+        let room = poll_fn(|cx| flow.poll_send_ready(cx)).await.expect("open");
+        flow.send(data.split_to(room.min(data.len()))).expect("open");
+    }
+}
+
+async fn next(flow: &mut TcpFlow) -> Event {
+    timeout(SOON, poll_fn(|cx| flow.poll_event(cx))).await.expect("an event in time")
+}
+
+async fn read_to_fin(flow: &mut TcpFlow) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        match next(flow).await {
+            Event::Data(data) => all.extend_from_slice(&data),
+            Event::Fin => return all,
+            Event::Reset => panic!("reset after {} bytes", all.len()),
+        }
+    }
+}
+
+/// A listener and its address.
+async fn far_end() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    (listener, address)
+}
+
+#[tokio::test]
+async fn only_the_right_key_for_the_right_pod_is_welcome() {
+    let world = world(FlowLimits::default(), "/nonexistent").await;
+    let carrier = connect(&world, &world.config).await.expect("connected");
+    assert!(carrier.is_alive());
+    assert_eq!(carrier.welcome().limits.as_ref().map(|limits| limits.flows), Some(podway_tunnel::MAX_FLOWS));
+    let stranger = Config { pair: pair(), ..world.config.clone() };
+    assert!(matches!(connect(&world, &stranger).await, Err(ConnectError::Denied(_))));
+    let elsewhere = Config { pod_uid: "pod-2".into(), ..world.config.clone() };
+    assert!(matches!(connect(&world, &elsewhere).await, Err(ConnectError::WrongPod { .. })));
+}
+
+#[tokio::test]
+async fn bytes_come_back_and_half_close_works_both_ways() {
+    let (_world, carrier) = carrier().await;
+    let (listener, address) = far_end().await;
+    let far = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).await.expect("read");
+        stream.write_all(&all).await.expect("written after the workstation's half-close");
+    });
+    let mut flow = carrier.open_tcp(address, DIAL).await.expect("opened");
+    send_all(&mut flow, Bytes::from_static(b"hello")).await;
+    flow.send_fin();
+    assert_eq!(read_to_fin(&mut flow).await, b"hello");
+    far.await.expect("the far end is content");
+}
+
+#[tokio::test]
+async fn the_far_end_may_finish_first() {
+    let (_world, carrier) = carrier().await;
+    let (listener, address) = far_end().await;
+    let far = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        stream.shutdown().await.expect("finished");
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).await.expect("read");
+        all
+    });
+    let mut flow = carrier.open_tcp(address, DIAL).await.expect("opened");
+    assert_eq!(next(&mut flow).await, Event::Fin);
+    send_all(&mut flow, Bytes::from_static(b"still here")).await;
+    flow.send_fin();
+    assert_eq!(far.await.expect("ended"), b"still here");
+}
+
+#[tokio::test]
+async fn refusals_and_forbidden_addresses_are_told_as_they_are() {
+    let (world, carrier) = carrier().await;
+    let (listener, closed) = far_end().await;
+    drop(listener);
+    assert_eq!(carrier.open_tcp(closed, DIAL).await.err(), Some(Failure::Refused));
+    let metadata = "169.254.169.254:80".parse().expect("an address");
+    assert_eq!(carrier.open_tcp(metadata, DIAL).await.err(), Some(Failure::Forbidden));
+    assert_eq!(carrier.open_tcp(world.address, DIAL).await.err(), Some(Failure::Forbidden));
+    let plain = Config { special: Vec::new(), ..world.config.clone() };
+    let carrier = connect(&world, &plain).await.expect("connected");
+    assert_eq!(carrier.open_tcp(closed, DIAL).await.err(), Some(Failure::Forbidden), "pod loopback was not asked for");
+}
+
+#[tokio::test]
+async fn resets_cross_in_both_directions() {
+    let (_world, carrier) = carrier().await;
+    let (listener, address) = far_end().await;
+    let mut flow = carrier.open_tcp(address, DIAL).await.expect("opened");
+    let (stream, _) = listener.accept().await.expect("a connection");
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("set");
+    drop(stream);
+    assert_eq!(next(&mut flow).await, Event::Reset);
+
+    let flow = carrier.open_tcp(address, DIAL).await.expect("opened");
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    drop(flow);
+    let error = timeout(SOON, stream.read(&mut [0; 8])).await.expect("in time").expect_err("a reset");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn bulk_arrives_whole_in_both_directions_at_once() {
+    const BYTES: usize = 24 << 20;
+    let (_world, carrier) = carrier().await;
+    let (listener, address) = far_end().await;
+    let pattern: Vec<u8> = (0..BYTES).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let sent = Bytes::from(pattern);
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let (mut read, mut write) = stream.split();
+        tokio::io::copy(&mut read, &mut write).await.expect("copied");
+        write.shutdown().await.expect("finished");
+    });
+    let mut flow = carrier.open_tcp(address, DIAL).await.expect("opened");
+    let (mut left, mut received) = (sent.clone(), Vec::with_capacity(BYTES));
+    let copied = poll_fn(|cx| {
+        use std::task::Poll;
+        loop {
+            let mut moved = false;
+            while !left.is_empty() {
+                let Poll::Ready(room) = flow.poll_send_ready(cx) else { break };
+                let room = room.expect("open");
+                flow.send(left.split_to(room.min(left.len()))).expect("open");
+                moved = true;
+                if left.is_empty() {
+                    flow.send_fin();
+                }
+            }
+            match flow.poll_event(cx) {
+                Poll::Ready(Event::Data(data)) => received.extend_from_slice(&data),
+                Poll::Ready(Event::Fin) => return Poll::Ready(()),
+                Poll::Ready(Event::Reset) => panic!("reset"),
+                Poll::Pending if moved => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    });
+    timeout(Duration::from_secs(60), copied).await.expect("in time");
+    assert!(received == sent, "{} of {BYTES} bytes came back as they were sent", received.len());
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_holds_its_own_sender_back_and_nobody_else() {
+    let (_world, carrier) = carrier().await;
+    let (listener, address) = far_end().await;
+    let stalled = carrier.open_tcp(address, DIAL).await.expect("opened");
+    let (mut source, _) = listener.accept().await.expect("a connection");
+    let chunk = vec![0; 64 * 1024];
+    let mut written = 0;
+    // The source is held back once the flow's window and the buffers below it are full.
+    while let Ok(result) = timeout(Duration::from_millis(500), source.write(&chunk)).await {
+        written += result.expect("open");
+        assert!(written < 64 << 20, "nothing holds the sender back");
+    }
+    let mut other = carrier.open_tcp(address, DIAL).await.expect("opened beside a stalled flow");
+    let (mut echo, _) = listener.accept().await.expect("a connection");
+    send_all(&mut other, Bytes::from_static(b"quick")).await;
+    let mut word = [0; 5];
+    echo.read_exact(&mut word).await.expect("read");
+    echo.write_all(&word).await.expect("written");
+    assert_eq!(next(&mut other).await, Event::Data(Bytes::from_static(b"quick")));
+    drop(stalled);
+}
+
+#[tokio::test]
+async fn datagrams_stay_datagrams_and_a_refusal_ends_the_association() {
+    let (_world, carrier) = carrier().await;
+    let far = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
+    let address = far.local_addr().expect("an address");
+    let mut flow = carrier.open_udp(address).await.expect("opened");
+    flow.send(Bytes::from_static(b"one"));
+    flow.send(Bytes::from_static(b""));
+    let mut buffer = [0; 16];
+    let (length, from) = timeout(SOON, far.recv_from(&mut buffer)).await.expect("in time").expect("received");
+    assert_eq!(&buffer[..length], b"one");
+    let (length, _) = timeout(SOON, far.recv_from(&mut buffer)).await.expect("in time").expect("received");
+    assert_eq!(length, 0);
+    far.send_to(b"answer", from).await.expect("sent");
+    let answer = timeout(SOON, poll_fn(|cx| flow.poll_recv(cx))).await.expect("in time");
+    assert_eq!(answer, Some(Bytes::from_static(b"answer")));
+    drop(far);
+    flow.send(Bytes::from_static(b"gone"));
+    assert_eq!(timeout(SOON, poll_fn(|cx| flow.poll_recv(cx))).await.expect("in time"), None);
+}
+
+#[tokio::test]
+async fn flows_beyond_the_limit_are_refused_and_places_come_back() {
+    let limits = FlowLimits { flows: 2, ..FlowLimits::default() };
+    let world = world(limits, "/nonexistent").await;
+    let carrier = connect(&world, &world.config).await.expect("connected");
+    let (listener, address) = far_end().await;
+    let first = carrier.open_tcp(address, DIAL).await.expect("opened");
+    let _second = carrier.open_tcp(address, DIAL).await.expect("opened");
+    assert_eq!(carrier.open_tcp(address, DIAL).await.err(), Some(Failure::Limit));
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    drop(first);
+    drop(timeout(SOON, stream.read(&mut [0; 8])).await.expect("the flow ended"));
+    let opened = timeout(SOON, async {
+        while carrier.open_tcp(address, DIAL).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    });
+    opened.await.expect("the place came back");
+}
+
+#[tokio::test]
+async fn names_are_asked_from_inside_and_silence_is_no_answer() {
+    let directory = std::env::temp_dir().join(format!("podway-agent-test-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("made");
+    let path = directory.join("resolv.conf");
+    std::fs::write(&path, "search demo.svc.cluster.local\n").expect("written");
+    let world = world(FlowLimits::default(), path.to_str().expect("text")).await;
+    let carrier = connect(&world, &world.config).await.expect("connected");
+    assert_eq!(carrier.welcome().search, ["demo.svc.cluster.local"]);
+    let query = Bytes::from_static(&[0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(carrier.dns(query, DIAL).await.err(), Some(Failure::TimedOut));
+    std::fs::remove_dir_all(&directory).expect("removed");
+}
+
+#[tokio::test]
+async fn the_end_of_the_agent_is_noticed_and_flows_end_with_it() {
+    let (world, carrier) = carrier().await;
+    let (_listener, address) = far_end().await;
+    let mut flow = carrier.open_tcp(address, DIAL).await.expect("opened");
+    let closed = carrier.closed();
+    carrier.close();
+    assert_eq!(timeout(SOON, closed).await.expect("noticed"), "closed");
+    assert_eq!(next(&mut flow).await, Event::Reset);
+    assert!(!carrier.is_alive());
+    assert!(carrier.open_tcp(address, DIAL).await.is_err());
+    drop(world);
+}
+
+#[tokio::test]
+async fn nonsense_before_the_handshake_gets_nothing() {
+    let world = world(FlowLimits::default(), "/nonexistent").await;
+    let mut stream = TcpStream::connect(world.address).await.expect("connected");
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("written");
+    let mut answer = Vec::new();
+    drop(timeout(SOON, stream.read_to_end(&mut answer)).await.expect("the agent hangs up"));
+    // A flow on a connection that is not authenticated.
+    let stream = TcpStream::connect(world.address).await.expect("connected");
+    let (mut requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let request = http::Request::post(format!("http://agent{}", podway_tunnel::FLOW_PATH)).body(()).expect("a request");
+    let (response, _stream) = requests.send_request(request, false).expect("sent");
+    assert!(response.await.is_err(), "refused");
+    connection.abort();
+    // The agent is well.
+    assert!(connect(&world, &world.config).await.is_ok());
+}
