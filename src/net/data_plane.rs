@@ -1,0 +1,411 @@
+//! From packets to flows.
+//!
+//! One reader task takes packets from the device and sorts them by five-tuple to the tasks of their flows, through bounded
+//! channels: a full one drops and counts, as a network does. It never dials, waits for a carrier or takes a lock. Flows
+//! write their packets to the device themselves.
+//!
+//! - Only packets from the device's own addresses are taken.
+//! - ICMP echo stays unanswered: there is no evidence that the far side is there.
+//! - Stopping drops the table of flows; each sees its channel closed, resets both its sides and ends.
+#![expect(clippy::disallowed_methods, reason = "the shell of the data plane: timers and smoltcp need the clock")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::net::agent::OpenError;
+use crate::net::counters::{Counters, CountersSnapshot, add};
+use crate::net::dns_tap::{self, DNS_PORT, DnsQuery};
+use crate::net::far::Via;
+use crate::net::flow::{self, Far};
+use crate::net::packet::{self, Body, FlowKey, Protocol, View};
+use crate::net::tun::PacketDevice;
+use crate::net::udp;
+use crate::net::views::{ClientTable, Destination, Target, VipTable};
+
+/// Flows of one session, TCP and UDP together.
+pub const MAX_FLOWS: usize = 16_384;
+
+/// Packets that wait for one flow. The receive window bounds their bytes for a proper TCP; this bounds the rest.
+const FLOW_QUEUE: usize = 64;
+
+/// Packets read before other tasks get their turn.
+const BUDGET: usize = 64;
+
+/// Longest packet of either family that a device can hand over.
+const LONGEST: usize = 65_536;
+
+/// How long flows may take to end when the data plane stops.
+const STOP_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How often reaching the limit of flows is logged.
+const LIMIT_LOG: Duration = Duration::from_secs(60);
+
+/// What the data plane reads and whom it tells. All channels are bounded by their makers.
+#[derive(Clone, Debug)]
+pub struct Wiring {
+    /// The links that work now.
+    pub clients: watch::Receiver<Arc<ClientTable>>,
+    /// What addresses stand for.
+    pub vips: watch::Receiver<Arc<VipTable>>,
+    /// Takes DNS queries; when full they are dropped and asked again.
+    pub dns_tx: mpsc::Sender<DnsQuery>,
+    /// Takes targets that flows wait for, each at most once a second.
+    pub blocked_tx: mpsc::Sender<Target>,
+}
+
+/// Why the data plane ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was stopped.
+    Stopped,
+    /// The device is gone; says what the kernel said.
+    DeviceGone(Arc<str>),
+    /// The reader task panicked.
+    Panicked,
+}
+
+/// The data plane's front.
+#[derive(Debug)]
+pub struct DataPlane;
+
+/// A running data plane. Dropping it stops it without waiting.
+#[derive(Debug)]
+pub struct DataPlaneHandle {
+    counters: Arc<Counters>,
+    stop: CancellationToken,
+    ended: watch::Receiver<Option<Ended>>,
+}
+
+impl Drop for DataPlaneHandle {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl DataPlane {
+    /// Starts to carry packets of `device`. Must be called within a tokio runtime.
+    pub fn start(device: Arc<dyn PacketDevice>, wiring: Wiring) -> DataPlaneHandle {
+        let counters = Arc::new(Counters::default());
+        let plane = Arc::new(Plane {
+            device,
+            clients: wiring.clients,
+            dns_tx: wiring.dns_tx,
+            blocked_tx: wiring.blocked_tx,
+            blocked_told: Mutex::new(BTreeMap::new()),
+            counters: Arc::clone(&counters),
+            dns_pending: AtomicU64::new(0),
+            epoch: Instant::now(),
+            seeds: RandomState::new(),
+            seeded: AtomicU64::new(0),
+        });
+        let stop = CancellationToken::new();
+        let (ended_tx, ended) = watch::channel(None);
+        let reader = tokio::spawn(Reader::new(plane, wiring.vips).run(stop.clone()));
+        tokio::spawn(async move {
+            let why = reader.await.unwrap_or(Ended::Panicked);
+            ended_tx.send_replace(Some(why));
+        });
+        DataPlaneHandle { counters, stop, ended }
+    }
+}
+
+impl DataPlaneHandle {
+    /// The counters now.
+    pub fn counters(&self) -> CountersSnapshot {
+        self.counters.snapshot()
+    }
+
+    /// The counters themselves, for whoever publishes them.
+    pub fn shared_counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Returns when the data plane has ended and says why; independent of the handle's life. Cancel safe.
+    pub fn ended(&self) -> impl Future<Output = Ended> + Send + 'static {
+        let mut ended = self.ended.clone();
+        async move {
+            match ended.wait_for(Option::is_some).await {
+                Ok(why) => why.clone().unwrap_or(Ended::Panicked),
+                Err(_) => Ended::Panicked,
+            }
+        }
+    }
+
+    /// Resets all flows and returns when none is left, after 100 ms at the latest. The device stays with its other owners.
+    pub async fn stop(self) -> Ended {
+        self.stop.cancel();
+        self.ended().await
+    }
+}
+
+/// What all flows share.
+pub(crate) struct Plane {
+    pub device: Arc<dyn PacketDevice>,
+    pub clients: watch::Receiver<Arc<ClientTable>>,
+    pub dns_tx: mpsc::Sender<DnsQuery>,
+    pub blocked_tx: mpsc::Sender<Target>,
+    pub blocked_told: Mutex<BTreeMap<Target, Instant>>,
+    pub counters: Arc<Counters>,
+    pub dns_pending: AtomicU64,
+    epoch: Instant,
+    seeds: RandomState,
+    seeded: AtomicU64,
+}
+
+impl Plane {
+    pub(crate) fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// The clock of the stacks: microseconds since the data plane started.
+    pub(crate) fn stack_time(&self) -> smoltcp::time::Instant {
+        let micros = self.now().saturating_duration_since(self.epoch).as_micros();
+        smoltcp::time::Instant::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+    }
+
+    /// What a flow's initial sequence number comes from: unguessable and new each time (RFC 6528).
+    pub(crate) fn seed(&self, key: &FlowKey) -> u64 {
+        self.seeds.hash_one((key, self.seeded.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Writes a packet to the device. One that it does not take at once is dropped.
+    pub(crate) fn send(&self, packet: &[u8]) {
+        match self.device.try_send(packet) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => add(&self.counters.dropped_full, 1),
+            // A device that is gone ends the reader, and so everything; a single refused packet is a lost one.
+            Err(_) => add(&self.counters.dropped_other, 1),
+        }
+    }
+
+    /// Answers the packet that asked for a flow with what fits `why`.
+    pub(crate) fn refuse(&self, packet: &[u8], why: OpenError) {
+        add(&self.counters.refused, 1);
+        let tcp = matches!(View::parse(packet), Ok(View { body: Body::Tcp { .. }, .. }));
+        let answer = match why {
+            OpenError::Refused | OpenError::Limit if tcp => packet::reset(packet),
+            OpenError::Refused
+            | OpenError::Limit
+            | OpenError::HostUnreachable
+            | OpenError::NetUnreachable
+            | OpenError::TimedOut
+            | OpenError::Forbidden
+            | OpenError::LinkLost => packet::unreachable(packet, udp::unreachable(why)),
+        };
+        if let Some(answer) = answer {
+            self.send(&answer);
+        }
+    }
+}
+
+/// A flow as the reader knows it.
+struct Entry {
+    number: u64,
+    packets: mpsc::Sender<Bytes>,
+}
+
+/// Tells the reader that a flow is over, also when its task panicked.
+struct Farewell {
+    key: FlowKey,
+    number: u64,
+    /// Packets that came when the flow was already over; they may begin the next one.
+    left: Vec<Bytes>,
+    /// Not bounded by itself, but each flow sends once, and flows are limited.
+    over_tx: mpsc::UnboundedSender<(FlowKey, u64, Vec<Bytes>)>,
+}
+
+impl Farewell {
+    fn leave(&mut self, left: Vec<Bytes>) {
+        self.left = left;
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.over_tx.send((self.key, self.number, std::mem::take(&mut self.left))).ok();
+    }
+}
+
+/// The reader task: sole owner of the table of flows.
+struct Reader {
+    plane: Arc<Plane>,
+    vips: watch::Receiver<Arc<VipTable>>,
+    flows: HashMap<FlowKey, Entry>,
+    started: u64,
+    over_tx: mpsc::UnboundedSender<(FlowKey, u64, Vec<Bytes>)>,
+    over_rx: mpsc::UnboundedReceiver<(FlowKey, u64, Vec<Bytes>)>,
+    limit_logged: Option<Instant>,
+}
+
+impl Reader {
+    fn new(plane: Arc<Plane>, vips: watch::Receiver<Arc<VipTable>>) -> Self {
+        let (over_tx, over_rx) = mpsc::unbounded_channel();
+        Self { plane, vips, flows: HashMap::new(), started: 0, over_tx, over_rx, limit_logged: None }
+    }
+
+    async fn run(mut self, stop: CancellationToken) -> Ended {
+        let device = Arc::clone(&self.plane.device);
+        let mut buffer = vec![0; LONGEST];
+        let mut chunk = BytesMut::new();
+        let why = loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break Ended::Stopped,
+                Some((key, number, left)) = self.over_rx.recv() => {
+                    if self.flows.get(&key).is_some_and(|entry| entry.number == number) {
+                        self.flows.remove(&key);
+                    }
+                    for packet in left {
+                        self.take(packet);
+                    }
+                }
+                readable = device.readable() => {
+                    let read = readable.and_then(|()| self.read(&mut buffer, &mut chunk));
+                    if let Err(error) = read {
+                        break Ended::DeviceGone(error.to_string().into());
+                    }
+                    // The device may stay readable for ever.
+                    tokio::task::consume_budget().await;
+                }
+            }
+        };
+        self.end_flows().await;
+        why
+    }
+
+    fn read(&mut self, buffer: &mut [u8], chunk: &mut BytesMut) -> io::Result<()> {
+        for _ in 0..BUDGET {
+            let length = match self.plane.device.try_recv(buffer) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            // Small packets share a chunk, so that most cost no allocation.
+            if chunk.capacity() < length {
+                chunk.reserve(LONGEST);
+            }
+            chunk.extend_from_slice(&buffer[..length]);
+            let packet = chunk.split().freeze();
+            self.take(packet);
+        }
+        Ok(())
+    }
+
+    /// Sorts one packet.
+    fn take(&mut self, packet: Bytes) {
+        let view = match View::parse(&packet) {
+            Ok(view) => view,
+            Err(_) => return add(&self.plane.counters.dropped_other, 1),
+        };
+        let key = view.key();
+        let table = self.vips.borrow();
+        if !table.device_addresses.contains(&view.source) {
+            return add(&self.plane.counters.dropped_source, 1);
+        }
+        if let Some(entry) = self.flows.get(&key) {
+            match entry.packets.try_send(packet.clone()) {
+                Ok(()) => return,
+                Err(mpsc::error::TrySendError::Full(_)) => return add(&self.plane.counters.dropped_full, 1),
+                // It is over, but has not said so yet.
+                Err(mpsc::error::TrySendError::Closed(_)) => {}
+            }
+        }
+        let opens = match view.body {
+            Body::Tcp { flags, .. } => flags.opens(),
+            Body::Udp { .. } => true,
+        };
+        if !opens {
+            if let Some(reset) = packet::reset(&packet) {
+                self.plane.send(&reset);
+            }
+            return;
+        }
+        // The recursion guard: a pod's address on this device is our own traffic on its way round.
+        if table.pod_ranges.iter().any(|range| range.contains(&view.source)) {
+            return self.plane.refuse(&packet, OpenError::Refused);
+        }
+        let far = match table.lookup(view.destination) {
+            Destination::Nowhere => return self.plane.refuse(&packet, OpenError::Refused),
+            Destination::Dns if key.remote.port() != DNS_PORT => {
+                return self.plane.refuse(&packet, OpenError::Refused);
+            }
+            Destination::Dns => Far::Dns,
+            Destination::Dial { address, target } => {
+                Far::Dial(Via { to: SocketAddr::new(address, key.remote.port()), target })
+            }
+        };
+        drop(table);
+        if let (Far::Dns, Body::Udp { payload, .. }) = (&far, view.body) {
+            return dns_tap::udp_query(&self.plane, key.local, key.remote, packet.slice_ref(payload));
+        }
+        if self.flows.len() >= MAX_FLOWS {
+            self.log_limit();
+            return self.plane.refuse(&packet, OpenError::Limit);
+        }
+        self.start(key, far, packet);
+    }
+
+    fn start(&mut self, key: FlowKey, far: Far, first: Bytes) {
+        self.started += 1;
+        let (packets, mut packet_rx) = mpsc::channel(FLOW_QUEUE);
+        // There is room: the channel is new.
+        packets.try_send(first).ok();
+        let mut farewell = Farewell { key, number: self.started, left: Vec::new(), over_tx: self.over_tx.clone() };
+        self.flows.insert(key, Entry { number: self.started, packets });
+        let plane = Arc::clone(&self.plane);
+        match (key.protocol, far) {
+            (Protocol::Udp, Far::Dial(via)) => {
+                tokio::spawn(async move {
+                    udp::run(plane, key, via, &mut packet_rx).await;
+                    farewell.leave(left_over(&mut packet_rx));
+                });
+            }
+            // DNS over UDP has no flow; it was passed on before.
+            (Protocol::Udp, Far::Dns) => {}
+            (Protocol::Tcp, far) => {
+                tokio::spawn(async move {
+                    let next = flow::run(plane, key, far, &mut packet_rx).await;
+                    let mut left = left_over(&mut packet_rx);
+                    left.retain(|packet| packet::tcp_flags(packet).opens());
+                    farewell.leave(next.into_iter().chain(left).collect());
+                });
+            }
+        }
+    }
+
+    fn log_limit(&mut self) {
+        let now = self.plane.now();
+        if self.limit_logged.is_some_and(|at| now.saturating_duration_since(at) < LIMIT_LOG) {
+            return;
+        }
+        self.limit_logged = Some(now);
+        tracing::warn!(limit = MAX_FLOWS, "the limit of flows is reached; new ones are refused");
+    }
+
+    /// Closes every flow's channel, which resets it, and waits until their tasks are gone.
+    async fn end_flows(self) {
+        let Self { flows, over_tx, mut over_rx, .. } = self;
+        drop((flows, over_tx));
+        let all = async { while over_rx.recv().await.is_some() {} };
+        if tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {
+            tracing::warn!("flows did not end in time");
+        }
+    }
+}
+
+/// Packets that came too late for their flow.
+fn left_over(packets: &mut mpsc::Receiver<Bytes>) -> Vec<Bytes> {
+    packets.close();
+    std::iter::from_fn(|| packets.try_recv().ok()).collect()
+}

@@ -1,0 +1,206 @@
+//! DNS taken out of the packet path: queries to a DNS address of ours, over UDP and TCP.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep};
+
+use crate::net::agent::{FlowEnded, FlowEvent, TcpFlow};
+use crate::net::counters::add;
+use crate::net::data_plane::Plane;
+use crate::net::packet;
+
+/// The port of DNS (RFC 1035).
+pub const DNS_PORT: u16 = 53;
+
+/// How long an answer is waited for; resolvers ask again sooner.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Queries over UDP that may wait at once; more are dropped and asked again by the resolver.
+const UDP_PENDING: u64 = 4096;
+
+/// How long a TCP connection may stay without a query (RFC 7766 section 6.2.3 wants seconds).
+const TCP_IDLE: Duration = Duration::from_secs(30);
+
+/// How long after our FIN the client has to close.
+const TCP_CLOSE: Duration = Duration::from_secs(5);
+
+/// A whole message with its length prefix.
+const TCP_BUFFER: usize = 2 + u16::MAX as usize;
+
+/// One raw query (RFC 1035) that came to a DNS address. Dropping `reply` leaves it unanswered.
+#[derive(Debug)]
+pub struct DnsQuery {
+    /// The message, without the length prefix of TCP.
+    pub query: Bytes,
+    /// Who asks.
+    pub from: SocketAddr,
+    /// Over what.
+    pub transport: DnsTransport,
+    /// Takes the raw answer; for UDP already short enough for the asker.
+    pub reply: oneshot::Sender<Bytes>,
+}
+
+/// What a query came over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DnsTransport {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+/// Passes a query that came over UDP on, and its answer back.
+pub(crate) fn udp_query(plane: &Arc<Plane>, from: SocketAddr, at: SocketAddr, query: Bytes) {
+    if plane.dns_pending.load(Ordering::Relaxed) >= UDP_PENDING {
+        add(&plane.counters.dropped_full, 1);
+        return;
+    }
+    let Some(answer) = pass(plane, from, DnsTransport::Udp, query) else {
+        return;
+    };
+    plane.dns_pending.fetch_add(1, Ordering::Relaxed);
+    let plane = Arc::clone(plane);
+    tokio::spawn(async move {
+        if let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_TIMEOUT, answer).await
+            && let Some(packet) = packet::datagram(at, from, &answer, plane.device.mtu())
+        {
+            plane.send(&packet);
+        }
+        plane.dns_pending.fetch_sub(1, Ordering::Relaxed);
+    });
+}
+
+/// `None` when the query was dropped.
+fn pass(plane: &Plane, from: SocketAddr, transport: DnsTransport, query: Bytes) -> Option<oneshot::Receiver<Bytes>> {
+    let (reply, answer) = oneshot::channel();
+    add(&plane.counters.dns_queries, 1);
+    if plane.dns_tx.try_send(DnsQuery { query, from, transport, reply }).is_err() {
+        add(&plane.counters.dropped_full, 1);
+        return None;
+    }
+    Some(answer)
+}
+
+/// The far side of a TCP connection to a DNS address: one query after the other, each with its length in front
+/// (RFC 1035 section 4.2.2).
+pub(crate) struct DnsExchange {
+    plane: Arc<Plane>,
+    from: SocketAddr,
+    received: BytesMut,
+    asked: Option<oneshot::Receiver<Bytes>>,
+    input: Side,
+    output: Side,
+    idle: Pin<Box<Sleep>>,
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Open,
+    Finished,
+}
+
+impl DnsExchange {
+    pub(crate) fn new(plane: Arc<Plane>, from: SocketAddr) -> Self {
+        Self {
+            plane,
+            from,
+            received: BytesMut::new(),
+            asked: None,
+            input: Side::Open,
+            output: Side::Open,
+            idle: Box::pin(sleep(TCP_IDLE)),
+            waker: None,
+        }
+    }
+
+    fn next_message(&mut self) -> Option<Bytes> {
+        let length = usize::from(u16::from_be_bytes([*self.received.first()?, *self.received.get(1)?]));
+        if self.received.len() < 2 + length {
+            return None;
+        }
+        self.received.advance(2);
+        Some(self.received.split_to(length).freeze())
+    }
+
+    fn set_idle(&mut self, limit: Duration) {
+        let deadline = self.plane.now() + limit;
+        self.idle.as_mut().reset(deadline);
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl TcpFlow for DnsExchange {
+    fn poll_send_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<usize, FlowEnded>> {
+        match TCP_BUFFER.saturating_sub(self.received.len()) {
+            // Room comes with an answer, which `poll_event` waits for in the same task.
+            0 => Poll::Pending,
+            room => Poll::Ready(Ok(room)),
+        }
+    }
+
+    fn send(&mut self, data: Bytes) -> Result<(), FlowEnded> {
+        self.received.extend_from_slice(&data);
+        self.wake();
+        Ok(())
+    }
+
+    fn send_fin(&mut self) {
+        self.input = Side::Finished;
+        self.wake();
+    }
+
+    fn send_reset(&mut self) {
+        self.asked = None;
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<FlowEvent> {
+        self.waker = Some(cx.waker().clone());
+        if self.output == Side::Finished {
+            return self.idle.as_mut().poll(cx).map(|()| FlowEvent::Reset);
+        }
+        if self.asked.is_none()
+            && let Some(query) = self.next_message()
+        {
+            self.set_idle(ANSWER_TIMEOUT);
+            self.asked = pass(&self.plane, self.from, DnsTransport::Tcp, query);
+            if self.asked.is_none() {
+                return Poll::Ready(FlowEvent::Reset);
+            }
+        }
+        let Some(asked) = self.asked.as_mut() else {
+            let idle = self.idle.as_mut().poll(cx).is_ready();
+            if idle || self.input == Side::Finished {
+                self.output = Side::Finished;
+                self.set_idle(TCP_CLOSE);
+                return Poll::Ready(FlowEvent::Fin);
+            }
+            return Poll::Pending;
+        };
+        let Poll::Ready(answer) = Pin::new(asked).poll(cx) else {
+            return self.idle.as_mut().poll(cx).map(|()| FlowEvent::Reset);
+        };
+        self.asked = None;
+        self.set_idle(TCP_IDLE);
+        let Some((answer, length)) = answer.ok().and_then(|a| u16::try_from(a.len()).ok().map(|l| (a, l))) else {
+            return Poll::Ready(FlowEvent::Reset);
+        };
+        let mut message = BytesMut::with_capacity(2 + answer.len());
+        message.put_u16(length);
+        message.extend_from_slice(&answer);
+        Poll::Ready(FlowEvent::Data(message.freeze()))
+    }
+}

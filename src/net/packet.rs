@@ -1,0 +1,286 @@
+//! Checked views of packets, and the packets we write ourselves.
+//!
+//! Nothing here panics, whatever the bytes. Fragments and IPv6 extension headers are not carried: TCP needs neither on a
+//! link with this MTU.
+
+use std::net::{IpAddr, SocketAddr};
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{
+    IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket,
+    UdpRepr,
+};
+
+/// Hop limit of packets we write.
+const HOP_LIMIT: u8 = 64;
+
+/// How much of a packet an ICMP error quotes: with both headers it stays within 576 bytes (RFC 1812 section 4.3.2.3).
+const QUOTE_V4: usize = 548;
+
+/// The same for ICMPv6, within 1280 bytes (RFC 4443 section 3.1).
+const QUOTE_V6: usize = 1232;
+
+/// What a flow is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowKey {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The program's side.
+    pub local: SocketAddr,
+    /// What it speaks to.
+    pub remote: SocketAddr,
+}
+
+/// The protocols that are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A packet from the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View<'a> {
+    /// Where it comes from.
+    pub source: IpAddr,
+    /// Where it goes.
+    pub destination: IpAddr,
+    /// What it carries.
+    pub body: Body<'a>,
+}
+
+/// What a packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// A TCP segment.
+    Tcp {
+        /// Source port.
+        from: u16,
+        /// Destination port.
+        to: u16,
+        /// Its flags.
+        flags: TcpFlags,
+    },
+    /// A UDP datagram.
+    Udp {
+        /// Source port.
+        from: u16,
+        /// Destination port.
+        to: u16,
+        /// What is in it.
+        payload: &'a [u8],
+    },
+}
+
+/// The flags that decide what a segment is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFlags {
+    /// Opens a connection.
+    pub syn: bool,
+    /// Acknowledges.
+    pub ack: bool,
+    /// Ends a connection at once.
+    pub rst: bool,
+    /// The sender will send nothing more.
+    pub fin: bool,
+}
+
+impl TcpFlags {
+    /// Whether this is the first segment of a connection.
+    pub fn opens(self) -> bool {
+        self.syn && !self.ack && !self.rst && !self.fin
+    }
+}
+
+/// Why a packet is not carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Uncarried {
+    /// It is not what its headers say.
+    #[error("malformed")]
+    Malformed,
+    /// A part of a packet.
+    #[error("fragment")]
+    Fragment,
+    /// Neither TCP nor UDP; ICMP echo too, which stays unanswered because nothing shows that the far side is there.
+    #[error("protocol not carried")]
+    Protocol,
+}
+
+impl<'a> View<'a> {
+    /// Reads a packet.
+    pub fn parse(packet: &'a [u8]) -> Result<Self, Uncarried> {
+        let (source, destination, protocol, payload) = match packet.first().map(|b| b >> 4) {
+            Some(4) => {
+                let ip = Ipv4Packet::new_checked(packet).map_err(|_| Uncarried::Malformed)?;
+                if ip.more_frags() || ip.frag_offset() != 0 {
+                    return Err(Uncarried::Fragment);
+                }
+                (IpAddr::V4(ip.src_addr()), IpAddr::V4(ip.dst_addr()), ip.next_header(), ip.payload())
+            }
+            Some(6) => {
+                let ip = Ipv6Packet::new_checked(packet).map_err(|_| Uncarried::Malformed)?;
+                if ip.next_header() == IpProtocol::Ipv6Frag {
+                    return Err(Uncarried::Fragment);
+                }
+                (IpAddr::V6(ip.src_addr()), IpAddr::V6(ip.dst_addr()), ip.next_header(), ip.payload())
+            }
+            Some(_) | None => return Err(Uncarried::Malformed),
+        };
+        let body = if protocol == IpProtocol::Tcp {
+            let tcp = TcpPacket::new_checked(payload).map_err(|_| Uncarried::Malformed)?;
+            let flags = TcpFlags { syn: tcp.syn(), ack: tcp.ack(), rst: tcp.rst(), fin: tcp.fin() };
+            Body::Tcp { from: tcp.src_port(), to: tcp.dst_port(), flags }
+        } else if protocol == IpProtocol::Udp {
+            let udp = UdpPacket::new_checked(payload).map_err(|_| Uncarried::Malformed)?;
+            Body::Udp { from: udp.src_port(), to: udp.dst_port(), payload: udp.payload() }
+        } else {
+            return Err(Uncarried::Protocol);
+        };
+        Ok(Self { source, destination, body })
+    }
+
+    /// What its flow is known by.
+    pub fn key(&self) -> FlowKey {
+        let (protocol, from, to) = match self.body {
+            Body::Tcp { from, to, .. } => (Protocol::Tcp, from, to),
+            Body::Udp { from, to, .. } => (Protocol::Udp, from, to),
+        };
+        let (local, remote) = (SocketAddr::new(self.source, from), SocketAddr::new(self.destination, to));
+        FlowKey { protocol, local, remote }
+    }
+}
+
+/// The flags of a TCP packet; none at all when it is none.
+pub fn tcp_flags(packet: &[u8]) -> TcpFlags {
+    match View::parse(packet) {
+        Ok(View { body: Body::Tcp { flags, .. }, .. }) => flags,
+        Ok(View { body: Body::Udp { .. }, .. }) | Err(_) => TcpFlags::default(),
+    }
+}
+
+/// What an ICMP error says (RFC 792, RFC 4443).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreachable {
+    /// No way to the network.
+    Net,
+    /// No way to the host.
+    Host,
+    /// Nobody listens on the port.
+    Port,
+    /// Forbidden by whoever runs the network.
+    Admin,
+}
+
+/// Writes the ICMP or ICMPv6 error that answers `packet`, in the name of its destination. `None` when it is no packet.
+pub fn unreachable(packet: &[u8], why: Unreachable) -> Option<Vec<u8>> {
+    let view = View::parse(packet).ok()?;
+    let (protocol, kind, code, quote) = match (view.source, why) {
+        (IpAddr::V4(_), Unreachable::Net) => (IpProtocol::Icmp, 3, 0, QUOTE_V4),
+        (IpAddr::V4(_), Unreachable::Host) => (IpProtocol::Icmp, 3, 1, QUOTE_V4),
+        (IpAddr::V4(_), Unreachable::Port) => (IpProtocol::Icmp, 3, 3, QUOTE_V4),
+        (IpAddr::V4(_), Unreachable::Admin) => (IpProtocol::Icmp, 3, 13, QUOTE_V4),
+        (IpAddr::V6(_), Unreachable::Net) => (IpProtocol::Icmpv6, 1, 0, QUOTE_V6),
+        (IpAddr::V6(_), Unreachable::Host) => (IpProtocol::Icmpv6, 1, 3, QUOTE_V6),
+        (IpAddr::V6(_), Unreachable::Port) => (IpProtocol::Icmpv6, 1, 4, QUOTE_V6),
+        (IpAddr::V6(_), Unreachable::Admin) => (IpProtocol::Icmpv6, 1, 1, QUOTE_V6),
+    };
+    let quoted = &packet[..packet.len().min(quote)];
+    let (mut bytes, start) = ip_packet(view.destination, view.source, protocol, 8 + quoted.len());
+    let icmp = bytes.get_mut(start..)?;
+    icmp[0] = kind;
+    icmp[1] = code;
+    icmp[8..].copy_from_slice(quoted);
+    let pseudo = match (view.destination, view.source) {
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let length = u32::try_from(icmp.len()).unwrap_or(0);
+            let tail = [length.to_be_bytes(), [0, 0, 0, u8::from(IpProtocol::Icmpv6)]].concat();
+            [from.octets().as_slice(), to.octets().as_slice(), &tail].concat()
+        }
+        (IpAddr::V4(_) | IpAddr::V6(_), IpAddr::V4(_) | IpAddr::V6(_)) => Vec::new(),
+    };
+    let sum = checksum(&[&pseudo, icmp]);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    Some(bytes)
+}
+
+/// Writes the reset that answers a TCP segment to a connection that is not there (RFC 9293 section 3.10.7.1). `None` when
+/// it is no TCP segment, or itself a reset.
+pub fn reset(packet: &[u8]) -> Option<Vec<u8>> {
+    let view = View::parse(packet).ok()?;
+    let payload = match view.source {
+        IpAddr::V4(_) => Ipv4Packet::new_checked(packet).ok()?.payload(),
+        IpAddr::V6(_) => Ipv6Packet::new_checked(packet).ok()?.payload(),
+    };
+    let Body::Tcp { from, to, flags } = view.body else {
+        return None;
+    };
+    if flags.rst {
+        return None;
+    }
+    let segment = TcpPacket::new_checked(payload).ok()?;
+    let (sequence, acknowledged) = if flags.ack {
+        (segment.ack_number(), None)
+    } else {
+        (TcpSeqNumber(0), Some(segment.seq_number() + segment.segment_len()))
+    };
+    let answer = TcpRepr {
+        src_port: to,
+        dst_port: from,
+        control: TcpControl::Rst,
+        seq_number: sequence,
+        ack_number: acknowledged,
+        window_len: 0,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
+    };
+    let (mut bytes, start) = ip_packet(view.destination, view.source, IpProtocol::Tcp, answer.buffer_len());
+    let (source, destination) = (IpAddress::from(view.destination), IpAddress::from(view.source));
+    let mut tcp = TcpPacket::new_unchecked(bytes.get_mut(start..)?);
+    answer.emit(&mut tcp, &source, &destination, &ChecksumCapabilities::default());
+    Some(bytes)
+}
+
+/// Writes a datagram. `None` when the families differ or it is longer than a packet can be.
+pub fn datagram(from: SocketAddr, to: SocketAddr, payload: &[u8], mtu: usize) -> Option<Vec<u8>> {
+    let header = if from.is_ipv4() { 20 } else { 40 };
+    if from.is_ipv4() != to.is_ipv4() || header + 8 + payload.len() > mtu.min(usize::from(u16::MAX)) {
+        return None;
+    }
+    let (mut bytes, start) = ip_packet(from.ip(), to.ip(), IpProtocol::Udp, 8 + payload.len());
+    let (source, destination) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));
+    let repr = UdpRepr { src_port: from.port(), dst_port: to.port() };
+    let mut udp = UdpPacket::new_unchecked(bytes.get_mut(start..)?);
+    let write = |body: &mut [u8]| body.copy_from_slice(payload);
+    repr.emit(&mut udp, &source, &destination, payload.len(), write, &ChecksumCapabilities::default());
+    Some(bytes)
+}
+
+/// A zeroed packet with its IP header written, and where its payload starts. Both addresses are of one family.
+fn ip_packet(from: IpAddr, to: IpAddr, protocol: IpProtocol, length: usize) -> (Vec<u8>, usize) {
+    let repr = IpRepr::new(from.into(), to.into(), protocol, length, HOP_LIMIT);
+    let start = repr.header_len();
+    let mut bytes = vec![0; start + length];
+    repr.emit(&mut bytes, &ChecksumCapabilities::default());
+    (bytes, start)
+}
+
+/// The internet checksum (RFC 1071) of the parts one after the other; each but the last of even length.
+fn checksum(parts: &[&[u8]]) -> u16 {
+    let mut sum = 0_u64;
+    for part in parts {
+        for pair in part.chunks(2) {
+            let low = pair.get(1).copied().unwrap_or(0);
+            sum += u64::from(u16::from_be_bytes([pair[0], low]));
+        }
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).unwrap_or(0)
+}
