@@ -92,9 +92,7 @@ impl RouteHandle {
     /// The index of the link called `name`.
     pub async fn link_index(&self, name: &str) -> Result<u32, RouteError> {
         match all(self.handle.link().get().match_name(name).execute()).await {
-            Ok(links) => {
-                links.first().map(|link| link.header.index).ok_or_else(|| RouteError::NoLink(name.to_owned()))
-            }
+            Ok(links) => links.first().map(|link| link.header.index).ok_or_else(|| RouteError::NoLink(name.to_owned())),
             Err(RouteError::Refused(Errno::ENODEV)) => Err(RouteError::NoLink(name.to_owned())),
             Err(error) => Err(error),
         }
@@ -104,6 +102,14 @@ impl RouteHandle {
     pub async fn set_up(&self, index: u32, mtu: u32) -> Result<(), RouteError> {
         let link = LinkUnspec::new_with_index(index).mtu(mtu).up().build();
         limited(self.handle.link().set(link).execute()).await
+    }
+
+    /// Removes a link. One that is not there is fine.
+    pub async fn del_link(&self, index: u32) -> Result<(), RouteError> {
+        match limited(self.handle.link().del(index).execute()).await {
+            Err(RouteError::Refused(Errno::ENODEV)) => Ok(()),
+            result => result,
+        }
     }
 
     /// Gives a link an address. One that it has already is fine.
