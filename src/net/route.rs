@@ -2,6 +2,7 @@
 //!
 //! Only what lies on our own device is ever written: it vanishes with the device. A route of another program is never
 //! replaced. Every exchange with the kernel has a time limit.
+#![expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
