@@ -123,6 +123,8 @@ pub struct VifCore {
     device: Arc<str>,
     desired: (Generation, RoutePlan),
     applied: RoutePlan,
+    /// What could not be added, or so it was said: removed all the same when no longer wanted.
+    doubtful: RoutePlan,
     /// The newest plan that is wholly applied.
     applied_generation: Generation,
     outstanding: Option<Change>,
@@ -150,6 +152,7 @@ impl VifCore {
             device: "".into(),
             desired: (Generation(0), RoutePlan::default()),
             applied: RoutePlan::default(),
+            doubtful: RoutePlan::default(),
             applied_generation: Generation(0),
             outstanding: None,
             failed: BTreeMap::new(),
@@ -219,11 +222,16 @@ impl VifCore {
         let worked = |cidr: &&Cidr| !failed.contains_key(&cidr.to_string());
         self.applied.addresses.extend(change.add_addresses.iter().filter(worked));
         self.applied.routes.extend(change.add_routes.iter().filter(worked));
+        let doubtful = |cidr: &&Cidr| failed.contains_key(&cidr.to_string());
+        self.doubtful.addresses.extend(change.add_addresses.iter().filter(doubtful));
+        self.doubtful.routes.extend(change.add_routes.iter().filter(doubtful));
         for gone in change.remove_addresses.iter().filter(worked) {
             self.applied.addresses.remove(gone);
+            self.doubtful.addresses.remove(gone);
         }
         for gone in change.remove_routes.iter().filter(worked) {
             self.applied.routes.remove(gone);
+            self.doubtful.routes.remove(gone);
         }
         if failed.is_empty() {
             self.applied_generation = generation;
@@ -294,9 +302,9 @@ impl VifCore {
             generation: *generation,
             ifindex,
             add_addresses: &desired.addresses - &self.applied.addresses,
-            remove_addresses: &self.applied.addresses - &desired.addresses,
+            remove_addresses: &(&self.applied.addresses | &self.doubtful.addresses) - &desired.addresses,
             add_routes: &desired.routes - &self.applied.routes,
-            remove_routes: &self.applied.routes - &desired.routes,
+            remove_routes: &(&self.applied.routes | &self.doubtful.routes) - &desired.routes,
         };
         if change == (Change { generation: *generation, ifindex, ..Change::default() }) {
             self.applied_generation = *generation;
