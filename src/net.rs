@@ -7,6 +7,7 @@ pub mod kube_client;
 pub mod os_journal;
 pub mod portforward;
 pub mod resolver;
+pub mod route;
 pub mod counters;
 pub mod data_plane;
 pub mod dns_tap;

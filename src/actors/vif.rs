@@ -1,3 +1,527 @@
-//! x
+//! Vif: owns the device, its addresses and routes, and the data plane on it.
+//!
+//! Hears the route plan; tells the state of the device, the host's own network, and what flows through. What it decides
+//! is in [`core`]; this file makes the device, talks to the kernel and carries queries from the packet path to Dns.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use self::core::{Change, Effect, Input, VifCore};
+use self::messages::{Close, FlowStats, Open, StopDataPlane, VifChanged};
+use crate::actors::client_list::messages::FlowsBlocked;
+use crate::actors::dns::messages::{QueryArrived, Transport};
+use crate::actors::proxy_via::messages::{HostFactsChanged, RoutePlanChanged};
+use crate::actors::shell::{Driven, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told};
+use crate::ids::{Generation, ReplyId};
+use crate::net::cidr::Cidr;
+use crate::net::counters::{Counters, CountersSnapshot};
+use crate::net::data_plane::{DataPlane, DataPlaneHandle, Ended, Wiring};
+use crate::net::dns_tap::{DnsQuery, DnsTransport};
+use crate::net::route::{RouteError, RouteHandle, monitor, nameservers};
+use crate::net::route_plan::HostFacts;
+use crate::net::tun::{PacketDevice, TunDevice};
+use crate::net::views::{ClientTable, Target, VipTable};
+
+pub mod core;
 pub mod messages;
+
+/// Links with this prefix are ours, in this or another session, and no part of the host's own network.
+const OUR_LINKS: &str = "podway";
+/// Where the host's name servers are written.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Queries that Dns has not answered yet; more wait in the packet path and are dropped there.
+const DNS_UNACKNOWLEDGED: usize = 64;
+/// Queries that wait for one of these places.
+const DNS_QUEUE: usize = 256;
+/// Blocked targets that wait to be told.
+const BLOCKED_QUEUE: usize = 64;
+/// How often counters are told at most.
+const STATS_EVERY: Duration = Duration::from_secs(1);
+/// How long making the device may take.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+/// How long one change of routes may take.
+const APPLY_LIMIT: Duration = Duration::from_secs(10);
+/// How long stopping the data plane may take; it bounds itself.
+const STOP_LIMIT: Duration = Duration::from_millis(100);
+/// How long the removal of the device may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+/// How often the device is looked for after its descriptor was closed, and the pause between.
+const GONE_LOOKS: (u32, Duration) = (20, Duration::from_millis(5));
+/// The host's network is read again after this time even when the kernel told nothing: resolv.conf is only a file.
+const FACTS_EVERY: Duration = Duration::from_secs(10);
+/// The pause before the host's network is read again after a failure.
+const FACTS_RETRY: Duration = Duration::from_secs(1);
+/// For tasks that end with the actor.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// The edges of Vif.
+pub struct Edges {
+    /// Session: state of the device.
+    pub session: Recipient<VifChanged>,
+    /// Dns: state of the device.
+    pub dns: Recipient<VifChanged>,
+    /// Session: counters.
+    pub stats: Recipient<FlowStats>,
+    /// ProxyVia: the host's own network.
+    pub proxy_via: Recipient<HostFactsChanged>,
+    /// Dns: queries out of the packet path.
+    pub queries: Recipient<QueryArrived>,
+    /// ClientList: flows that wait for a link.
+    pub blocked: Recipient<FlowsBlocked>,
+    /// The links that work.
+    pub clients: watch::Receiver<Arc<ClientTable>>,
+    /// What virtual addresses stand for.
+    pub vips: watch::Receiver<Arc<VipTable>>,
+}
+
+/// The actor.
+pub struct Vif {
+    driven: Driven<VifCore>,
+    edges: Edges,
+    device: Option<Device>,
+    tasks: Vec<AbortHandle>,
+    replies: HashMap<ReplyId, Reply<()>>,
+    next_reply: ReplyId,
+}
+
+/// The device and what belongs to it.
+struct Device {
+    tun: Arc<TunDevice>,
+    ifindex: u32,
+    routes: RouteHandle,
+    /// Absent once it was told to stop.
+    plane: Option<DataPlaneHandle>,
+    queries: Option<mpsc::Receiver<DnsQuery>>,
+    blocked: Option<mpsc::Receiver<Target>>,
+}
+
+impl Vif {
+    /// A Vif without a device.
+    pub fn new(edges: Edges) -> Self {
+        Vif {
+            driven: Driven::new(VifCore::new()),
+            edges,
+            device: None,
+            tasks: Vec::new(),
+            replies: HashMap::new(),
+            next_reply: ReplyId(0),
+        }
+    }
+
+    fn keep(&mut self, reply: Reply<()>) -> ReplyId {
+        self.next_reply = self.next_reply.next();
+        self.replies.insert(self.next_reply, reply);
+        self.next_reply
+    }
+
+    /// Runs a task for as long as the actor lives.
+    fn serve(&mut self, what: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.push(spawn_reporting(work, FOREVER, move |ended| match ended {
+            Ok(()) | Err(TaskFailed::Aborted) => debug!(what, "ended"),
+            Err(failed) => warn!(what, ?failed, "ended"),
+        }));
+    }
+
+    fn open(&mut self, device: String, mtu: u32, ctx: &mut Context<Self>) {
+        let me = ctx.address();
+        let (clients, vips) = (self.edges.clients.clone(), self.edges.vips.clone());
+        self.tasks.push(spawn_reporting(make(device, mtu, clients, vips), OPEN_LIMIT, move |made| {
+            let made = made.unwrap_or_else(|failed| Err(format!("cannot make the device: {}", why(failed))));
+            me.do_send(OpenEnded(made));
+        }));
+    }
+
+    fn opened(&mut self, made: Result<Device, String>, ctx: &mut Context<Self>) {
+        let result = made.map(|mut device| {
+            info!(device = device.tun.name(), ifindex = device.ifindex, "the device is up");
+            if let Some(queries) = device.queries.take() {
+                self.serve("pump of queries", pump_queries(queries, self.edges.queries.clone()));
+            }
+            if let Some(blocked) = device.blocked.take() {
+                self.serve("pump of blocked targets", pump_blocked(blocked, self.edges.blocked.clone()));
+            }
+            if let Some(plane) = &device.plane {
+                self.serve("pump of counters", pump_stats(plane.shared_counters(), self.edges.stats.clone()));
+                let me = ctx.address();
+                let ended = plane.ended();
+                self.tasks.push(spawn_reporting(ended, FOREVER, move |ended| {
+                    me.do_send(PlaneEnded(match ended {
+                        Ok(Ended::DeviceGone(why)) => format!("the device is gone: {why}; connect again"),
+                        Ok(Ended::Stopped) => "the data plane was stopped".to_owned(),
+                        Ok(Ended::Panicked) => "bug: the data plane panicked".to_owned(),
+                        Err(failed) => why(failed),
+                    }));
+                }));
+            }
+            let ifindex = device.ifindex;
+            self.device = Some(device);
+            ifindex
+        });
+        drive(self, Input::Opened(result), ctx);
+    }
+
+    fn apply(&mut self, change: Change, ctx: &mut Context<Self>) {
+        let me = ctx.address();
+        let generation = change.generation;
+        let Some(device) = &self.device else {
+            return me.do_send(ApplyEnded { generation, failed: all_failed(&change, "there is no device") });
+        };
+        let (routes, whole) = (device.routes.clone(), change.clone());
+        spawn_reporting(apply(routes, change), APPLY_LIMIT, move |result| {
+            let failed = result.unwrap_or_else(|failed| all_failed(&whole, &why(failed)));
+            me.do_send(ApplyEnded { generation, failed });
+        });
+    }
+
+    fn stop_data_plane(&mut self, ctx: &mut Context<Self>) {
+        let me = ctx.address();
+        let Some(plane) = self.device.as_mut().and_then(|device| device.plane.take()) else {
+            return me.do_send(PlaneStopped);
+        };
+        spawn_reporting(plane.stop(), STOP_LIMIT, move |ended| {
+            debug!(?ended, "the data plane stopped");
+            me.do_send(PlaneStopped);
+        });
+    }
+
+    fn close(&mut self, ctx: &mut Context<Self>) {
+        let me = ctx.address();
+        let Some(device) = self.device.take() else { return me.do_send(CloseEnded) };
+        spawn_reporting(remove(device), CLOSE_LIMIT, move |removed| {
+            match removed {
+                Ok(Ok(())) => info!("the device is gone"),
+                Ok(Err(error)) => warn!(%error, "cannot confirm that the device is gone"),
+                Err(failed) => warn!(?failed, "cannot confirm that the device is gone"),
+            }
+            me.do_send(CloseEnded);
+        });
+    }
+}
+
+impl Drop for Vif {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Actor for Vif {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _ctx: &mut Context<Self>) {
+        self.serve("watch of the host's network", watch_host(self.edges.proxy_via.clone()));
+    }
+}
+
+impl Shell for Vif {
+    type Core = VifCore;
+
+    fn driven(&mut self) -> &mut Driven<VifCore> {
+        &mut self.driven
+    }
+
+    fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::Open { device, mtu } => self.open(device, mtu, ctx),
+            Effect::Apply(change) => self.apply(change, ctx),
+            Effect::StopDataPlane => self.stop_data_plane(ctx),
+            Effect::Close => self.close(ctx),
+            Effect::Answer(id) => {
+                if let Some(reply) = self.replies.remove(&id) {
+                    reply.answer(());
+                }
+            }
+            Effect::Tell(generation, state) => {
+                let changed = VifChanged { generation, state };
+                self.edges.dns.do_send(changed.clone());
+                self.edges.session.do_send(changed);
+            }
+        }
+    }
+}
+
+/// Makes the device, sets it up and starts the data plane on it.
+async fn make(
+    name: String,
+    mtu: u32,
+    clients: watch::Receiver<Arc<ClientTable>>,
+    vips: watch::Receiver<Arc<VipTable>>,
+) -> Result<Device, String> {
+    let packet = usize::try_from(mtu).map_err(|error| error.to_string())?;
+    let tun = Arc::new(TunDevice::create(&name, packet).map_err(|error| error.to_string())?);
+    let say = |error: RouteError| format!("cannot set the device {name} up: {error}");
+    let routes = RouteHandle::open().map_err(say)?;
+    let ifindex = tun.index().map_err(|error| format!("the device {name} is gone: {error}"))?;
+    routes.set_up(ifindex, mtu).await.map_err(say)?;
+    let (dns_tx, queries) = mpsc::channel(DNS_QUEUE);
+    let (blocked_tx, blocked) = mpsc::channel(BLOCKED_QUEUE);
+    let shared: Arc<dyn PacketDevice> = Arc::<TunDevice>::clone(&tun);
+    let plane = DataPlane::start(shared, Wiring { clients, vips, dns_tx, blocked_tx });
+    Ok(Device { tun, ifindex, routes, plane: Some(plane), queries: Some(queries), blocked: Some(blocked) })
+}
+
+/// Carries a change out and says what failed. What is new comes first, so that nothing that stays is ever without a
+/// route.
+async fn apply(routes: RouteHandle, change: Change) -> BTreeMap<String, String> {
+    let mut failed = BTreeMap::new();
+    let mut note = |cidr: &Cidr, result: Result<(), RouteError>| {
+        if let Err(error) = result {
+            failed.insert(cidr.to_string(), error.to_string());
+        }
+    };
+    for address in &change.add_addresses {
+        note(address, routes.add_address(change.ifindex, *address).await);
+    }
+    for route in &change.add_routes {
+        note(route, routes.add_route(change.ifindex, *route).await);
+    }
+    for route in &change.remove_routes {
+        note(route, routes.del_route(change.ifindex, *route).await);
+    }
+    for address in &change.remove_addresses {
+        note(address, routes.del_address(change.ifindex, *address).await);
+    }
+    failed
+}
+
+fn all_failed(change: &Change, why: &str) -> BTreeMap<String, String> {
+    let added = change.add_addresses.iter().chain(&change.add_routes);
+    let removed = change.remove_addresses.iter().chain(&change.remove_routes);
+    added.chain(removed).map(|cidr| (cidr.to_string(), why.to_owned())).collect()
+}
+
+/// Closes the device and returns once the kernel has it no more.
+async fn remove(device: Device) -> Result<(), RouteError> {
+    let Device { tun, ifindex, routes, plane, .. } = device;
+    let name = tun.name().to_owned();
+    drop((plane, tun));
+    for _ in 0..GONE_LOOKS.0 {
+        match routes.link_index(&name).await {
+            Ok(index) if index == ifindex => sleep(GONE_LOOKS.1).await,
+            Ok(_) | Err(RouteError::NoLink(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    // A flow that does not end holds the descriptor.
+    routes.del_link(ifindex).await
+}
+
+/// Queries from the packet path to Dns and answers back; at most [`DNS_UNACKNOWLEDGED`] are in Dns's hands.
+async fn pump_queries(mut queries: mpsc::Receiver<DnsQuery>, dns: Recipient<QueryArrived>) {
+    let mut waiting = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            query = queries.recv(), if waiting.len() < DNS_UNACKNOWLEDGED => {
+                let Some(DnsQuery { query, from, transport, reply: asker }) = query else { return };
+                let transport = match transport {
+                    DnsTransport::Udp => Transport::Udp,
+                    DnsTransport::Tcp => Transport::Tcp,
+                };
+                let (reply, answer) = Reply::new();
+                dns.do_send(QueryArrived { query, from, transport, reply });
+                waiting.push(async move {
+                    if let Ok(answer) = answer.await {
+                        // An asker that went away wants no answer.
+                        asker.send(answer).ok();
+                    }
+                });
+            }
+            Some(()) = waiting.next() => {}
+        }
+    }
+}
+
+/// Targets that flows wait for; the data plane bounds their rate.
+async fn pump_blocked(mut blocked: mpsc::Receiver<Target>, clients: Recipient<FlowsBlocked>) {
+    while let Some(target) = blocked.recv().await {
+        clients.do_send(FlowsBlocked { target });
+    }
+}
+
+async fn pump_stats(counters: Arc<Counters>, session: Recipient<FlowStats>) {
+    let mut told = FlowStats::default();
+    let mut ticks = interval(STATS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let stats = FlowStats::from(counters.snapshot());
+        if stats != told {
+            told = stats;
+            session.do_send(stats);
+        }
+    }
+}
+
+/// Tells the host's own network at once and whenever it differs from what was told last.
+async fn watch_host(proxy_via: Recipient<HostFactsChanged>) {
+    let mut told: (Generation, Option<Arc<HostFacts>>) = (Generation(0), None);
+    loop {
+        if let Err(error) = follow_host(&proxy_via, &mut told).await {
+            warn!(%error, "cannot read the host's network; trying again");
+        }
+        sleep(FACTS_RETRY).await;
+    }
+}
+
+/// Follows the host's network until the kernel's messages end.
+async fn follow_host(
+    proxy_via: &Recipient<HostFactsChanged>,
+    told: &mut (Generation, Option<Arc<HostFacts>>),
+) -> Result<(), RouteError> {
+    // Listening begins before reading, so that no change is missed.
+    let mut ticks = monitor()?;
+    let routes = RouteHandle::open()?;
+    loop {
+        let facts = routes.host_facts(OUR_LINKS, resolvers(Path::new(RESOLV_CONF)).await).await?;
+        if told.1.as_deref() != Some(&facts) {
+            let facts = Arc::new(facts);
+            *told = (told.0.next(), Some(Arc::clone(&facts)));
+            proxy_via.do_send(HostFactsChanged { generation: told.0, facts });
+        }
+        if let Ok(None) = timeout(FACTS_EVERY, ticks.recv()).await {
+            return Ok(());
+        }
+    }
+}
+
+/// The host's name servers; none when the file cannot be read.
+async fn resolvers(path: &Path) -> BTreeSet<std::net::IpAddr> {
+    let path = path.to_owned();
+    let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
+    text.ok().and_then(Result::ok).map(|text| nameservers(&text)).unwrap_or_default()
+}
+
+fn why(failed: TaskFailed) -> String {
+    match failed {
+        TaskFailed::Panicked(text) => format!("bug: {text}"),
+        TaskFailed::TimedOut => "it took too long".to_owned(),
+        TaskFailed::Aborted => "given up".to_owned(),
+    }
+}
+
+impl From<CountersSnapshot> for FlowStats {
+    fn from(counters: CountersSnapshot) -> Self {
+        FlowStats {
+            tcp_open: counters.tcp_open,
+            tcp_total: counters.tcp_total,
+            udp_open: counters.udp_open,
+            udp_total: counters.udp_total,
+            dns_queries: counters.dns_queries,
+            bytes_sent: counters.bytes_sent,
+            bytes_received: counters.bytes_received,
+            refused: counters.refused,
+            dropped_source: counters.dropped_source,
+            dropped_other: counters.dropped_other,
+            dropped_full: counters.dropped_full,
+        }
+    }
+}
+
+/// self → Vif. The device is there, or why not.
+struct OpenEnded(Result<Device, String>);
+
+/// self → Vif. A change was carried out.
+struct ApplyEnded {
+    generation: Generation,
+    failed: BTreeMap<String, String>,
+}
+
+/// self → Vif. The data plane ended; says why.
+struct PlaneEnded(String);
+
+/// self → Vif. The data plane stopped as asked.
+struct PlaneStopped;
+
+/// self → Vif. The device is gone as asked.
+struct CloseEnded;
+
+told!(OpenEnded, ApplyEnded, PlaneEnded, PlaneStopped, CloseEnded);
+
+impl Handler<OpenEnded> for Vif {
+    type Result = ();
+    fn handle(&mut self, message: OpenEnded, ctx: &mut Context<Self>) {
+        self.opened(message.0, ctx);
+    }
+}
+
+impl Handler<StopDataPlane> for Vif {
+    type Result = ();
+    fn handle(&mut self, message: StopDataPlane, ctx: &mut Context<Self>) {
+        let id = self.keep(message.reply);
+        drive(self, Input::StopDataPlane(id), ctx);
+    }
+}
+
+impl Handler<Close> for Vif {
+    type Result = ();
+    fn handle(&mut self, message: Close, ctx: &mut Context<Self>) {
+        let id = self.keep(message.reply);
+        drive(self, Input::Close(id), ctx);
+    }
+}
+
+impl Handler<Stop> for Vif {
+    type Result = ();
+    fn handle(&mut self, message: Stop, ctx: &mut Context<Self>) {
+        for task in self.tasks.drain(..) {
+            task.abort();
+        }
+        let Some(device) = self.device.take() else {
+            stop(ctx);
+            return message.reply.answer(());
+        };
+        // Not closed before: what is owned goes first, then the answer.
+        spawn_reporting(remove(device), CLOSE_LIMIT, move |_| message.reply.answer(()));
+        stop(ctx);
+    }
+}
+
+impl From<Open> for Input {
+    fn from(message: Open) -> Input {
+        Input::Open { device: message.device, mtu: message.mtu }
+    }
+}
+
+impl From<RoutePlanChanged> for Input {
+    fn from(message: RoutePlanChanged) -> Input {
+        Input::Plan(message.generation, message.plan)
+    }
+}
+
+impl From<ApplyEnded> for Input {
+    fn from(message: ApplyEnded) -> Input {
+        Input::Applied { generation: message.generation, failed: message.failed }
+    }
+}
+
+impl From<PlaneEnded> for Input {
+    fn from(message: PlaneEnded) -> Input {
+        Input::DataPlaneEnded(message.0)
+    }
+}
+
+impl From<PlaneStopped> for Input {
+    fn from(_: PlaneStopped) -> Input {
+        Input::DataPlaneStopped
+    }
+}
+
+impl From<CloseEnded> for Input {
+    fn from(_: CloseEnded) -> Input {
+        Input::Closed
+    }
+}
+
+crate::actors::shell::drives!(Vif, Open, RoutePlanChanged, ApplyEnded, PlaneEnded, PlaneStopped, CloseEnded);

@@ -1,0 +1,86 @@
+use std::collections::BTreeSet;
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::{RouteHandle, monitor, nameservers};
+use crate::net::cidr::Cidr;
+use crate::net::tun::TunDevice;
+
+fn cidrs(texts: &[&str]) -> Vec<Cidr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn resolv_conf_is_read() {
+    let text = "# x\nnameserver 127.0.0.53\nsearch a\nnameserver\tfe80::1%eth0\nnameserver x\n";
+    assert_eq!(nameservers(text), BTreeSet::from(["127.0.0.53".parse().unwrap(), "fe80::1".parse().unwrap()]));
+}
+
+/// Runs in a network namespace of its own; skipped where that is not permitted.
+fn in_namespace<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+            eprintln!("skipped: no network namespace ({error})");
+            return;
+        }
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work());
+    });
+    thread.join().unwrap();
+}
+
+#[test]
+fn addresses_and_routes_come_and_go() {
+    in_namespace(|| async {
+        let tun = match TunDevice::create("podwayt0", 1400) {
+            Ok(tun) => tun,
+            Err(error) => return eprintln!("skipped: {error}"),
+        };
+        let other = TunDevice::create("other0", 1400).unwrap();
+        let routes = RouteHandle::open().unwrap();
+        let mut ticks = monitor().unwrap();
+        let index = routes.link_index("podwayt0").await.unwrap();
+        assert_eq!(index, tun.index().unwrap());
+        assert!(routes.link_index("nothing0").await.is_err());
+        let theirs = other.index().unwrap();
+        routes.set_up(index, 1300).await.unwrap();
+        routes.set_up(theirs, 1300).await.unwrap();
+
+        for address in cidrs(&["10.9.0.1/32", "fd09::1/128"]) {
+            routes.add_address(index, address).await.unwrap();
+            routes.add_address(index, address).await.unwrap();
+        }
+        let wanted = cidrs(&["10.1.0.0/16", "10.2.0.0/31", "fd01::/64", "fd02::5/128"]);
+        for route in &wanted {
+            routes.add_route(index, *route).await.unwrap();
+            routes.add_route(index, *route).await.unwrap();
+        }
+        assert_eq!(routes.routes(index).await.unwrap(), wanted.iter().copied().collect());
+
+        // Another program's route is neither replaced nor removed.
+        for taken in cidrs(&["10.3.0.0/16", "fd03::/64"]) {
+            routes.add_route(theirs, taken).await.unwrap();
+            assert!(routes.add_route(index, taken).await.is_err());
+            routes.del_route(index, taken).await.unwrap();
+            assert!(routes.routes(theirs).await.unwrap().contains(&taken));
+        }
+        routes.add_address(theirs, "192.0.2.7/24".parse().unwrap()).await.unwrap();
+        let facts = routes.host_facts("podway", BTreeSet::new()).await.unwrap();
+        assert!(facts.addresses.contains(&"192.0.2.7/24".parse().unwrap()), "{facts:?}");
+        assert!(facts.routes.iter().any(|r| r.destination == "192.0.2.0/24".parse().unwrap()), "{facts:?}");
+        assert!(facts.routes.iter().all(|r| r.interface != "podwayt0"), "{facts:?}");
+        assert!(!facts.addresses.contains(&"10.9.0.1/32".parse().unwrap()));
+
+        for route in &wanted {
+            routes.del_route(index, *route).await.unwrap();
+            routes.del_route(index, *route).await.unwrap();
+        }
+        assert!(routes.routes(index).await.unwrap().is_empty());
+        for address in cidrs(&["10.9.0.1/32", "fd09::1/128"]) {
+            routes.del_address(index, address).await.unwrap();
+            routes.del_address(index, address).await.unwrap();
+        }
+        ticks.recv().await.unwrap();
+        drop(tun);
+        assert!(routes.link_index("podwayt0").await.is_err());
+    });
+}
