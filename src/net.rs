@@ -2,18 +2,18 @@
 
 pub mod agent;
 pub mod cidr;
-pub mod dns_message;
-pub mod kube_client;
-pub mod os_journal;
-pub mod portforward;
-pub mod resolver;
-pub mod route;
 pub mod counters;
 pub mod data_plane;
+pub mod dns_message;
 pub mod dns_tap;
 pub mod far;
 pub mod flow;
+pub mod kube_client;
+pub mod os_journal;
 pub mod packet;
+pub mod portforward;
+pub mod resolver;
+pub mod route;
 pub mod route_plan;
 pub mod tun;
 pub mod udp;

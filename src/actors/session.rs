@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
 use self::core::{Effect, Input, SessionCore, TeardownStep};
-use self::messages::{Child, ChildExited, CredentialsRenewed, Disconnect};
+use self::messages::{ChildExited, CredentialsRenewed, Disconnect};
 use crate::actors::agent_placer::AgentPlacer;
 use crate::actors::agent_placer::messages::RemoveAll;
 use crate::actors::client_list::messages::{LinksChanged, RegisterWaiter, WaiterSettled};
@@ -23,9 +23,7 @@ use crate::actors::pod_watcher::PodWatcher;
 use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, UseClient, WatchHealthChanged};
 use crate::actors::proxy_via::ProxyVia;
 use crate::actors::proxy_via::messages::ViaChanged;
-use crate::actors::shell::{
-    Driven, Exit, Reply, Shell, Stop, TaskFailed, drive, drives, spawn_reporting, stop, told,
-};
+use crate::actors::shell::{Driven, Exit, Reply, Shell, Stop, TaskFailed, drive, drives, spawn_reporting, stop, told};
 use crate::actors::vif::Vif;
 use crate::actors::vif::messages::{Close, FlowStats, StopDataPlane, VifChanged};
 use crate::cluster::Resolutions;
@@ -76,7 +74,7 @@ pub struct Settings {
     /// MTU of the device.
     pub mtu: u32,
     /// Preferred IPv4 range of virtual addresses.
-    pub virtual_subnet: crate::net::cidr::Cidr,
+    pub virtual_subnet: Cidr,
     /// More suffixes that the cluster answers.
     pub include_suffixes: Vec<String>,
     /// Runtime directory.

@@ -18,8 +18,7 @@ pub async fn reach(
     namespace: String,
 ) -> Result<BTreeSet<IpAddr>, UserError> {
     let namespaces: Api<Namespace> = Api::all(client);
-    let (addresses, answer) =
-        tokio::join!(kube_client::api_server_addresses(&access), namespaces.get_opt(&namespace));
+    let (addresses, answer) = tokio::join!(kube_client::api_server_addresses(&access), namespaces.get_opt(&namespace));
     match answer {
         Ok(Some(_)) => {}
         Ok(None) => {

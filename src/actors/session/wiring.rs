@@ -8,9 +8,9 @@ use tokio::sync::watch;
 
 use super::messages::{Child, ChildExited};
 use super::{Children, Ingredients, RunChildExited, Session};
+use crate::actors::agent_placer::AgentPlacer;
 use crate::actors::agent_placer::core::Plan;
 use crate::actors::agent_placer::manifest::Agent;
-use crate::actors::agent_placer::AgentPlacer;
 use crate::actors::client_list::dialer::NativeDialer;
 use crate::actors::client_list::{self, ClientList};
 use crate::actors::dns::messages::Configure;
@@ -55,8 +55,7 @@ pub fn start(ingredients: &Ingredients, run: u64, client: kube::Client, ctx: &mu
     let proxy_via_context = Context::<ProxyVia>::new();
     let proxy_via = proxy_via_context.address();
     let edges = dns::Edges { proxy_via: proxy_via.clone().recipient(), session: session.clone().recipient() };
-    let places =
-        dns::Places { etc: "/etc".into(), runtime_dir: ingredients.settings.runtime_dir.clone() };
+    let places = dns::Places { etc: "/etc".into(), runtime_dir: ingredients.settings.runtime_dir.clone() };
     let dns = child(run, Child::Dns, Dns::new(edges, clients.clone(), places), &session);
     let edges = vif::Edges {
         session: session.clone().recipient(),
@@ -88,11 +87,7 @@ pub fn start(ingredients: &Ingredients, run: u64, client: kube::Client, ctx: &mu
         agent_placer: agent_placer.clone().recipient(),
         info: vec![proxy_via.clone().recipient(), dns.clone().recipient()],
         records: dns.clone().recipient(),
-        rights: vec![
-            session.clone().recipient(),
-            client_list.clone().recipient(),
-            agent_placer.clone().recipient(),
-        ],
+        rights: vec![session.clone().recipient(), client_list.clone().recipient(), agent_placer.clone().recipient()],
         health: session.clone().recipient(),
     };
     let pod_watcher = child(run, Child::PodWatcher, PodWatcher::new(client, edges), &session);

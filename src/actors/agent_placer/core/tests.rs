@@ -97,7 +97,8 @@ fn s03_a_pod_that_has_an_agent_gets_no_other() {
 #[test]
 fn two_pods_get_an_agent_whatever_comes_first() {
     let pods = [pod("a", &[]), pod("b", &[]), pod("c", &[])];
-    let wanted = [PodUid::from("a"), PodUid::from("b")].map(|uid| (Place::Pod(uid), "podway-agent-1a2b3c4d-1".to_owned()));
+    let wanted =
+        [PodUid::from("a"), PodUid::from("b")].map(|uid| (Place::Pod(uid), "podway-agent-1a2b3c4d-1".to_owned()));
     let mut bench = Bench::new();
     bench.select(GeneralEgress::NotNeeded);
     assert_eq!(placed(&bench.pods(0, &pods)), wanted);
