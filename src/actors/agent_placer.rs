@@ -2,14 +2,14 @@
 //!
 //! Hears what ClientList hears; asks the API server for what is missing; tells ClientList only what cannot be had.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::{debug, info, warn};
@@ -188,14 +188,19 @@ async fn remove(client: kube::Client, agent: &Agent, namespace: &str, pods: Vec<
     if let Some(why) = gone(jobs.delete(&name, &DeleteParams::background()).await.map(drop)) {
         left.push(format!("job {namespace}/{name}: {why}"));
     }
-    for pod in pods {
-        let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
-        let deleted = api.delete(&pod.name, &DeleteParams::default()).await.map(drop);
-        match deleted {
+    // The Job's pod may be younger than the newest snapshot; where listing is refused, what the snapshot had must do.
+    let api: Api<Pod> = Api::namespaced(client, namespace);
+    let ours = ListParams::default().labels(&format!("podway.dev/agent={}", agent.fingerprint));
+    let mut names: BTreeSet<String> = pods.iter().map(|pod| pod.name.to_string()).collect();
+    if let Ok(listed) = api.list_metadata(&ours).await {
+        names.extend(listed.items.into_iter().filter_map(|pod| pod.metadata.name));
+    }
+    for name in names {
+        match api.delete(&name, &DeleteParams::default()).await.map(drop) {
             Err(kube::Error::Api(status)) if status.code == 403 => {
-                left.push(format!("pod {}/{}: {}", pod.namespace, pod.name, status.message));
+                left.push(format!("pod {namespace}/{name}: {}", status.message));
             }
-            other => left.extend(gone(other).map(|why| format!("pod {}/{}: {why}", pod.namespace, pod.name))),
+            other => left.extend(gone(other).map(|why| format!("pod {namespace}/{name}: {why}"))),
         }
     }
     left
