@@ -166,6 +166,8 @@ pub struct LinkName {
 struct Link {
     attempt: Attempt,
     pod: Arc<PodFact>,
+    /// What the agent was asked to allow; fixed by the handshake.
+    special: BTreeSet<Cidr>,
     phase: LinkPhase,
 }
 
@@ -370,15 +372,23 @@ impl ClientListCore {
             let Some(pod) = pods.pods.get(&uid) else { continue };
             let Some(agent) = self.usable_agent(pod) else { continue };
             let port = agent.port;
-            let tries = match self.links.get(&uid).map(|link| &link.phase) {
+            let special = self.via.1.special.get(&pod.workload).cloned().unwrap_or_default();
+            let tries = match self.links.get(&uid) {
                 None => 0,
-                Some(LinkPhase::Failed { tries, retry_at, .. }) if *retry_at <= now => *tries,
-                Some(LinkPhase::Failed { .. } | LinkPhase::Dialing { .. } | LinkPhase::Ready) => continue,
+                // A waiter may have had it dialled before the rules were known: the handshake asked for too little.
+                Some(link) if link.special != special => {
+                    if !matches!(link.phase, LinkPhase::Failed { .. }) {
+                        self.effects.push_back(Effect::HangUp { pod: uid.clone(), attempt: link.attempt });
+                    }
+                    0
+                }
+                Some(Link { phase: LinkPhase::Failed { tries, retry_at, .. }, .. }) if *retry_at <= now => *tries,
+                Some(_) => continue,
             };
             let attempt = self.next_attempt;
             self.next_attempt = attempt.next();
-            let special = self.via.1.special.get(&pod.workload).cloned().unwrap_or_default();
-            let link = Link { attempt, pod: Arc::clone(pod), phase: LinkPhase::Dialing { tries } };
+            let link =
+                Link { attempt, pod: Arc::clone(pod), special: special.clone(), phase: LinkPhase::Dialing { tries } };
             self.links.insert(uid, link);
             self.effects.push_back(Effect::Dial { pod: Arc::clone(pod), attempt, port, special });
         }

@@ -237,3 +237,25 @@ fn an_older_snapshot_is_dropped() {
     let effects = bench.feed(Input::Pods(Generation(1), Arc::new(PodSnapshot::default())));
     assert_eq!(effects, []);
 }
+
+#[test]
+fn a_link_made_before_the_rules_asks_again_for_what_they_allow() {
+    let mut bench = Bench::new();
+    bench.wait_for(1, target("web"));
+    let effects = bench.pods(&[pod("a", "web")]);
+    let (uid, attempt) = dials(&effects).remove(0);
+    bench.finish(&uid.0, attempt, DialOutcome::Connected);
+    let loopback: BTreeSet<Cidr> = ["127.0.0.1/32".parse().expect("a prefix")].into();
+    let via = ViaFact {
+        workloads: [workload("web")].into(),
+        special: [(workload("web"), loopback.clone())].into(),
+        ..ViaFact::default()
+    };
+    let effects = bench.feed(Input::Via(Generation(9), via));
+    assert!(effects.contains(&Effect::HangUp { pod: "a".into(), attempt }), "{effects:?}");
+    let asked = effects.iter().find_map(|effect| match effect {
+        Effect::Dial { special, .. } => Some(special.clone()),
+        _ => None,
+    });
+    assert_eq!(asked, Some(loopback));
+}
