@@ -2,7 +2,7 @@
 
 import time
 
-from lib import check, expect
+from lib import check, expect, until
 
 CYCLES = 50
 KILLS = 10
