@@ -148,6 +148,9 @@ pub struct ServicePort {
     pub port: u16,
 }
 
+/// Name, protocol in lower case, and port of an EndpointSlice.
+pub type EndpointPort = (Arc<str>, Arc<str>, u16);
+
 /// One address of an EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointRecord {
@@ -157,8 +160,8 @@ pub struct EndpointRecord {
     pub hostname: Option<Arc<str>>,
     /// Name of the pod it targets.
     pub pod: Option<Arc<str>>,
-    /// (name, protocol in lower case, port) of the slice.
-    pub ports: Arc<[(Arc<str>, Arc<str>, u16)]>,
+    /// Ports of the slice.
+    pub ports: Arc<[EndpointPort]>,
 }
 
 /// What the user may do, as SelfSubjectAccessReviews told. `None` is "not known yet".

@@ -1,6 +1,8 @@
 //! Carriers, and who may use them.
 //!
 //! One task for each HTTP/2 connection. Nothing but `Hello` is served on it before `Welcome`.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a frame that means nothing where it comes is skipped")]
+#![expect(clippy::disallowed_methods, reason = "silence and round trips are measured with the clock")]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -88,6 +90,12 @@ impl Shared {
     /// Smoothed round trip to the workstation, microseconds.
     pub fn round_trip(&self) -> u64 {
         self.round_trip.load(Ordering::Relaxed)
+    }
+
+    /// The text of the pod's resolv.conf. Read in place: a few lines of a local file cost less than the thread that a
+    /// read in the background would leave behind.
+    fn resolv_conf(&self) -> String {
+        std::fs::read_to_string(&self.serve.resolv_conf).unwrap_or_default()
     }
 
     /// Counts a flow that was not opened.
@@ -320,7 +328,7 @@ async fn dns_question(mut reader: Reader, mut writer: Writer, shared: Arc<Shared
     let Some(Ok(DnsQuery { message, timeout_ms })) = reader.next::<DnsQuery>().await else { return };
     let answer = match shared.dns.try_acquire() {
         Ok(_place) => {
-            let text = tokio::fs::read_to_string(&shared.serve.resolv_conf).await.unwrap_or_default();
+            let text = shared.resolv_conf();
             let servers: Vec<SocketAddr> =
                 ResolvConf::parse(&text).nameservers.into_iter().map(|ip| (ip, 53).into()).collect();
             let limit = Duration::from_millis(timeout_ms.clamp(1, 10_000).into());
@@ -398,7 +406,7 @@ async fn authenticate(
     shared.clients.fetch_add(1, Ordering::AcqRel);
     shared.changed.notify_waiters();
     connection.authenticated.send_replace(true);
-    let text = tokio::fs::read_to_string(&shared.serve.resolv_conf).await.unwrap_or_default();
+    let text = shared.resolv_conf();
     let conf = ResolvConf::parse(&text);
     let milliseconds = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
     let welcome = Welcome {

@@ -1,4 +1,5 @@
 //! One UDP association: a connected socket, one datagram a frame, ended by silence or by the far side's refusal.
+#![expect(clippy::disallowed_methods, reason = "the idle time is measured with the clock")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! A real agent on loopback, and the workstation's end of the tunnel against it.
+#![allow(clippy::expect_used, clippy::allow_attributes, reason = "a test says what it expects")]
 
 use std::future::poll_fn;
 use std::net::SocketAddr;

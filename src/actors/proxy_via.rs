@@ -3,8 +3,7 @@
 //! Hears rules, ranges of the cluster, the host's network and the addresses of answers; publishes [`VipTable`]; tells
 //! the plan, the translation and the workloads. What it decides is in [`core`]; this file tells and publishes.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, Recipient};
@@ -12,7 +11,7 @@ use tokio::sync::watch;
 
 use self::core::{Effect, Input, ProxyViaConfig, ProxyViaCore, Table};
 use self::messages::{
-    AllocateError, AllocateVips, HostFactsChanged, RoutePlanChanged, SelectProxyVia, TranslationChanged, ViaChanged,
+    AllocateVips, Allocation, HostFactsChanged, RoutePlanChanged, SelectProxyVia, TranslationChanged, ViaChanged,
 };
 use crate::actors::client_list::core::ViaFact;
 use crate::actors::client_list::messages::ViaWorkloadsChanged;
@@ -44,7 +43,7 @@ pub struct Edges {
 pub struct ProxyVia {
     driven: Driven<ProxyViaCore>,
     edges: Edges,
-    asked: HashMap<ReplyId, Reply<Result<BTreeMap<IpAddr, IpAddr>, AllocateError>>>,
+    asked: HashMap<ReplyId, Reply<Allocation>>,
     next_reply: ReplyId,
 }
 

@@ -38,6 +38,9 @@ pub struct HostFactsChanged {
     pub facts: Arc<HostFacts>,
 }
 
+/// Real to handed-out address, or why there is none.
+pub type Allocation = Result<BTreeMap<IpAddr, IpAddr>, AllocateError>;
+
 /// Dns → ProxyVia. Translate the addresses of one answer. The VIP table is published before the reply.
 #[derive(Debug)]
 pub struct AllocateVips {
@@ -46,7 +49,7 @@ pub struct AllocateVips {
     /// The real addresses.
     pub addresses: Vec<IpAddr>,
     /// Real to handed-out address (the same where nothing is translated), or why there is none.
-    pub reply: Reply<Result<BTreeMap<IpAddr, IpAddr>, AllocateError>>,
+    pub reply: Reply<Allocation>,
 }
 
 /// Why an answer cannot be translated; the question is then answered SERVFAIL.

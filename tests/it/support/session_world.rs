@@ -50,7 +50,7 @@ pub struct SessionWorld {
 pub enum Step {
     Deliver(&'static str),
     ChildPanics,
-    StepHangs(TeardownStep),
+    TeardownHangs(TeardownStep),
     TimePasses,
 }
 
@@ -252,7 +252,7 @@ impl World for SessionWorld {
         if self.hanging_steps > 0
             && let Some(Input::StepDone(step, _)) = self.senders.get("Teardown").and_then(VecDeque::front)
         {
-            steps.push(Step::StepHangs(*step));
+            steps.push(Step::TeardownHangs(*step));
         }
         if steps.is_empty() && self.core.poll_deadline().is_some() {
             steps.push(Step::TimePasses);
@@ -270,7 +270,7 @@ impl World for SessionWorld {
                 self.panics -= 1;
                 self.input(Input::ChildExited(Child::Vif, Exit::Panicked("a bug".into())));
             }
-            Step::StepHangs(_) => {
+            Step::TeardownHangs(_) => {
                 self.hanging_steps -= 1;
                 self.senders.get_mut("Teardown").and_then(VecDeque::pop_front);
             }

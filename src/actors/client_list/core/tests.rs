@@ -1,4 +1,5 @@
 //! One behaviour each; every order is walked in the interleaving tests.
+#![allow(clippy::wildcard_enum_match_arm, clippy::allow_attributes, reason = "a test looks at what it is about")]
 
 use super::*;
 use crate::cluster::NamespaceRights;

@@ -1,4 +1,5 @@
 //! The core through its inputs and effects.
+#![allow(clippy::wildcard_enum_match_arm, clippy::allow_attributes, reason = "a test looks at what it is about")]
 
 use super::*;
 use crate::actors::pod_watcher::facts::{Fact, Key};

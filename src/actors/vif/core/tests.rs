@@ -1,3 +1,4 @@
+#![allow(clippy::wildcard_enum_match_arm, clippy::allow_attributes, reason = "a test looks at what it is about")]
 use super::*;
 
 fn plan(addresses: &[&str], routes: &[&str]) -> RoutePlan {
