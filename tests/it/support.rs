@@ -2,6 +2,8 @@
 
 #[path = "support/clients_world.rs"]
 pub mod clients_world;
+#[path = "support/connect_world.rs"]
+pub mod connect_world;
 #[path = "support/edge_triggered.rs"]
 pub mod edge_triggered;
 #[path = "support/explore.rs"]

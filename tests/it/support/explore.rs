@@ -4,8 +4,11 @@
 //! receiver) pair is what actix promises, and no more. A failure prints its path: the list of steps is the bug report.
 
 use std::collections::HashSet;
-use std::fmt::Debug;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::fmt::{self, Debug, Write};
+use std::hash::{DefaultHasher, Hasher};
+use std::num::NonZeroU64;
+use std::ops::Deref;
+use std::rc::Rc;
 
 /// Something whose every order can be walked.
 pub trait World: Clone + Debug {
@@ -87,14 +90,76 @@ fn broken<W: World>(why: String, stack: &[(W, Vec<W::Step>, Option<W::Step>)], e
 }
 
 /// 128 bits of the state as `Debug` prints it; every core prints all of its state.
-fn fingerprint<W: Debug>(world: &W) -> u128 {
-    let text = format!("{world:?}");
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        (salt, &text).hash(&mut hasher);
-        u128::from(hasher.finish())
-    };
-    half(0) << 64 | half(1)
+pub fn fingerprint<T: Debug>(state: &T) -> u128 {
+    let mut halves = Halves(DefaultHasher::new(), DefaultHasher::new());
+    halves.1.write_u8(1);
+    write!(halves, "{state:?}").expect("hashing does not fail");
+    u128::from(halves.0.finish()) << 64 | u128::from(halves.1.finish())
+}
+
+/// Hashes what is printed, without keeping it.
+struct Halves(DefaultHasher, DefaultHasher);
+
+impl Write for Halves {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        self.1.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// A part of a world that most steps leave alone: shared between states, and printed as its fingerprint.
+#[derive(Clone)]
+pub struct Held<T>(Rc<T>, u128);
+
+impl<T: Clone + Debug> Held<T> {
+    pub fn new(value: T) -> Self {
+        let print = fingerprint(&value);
+        Held(Rc::new(value), print)
+    }
+
+    /// Changes this state's own copy.
+    pub fn change<R>(&mut self, change: impl FnOnce(&mut T) -> R) -> R {
+        let result = change(Rc::make_mut(&mut self.0));
+        self.1 = fingerprint(&*self.0);
+        result
+    }
+}
+
+impl<T> Deref for Held<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Debug for Held<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.1)
+    }
+}
+
+/// Walks `walks` orders from `start`, each to its end, for worlds that are too wide to be walked whole. The orders are
+/// the same on every run.
+pub fn walk<W: World>(start: &W, walks: u64) -> Result<usize, Box<Broken>> {
+    let mut taken = 0;
+    for walk in 0..walks {
+        let mut chance = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(walk + 1);
+        let (mut world, mut path) = (start.clone(), Vec::new());
+        loop {
+            let steps = world.steps();
+            check(&world, &steps).map_err(|why| Box::new(Broken { why, path: path.clone(), states: taken }))?;
+            chance ^= chance << 13;
+            chance ^= chance >> 7;
+            chance ^= chance << 17;
+            let Some(choices) = NonZeroU64::new(u64::try_from(steps.len()).unwrap_or(0)) else { break };
+            let step = &steps[usize::try_from((chance >> 8) % choices).expect("small")];
+            path.push(format!("{step:?}"));
+            world.take(step);
+            taken += 1;
+        }
+    }
+    Ok(taken)
 }
 
 /// Walks every order and fails the test with the path where a property breaks.
