@@ -87,14 +87,6 @@ fn zero_replicas_leave_the_connection_up_and_a_later_pod_is_taken() {
 }
 
 #[test]
-fn s53_service_ranges_that_are_known_late_are_routed_and_translated() {
-    let world = there().with(|script| script.cluster = vec![ranges(false), ranges(true)]);
-    let mut world = world.slow(&[(Session, ProxyVia), (PodWatcher, ProxyVia), (ProxyVia, Vif)], &[Waits::Device]);
-    world.questions = 1;
-    holds(world);
-}
-
-#[test]
 fn host_facts_that_are_late_or_change_move_the_routes() {
     let mut other = host();
     other.resolvers.insert([10, 42, 0, 53].into());
@@ -105,8 +97,8 @@ fn host_facts_that_are_late_or_change_move_the_routes() {
 }
 
 #[test]
-fn routes_and_names_in_every_order() {
-    let mut world = there().slow(&ROUTES, &[Waits::Device]);
+fn order_f_slow_device_and_instant_snapshot() {
+    let mut world = there().slow(&[ROUTES.as_slice(), &LINKS[3..]].concat(), &[Waits::Device]);
     world.questions = 1;
     holds(world);
 }
@@ -119,7 +111,7 @@ fn routes_that_fail_are_tried_again() {
 }
 
 #[test]
-fn a_disconnect_at_any_moment_of_the_dials_leaves_nothing_behind() {
+fn order_h_a_disconnect_at_any_moment_of_the_dials_leaves_nothing_behind() {
     let mut world = there().slow(&LINKS, &[Waits::Start, Waits::Dial, Waits::Teardown]);
     world.disconnects = 1;
     holds(world);
@@ -128,20 +120,22 @@ fn a_disconnect_at_any_moment_of_the_dials_leaves_nothing_behind() {
 #[test]
 fn a_disconnect_at_any_moment_of_the_placement_leaves_nothing_behind() {
     let world = ConnectWorld::new([pod("t", "web", Agent::Absent)]);
-    let mut world = world.slow(&[AGENTS.as_slice(), &[(Session, AgentPlacer)]].concat(), &[Waits::Place, Waits::Teardown]);
+    let mut world =
+        world.slow(&[AGENTS.as_slice(), &[(Session, AgentPlacer)]].concat(), &[Waits::Place, Waits::Teardown]);
     world.disconnects = 1;
     holds(world);
 }
 
 #[test]
 fn a_disconnect_at_any_moment_of_the_device_leaves_nothing_behind() {
-    let mut world = there().slow(&[ROUTES.as_slice(), &[(Session, Vif)]].concat(), &[ Waits::Device, Waits::Teardown]);
+    let mut world = there().slow(&[&ROUTES[3..], &[(Session, Vif)]].concat(), &[Waits::Device, Waits::Teardown]);
     world.disconnects = 2;
     holds(world);
 }
 
 #[test]
-fn zz_all() {
+#[ignore = "takes a minute: all orders of everything, 875,513 steps"]
+fn everything_slow_at_once_holds_in_every_order() {
     holds(there().all_slow());
 }
 

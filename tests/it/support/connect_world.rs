@@ -24,7 +24,7 @@ use podway::ids::{Attempt, Generation, Millis, ReplyId, WaiterId};
 use podway::net::cidr::{Cidr, covers};
 use podway::net::route_plan::{HostFacts, RoutePlan};
 use podway::net::views::Target;
-use podway::spec::{AgentMode, ConnectSpec};
+use podway::spec::AgentMode;
 use podway::status::{ConnectOutcome, Phase};
 use podway::workload::{PodUid, Workload};
 
@@ -166,7 +166,6 @@ pub struct ConnectWorld {
 /// What the model outside begins with.
 #[derive(Clone, Debug)]
 pub struct Script {
-    pub spec: ConnectSpec,
     pub replicas: u32,
     pub cluster: Vec<ClusterInfo>,
     pub host: Vec<HostFacts>,
@@ -234,7 +233,7 @@ impl ConnectWorld {
         let config = ProxyViaConfig { virtual_v4: cidr("246.246.0.0/16"), virtual_v6: cidr("fd00:0:0:246::/64") };
         let pods = pods.into_iter().map(|pod| (pod.uid.clone(), Arc::new(pod))).collect();
         ConnectWorld {
-            session: Held::new(SessionCore::new(spec.clone(), None)),
+            session: Held::new(SessionCore::new(spec, None)),
             clients: Held::new(ClientListCore::new(KEY, FINGERPRINT)),
             placer: Held::new(AgentPlacerCore::new(plan)),
             via: Held::new(ProxyViaCore::new(config)),
@@ -244,7 +243,7 @@ impl ConnectWorld {
             outside: BTreeSet::new(),
             alive: BTreeSet::new(),
             slow: Held::new(Default::default()),
-            script: Held::new(Script { spec, replicas: 1, cluster: vec![ranges(true)], host: vec![host()] }),
+            script: Held::new(Script { replicas: 1, cluster: vec![ranges(true)], host: vec![host()] }),
             expected: Expected::Ready,
             failing_dials: 0,
             failing_placements: 0,
