@@ -27,6 +27,11 @@ fn there() -> ConnectWorld {
     ConnectWorld::new([pod("t", "web", Agent::Running)])
 }
 
+/// How many orders of a world that is too wide are tried; `PODWAY_WALKS` says otherwise.
+fn walks() -> u64 {
+    std::env::var("PODWAY_WALKS").ok().and_then(|walks| walks.parse().ok()).unwrap_or(100)
+}
+
 fn holds(world: ConnectWorld) -> Explored {
     let at = std::time::Instant::now();
     let explored = assert_holds(world.begun());
@@ -50,6 +55,14 @@ fn a_target_that_comes_at_any_moment_is_reached() {
 fn a_target_without_an_agent_gets_one_and_is_reached() {
     let world = ConnectWorld::new([pod("t", "web", Agent::Absent)]);
     holds(world.slow(&[AGENTS.as_slice(), &LINKS[1..]].concat(), &[Waits::Place, Waits::Dial]));
+}
+
+#[test]
+fn our_own_pod_is_made_once_beside_the_agent_of_the_target() {
+    let world = ConnectWorld::via_rule("service=web", [pod("t", "web", Agent::Running)]);
+    let mut world = world.slow(&AGENTS, &[Waits::Place]);
+    world.failing_placements = 1;
+    holds(world);
 }
 
 #[test]
@@ -141,15 +154,16 @@ fn everything_slow_at_once_holds_in_every_order() {
 
 #[test]
 fn everything_slow_at_once_holds_in_many_orders() {
-    let mut world = ConnectWorld::new([pod("a", "web", Agent::Absent), pod("o", "other", Agent::Running)])
-        .pod_appears(pod("b", "web", Agent::Running))
-        .with(|script| script.cluster = vec![ranges(false), ranges(true)])
-        .all_slow();
+    let mut world =
+        ConnectWorld::via_rule("service=web", [pod("a", "web", Agent::Absent), pod("o", "other", Agent::Running)])
+            .pod_appears(pod("b", "web", Agent::Running))
+            .with(|script| script.cluster = vec![ranges(false), ranges(true)])
+            .all_slow();
     (world.failing_dials, world.failing_placements, world.questions) = (1, 1, 1);
     let mut ended = world.clone();
     ended.disconnects = 2;
     for world in [world, ended] {
-        if let Err(broken) = walk(&world.begun(), 100) {
+        if let Err(broken) = walk(&world.begun(), walks()) {
             panic!("{}\nafter\n  {}", broken.why, broken.path.join("\n  "));
         }
     }

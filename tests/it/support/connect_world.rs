@@ -29,7 +29,7 @@ use podway::status::{ConnectOutcome, Phase};
 use podway::workload::{PodUid, Workload};
 
 use super::explore::{Held, World};
-use super::facts::{FINGERPRINT, KEY};
+use super::facts::{Agent, FINGERPRINT, KEY, pod, target, workload};
 use super::session_world::{found, spec};
 
 /// Who sends and receives. The last four only send.
@@ -221,8 +221,13 @@ pub fn host() -> HostFacts {
 impl ConnectWorld {
     /// `connect -n demo --proxy-via all=web` in a cluster that holds `pods` from the start.
     pub fn new(pods: impl IntoIterator<Item = PodFact>) -> Self {
+        ConnectWorld::via_rule("all=web", pods)
+    }
+
+    /// The same with this rule.
+    pub fn via_rule(rule: &str, pods: impl IntoIterator<Item = PodFact>) -> Self {
         let mut spec = spec(&[]);
-        spec.proxy_via = vec!["all=web".parse().expect("a rule")];
+        spec.proxy_via = vec![rule.parse().expect("a rule")];
         let plan = Plan {
             key: KEY.into(),
             fingerprint: FINGERPRINT.into(),
@@ -545,9 +550,7 @@ impl ConnectWorld {
                 self.session(session::Input::Reached(Ok(BTreeSet::from([api_server]))));
             }
             Outside::Resolve => {
-                let names: BTreeSet<Workload> = BTreeSet::from([super::facts::workload("web")]);
-                let resolutions = names.iter().map(|name| found(&name.name, self.script.replicas));
-                let resolutions: BTreeMap<_, Resolution> = resolutions.collect();
+                let resolutions = BTreeMap::from([found("web", self.script.replicas)]);
                 self.session(session::Input::Resolved(resolutions));
             }
             Outside::Dial(pod, attempt) => {
@@ -560,8 +563,9 @@ impl ConnectWorld {
                 self.clients(clients::Input::DialFinished { pod, attempt, outcome });
             }
             Outside::Place(place, attempt, container) if well => {
-                if let Place::Pod(uid) = &place {
-                    self.agent_placed(uid, &container);
+                match &place {
+                    Place::Pod(uid) => self.agent_placed(uid, &container),
+                    Place::OwnJob | Place::OwnPod => self.own_pod_placed(),
                 }
                 // The snapshot that shows it may come before the answer.
                 self.under_way(Outside::Placed(place, attempt));
@@ -654,6 +658,16 @@ impl ConnectWorld {
             if let Some(pod) = snapshot.pods.get_mut(uid) {
                 Arc::make_mut(pod).agents.push(agent);
             }
+        });
+    }
+
+    fn own_pod_placed(&mut self) {
+        if !self.seen.placed_in.insert("own".into()) {
+            self.fault("one_agent_per_pod", "a second pod of our own");
+        }
+        let own = PodFact { own_pod_of: Some(FINGERPRINT.into()), ..pod("own", "podway-agent", Agent::Running) };
+        self.pods_change(|snapshot| {
+            snapshot.pods.insert(own.uid.clone(), Arc::new(own));
         });
     }
 
@@ -751,7 +765,7 @@ impl ConnectWorld {
             return Err(format!("no_lost_wake_up: expected {:?}, got {outcome:?}", self.expected));
         }
         // Whatever was said by the deadline, what is there is connected in the end.
-        let target = super::facts::target("web");
+        let target = target("web");
         if self.is_there(&target) && !self.clients.is_ready(&target) {
             return Err("no_lost_wake_up: the target is there and has no link".into());
         }
