@@ -19,17 +19,17 @@ use podway::actors::session::core::{self as session, SessionCore, TeardownStep};
 use podway::actors::shell::Core;
 use podway::actors::vif::core::{self as vif, VifCore};
 use podway::actors::vif::messages::VifState;
-use podway::cluster::{AgentContainer, ClusterInfo, ContainerState, PodFact, PodSnapshot, Resolution};
+use podway::cluster::{AgentContainer, ClusterInfo, ContainerState, PodFact, PodSnapshot};
 use podway::ids::{Attempt, Generation, Millis, ReplyId, WaiterId};
 use podway::net::cidr::{Cidr, covers};
 use podway::net::route_plan::{HostFacts, RoutePlan};
 use podway::net::views::Target;
 use podway::spec::AgentMode;
 use podway::status::{ConnectOutcome, Phase};
-use podway::workload::{PodUid, Workload};
+use podway::workload::PodUid;
 
 use super::explore::{Held, World};
-use super::facts::{Agent, FINGERPRINT, KEY, pod, target, workload};
+use super::facts::{Agent, FINGERPRINT, KEY, pod, target};
 use super::session_world::{found, spec};
 
 /// Who sends and receives. The last four only send.
@@ -180,6 +180,7 @@ struct Seen {
     settled: BTreeMap<WaiterId, u32>,
     vips: BTreeSet<IpAddr>,
     plans: BTreeMap<Generation, Held<RoutePlan>>,
+    applying: Option<Held<vif::Change>>,
     on_device: BTreeSet<Cidr>,
     device: bool,
     stopping: BTreeSet<Part>,
@@ -347,7 +348,12 @@ impl ConnectWorld {
 
     fn session(&mut self, input: session::Input) {
         let now = self.now;
-        for effect in driven(&mut self.session, now, input) {
+        let before = self.session.outcome().cloned();
+        let came = driven(&mut self.session, now, input);
+        if before.is_none() && self.session.outcome() == Some(&ConnectOutcome::Ready) {
+            self.ready_means_it_works();
+        }
+        for effect in came {
             match effect {
                 session::Effect::Start => self.under_way(Outside::Client),
                 session::Effect::Resolve(_) if self.alive.is_empty() => self.unresolved = true,
@@ -505,11 +511,8 @@ impl ConnectWorld {
                 vif::Effect::Open { .. } => self.under_way(Outside::Open),
                 vif::Effect::Apply(change) => {
                     self.routes_of_some_plan(&change);
-                    self.seen.on_device.extend(&change.add_routes);
-                    for gone in &change.remove_routes {
-                        self.seen.on_device.remove(gone);
-                    }
                     self.under_way(Outside::Apply(change.generation));
+                    self.seen.applying = Some(Held::new(change));
                 }
                 vif::Effect::StopDataPlane => self.under_way(Outside::StopFlows),
                 vif::Effect::Close => self.under_way(Outside::CloseDevice),
@@ -581,11 +584,15 @@ impl ConnectWorld {
                 self.vif(vif::Input::Opened(Ok(7)));
             }
             Outside::Apply(generation) => {
+                let change = self.seen.applying.take().expect("it was asked for");
                 let mut failed = BTreeMap::new();
-                if !well {
+                if well {
+                    self.seen.on_device.extend(&change.add_routes);
+                } else {
                     self.failing_routes -= 1;
-                    failed.insert("10.43.0.0/16".to_owned(), "no".to_owned());
+                    failed.extend(change.add_routes.iter().map(|route| (route.to_string(), "no".to_owned())));
                 }
+                self.seen.on_device.retain(|route| !change.remove_routes.contains(route));
                 self.vif(vif::Input::Applied { generation, failed });
             }
             Outside::StopFlows => self.vif(vif::Input::DataPlaneStopped),
@@ -713,6 +720,13 @@ impl ConnectWorld {
             } else if real != vip && !routed {
                 self.fault("vip_routable_before_answered", &format!("{vip} is in no told plan"));
             }
+        }
+    }
+
+    fn ready_means_it_works(&mut self) {
+        let whole = |plan: &Held<RoutePlan>| plan.routes == self.seen.on_device;
+        if self.seen.links.is_empty() || !self.seen.plans.values().any(whole) {
+            self.fault("ready_means_it_works", "no link, or not all routes of a plan");
         }
     }
 
