@@ -6,6 +6,8 @@
 #[path = "it/support.rs"]
 mod support;
 
+#[path = "it/actix_semantics.rs"]
+mod actix_semantics;
 #[path = "it/architecture.rs"]
 mod architecture;
 #[path = "it/interleavings.rs"]

@@ -288,6 +288,9 @@ impl AgentPlacerCore {
         if !own.is_empty() {
             return None;
         }
+        if self.plan.mode == AgentMode::Ephemeral {
+            return Some("--agent ephemeral makes no pod of its own".into());
+        }
         let rights = self.rights.1.namespaces.get(&self.plan.namespace);
         let mut reason = None;
         for (place, allowed) in [
