@@ -161,7 +161,7 @@ async fn a_panic_in_a_handler_ends_the_actor_drops_the_queue_and_shows_in_the_jo
     LocalSet::new()
         .run_until(async {
             let (address, ended, seen) = started();
-            let (other, _still_there, seen_by_other) = started();
+            let (other, other_ended, seen_by_other) = started();
             address.do_send(Line(1));
             address.do_send(Fall);
             address.do_send(Line(2));
@@ -174,7 +174,9 @@ async fn a_panic_in_a_handler_ends_the_actor_drops_the_queue_and_shows_in_the_jo
             address.do_send(Line(3));
             assert_eq!(seen.try_iter().collect::<Vec<_>>(), [Saw::Line(1), Saw::Stopping, Saw::Stopped]);
             // The thread and the others on it live on.
-            other.send(Line(4)).await.expect("it is there");
+            other.do_send(Line(4));
+            drop(other);
+            other_ended.await.expect("it ends as it should");
             assert_eq!(seen_by_other.try_recv(), Ok(Saw::Line(4)));
         })
         .await;

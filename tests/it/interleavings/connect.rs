@@ -33,9 +33,8 @@ fn walks() -> u64 {
 }
 
 fn holds(world: ConnectWorld) -> Explored {
-    let at = std::time::Instant::now();
     let explored = assert_holds(world.begun());
-    eprintln!("{explored:?} {:?}", at.elapsed());
+    println!("{explored:?}");
     assert!(explored.ends > 0, "no order came to its end: {explored:?}");
     explored
 }
