@@ -1,7 +1,12 @@
 //! The tests that need neither root nor a cluster, in one binary: one link, one set of helpers.
 #![allow(clippy::expect_used, clippy::allow_attributes, reason = "a test says what it expects")]
 #![allow(dead_code, clippy::type_complexity, reason = "steps and failures are read as Debug prints them")]
-#![allow(clippy::wildcard_enum_match_arm, clippy::disallowed_methods, reason = "a test looks at what it is about")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a test looks at what it is about"
+)]
 
 #[path = "it/support.rs"]
 mod support;
