@@ -33,6 +33,10 @@ pub enum Command {
     Status(StatusArgs),
     /// Wait until a connection, a workload or names work.
     Wait(WaitArgs),
+    /// List the workloads that carry traffic, with their agents.
+    List(ListArgs),
+    /// Print the least rights that connecting needs, as YAML for `kubectl apply -f -`.
+    Rbac(RbacArgs),
     /// Print the versions of the command and of the daemon.
     Version(VersionArgs),
 }
@@ -209,6 +213,49 @@ pub struct WaitArgs {
     /// How long.
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub timeout: Duration,
+    /// Form of the result.
+    #[arg(long, short, default_value = "text")]
+    pub output: TextOrJson,
+}
+
+/// `podway list`.
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// Which connection's; all when absent.
+    pub name: Option<String>,
+    /// Form of the result.
+    #[arg(long, short, default_value = "text")]
+    pub output: TextOrJson,
+}
+
+/// `podway rbac`.
+#[derive(Args, Debug)]
+pub struct RbacArgs {
+    /// Namespace to connect to.
+    #[arg(long, short, default_value = "default")]
+    pub namespace: String,
+    /// The user who gets the rights, as the API server names them.
+    #[arg(long, default_value = "someone@example.com", conflicts_with = "group")]
+    pub user: String,
+    /// The group that gets the rights, instead of one user.
+    #[arg(long)]
+    pub group: Option<String>,
+    /// Which agents may be placed; `none` needs no right to write.
+    #[arg(long, default_value = "auto")]
+    pub agent: RbacAgent,
+}
+
+/// Which agents the printed rights allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RbacAgent {
+    /// Both kinds.
+    Auto,
+    /// Ephemeral containers in the pods of workloads.
+    Ephemeral,
+    /// A pod of our own.
+    Pod,
+    /// None.
+    None,
 }
 
 /// `podway version`.

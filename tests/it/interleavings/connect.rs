@@ -128,14 +128,15 @@ fn a_disconnect_at_any_moment_of_the_dials_leaves_nothing_behind() {
 #[test]
 fn a_disconnect_at_any_moment_of_the_placement_leaves_nothing_behind() {
     let world = ConnectWorld::new([pod("t", "web", Agent::Absent)]);
-    let mut world = world.slow(&[AGENTS.as_slice(), &[(Session, AgentPlacer)]].concat(), &[Waits::Place, Waits::Teardown]);
+    let mut world =
+        world.slow(&[AGENTS.as_slice(), &[(Session, AgentPlacer)]].concat(), &[Waits::Place, Waits::Teardown]);
     world.disconnects = 1;
     holds(world);
 }
 
 #[test]
 fn a_disconnect_at_any_moment_of_the_device_leaves_nothing_behind() {
-    let mut world = there().slow(&[ROUTES.as_slice(), &[(Session, Vif)]].concat(), &[ Waits::Device, Waits::Teardown]);
+    let mut world = there().slow(&[ROUTES.as_slice(), &[(Session, Vif)]].concat(), &[Waits::Device, Waits::Teardown]);
     world.disconnects = 2;
     holds(world);
 }
