@@ -61,7 +61,8 @@ pub struct KubeFlags {
     #[arg(long, short)]
     pub server: Option<String>,
     /// Bearer token.
-    #[arg(long)]
+    // Taken whatever it begins with: an error about a stray argument would print it.
+    #[arg(long, allow_hyphen_values = true)]
     pub token: Option<String>,
     /// User to impersonate.
     #[arg(long = "as")]
@@ -416,5 +417,20 @@ mod tests {
     fn the_token_is_not_printed() {
         let args = connect(&["--token", "canary-7f3a"]).expect("parsed");
         assert!(!format!("{args:?}").contains("canary-7f3a"));
+        for bad in [
+            ["connect", "--token", "canary-7f3a", "--agent", "x"].as_slice(),
+            &["connect", "--token", "-canary-7f3a", "--agent", "x"],
+            &["connect", "--token", "--canary-7f3a", "--nothing"],
+            &["connect", "--token=canary-7f3a", "--token=canary-7f3a"],
+            &["connect", "--tokn=canary-7f3a"],
+            &["--token=canary-7f3a", "connect"],
+            &["--token", "canary-7f3a", "connect"],
+            &["status", "--token", "canary-7f3a"],
+            &["status", "--token=canary-7f3a"],
+        ] {
+            let error = Cli::try_parse_from(["podway"].iter().chain(bad)).expect_err("refused");
+            let text = format!("{error} {error:?} {}", error.render().ansi());
+            assert!(!text.contains("canary-7f3a"), "{bad:?}: {text}");
+        }
     }
 }

@@ -39,14 +39,11 @@ fn yaml(args: &RbacArgs) -> Result<String, String> {
     }
     // JSON's strings are YAML's: no name can end the string that it stands in.
     let subject = format!("kind: {kind}, name: {}", serde_json::Value::from(name.as_str()));
-    // The comment at the top tells how to do by hand what is done here; what is optional for a cluster stays away.
-    let documents = SHIPPED.split("\n---\n").enumerate().map(|(at, document)| match at {
-        0 => document.trim_start_matches(|c| c != '\n').to_owned(),
-        _ => document.to_owned(),
-    });
+    let documents = SHIPPED.split("\n---\n");
     let wanted = documents.filter(|document| args.agent != RbacAgent::None || !document.contains("podway-agent"));
     let mut texts = Vec::new();
     for document in wanted {
+        // The comment at the top tells how to do by hand what is done here; the optional part at the end is not needed.
         let lines = document.lines().skip_while(|line| line.starts_with('#') || line.is_empty());
         let lines = lines.take_while(|line| *line != "#");
         let lines: Vec<&str> = lines.collect();
@@ -60,7 +57,9 @@ fn yaml(args: &RbacArgs) -> Result<String, String> {
 /// Leaves out the rules that a kind of agent does not need.
 fn rules(document: &str, agent: RbacAgent) -> String {
     let unneeded = match agent {
-        RbacAgent::Ephemeral => ["resources: [jobs]\n  verbs: [create", "resources: [pods]\n  verbs: [create"].as_slice(),
+        RbacAgent::Ephemeral => {
+            ["resources: [jobs]\n  verbs: [create", "resources: [pods]\n  verbs: [create"].as_slice()
+        }
         RbacAgent::Pod => ["resources: [pods/ephemeralcontainers]"].as_slice(),
         RbacAgent::Auto | RbacAgent::None => [].as_slice(),
     };
@@ -68,7 +67,8 @@ fn rules(document: &str, agent: RbacAgent) -> String {
     let mut rules: Vec<Vec<&str>> = vec![Vec::new()];
     for line in document.lines() {
         let last = rules.last().and_then(|rule| rule.last().copied()).unwrap_or_default();
-        let starts = line.starts_with('#') && !last.starts_with('#') || line.starts_with("- ") && !last.starts_with('#');
+        let starts =
+            line.starts_with('#') && !last.starts_with('#') || line.starts_with("- ") && !last.starts_with('#');
         match (rules.last_mut(), starts) {
             (Some(rule), false) => rule.push(line),
             (_, _) => rules.push(vec![line]),
