@@ -8,6 +8,8 @@ mod support;
 
 #[path = "it/architecture.rs"]
 mod architecture;
+#[path = "it/command.rs"]
+mod command;
 #[path = "it/interleavings.rs"]
 mod interleavings;
 #[path = "it/shells.rs"]
