@@ -15,6 +15,8 @@ mod support;
 mod actix_semantics;
 #[path = "it/architecture.rs"]
 mod architecture;
+#[path = "it/command.rs"]
+mod command;
 #[path = "it/interleavings.rs"]
 mod interleavings;
 #[path = "it/shells.rs"]
