@@ -100,7 +100,7 @@ pub struct ClusterInfo {
     /// Pod ranges: `node.spec.podCIDRs`, else /32 and /128 of the watched pods.
     pub pod_cidrs: BTreeSet<Cidr>,
     /// Addresses of the cluster's DNS service; empty for users who may not watch Services where it lives
-    /// (`kube-system`, `openshift-dns`). The agent's `Welcome` names its resolvers to them.
+    /// (`kube-system`, `openshift-dns`).
     pub dns_ips: BTreeSet<IpAddr>,
     /// The cluster's domain, `cluster.local` unless the pods' resolv.conf says otherwise.
     pub domain: Arc<str>,
@@ -159,8 +159,11 @@ pub struct EndpointRecord {
     /// Name of the pod it targets.
     pub pod: Option<Arc<str>>,
     /// (name, protocol in lower case, port) of the slice.
-    pub ports: Arc<[(Arc<str>, Arc<str>, u16)]>,
+    pub ports: Arc<[EndpointPort]>,
 }
+
+/// Name, protocol in lower case, port.
+pub type EndpointPort = (Arc<str>, Arc<str>, u16);
 
 /// What the user may do, as SelfSubjectAccessReviews told. `None` is "not known yet".
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

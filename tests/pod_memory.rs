@@ -118,7 +118,14 @@ fn drive(core: &mut PodWatcherCore, now: u64, input: Input) -> Vec<Effect> {
 fn tasks(effects: &[Effect]) -> Vec<(WatchId, Attempt)> {
     let start = |effect: &Effect| match effect {
         Effect::Start(id, attempt) => Some((id.clone(), *attempt)),
-        _ => None,
+        Effect::Resume(_)
+        | Effect::End(_)
+        | Effect::AskRights(_)
+        | Effect::TellPods(..)
+        | Effect::TellInfo(..)
+        | Effect::TellRecords(..)
+        | Effect::TellRights(..)
+        | Effect::TellHealth(..) => None,
     };
     effects.iter().filter_map(start).collect()
 }

@@ -1,4 +1,5 @@
 //! The core through its inputs and effects.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for the effects it is about")]
 
 use super::*;
 use crate::actors::pod_watcher::facts::{Fact, Key};

@@ -1,4 +1,5 @@
 //! The loop against an API server on the loopback device that answers as each test says, word for word.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for the effects it is about")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
