@@ -131,7 +131,7 @@ impl PodWatcher {
         let address: Recipient<Heard> = ctx.address().recipient();
         let (client, of) = (self.client.clone(), Arc::clone(&namespace));
         let asking = spawn_reporting(async move { rights::ask(&client, &of).await }, RIGHTS_LIMIT, move |rights| {
-            address.do_send(Heard { input: Input::Rights(namespace, rights.ok().flatten()), permit: None });
+            address.do_send(Heard { input: Input::Rights(namespace, rights.ok().flatten(), jitter()), permit: None });
         });
         self.asking.retain(|handle| !handle.is_finished());
         self.asking.push(asking);
