@@ -3,7 +3,6 @@
 //! What is not known is left out; colours go through anstream, which drops them where they would not be seen.
 
 use std::fmt::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::Table;
@@ -26,12 +25,6 @@ pub enum Detail {
     Brief,
     /// All of it.
     Wide,
-}
-
-/// Seconds since 1970.
-pub fn wall() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// One connection, as it stands at `now`.
