@@ -1,6 +1,6 @@
 //! PodWatcher: owns the watches of the cluster and tells what they say.
 //!
-//! The shell: it runs the tasks of the watches and carries out what the [`core`](self::core) decides. What comes from
+//! The shell: it runs the tasks of the watches and carries out what the [`core`] decides. What comes from
 //! the API server is decoded in those tasks and is limited there to a few messages that this actor has not handled.
 
 pub mod core;

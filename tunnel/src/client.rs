@@ -7,31 +7,33 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a frame that means nothing where it comes is skipped")]
 #![expect(clippy::disallowed_methods, reason = "round trips and silence are measured with the clock")]
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::credit::{Budget, Receiver, Sender};
+use self::heartbeat::{AbortOnDrop, Counted, end, heartbeat};
+use crate::credit::{Budget, Receiver};
 use crate::frames::{
-    Ack, ClientHello, Data, DnsAnswer, DnsQuery, Failure, Fin, HelloFrame, Open, Ping, Pong, Proof, Protocol, Reset,
-    Welcome, flow_frame, hello_frame,
+    ClientHello, DnsAnswer, DnsQuery, Failure, HelloFrame, Open, Proof, Protocol, Welcome, flow_frame, hello_frame,
 };
 use crate::wire::{Reader, WireError, Writer};
 use crate::{
-    CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HEARTBEAT, HELLO_PATH, MAX_FLOWS, PROTOCOL, SEND_BUFFER,
-    SILENCE, STREAM_WINDOW, handshake,
+    CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOL, SEND_BUFFER, STREAM_WINDOW,
+    handshake,
 };
+
+mod flow;
+mod heartbeat;
+
+pub use flow::{Ended, Event, TcpFlow, UdpFlow};
 
 /// Bytes by which the windows of all flows of a session may grow at the workstation.
 const GROWTH_BUDGET: u64 = 48 << 20;
@@ -236,23 +238,13 @@ impl Carrier {
         let receiver = Receiver::new(Arc::clone(&self.shared).into(), self.shared.now());
         let limit = receiver.first_limit();
         let (reader, writer, opened) = self.open(Protocol::Tcp, to, dial_timeout, limit).await?;
-        Ok(TcpFlow {
-            reader,
-            writer,
-            receiver,
-            sender: Sender::new(opened),
-            shared: Arc::clone(&self.shared),
-            unacknowledged: 0,
-            ours: Side::Open,
-            theirs: Side::Open,
-            pending: VecDeque::new(),
-        })
+        Ok(TcpFlow::new(reader, writer, receiver, opened, Arc::clone(&self.shared)))
     }
 
     /// Opens an association to `to` from inside the pod. Cancel safe.
     pub async fn open_udp(&self, to: SocketAddr) -> Result<UdpFlow, Failure> {
         let (reader, writer, _) = self.open(Protocol::Udp, to, Duration::ZERO, 0).await?;
-        Ok(UdpFlow { reader, writer, ended: false, waiting: VecDeque::new() })
+        Ok(UdpFlow::new(reader, writer))
     }
 
     /// Asks the pod's name servers one raw message. Cancel safe.
@@ -316,91 +308,6 @@ impl Carrier {
 /// Stored in `bytes_read` to end a carrier on purpose.
 const CLOSE: u64 = u64::MAX;
 
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn end(ended: &watch::Sender<Option<Arc<str>>>, why: String) {
-    ended.send_if_modified(|slot| {
-        let first = slot.is_none();
-        if first {
-            *slot = Some(why.into());
-        }
-        first
-    });
-}
-
-/// Pings, answers pings, and ends the carrier when it is silent, told to close, or no one holds it any more.
-async fn heartbeat(
-    mut reader: Reader,
-    mut writer: Writer,
-    shared: Arc<Shared>,
-    ended: Arc<watch::Sender<Option<Arc<str>>>>,
-    connection: AbortOnDrop,
-) {
-    /// How often silence and a wish to close are looked for.
-    const LOOK: Duration = Duration::from_millis(250);
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut last_bytes, mut last_change, mut last_ping) = (0, shared.now(), 0);
-    let mut pings: VecDeque<(u64, u64)> = VecDeque::new();
-    let mut next_id = 0;
-    let why = loop {
-        tokio::select! {
-            frame = reader.next::<HelloFrame>() => match frame {
-                Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Pong(Pong { id })) })) => {
-                    while let Some((sent_id, at)) = pings.pop_front() {
-                        if sent_id == id {
-                            shared.measured(shared.now() - at);
-                            break;
-                        }
-                    }
-                }
-                Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Ping(Ping { id })) })) => {
-                    if writer.send(&hello(hello_frame::Frame::Pong(Pong { id }))).is_err() {
-                        break "the connection broke".to_owned();
-                    }
-                }
-                // Draining: the pod's deletion is seen in the cluster as well, and decides.
-                Some(Ok(_)) => {}
-                Some(Err(error)) => break format!("the connection broke: {error}"),
-                None => break "the agent closed the connection".to_owned(),
-            },
-            _ = look.tick() => {
-                let now = shared.now();
-                let bytes = shared.bytes_read.load(Ordering::Acquire);
-                if bytes == CLOSE {
-                    break "closed".to_owned();
-                }
-                if ended.is_closed() {
-                    break "nobody uses it".to_owned();
-                }
-                if bytes != last_bytes {
-                    (last_bytes, last_change) = (bytes, now);
-                }
-                if now - last_change >= micros(SILENCE) {
-                    break format!("no byte came for {} s", SILENCE.as_secs_f32());
-                }
-                if now - last_ping >= micros(HEARTBEAT) || last_ping == 0 {
-                    last_ping = now;
-                    next_id += 1;
-                    pings.push_back((next_id, now));
-                    pings.truncate(8);
-                    if writer.send(&hello(hello_frame::Frame::Ping(Ping { id: next_id }))).is_err() {
-                        break "the connection broke".to_owned();
-                    }
-                }
-            }
-        }
-    };
-    end(&ended, why);
-    drop(connection);
-}
-
 fn hello(frame: hello_frame::Frame) -> HelloFrame {
     HelloFrame { frame: Some(frame) }
 }
@@ -422,295 +329,4 @@ fn request(path: &str) -> Result<http::Request<()>, ConnectError> {
         .header("te", "trailers")
         .body(())
         .map_err(|_| ConnectError::HungUp)
-}
-
-/// How far one direction is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Open,
-    Finished,
-    /// Both directions ended at once.
-    Reset,
-}
-
-/// What came from the far side.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The next bytes.
-    Data(Bytes),
-    /// The far side finished its direction.
-    Fin,
-    /// The flow is over.
-    Reset,
-}
-
-/// The flow is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the flow has ended")]
-pub struct Ended;
-
-/// A handle on the session's growth budget that lives as long as the carrier's shared state.
-#[derive(Debug)]
-struct Growth(Arc<Shared>);
-
-impl std::ops::Deref for Growth {
-    type Target = Budget;
-    fn deref(&self) -> &Budget {
-        &self.0.growth
-    }
-}
-
-impl From<Arc<Shared>> for Growth {
-    fn from(shared: Arc<Shared>) -> Growth {
-        Growth(shared)
-    }
-}
-
-/// One TCP flow. Driven by polling from one task; dropping it unfinished resets it.
-#[derive(Debug)]
-pub struct TcpFlow {
-    reader: Reader,
-    writer: Writer,
-    receiver: Receiver<Growth>,
-    sender: Sender,
-    shared: Arc<Shared>,
-    /// Bytes handed out by the last event and not yet acknowledged.
-    unacknowledged: u64,
-    ours: Side,
-    theirs: Side,
-    /// Taken off the stream while looking for credit; the credit we granted bounds it.
-    pending: VecDeque<Event>,
-}
-
-impl TcpFlow {
-    /// Ready with how many bytes may be sent now.
-    pub fn poll_send_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Ended>> {
-        if self.ours != Side::Open {
-            return Poll::Ready(Err(Ended));
-        }
-        while self.sender.available() == 0 {
-            // Credit comes on the same stream as data, so data is taken off to get at it.
-            match ready!(self.poll_frame(cx)) {
-                Some(Event::Reset) => {
-                    self.pending.push_back(Event::Reset);
-                    return Poll::Ready(Err(Ended));
-                }
-                Some(event) => self.pending.push_back(event),
-                None => {}
-            }
-        }
-        match ready!(self.writer.poll_room(cx)) {
-            Ok(room) => {
-                let credit = usize::try_from(self.sender.available()).unwrap_or(usize::MAX);
-                Poll::Ready(Ok(room.min(credit)))
-            }
-            Err(_) => Poll::Ready(Err(Ended)),
-        }
-    }
-
-    /// Sends at most as many bytes as [`TcpFlow::poll_send_ready`] last said.
-    pub fn send(&mut self, data: Bytes) -> Result<(), Ended> {
-        if self.ours != Side::Open {
-            return Err(Ended);
-        }
-        let (offset, length) = (self.sender.offset(), data.len() as u64);
-        self.sender.sent(length);
-        self.writer.send_data(offset, data).map_err(|_| Ended)
-    }
-
-    /// Finishes our direction.
-    pub fn send_fin(&mut self) {
-        if self.ours == Side::Open {
-            self.ours = Side::Finished;
-            drop(self.writer.send_flow(flow_frame::Frame::Fin(Fin {})));
-        }
-    }
-
-    /// Ends both directions at once.
-    pub fn send_reset(&mut self) {
-        if self.ours != Side::Reset {
-            let over = self.ours == Side::Finished && self.theirs == Side::Finished;
-            self.ours = Side::Reset;
-            self.theirs = Side::Reset;
-            if !over {
-                drop(self.writer.send_flow(flow_frame::Frame::Reset(Reset { reason: String::new() })));
-            }
-            self.writer.finish();
-        }
-    }
-
-    /// The next event. Taking one acknowledges the data of the event before.
-    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        self.acknowledge();
-        loop {
-            if let Some(event) = self.pending.pop_front() {
-                if let Event::Data(data) = &event {
-                    self.unacknowledged = data.len() as u64;
-                }
-                return Poll::Ready(event);
-            }
-            if self.theirs != Side::Open && self.ours != Side::Open {
-                return Poll::Pending;
-            }
-            let event = ready!(self.poll_frame(cx));
-            self.pending.extend(event);
-        }
-    }
-
-    fn acknowledge(&mut self) {
-        let length = std::mem::take(&mut self.unacknowledged);
-        if length == 0 || self.theirs != Side::Open {
-            return;
-        }
-        if let Some((received, limit)) = self.receiver.taken(length, self.shared.now(), self.shared.round_trip()) {
-            drop(self.writer.send_flow(flow_frame::Frame::Ack(Ack { received, limit })));
-        }
-    }
-
-    /// Takes one frame off the stream: an event, or `None` for what only changes our state.
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        let frame = match ready!(self.reader.poll_next::<crate::frames::FlowFrame>(cx)) {
-            Some(Ok(frame)) => frame.frame,
-            Some(Err(_)) | None => return Poll::Ready(self.broken()),
-        };
-        Poll::Ready(match frame {
-            Some(flow_frame::Frame::Data(Data { offset, bytes })) => {
-                if self.theirs != Side::Open || self.receiver.arrived(offset, bytes.len() as u64).is_err() {
-                    self.send_reset();
-                    Some(Event::Reset)
-                } else if bytes.is_empty() {
-                    None
-                } else {
-                    Some(Event::Data(bytes))
-                }
-            }
-            Some(flow_frame::Frame::Ack(Ack { limit, .. })) => {
-                self.sender.granted(limit);
-                None
-            }
-            Some(flow_frame::Frame::Fin(_)) if self.theirs == Side::Open => {
-                self.theirs = Side::Finished;
-                Some(Event::Fin)
-            }
-            Some(flow_frame::Frame::Reset(_)) => self.broken(),
-            _ => None,
-        })
-    }
-
-    /// The stream ended, or the far side reset the flow.
-    fn broken(&mut self) -> Option<Event> {
-        let orderly = self.theirs == Side::Finished && self.ours == Side::Finished;
-        let known = self.ours == Side::Reset;
-        self.ours = Side::Reset;
-        self.theirs = Side::Reset;
-        self.writer.finish();
-        (!orderly && !known).then_some(Event::Reset)
-    }
-}
-
-impl Drop for TcpFlow {
-    fn drop(&mut self) {
-        if self.ours == Side::Finished && self.theirs == Side::Finished {
-            self.writer.finish();
-        } else {
-            self.send_reset();
-        }
-    }
-}
-
-/// One UDP association.
-#[derive(Debug)]
-pub struct UdpFlow {
-    reader: Reader,
-    writer: Writer,
-    ended: bool,
-    waiting: VecDeque<Bytes>,
-}
-
-impl UdpFlow {
-    /// Sends one datagram; drops it when the way is congested.
-    pub fn send(&mut self, datagram: Bytes) {
-        if datagram.len() > crate::MAX_DATA || self.ended {
-            return;
-        }
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        if let Poll::Ready(Ok(room)) = self.writer.poll_room(&mut cx)
-            && room >= datagram.len().min(crate::MAX_DATA / 2)
-        {
-            drop(self.writer.send_data(0, datagram));
-        }
-    }
-
-    /// The next datagram; `None` when the association ended.
-    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        loop {
-            if let Some(datagram) = self.waiting.pop_front() {
-                return Poll::Ready(Some(datagram));
-            }
-            if self.ended {
-                return Poll::Ready(None);
-            }
-            match ready!(self.reader.poll_next::<crate::frames::FlowFrame>(cx)) {
-                Some(Ok(frame)) => match frame.frame {
-                    Some(flow_frame::Frame::Data(data)) => self.waiting.push_back(data.bytes),
-                    Some(flow_frame::Frame::Reset(_) | flow_frame::Frame::Fin(_)) => self.ended = true,
-                    _ => {}
-                },
-                Some(Err(_)) | None => self.ended = true,
-            }
-        }
-    }
-}
-
-impl Drop for UdpFlow {
-    fn drop(&mut self) {
-        if !self.ended {
-            drop(self.writer.send_flow(flow_frame::Frame::Reset(Reset { reason: String::new() })));
-        }
-        self.writer.finish();
-    }
-}
-
-/// Counts what is read, so that silence can be told from quiet.
-struct Counted<S> {
-    io: S,
-    shared: Arc<Shared>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        let read = (buf.filled().len() - before) as u64;
-        if read > 0 && self.shared.bytes_read.load(Ordering::Relaxed) != CLOSE {
-            self.shared.bytes_read.fetch_add(read, Ordering::Release);
-        }
-        result
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
 }

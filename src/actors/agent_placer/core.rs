@@ -1,6 +1,6 @@
 //! Which pods get an agent, and whether our own pod is needed. Pure.
 //!
-//! A wanted workload has agents when [`AGENTS_PER_WORKLOAD`] of its pods (or all, if fewer) hold a running or starting
+//! A wanted workload has agents when `AGENTS_PER_WORKLOAD` of its pods (or all, if fewer) hold a running or starting
 //! one that takes our key. Re-use comes before adding: an ephemeral container can be neither removed nor restarted.
 //! Success is never reported; a placed agent shows itself as a fact in the next snapshot. Only what cannot become true
 //! is told.
@@ -287,6 +287,9 @@ impl AgentPlacerCore {
         }
         if !own.is_empty() {
             return None;
+        }
+        if self.plan.mode == AgentMode::Ephemeral {
+            return Some("--agent ephemeral makes no pod of its own".into());
         }
         let rights = self.rights.1.namespaces.get(&self.plan.namespace);
         let mut reason = None;

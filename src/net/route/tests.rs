@@ -16,12 +16,17 @@ fn resolv_conf_is_read() {
     assert_eq!(nameservers(text), BTreeSet::from(["127.0.0.53".parse().unwrap(), "fe80::1".parse().unwrap()]));
 }
 
+/// Says that a test was left out; fails where nothing may be.
+fn skipped(why: &str) {
+    assert!(std::env::var_os("PODWAY_REQUIRE_ROOT_TESTS").is_none(), "must not be left out here: {why}");
+    eprintln!("skipped: {why}");
+}
+
 /// Runs in a network namespace of its own; skipped where that is not permitted.
 fn in_namespace<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
     let thread = std::thread::spawn(move || {
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-            eprintln!("skipped: no network namespace ({error})");
-            return;
+            return skipped(&format!("no network namespace ({error})"));
         }
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work());
     });
@@ -33,7 +38,7 @@ fn addresses_and_routes_come_and_go() {
     in_namespace(|| async {
         let tun = match TunDevice::create("podwayt0", 1400) {
             Ok(tun) => tun,
-            Err(error) => return eprintln!("skipped: {error}"),
+            Err(error) => return skipped(&error.to_string()),
         };
         let other = TunDevice::create("other0", 1400).unwrap();
         let routes = RouteHandle::open().unwrap();

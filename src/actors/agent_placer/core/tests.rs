@@ -171,6 +171,17 @@ fn our_own_pod_is_made_once_and_only_where_needed() {
 }
 
 #[test]
+fn ephemeral_mode_makes_no_pod_of_our_own_and_says_so() {
+    let mut bench = Bench::new();
+    bench.core = AgentPlacerCore::new(Plan { mode: AgentMode::Ephemeral, ..plan() });
+    bench.pods(0, &[pod("a", &[])]);
+    let effects = bench.select(GeneralEgress::Wanted);
+    assert_eq!(placed(&effects), [(Place::Pod("a".into()), "podway-agent-1a2b3c4d-1".to_owned())]);
+    let hopeless = hopeless(&effects).expect("it is told");
+    assert_eq!(hopeless.keys().collect::<Vec<_>>(), [&Target::General]);
+}
+
+#[test]
 fn nothing_is_placed_after_stop() {
     let mut bench = Bench::new();
     bench.select(GeneralEgress::Wanted);
