@@ -3,11 +3,12 @@
 #![expect(clippy::print_stdout, reason = "the command's results go to stdout")]
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
 use super::args::{Check, ListArgs, StatusArgs, StatusForm, TextOrJson};
-use super::table::{Detail, list_of, render, wall};
+use super::table::{Detail, list_of, render};
 use super::{API_VERSION, Exit, Failure, document};
 use crate::actors::control::protocol::{Ended, Event, Op, Sessions};
 use crate::control_client::{ControlClient, Next};
@@ -110,4 +111,11 @@ fn print(sessions: &[SessionStatus], form: StatusForm) -> Result<(), UserError> 
         }
     }
     Ok(())
+}
+
+/// Seconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "the command is the shell of what it prints")]
+fn wall() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -4,7 +4,6 @@
 #![expect(clippy::disallowed_methods, reason = "shows how long ago something began; decides nothing")]
 
 use std::fmt::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::Table;
@@ -27,12 +26,6 @@ pub enum Detail {
     Brief,
     /// All of it.
     Wide,
-}
-
-/// Seconds since 1970.
-pub fn wall() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// One connection, as it stands at `now`.
