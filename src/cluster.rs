@@ -165,9 +165,6 @@ pub struct EndpointRecord {
     pub ports: Arc<[EndpointPort]>,
 }
 
-/// Name, protocol in lower case, port.
-pub type EndpointPort = (Arc<str>, Arc<str>, u16);
-
 /// What the user may do, as SelfSubjectAccessReviews told. `None` is "not known yet".
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rights {

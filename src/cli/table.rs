@@ -1,7 +1,6 @@
 //! One connection for people: what it is, what it does, what to read.
 //!
 //! What is not known is left out; colours go through anstream, which drops them where they would not be seen.
-#![expect(clippy::disallowed_methods, reason = "shows how long ago something began; decides nothing")]
 
 use std::fmt::Write as _;
 
