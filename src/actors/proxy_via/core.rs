@@ -21,7 +21,7 @@ use crate::actors::shell::Core;
 use crate::cluster::ClusterInfo;
 use crate::ids::{Generation, Millis, ReplyId};
 use crate::net::cidr::{Cidr, minimal};
-use crate::net::route_plan::{Decisions, HostFacts, Place, RoutePlan, Wanted, plan};
+use crate::net::route_plan::{Decisions, HostFacts, Place, RoutePlan, Wanted, is_default, plan};
 use crate::net::views::{Target, VipEntry};
 use crate::net::vip::{self, VipPool};
 use crate::spec::RangeSelector;
@@ -161,14 +161,21 @@ impl ProxyViaCore {
         let (Some(selection), Some(host)) = (&self.selection, &self.host.1) else { return };
         let wanted = wanted(selection, &self.cluster.1, host);
         self.decisions = wanted.decide();
-        if self.pools.iter().all(|pool| pool.entries().is_empty()) {
-            let cluster = &self.cluster.1;
-            let routes = host.routes.iter().map(|route| route.destination).filter(|cidr| cidr.prefix_len() > 0);
-            let links = host.addresses.iter().map(Cidr::trunc);
-            let known = cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).chain(&selection.also_proxy).copied();
-            let taken: Vec<Cidr> = routes.chain(links).chain(known.filter(|cidr| cidr.prefix_len() > 0)).collect();
-            let choose = |range| VipPool::new(vip::choose(range, &taken));
-            self.pools = [choose(self.config.virtual_v4), choose(self.config.virtual_v6)];
+        let routes = host.routes.iter().map(|route| route.destination).filter(|cidr| !is_default(cidr));
+        let links = host.addresses.iter().map(Cidr::trunc);
+        let host: Vec<Cidr> = routes.chain(links).chain(wanted.protected()).collect();
+        let cluster = &self.cluster.1;
+        let known = cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).chain(&selection.also_proxy);
+        let taken: Vec<Cidr> = host.iter().chain(known.filter(|cidr| !is_default(cidr))).copied().collect();
+        let unused = self.pools.iter().all(|pool| pool.entries().is_empty());
+        for (pool, configured) in self.pools.iter_mut().zip([self.config.virtual_v4, self.config.virtual_v6]) {
+            // What was handed out stays valid for as long as its range works at all.
+            if !unused && !vip::is_broken_by(&pool.range(), &host) {
+                continue;
+            }
+            if let Some(range) = vip::choose(&[configured], &taken).filter(|range| *range != pool.range()) {
+                *pool = VipPool::new(range);
+            }
         }
     }
 
