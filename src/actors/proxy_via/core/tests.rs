@@ -336,3 +336,29 @@ proptest::proptest! {
         proptest::prop_assert_eq!(virtuals.len(), ranges.len());
     }
 }
+
+#[test]
+fn addresses_outlive_the_connection() {
+    let begun = |core: &mut ProxyViaCore, routes: &[&str]| {
+        feed(core, select(&[("service", workload("demo", "web"))]));
+        feed(core, cluster(1, &["10.96.0.0/12"], &[]));
+        feed(core, host(1, routes));
+    };
+    let mut first = core();
+    begun(&mut first, &["246.246.0.0/16"]);
+    let got = answer(&mut first, 1, &[SERVICE, "10.96.0.10"]).unwrap();
+    // The route that the first range clashed with is gone; the range of before is used all the same.
+    let mut second = core().remembering(first.memory(7));
+    begun(&mut second, &[]);
+    assert_eq!(answer(&mut second, 1, &["10.96.0.10"]).unwrap()[&ip("10.96.0.10")], got[&ip("10.96.0.10")]);
+    assert_eq!(answer(&mut second, 2, &[SERVICE]).unwrap()[&ip(SERVICE)], got[&ip(SERVICE)]);
+    // Where the range of before is taken, the configured one is.
+    let mut third = core().remembering(second.memory(8));
+    begun(&mut third, &["247.246.9.0/24"]);
+    assert_eq!(third.table.virtual_ranges[0], cidr("246.246.0.0/16"));
+    // Another configuration starts afresh.
+    let config = ProxyViaConfig { virtual_v4: cidr("10.200.0.0/16"), ..core().config };
+    let mut fourth = ProxyViaCore::new(config).remembering(third.memory(9));
+    begun(&mut fourth, &[]);
+    assert_eq!(fourth.table.virtual_ranges[0], cidr("10.200.0.0/16"));
+}
