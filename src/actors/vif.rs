@@ -539,3 +539,6 @@ impl From<CloseEnded> for Input {
 }
 
 crate::actors::shell::drives!(Vif, Open, RoutePlanChanged, PlaneEnded, PlaneStopped, CloseEnded);
+
+#[cfg(test)]
+mod device_tests;

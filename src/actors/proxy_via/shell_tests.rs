@@ -49,7 +49,7 @@ fn start(path: &std::path::Path) -> (Addr<ProxyVia>, watch::Receiver<Arc<VipTabl
     };
     let actor = ProxyVia::new(config, edges).remembering(path.to_owned(), || 2_000_000_000);
     let context = Context::new();
-    let address = actix::AsyncContext::address(&context);
+    let address = context.address();
     start_monitored(actor, context, |_| ());
     address.do_send(SelectProxyVia {
         rules: vec![ViaRule {
