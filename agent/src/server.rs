@@ -32,8 +32,6 @@ use crate::args::Serve;
 use crate::dns::{self, ResolvConf};
 use crate::{policy, tcp, udp};
 
-/// A peer that has not authenticated by then is cut.
-const AUTHENTICATE_WITHIN: Duration = Duration::from_secs(10);
 /// A client that has not pinged for this long is gone.
 const CLIENT_SILENCE: Duration = Duration::from_secs(60);
 /// Connections at once, authenticated or not.
@@ -48,6 +46,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// Limits on what one flow may take.
 #[derive(Clone, Debug)]
 pub struct FlowLimits {
+    /// A peer that has not authenticated by then is cut.
+    pub authenticate: Duration,
     /// Flows at once.
     pub flows: u32,
     /// Longest dial.
@@ -58,7 +58,12 @@ pub struct FlowLimits {
 
 impl Default for FlowLimits {
     fn default() -> Self {
-        FlowLimits { flows: MAX_FLOWS, dial: Duration::from_secs(10), udp_idle: Duration::from_secs(60) }
+        FlowLimits {
+            authenticate: Duration::from_secs(10),
+            flows: MAX_FLOWS,
+            dial: Duration::from_secs(10),
+            udp_idle: Duration::from_secs(60),
+        }
     }
 }
 
@@ -218,8 +223,7 @@ struct Session {
 /// What the tasks of one connection share.
 struct Connection {
     session: OnceLock<Session>,
-    /// Told when the session is set, and when the connection shall end.
-    authenticated: watch::Sender<bool>,
+    /// Told when the connection shall end.
     over: Notify,
 }
 
@@ -234,19 +238,20 @@ async fn carrier(stream: TcpStream, shared: Arc<Shared>) {
         .max_concurrent_reset_streams(MAX_FLOWS as usize)
         .max_pending_accept_reset_streams(MAX_FLOWS as usize)
         .handshake::<_, Bytes>(stream);
-    let Ok(Ok(mut http)) = timeout(AUTHENTICATE_WITHIN, handshake).await else { return };
-    let connection = Arc::new(Connection {
-        session: OnceLock::new(),
-        authenticated: watch::Sender::new(false),
-        over: Notify::new(),
-    });
-    let deadline = tokio::time::sleep(AUTHENTICATE_WITHIN);
+    let Ok(Ok(mut http)) = timeout(shared.limits.authenticate, handshake).await else { return };
+    let connection = Arc::new(Connection { session: OnceLock::new(), over: Notify::new() });
+    let deadline = tokio::time::sleep(shared.limits.authenticate);
     tokio::pin!(deadline);
+    let mut watched = true;
     loop {
-        let authenticated = *connection.authenticated.borrow();
         tokio::select! {
             () = connection.over.notified() => break,
-            () = &mut deadline, if !authenticated => break,
+            () = &mut deadline, if watched => {
+                if connection.session.get().is_none() {
+                    break;
+                }
+                watched = false;
+            }
             request = http.accept() => match request {
                 Some(Ok((request, respond))) => answer(request, respond, &connection, &shared),
                 Some(Err(_)) | None => break,
@@ -405,7 +410,6 @@ async fn authenticate(
     }
     shared.clients.fetch_add(1, Ordering::AcqRel);
     shared.changed.notify_waiters();
-    connection.authenticated.send_replace(true);
     let text = shared.resolv_conf();
     let conf = ResolvConf::parse(&text);
     let milliseconds = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);

@@ -324,3 +324,33 @@ async fn nonsense_before_the_handshake_gets_nothing() {
     // The agent is well.
     assert!(connect(&world, &world.config).await.is_ok());
 }
+
+#[tokio::test]
+async fn an_idle_carrier_outlives_the_limit_of_the_handshake() {
+    let limits = FlowLimits { authenticate: Duration::from_millis(200), ..FlowLimits::default() };
+    let world = world(limits, "/nonexistent").await;
+    let carrier = connect(&world, &world.config).await.expect("connected");
+    assert!(timeout(Duration::from_secs(1), carrier.closed()).await.is_err(), "an idle carrier was cut");
+    // A stranger is cut at that limit.
+    let mut stranger = TcpStream::connect(world.address).await.expect("connected");
+    drop(timeout(SOON, stranger.read(&mut [0; 8])).await.expect("the agent hangs up"));
+}
+
+#[tokio::test]
+async fn what_was_sent_before_a_drop_arrives_when_both_ends_had_finished() {
+    let (_world, carrier) = carrier().await;
+    let (listener, address) = far_end().await;
+    let far = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        stream.shutdown().await.expect("finished first");
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).await.expect("no reset");
+        all.len()
+    });
+    let mut flow = carrier.open_tcp(address, DIAL).await.expect("opened");
+    assert_eq!(next(&mut flow).await, Event::Fin);
+    send_all(&mut flow, Bytes::from(vec![7; 200_000])).await;
+    flow.send_fin();
+    drop(flow);
+    assert_eq!(timeout(SOON, far).await.expect("in time").expect("ended"), 200_000);
+}

@@ -107,6 +107,8 @@ struct Shared {
     /// Bytes read so far.
     bytes_read: AtomicU64,
     growth: Budget,
+    /// Where the end of a dropped flow is waited for.
+    runtime: tokio::runtime::Handle,
 }
 
 impl Shared {
@@ -142,6 +144,7 @@ impl Carrier {
             round_trip: AtomicU64::new(micros(FIRST_ROUND_TRIP)),
             bytes_read: AtomicU64::new(0),
             growth: Budget::new(GROWTH_BUDGET),
+            runtime: tokio::runtime::Handle::current(),
         });
         let counted = Counted { io, shared: Arc::clone(&shared) };
         let (mut requests, connection) = h2::client::Builder::new()

@@ -56,7 +56,8 @@ impl From<Arc<Shared>> for Growth {
 /// One TCP flow. Driven by polling from one task; dropping it unfinished resets it.
 #[derive(Debug)]
 pub struct TcpFlow {
-    reader: Reader,
+    /// Taken only by `drop`.
+    reader: Option<Reader>,
     writer: Writer,
     receiver: Receiver<Growth>,
     sender: Sender,
@@ -79,7 +80,7 @@ impl TcpFlow {
         shared: Arc<Shared>,
     ) -> TcpFlow {
         TcpFlow {
-            reader,
+            reader: Some(reader),
             writer,
             receiver,
             sender: Sender::new(limit),
@@ -177,7 +178,8 @@ impl TcpFlow {
 
     /// Takes one frame off the stream: an event, or `None` for what only changes our state.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        let frame = match ready!(self.reader.poll_next::<FlowFrame>(cx)) {
+        let Some(reader) = &mut self.reader else { return Poll::Pending };
+        let frame = match ready!(reader.poll_next::<FlowFrame>(cx)) {
             Some(Ok(frame)) => frame.frame,
             Some(Err(_)) | None => return Poll::Ready(self.broken()),
         };
@@ -218,11 +220,17 @@ impl TcpFlow {
 
 impl Drop for TcpFlow {
     fn drop(&mut self) {
-        if self.ours == Side::Finished && self.theirs == Side::Finished {
-            self.writer.finish();
-        } else {
-            self.send_reset();
+        if self.ours != Side::Finished || self.theirs != Side::Finished {
+            return self.send_reset();
         }
+        self.writer.finish();
+        let Some(mut reader) = self.reader.take() else { return };
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        if let Poll::Ready(None | Some(Err(_))) = reader.poll_next::<FlowFrame>(&mut cx) {
+            return;
+        }
+        // A stream dropped before the agent ended it is cancelled, and what is queued on it is thrown away with it.
+        self.shared.runtime.spawn(async move { while let Some(Ok(_)) = reader.next::<FlowFrame>().await {} });
     }
 }
 
