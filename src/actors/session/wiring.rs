@@ -80,8 +80,7 @@ pub fn start(ingredients: &Ingredients, run: u64, client: kube::Client, ctx: &mu
         virtual_v4: ingredients.settings.virtual_subnet,
         virtual_v6: super::virtual_v6(ingredients.owner_uid),
     };
-    let proxy_via_actor = ProxyVia::new(config, edges).remembering(super::vip_memory(ingredients), ingredients.wall);
-    monitor(Child::ProxyVia, proxy_via_actor, proxy_via_context, &gate);
+    monitor(Child::ProxyVia, ProxyVia::new(config, edges), proxy_via_context, &gate);
 
     let edges = pod_watcher::Edges {
         client_list: client_list.clone().recipient(),
