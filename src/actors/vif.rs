@@ -28,7 +28,7 @@ use crate::net::cidr::Cidr;
 use crate::net::counters::{Counters, CountersSnapshot};
 use crate::net::data_plane::{DataPlane, DataPlaneHandle, Ended, Wiring};
 use crate::net::dns_tap::{DnsQuery, DnsTransport};
-use crate::net::route::{Own, RouteError, RouteHandle, monitor, nameservers};
+use crate::net::route::{RouteError, RouteHandle, monitor, nameservers};
 use crate::net::route_plan::HostFacts;
 use crate::net::tun::{PacketDevice, TunDevice};
 use crate::net::views::{ClientTable, Target, VipTable};
@@ -36,6 +36,8 @@ use crate::net::views::{ClientTable, Target, VipTable};
 pub mod core;
 pub mod messages;
 
+/// Links with this prefix are ours, in this or another session, and no part of the host's own network.
+const OUR_LINKS: &str = "podway";
 /// Where the host's name servers are written.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Queries that Dns has not answered yet; more wait in the packet path and are dropped there.
@@ -88,8 +90,6 @@ pub struct Vif {
     driven: Driven<VifCore>,
     edges: Edges,
     device: Option<Device>,
-    /// For the watch of the host's network.
-    own: watch::Sender<Own>,
     tasks: Vec<AbortHandle>,
     replies: HashMap<ReplyId, Reply<()>>,
     next_reply: ReplyId,
@@ -113,7 +113,6 @@ impl Vif {
             driven: Driven::new(VifCore::new()),
             edges,
             device: None,
-            own: watch::Sender::new(Own::default()),
             tasks: Vec::new(),
             replies: HashMap::new(),
             next_reply: ReplyId(0),
@@ -166,7 +165,6 @@ impl Vif {
                 }));
             }
             let ifindex = device.ifindex;
-            self.own.send_modify(|own| own.index = Some(ifindex));
             self.device = Some(device);
             ifindex
         });
@@ -223,7 +221,7 @@ impl Actor for Vif {
     type Context = Context<Self>;
 
     fn started(&mut self, _ctx: &mut Context<Self>) {
-        self.serve("watch of the host's network", watch_host(self.edges.proxy_via.clone(), self.own.subscribe()));
+        self.serve("watch of the host's network", watch_host(self.edges.proxy_via.clone()));
     }
 }
 
@@ -367,10 +365,10 @@ async fn pump_stats(counters: Arc<Counters>, session: Recipient<FlowStats>) {
 }
 
 /// Tells the host's own network at once and whenever it differs from what was told last.
-async fn watch_host(proxy_via: Recipient<HostFactsChanged>, mut own: watch::Receiver<Own>) {
+async fn watch_host(proxy_via: Recipient<HostFactsChanged>) {
     let mut told: (Generation, Option<Arc<HostFacts>>) = (Generation(0), None);
     loop {
-        if let Err(error) = follow_host(&proxy_via, &mut own, &mut told).await {
+        if let Err(error) = follow_host(&proxy_via, &mut told).await {
             warn!(%error, "cannot read the host's network; trying again");
         }
         sleep(FACTS_RETRY).await;
@@ -380,24 +378,20 @@ async fn watch_host(proxy_via: Recipient<HostFactsChanged>, mut own: watch::Rece
 /// Follows the host's network until the kernel's messages end.
 async fn follow_host(
     proxy_via: &Recipient<HostFactsChanged>,
-    own: &mut watch::Receiver<Own>,
     told: &mut (Generation, Option<Arc<HostFacts>>),
 ) -> Result<(), RouteError> {
     // Listening begins before reading, so that no change is missed.
     let mut ticks = monitor()?;
     let routes = RouteHandle::open()?;
     loop {
-        let resolvers = resolvers(Path::new(RESOLV_CONF)).await;
-        let seen = own.borrow_and_update().clone();
-        let facts = routes.host_facts(&seen, resolvers).await?;
+        let facts = routes.host_facts(OUR_LINKS, resolvers(Path::new(RESOLV_CONF)).await).await?;
         if told.1.as_deref() != Some(&facts) {
             let facts = Arc::new(facts);
             *told = (told.0.next(), Some(Arc::clone(&facts)));
             proxy_via.do_send(HostFactsChanged { generation: told.0, facts });
         }
-        tokio::select! {
-            tick = timeout(FACTS_EVERY, ticks.recv()) => if let Ok(None) = tick { return Ok(()) },
-            changed = own.changed() => if changed.is_err() { return Ok(()) },
+        if let Ok(None) = timeout(FACTS_EVERY, ticks.recv()).await {
+            return Ok(());
         }
     }
 }
@@ -506,17 +500,9 @@ impl From<RoutePlanChanged> for Input {
     }
 }
 
-impl Handler<ApplyEnded> for Vif {
-    type Result = ();
-    fn handle(&mut self, message: ApplyEnded, ctx: &mut Context<Self>) {
-        let ApplyEnded { generation, failed } = message;
-        let refused: BTreeSet<Cidr> = failed.keys().filter_map(|text| text.parse().ok()).collect();
-        self.own.send_if_modified(|own| {
-            let news = !refused.is_subset(&own.refused);
-            own.refused.extend(refused);
-            news
-        });
-        drive(self, Input::Applied { generation, failed }, ctx);
+impl From<ApplyEnded> for Input {
+    fn from(message: ApplyEnded) -> Input {
+        Input::Applied { generation: message.generation, failed: message.failed }
     }
 }
 
@@ -538,7 +524,4 @@ impl From<CloseEnded> for Input {
     }
 }
 
-crate::actors::shell::drives!(Vif, Open, RoutePlanChanged, PlaneEnded, PlaneStopped, CloseEnded);
-
-#[cfg(test)]
-mod device_tests;
+crate::actors::shell::drives!(Vif, Open, RoutePlanChanged, ApplyEnded, PlaneEnded, PlaneStopped, CloseEnded);
