@@ -154,6 +154,7 @@ pub struct AgentPlacerCore {
     placements: BTreeMap<Place, Placement>,
     next_attempt: Attempt,
     stopped: bool,
+    now: Millis,
     told: (Generation, BTreeMap<Target, Arc<str>>),
     effects: VecDeque<Effect>,
 }
@@ -169,6 +170,7 @@ impl AgentPlacerCore {
             placements: BTreeMap::new(),
             next_attempt: Attempt(1),
             stopped: false,
+            now: Millis(0),
             told: Default::default(),
             effects: VecDeque::new(),
         }
@@ -415,6 +417,7 @@ impl Core for AgentPlacerCore {
     type Effect = Effect;
 
     fn handle(&mut self, now: Millis, input: Input) {
+        self.now = now;
         match input {
             Input::Pods(generation, pods) if generation > self.pods.0 => self.pods = (generation, pods),
             Input::Rights(generation, rights) if generation > self.rights.0 => {
@@ -449,12 +452,14 @@ impl Core for AgentPlacerCore {
             Place::Pod(uid) => self.pods.1.pods.get(uid).is_some_and(|pod| wanted.contains(&pod.workload)),
             Place::OwnJob | Place::OwnPod => self.via.1.general == GeneralEgress::Wanted,
         };
+        let now = self.now;
         let times = self.placements.iter().filter(|(place, _)| matters(place)).filter_map(|(_, p)| match p.progress {
             Progress::Failed { retry_at, .. } => Some(retry_at),
             Progress::Accepted { until } => Some(until),
             Progress::Asked | Progress::Refused { .. } => None,
         });
-        times.min()
+        // What reconcile passed over although it was due waits for a fact, not for time.
+        times.filter(|at| *at > now).min()
     }
 
     fn woke() -> Input {
