@@ -127,8 +127,6 @@ enum Progress {
         until: Millis,
     },
     Failed {
-        why: Arc<str>,
-        tries: u32,
         retry_at: Millis,
     },
     /// Will not work however often it is asked.
@@ -182,8 +180,8 @@ impl AgentPlacerCore {
         placement.progress = match outcome {
             PlaceOutcome::Accepted => Progress::Accepted { until: now + SEEN_WITHIN },
             PlaceOutcome::Forbidden(why) | PlaceOutcome::Rejected(why) => Progress::Refused { why },
-            PlaceOutcome::Gone => failed(now, placement.tries, "the pod is gone".into()),
-            PlaceOutcome::Failed(why) => failed(now, placement.tries, why),
+            PlaceOutcome::Gone => failed(now, placement.tries),
+            PlaceOutcome::Failed(_) => failed(now, placement.tries),
         };
     }
 
@@ -407,9 +405,9 @@ fn own_pod_alive(plan: &Plan, pods: &PodSnapshot) -> bool {
     own_pods(plan, pods).next().is_some()
 }
 
-fn failed(now: Millis, tries: u32, why: Arc<str>) -> Progress {
+fn failed(now: Millis, tries: u32) -> Progress {
     let pause = RETRY_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(8)).min(RETRY_MAX);
-    Progress::Failed { why, tries, retry_at: now + pause }
+    Progress::Failed { retry_at: now + pause }
 }
 
 impl Core for AgentPlacerCore {
