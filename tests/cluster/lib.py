@@ -200,6 +200,24 @@ class Cluster:
     def service(self, name, ns=NS):
         return self.get("service", name, ns=ns)["spec"]["clusterIP"]
 
+    def _whole(self):
+        done = self.ws.run("kubectl", "get", "nodes,endpointslices", "-A", "-o", "json")
+        if done.code != 0:
+            return False
+        items = json.loads(done.out)["items"]
+        nodes = [o for o in items if o["kind"] == "Node"]
+        ready = {c["status"] for n in nodes for c in n["status"].get("conditions", []) if c["type"] == "Ready"}
+        served = {
+            (o["metadata"]["namespace"], o["metadata"].get("labels", {}).get("kubernetes.io/service-name"))
+            for o in items if o["kind"] == "EndpointSlice"
+            if any(e.get("conditions", {}).get("ready") for e in o.get("endpoints") or [])
+        }
+        return ready == {"True"} and {(NS, "web"), (NS, "edge"), ("kube-system", "kube-dns")} <= served
+
+    def settled(self, seconds=90):
+        """Waits until the cluster itself serves: a node that a killed API server left NotReady refuses for a while."""
+        until("the cluster is whole: nodes ready, the samples served", self._whole, seconds, every=0.2)
+
     def scale(self, app, count, ns=NS):
         self.kubectl("-n", ns, "scale", f"deployment/{app}", f"--replicas={count}")
 

@@ -87,6 +87,7 @@ def killed(w):
         finally:
             run([*daemon, "start", "kube-apiserver"])
             until("the API server", lambda: w.ws.run("kubectl", "get", "--raw", "/readyz").code == 0, 60)
+            w.cluster.settled()
         _, took = until("a new connection", lambda: w.ws.try_get(TARGET), 10)
         w.note(f"{took:.2f} s after it was ready")
 
