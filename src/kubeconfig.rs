@@ -87,8 +87,11 @@ impl Surroundings {
 
 /// Whose sudo made this process root, if one did.
 pub fn sudo_user() -> Option<String> {
-    let user = std::env::var("SUDO_USER").ok().filter(|user| !user.is_empty() && user != "root");
-    user.filter(|_| nix::unistd::geteuid().is_root())
+    behalf(std::env::var("SUDO_USER").ok(), nix::unistd::geteuid().is_root())
+}
+
+fn behalf(sudo_user: Option<String>, root: bool) -> Option<String> {
+    sudo_user.filter(|user| root && !user.is_empty() && user != "root")
 }
 
 /// How to reach the cluster, and what the user calls it.
