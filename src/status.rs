@@ -228,6 +228,9 @@ pub struct DnsLine {
     pub server: String,
     /// Domains on the link.
     pub domains: Vec<String>,
+    /// The namespaces whose names are known, where that is not all.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub only: Option<Vec<String>>,
     /// Whether it is applied and verified.
     pub ready: bool,
     /// Why not, or a warning.

@@ -142,8 +142,11 @@ fn device(status: &SessionStatus) -> String {
 fn names(status: &SessionStatus) -> String {
     let dns = &status.dns;
     let who = [dns.backend.clone(), said("at", &dns.server)].join(" ");
+    let only = dns.only.as_ref().filter(|only| !only.is_empty());
+    let only = only.map(|only| format!("\n{:13}namespace {} only (no right to list namespaces)", "", only.join(", ")));
+    let only = only.unwrap_or_default();
     match (dns.ready, who.trim()) {
-        (true, who) => format!("{who}, {GOOD}ready{GOOD:#}"),
+        (true, who) => format!("{who}, {GOOD}ready{GOOD:#}{only}"),
         (false, "") => format!("{WARN}not attached{WARN:#}"),
         (false, who) => format!("{who}, {WARN}not ready{WARN:#}"),
     }

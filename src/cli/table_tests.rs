@@ -72,6 +72,7 @@ fn busy() -> SessionStatus {
             backend: "file".into(),
             server: "246.246.0.1".into(),
             domains: vec!["shop.svc.cluster.local".into()],
+            only: None,
             ready: true,
             message: replaced.into(),
         },
@@ -140,6 +141,14 @@ fn tables_fit_a_terminal_and_have_no_empty_column() {
         assert!(line.chars().count() <= 80, "{line:?}");
     }
     assert_eq!(text.matches("NOTE").count(), 1, "{text}");
+}
+
+#[test]
+fn names_of_some_namespaces_are_one_line() {
+    let mut status = busy();
+    status.dns.only = Some(vec!["shop".into()]);
+    let text = plain(&render(&status, Detail::Brief, START));
+    assert!(text.contains(", ready\n             namespace shop only (no right to list namespaces)\n"), "{text}");
 }
 
 #[test]

@@ -373,6 +373,7 @@ fn dns_line(facts: &Facts) -> DnsLine {
         backend: dns.backend.clone(),
         server: dns.server.clone(),
         domains: dns.domains.clone(),
+        only: dns.only.clone(),
         ready: dns.ready,
         message: dns.message.clone(),
     }
