@@ -65,7 +65,7 @@ impl From<ClientError> for Failure {
 
 impl From<UserError> for Failure {
     fn from(error: UserError) -> Failure {
-        let exit = match error.reason == Reason::NotConnected {
+        let exit = match matches!(error.reason, Reason::NotConnected | Reason::DaemonUnreachable) {
             true => Exit::NotConnected,
             false => Exit::Failed,
         };

@@ -1,6 +1,7 @@
 //! The command's side of the control socket.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -26,7 +27,7 @@ pub struct ControlClient {
 /// Why the daemon could not be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientError {
-    /// No daemon (exit 3).
+    /// No daemon, or no way to it (exit 3).
     NoDaemon(UserError),
     /// The daemon, or the way to it, refused.
     Refused(UserError),
@@ -43,7 +44,7 @@ impl ControlClient {
     ///
     /// # Errors
     ///
-    /// [`ClientError::NoDaemon`] when nobody listens; else what refused.
+    /// [`ClientError::NoDaemon`] when nobody listens or the socket is closed to this user; else what refused.
     pub async fn open(path: &Path) -> Result<ControlClient, ClientError> {
         let stream = UnixStream::connect(path).await.map_err(|error| no_connection(path, &error))?;
         let server = stream.peer_cred().map_err(|error| broken(&error))?.uid();
@@ -135,25 +136,46 @@ pub enum Next<T> {
 }
 
 fn no_connection(path: &Path, error: &io::Error) -> ClientError {
+    let hint = match error.kind() == io::ErrorKind::PermissionDenied {
+        true => who_may(std::fs::metadata(path).ok().map(|file| (file.gid(), file.mode()))),
+        false => "start the daemon: sudo systemctl start podwayd, or by hand: sudo podwayd".to_owned(),
+    };
     let what = format!("podwayd at {}: {error}", path.display());
-    match error.kind() == io::ErrorKind::PermissionDenied {
-        true => ClientError::Refused(UserError::new(
-            Reason::Forbidden,
-            what,
-            "join the socket's group: sudo usermod -aG podway $USER, then log in again",
-        )),
-        false => ClientError::NoDaemon(UserError::new(
-            Reason::NotConnected,
-            what,
-            "start the daemon: systemctl start podwayd, or by hand: sudo podwayd",
-        )),
+    ClientError::NoDaemon(UserError::new(Reason::DaemonUnreachable, what, hint))
+}
+
+/// What lets a user in who may not use the socket; its group and mode are not known where its directory is closed too.
+fn who_may(socket: Option<(u32, u32)>) -> String {
+    let join = "sudo usermod -aG podway $USER, then log in again";
+    match socket {
+        Some((gid, mode)) if gid == 0 || mode & 0o060 != 0o060 => {
+            format!(
+                "it serves its owner alone: stop it and run `sudo podwayd` as yourself, or make the group: sudo groupadd -r podway; {join}"
+            )
+        }
+        Some(_) | None => format!("join the socket's group: {join}"),
     }
 }
 
 fn broken(error: &io::Error) -> ClientError {
     ClientError::NoDaemon(UserError::new(
-        Reason::NotConnected,
+        Reason::DaemonUnreachable,
         format!("podwayd: the connection to it ended: {error}"),
         "see its log: journalctl -u podwayd",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_socket_says_how_to_get_in() {
+        assert!(who_may(Some((977, 0o140_660))).starts_with("join the socket's group: sudo usermod -aG podway"));
+        assert!(who_may(Some((0, 0o140_600))).contains("run `sudo podwayd` as yourself"));
+        assert!(who_may(None).contains("sudo usermod -aG podway $USER"));
+        let error = no_connection(Path::new("/s"), &io::Error::from(io::ErrorKind::PermissionDenied));
+        let ClientError::NoDaemon(error) = error else { panic!("another kind: {error:?}") };
+        assert_eq!(error.reason, Reason::DaemonUnreachable);
+    }
 }

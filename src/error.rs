@@ -45,6 +45,8 @@ pub enum Reason {
     UnsupportedVersion,
     /// A limit of the control socket was reached.
     LimitReached,
+    /// No daemon at the socket, or no right to talk to it.
+    DaemonUnreachable,
     /// No such connection.
     NotConnected,
     /// A connection of that name exists and differs.

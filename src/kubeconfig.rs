@@ -64,6 +64,8 @@ pub struct Surroundings {
     pub https_proxy: Option<String>,
     /// `$NO_PROXY` or `$no_proxy`.
     pub no_proxy: Option<String>,
+    /// `$SUDO_USER`, where this is root on somebody's behalf.
+    pub sudo_user: Option<String>,
     /// Whether a plugin may ask the user something on the terminal.
     pub interactive: bool,
 }
@@ -77,9 +79,19 @@ impl Surroundings {
             home: text("HOME").map(PathBuf::from),
             https_proxy: text("HTTPS_PROXY").or_else(|| text("https_proxy")),
             no_proxy: text("NO_PROXY").or_else(|| text("no_proxy")),
+            sudo_user: sudo_user(),
             interactive,
         }
     }
+}
+
+/// Whose sudo made this process root, if one did.
+pub fn sudo_user() -> Option<String> {
+    behalf(std::env::var("SUDO_USER").ok(), nix::unistd::geteuid().is_root())
+}
+
+fn behalf(sudo_user: Option<String>, root: bool) -> Option<String> {
+    sudo_user.filter(|user| root && !user.is_empty() && user != "root")
 }
 
 /// How to reach the cluster, and what the user calls it.
@@ -101,7 +113,7 @@ pub struct Resolved {
 /// Cancel safe: a plugin that runs is killed.
 pub async fn resolve(flags: &ConnectionFlags, around: &Surroundings) -> Result<Resolved, UserError> {
     let config = files::load(flags.kubeconfig.as_deref(), around)?;
-    let (name, context) = pick_context(&config, flags)?;
+    let (name, context) = pick_context(&config, flags, around)?;
     let cluster = pick_cluster(&config, flags, &context)?;
     let user = pick_user(&config, flags, &context)?;
     let server = flags.server.clone().or_else(|| cluster.server.clone()).filter(|server| !server.is_empty());
@@ -134,14 +146,24 @@ pub async fn resolve(flags: &ConnectionFlags, around: &Surroundings) -> Result<R
     Ok(Resolved { access, context: name, namespace: namespace.unwrap_or_else(|| "default".to_owned()) })
 }
 
-fn pick_context(config: &Kubeconfig, flags: &ConnectionFlags) -> Result<(String, Context), UserError> {
+fn pick_context(
+    config: &Kubeconfig,
+    flags: &ConnectionFlags,
+    around: &Surroundings,
+) -> Result<(String, Context), UserError> {
     let none = Context { cluster: String::new(), user: None, namespace: None, extensions: None, ..Context::default() };
     let wanted = flags.context.clone().or_else(|| config.current_context.clone()).filter(|name| !name.is_empty());
     let Some(name) = wanted else {
         return if flags.server.is_some() || flags.cluster.is_some() {
             Ok((String::new(), none))
         } else if config.contexts.is_empty() {
-            Err(invalid("there is no kubeconfig", "set KUBECONFIG or --kubeconfig, or log in to your cluster"))
+            let hint = match &around.sudo_user {
+                Some(user) => format!(
+                    "this is root, by sudo: run podway as {user}, only podwayd needs root; or give --kubeconfig ~{user}/.kube/config"
+                ),
+                None => "set KUBECONFIG or --kubeconfig, or log in to your cluster".to_owned(),
+            };
+            Err(invalid("there is no kubeconfig", hint))
         } else {
             Err(invalid("the kubeconfig has no current context", known("contexts", "", names(config))))
         };

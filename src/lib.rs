@@ -17,4 +17,5 @@ pub mod kubeconfig;
 pub mod net;
 pub mod spec;
 pub mod status;
+pub mod timestamp;
 pub mod workload;

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::actors::vif::messages::FlowStats;
+use crate::timestamp;
 
 /// The state of one connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,10 +25,11 @@ pub struct SessionStatus {
     /// How the `connect` that asked for it ended, once it has.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub outcome: Option<ConnectOutcome>,
-    /// Seconds since 1970 of its start.
+    /// When it was started, in seconds since 1970; RFC 3339 in JSON.
+    #[serde(with = "timestamp::text")]
     pub since: i64,
     /// Conditions as Kubernetes writes them: `Ready`, `RoutesReady`, `DNSReady`, `AgentReady`, `WatchReady`,
-    /// and one `WorkloadReady/<ns>/<kind>/<name>` per via workload.
+    /// and one `WorkloadReady` per via workload, which is its `subject`.
     pub conditions: Vec<Condition>,
     /// Steps of connect, in the order in which they were done.
     pub steps: Vec<Step>,
@@ -45,8 +47,8 @@ pub struct SessionStatus {
     pub flows: FlowStats,
     /// Warnings a user should read, each with what to do.
     pub warnings: Vec<String>,
-    /// When the credentials end, in seconds since 1970, where known.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    /// When the credentials end, in seconds since 1970, where known; RFC 3339 in JSON.
+    #[serde(skip_serializing_if = "Option::is_none", default, with = "timestamp::optional_text")]
     pub credentials_expire_at: Option<i64>,
     /// What a person may type next, where something is worth saying.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -54,15 +56,18 @@ pub struct SessionStatus {
 }
 
 impl SessionStatus {
-    /// Whether a condition is True; its type in any case of letters.
+    /// Whether a condition is True, and for each subject it has; its type in any case of letters.
     pub fn holds(&self, condition: &str) -> bool {
-        self.conditions.iter().any(|c| c.r#type.eq_ignore_ascii_case(condition) && c.status == "True")
+        let mut of_type = self.conditions.iter().filter(|c| c.r#type.eq_ignore_ascii_case(condition)).peekable();
+        of_type.peek().is_some() && of_type.all(|c| c.status == "True")
     }
 
     /// What a person should read, each once: the warnings, and what device and names say that no warning says.
     pub fn notices(&self) -> Vec<&str> {
         let mut notices: Vec<&str> = self.warnings.iter().map(String::as_str).collect();
-        for line in self.device.failed.iter().chain(Some(&self.dns.message)) {
+        // What names that work have to say is in the steps of connect; it is nothing to do something about.
+        let names = Some(&self.dns.message).filter(|_| !self.dns.ready);
+        for line in self.device.failed.iter().chain(names) {
             if !line.is_empty() && !notices.iter().any(|notice| notice.contains(line.as_str())) {
                 notices.push(line);
             }
@@ -111,13 +116,17 @@ pub enum ConnectOutcome {
 pub struct Condition {
     /// `Ready`, …
     pub r#type: String,
+    /// What it is about, where a connection has several of the type: `namespace/kind/name`.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub subject: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
     /// CamelCase reason.
     pub reason: String,
     /// For people.
     pub message: String,
-    /// Seconds since 1970.
+    /// Seconds since 1970; RFC 3339 in JSON.
+    #[serde(with = "timestamp::text")]
     pub last_transition_time: i64,
 }
 
@@ -158,6 +167,17 @@ pub struct RangeLine {
     pub note: String,
 }
 
+impl RangeLine {
+    /// Whether it is one address of the cluster, which stands in where the ranges themselves are not known.
+    pub fn is_cluster_address(&self) -> bool {
+        matches!(self.source.as_str(), "service" | "pods")
+            && (self.cidr.ends_with("/32") || self.cidr.ends_with("/128"))
+    }
+}
+
+/// The largest whole number that every reader of JSON holds exactly: many know doubles alone.
+pub const MOST_EXACT: u64 = (1 << 53) - 1;
+
 /// Virtual addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vips {
@@ -165,7 +185,7 @@ pub struct Vips {
     pub ranges: Vec<String>,
     /// In use.
     pub in_use: usize,
-    /// At most.
+    /// At most; [`MOST_EXACT`] stands for more.
     pub capacity: u64,
     /// Fixed ones: VIP, real address, workload, name.
     pub fixed: Vec<(String, String, String, String)>,
@@ -208,6 +228,9 @@ pub struct DnsLine {
     pub server: String,
     /// Domains on the link.
     pub domains: Vec<String>,
+    /// The namespaces whose names are known, where that is not all.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub only: Option<Vec<String>>,
     /// Whether it is applied and verified.
     pub ready: bool,
     /// Why not, or a warning.

@@ -131,7 +131,7 @@ impl Daemon {
                 let mut own = self.sessions.iter().filter(|(_, running)| running.visible_to(caller));
                 match (own.next(), own.next()) {
                     (Some((name, _)), None) => name,
-                    (None, _) => return Err(not_connected("there is no connection")),
+                    (None, _) => return Err(not_connected("not connected")),
                     (Some(_), Some(_)) => {
                         let names: Vec<&str> = self.sessions.keys().map(AsRef::as_ref).collect();
                         return Err(UserError::new(
@@ -174,7 +174,7 @@ impl Running {
 }
 
 fn not_connected(message: &str) -> UserError {
-    UserError::new(Reason::NotConnected, message, "podway connect makes one")
+    UserError::new(Reason::NotConnected, message, "podway connect makes a connection")
 }
 
 /// The answer to a connect whose name is taken.

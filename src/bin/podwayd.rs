@@ -95,6 +95,27 @@ fn read_config(path: Option<PathBuf>) -> anyhow::Result<Config> {
 fn init_log(filter: &str) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).with_context(|| format!("log filter {filter:?}"))?;
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
-    let stderr = journal.is_none().then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr));
+    let stderr = journal.is_none().then(|| {
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(coloured(
+            std::io::IsTerminal::is_terminal(&std::io::stderr()),
+            std::env::var_os("NO_COLOR").as_deref(),
+        ))
+    });
     tracing_subscriber::registry().with(filter).with(journal).with(stderr).try_init().context("log")
+}
+
+/// Colours are for terminals, and for who has not said no (no-color.org).
+fn coloured(terminal: bool, no_color: Option<&std::ffi::OsStr>) -> bool {
+    terminal && no_color.is_none_or(std::ffi::OsStr::is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_coloured_on_a_terminal_alone_and_not_against_the_users_will() {
+        assert!(coloured(true, None) && coloured(true, Some("".as_ref())));
+        assert!(!coloured(false, None) && !coloured(true, Some("1".as_ref())));
+    }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::kubeconfig::ConnectionFlags;
@@ -92,7 +93,7 @@ pub struct KubeFlags {
     #[arg(long, short)]
     pub namespace: Option<String>,
     /// Longest time of one request to the API server, such as 10s; 0 is no limit.
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_parser = duration, value_name = "TIME")]
     pub request_timeout: Option<Duration>,
 }
 
@@ -133,34 +134,34 @@ pub struct ConnectArgs {
     #[command(flatten)]
     pub kube: KubeFlags,
     /// RANGE=WORKLOAD: reach RANGE (a CIDR, also, service, pods or all) through the pods of WORKLOAD.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_name = "RANGE=WORKLOAD")]
     pub proxy_via: Vec<ViaRule>,
     /// Ranges to reach besides the cluster's own.
-    #[arg(long, value_delimiter = ',', value_parser = cidr)]
+    #[arg(long, value_delimiter = ',', value_parser = cidr, value_name = "CIDR")]
     pub also_proxy: Vec<Cidr>,
     /// Ranges to leave alone.
-    #[arg(long, value_delimiter = ',', value_parser = cidr)]
+    #[arg(long, value_delimiter = ',', value_parser = cidr, value_name = "CIDR")]
     pub never_proxy: Vec<Cidr>,
-    /// Ranges to reach by virtual addresses.
-    #[arg(long, value_delimiter = ',')]
+    /// Ranges to reach by virtual addresses: a CIDR, also, service, pods or all.
+    #[arg(long, value_delimiter = ',', value_name = "RANGE")]
     pub vnat: Vec<RangeSelector>,
     /// Ranges that may cover routes that this host has.
-    #[arg(long, value_delimiter = ',', value_parser = cidr)]
+    #[arg(long, value_delimiter = ',', value_parser = cidr, value_name = "CIDR")]
     pub allow_conflicting_subnets: Vec<Cidr>,
     /// Which traffic agents to place.
-    #[arg(long, default_value = "auto", value_parser = agent_mode)]
+    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(["auto", "ephemeral", "pod"]).try_map(agent_mode))]
     pub agent: AgentMode,
-    /// Image of the traffic agent; the daemon's when absent.
-    #[arg(long, default_value = "")]
+    /// Image of the traffic agent; the daemon's when absent (podway-agent:VERSION unless its configuration says another).
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub agent_image: String,
     /// How names are attached to this host.
-    #[arg(long, default_value = "auto", value_parser = dns_mode)]
+    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(["auto", "resolved", "file", "off"]).try_map(dns_mode))]
     pub dns: DnsMode,
     /// Name of the connection; the context's when absent.
     #[arg(long)]
     pub name: Option<String>,
     /// How long to wait for what is starting.
-    #[arg(long, default_value = "30s", value_parser = duration)]
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
     pub timeout: Duration,
     /// Print what would be asked for, without the credentials, and end.
     #[arg(long)]
@@ -208,11 +209,12 @@ pub struct StatusArgs {
 pub struct WaitArgs {
     /// Which; the only one when absent.
     pub name: Option<String>,
-    /// condition=TYPE, workload/WORKLOAD or dns.
-    #[arg(long = "for", default_value = "condition=Ready")]
+    /// condition=TYPE (Ready, WatchReady, RoutesReady, DNSReady, AgentReady or WorkloadReady), workload/WORKLOAD (as
+    /// NAME, KIND/NAME or NAMESPACE/KIND/NAME) or dns.
+    #[arg(long = "for", value_name = "GOAL", default_value = "condition=Ready")]
     pub what: super::wait::Goal,
     /// How long.
-    #[arg(long, default_value = "30s", value_parser = duration)]
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
     pub timeout: Duration,
     /// Form of the result.
     #[arg(long, short, default_value = "text")]
@@ -319,8 +321,8 @@ fn cidr(text: &str) -> Result<Cidr, String> {
     parse_cidr(text).ok_or_else(|| format!("{text:?} is not a CIDR"))
 }
 
-fn agent_mode(text: &str) -> Result<AgentMode, String> {
-    match text {
+fn agent_mode(text: String) -> Result<AgentMode, String> {
+    match text.as_str() {
         "auto" => Ok(AgentMode::Auto),
         "ephemeral" => Ok(AgentMode::Ephemeral),
         "pod" => Ok(AgentMode::Pod),
@@ -328,8 +330,8 @@ fn agent_mode(text: &str) -> Result<AgentMode, String> {
     }
 }
 
-fn dns_mode(text: &str) -> Result<DnsMode, String> {
-    match text {
+fn dns_mode(text: String) -> Result<DnsMode, String> {
+    match text.as_str() {
         "auto" => Ok(DnsMode::Auto),
         "resolved" => Ok(DnsMode::Resolved),
         "file" => Ok(DnsMode::File),
@@ -388,6 +390,21 @@ mod tests {
         let args = connect(&["--proxy-via", "service=web,pods=db", "--proxy-via=10.1.0.0/16=web"]).expect("parsed");
         assert_eq!(args.proxy_via.len(), 3);
         assert_eq!(args.check(), Ok(()));
+    }
+
+    #[test]
+    fn help_names_the_values_that_flags_take() {
+        for (command, values) in [
+            (
+                "connect",
+                ["auto, ephemeral, pod", "auto, resolved, file, off", "RANGE=WORKLOAD", "text: ", "--timeout <TIME>"],
+            ),
+            ("wait", ["condition=TYPE", "WatchReady", "workload/WORKLOAD", "NAMESPACE/KIND/NAME", "dns"]),
+        ] {
+            let help = Cli::try_parse_from(["podway", command, "--help"]).expect_err("help").to_string();
+            let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+            values.iter().for_each(|value| assert!(words.contains(value), "{value}: {help}"));
+        }
     }
 
     #[test]

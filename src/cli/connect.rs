@@ -13,7 +13,7 @@ use crate::actors::control::protocol::{Connected, Disconnected, Event, Op};
 use crate::control_client::{ControlClient, Next};
 use crate::error::{Reason, UserError};
 use crate::spec::ConnectSpec;
-use crate::status::{ConnectOutcome, Mark, Step};
+use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
 
 /// Connects, telling each step on stderr and the result on stdout. Ctrl-C takes the connection back.
 ///
@@ -35,6 +35,12 @@ pub async fn run(
         println!("{}", document("ConnectSpec", "spec", &json!(spec)));
         return Ok(Exit::Done);
     }
+    if let (Some(user), TextOrJson::Text) = (crate::kubeconfig::sudo_user(), args.output) {
+        anstream::eprintln!(
+            "{WARN}note:{WARN:#} run with sudo: the connection is root's, so status and disconnect need sudo too; as {user}, \
+             connect without sudo"
+        );
+    }
     let name = spec.name.clone();
     let mut client = ControlClient::open(socket).await?;
     client.send_request(Op::Connect { spec: Box::new(spec), access: Box::new(resolved.access) }).await?;
@@ -50,7 +56,7 @@ pub async fn run(
                 }
             }
             Next::Event(Event::Status { .. }) => {}
-            Next::Result(connected) => return Ok(conclude(&connected, args.output)),
+            Next::Result(connected) => return conclude(&connected, args),
         }
     }
 }
@@ -95,7 +101,7 @@ fn seconds(millis: u64) -> String {
     format!("{}.{}s", millis / 1000, millis % 1000 / 100)
 }
 
-fn conclude(connected: &Connected, output: TextOrJson) -> Exit {
+fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> {
     let Connected { outcome, status } = connected;
     let (exit, lacking) = match outcome {
         ConnectOutcome::Ready => (Exit::Done, [].as_slice()),
@@ -103,19 +109,49 @@ fn conclude(connected: &Connected, output: TextOrJson) -> Exit {
         ConnectOutcome::TimedOut { missing } => (Exit::TimedOut, missing.as_slice()),
         ConnectOutcome::Failed(_) => (Exit::Failed, [].as_slice()),
     };
-    match output {
+    match args.output {
         TextOrJson::Json => println!("{}", document("Connection", "status", &json!(status))),
         TextOrJson::Text => {
+            if exit == Exit::TimedOut {
+                anstream::eprintln!("{GOOD}ready:{GOOD:#} {}", ready(status));
+            }
             for line in lacking {
                 anstream::eprintln!("{WARN}not yet:{WARN:#} {line}");
             }
             for notice in status.notices() {
                 anstream::eprintln!("{WARN}warning:{WARN:#} {notice}");
             }
+            if exit == Exit::TimedOut {
+                let name = &status.name;
+                return Err(Failure {
+                    exit,
+                    error: UserError::new(
+                        Reason::TimedOut,
+                        format!("connect {name}: the time ran out after {:?}; it goes on by itself", args.timeout),
+                        format!("podway wait {name} waits longer, podway disconnect {name} gives up"),
+                    ),
+                });
+            }
             println!("connected {} to namespace {}", status.name, status.namespace);
             let suggested = status.suggestion.clone().unwrap_or_else(|| format!("podway status {}", status.name));
             println!("try: {suggested}");
         }
     }
-    exit
+    Ok(exit)
+}
+
+/// What works already, for people.
+fn ready(status: &SessionStatus) -> String {
+    let works = status.conditions.iter().filter(|condition| condition.status == "True").map(|condition| {
+        match (condition.r#type.as_str(), condition.subject.as_str()) {
+            ("WatchReady", _) => "cluster",
+            ("RoutesReady", _) => "routes",
+            ("DNSReady", _) => "names",
+            ("AgentReady", _) => "agent",
+            (other, "") => other,
+            (_, subject) => subject,
+        }
+    });
+    let works: Vec<&str> = works.collect();
+    if works.is_empty() { "nothing".to_owned() } else { works.join(", ") }
 }

@@ -51,7 +51,7 @@ pub async fn run(socket: &Path, args: &StatusArgs) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     if sessions.is_empty() {
-        return Err(UserError::new(Reason::NotConnected, "status: not connected", "podway connect").into());
+        return none(args.error_form(), args.check.is_some());
     }
     if args.check.is_none() {
         print(&sessions, args.output)?;
@@ -72,7 +72,7 @@ pub async fn list(socket: &Path, args: &ListArgs) -> Result<Exit, Failure> {
     let mut client = ControlClient::open(socket).await?;
     let Sessions { sessions } = client.ask(Op::Status { name: args.name.clone() }).await?;
     if sessions.is_empty() {
-        return Err(UserError::new(Reason::NotConnected, "list: not connected", "podway connect").into());
+        return none(args.output, false);
     }
     match args.output {
         TextOrJson::Text => print!("{}", list_of(&sessions)),
@@ -84,6 +84,19 @@ pub async fn list(socket: &Path, args: &ListArgs) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// No connection: a state like others for people, and an error for scripts.
+fn none(output: TextOrJson, silent: bool) -> Result<Exit, Failure> {
+    match output {
+        TextOrJson::Text if silent => {}
+        TextOrJson::Text => println!("not connected; podway connect makes a connection"),
+        TextOrJson::Json => {
+            let hint = "podway connect makes a connection";
+            return Err(UserError::new(Reason::NotConnected, "not connected", hint).into());
+        }
+    }
+    Ok(Exit::NotConnected)
 }
 
 fn print(sessions: &[SessionStatus], form: StatusForm) -> Result<(), UserError> {

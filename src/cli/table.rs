@@ -5,11 +5,11 @@
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
 
 use super::when::{moment, span};
-use crate::status::{LinkLine, Phase, SessionStatus, WorkloadLine};
+use crate::status::{LinkLine, Phase, RangeLine, SessionStatus, WorkloadLine};
 
 /// All is well.
 pub const GOOD: Style = AnsiColor::Green.on_default();
@@ -17,6 +17,11 @@ pub const GOOD: Style = AnsiColor::Green.on_default();
 pub const WARN: Style = AnsiColor::Yellow.on_default();
 /// Does not work.
 pub const BAD: Style = AnsiColor::Red.on_default();
+
+/// A terminal's width, which tables keep to unless all is asked for.
+const WIDTH: u16 = 80;
+/// Credentials that last longer than this are nobody's worry yet, in seconds.
+const ENDS_SOON: i64 = 86_400;
 
 /// How much is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,30 +39,36 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
         ("Connection", headline(status)),
         ("Since", since(status.since, now)),
         ("Cluster", listed([&status.server, &said("context", &status.context), &said("namespace", &status.namespace)])),
-        ("Credentials", credentials(status, now)),
+        ("Credentials", credentials(status, detail, now)),
         ("Device", device(status)),
         ("Names", names(status)),
         ("Virtual", virtual_addresses(status)),
         ("Flows", flows(status)),
-        ("Lost", lost(status)),
+        ("Lost", lost(status, detail)),
     ];
     for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
         let _ = writeln!(text, "{name:<12} {value}");
     }
-    let ranges = status.ranges.iter().map(|r| [&r.cidr, &r.source, &r.treatment, &r.note].map(Clone::clone));
-    section(&mut text, ["RANGE", "FROM", "TREATMENT", "NOTE"], ranges);
+    section(&mut text, detail, ["RANGE", "FROM", "TREATMENT", "NOTE"], range_rows(&status.ranges, detail).into_iter());
     let links = status.workloads.iter().flat_map(workload_rows);
-    section(&mut text, ["WORKLOAD", "STATE", "AGENT POD", "PLACEMENT", "LINK", "NOTE"], links);
-    if detail == Detail::Wide {
+    if detail == Detail::Brief {
+        let brief = links.map(|[workload, state, pod, _, link, note]| {
+            let link = Some(link).filter(|link| link != "ready" && !link.is_empty());
+            let note = [link.unwrap_or_default(), note].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
+            [workload, state, pod, note.join(": ")]
+        });
+        section(&mut text, detail, ["WORKLOAD", "STATE", "AGENT POD", "NOTE"], brief);
+    } else {
+        section(&mut text, detail, ["WORKLOAD", "STATE", "AGENT POD", "PLACEMENT", "LINK", "NOTE"], links);
         let fixed = status.vips.fixed.iter().cloned().map(|(vip, real, workload, name)| [vip, real, workload, name]);
-        section(&mut text, ["VIRTUAL", "ADDRESS", "WORKLOAD", "NAME"], fixed);
+        section(&mut text, detail, ["VIRTUAL", "ADDRESS", "WORKLOAD", "NAME"], fixed);
         let conditions = status.conditions.iter().map(|c| {
             let held = span(now - c.last_transition_time);
-            [c.r#type.clone(), c.status.clone(), held, c.reason.clone(), c.message.clone()]
+            [c.r#type.clone(), c.subject.clone(), c.status.clone(), held, c.reason.clone(), c.message.clone()]
         });
-        section(&mut text, ["CONDITION", "STATUS", "FOR", "REASON", "MESSAGE"], conditions);
-        section(&mut text, ["ROUTE"], status.device.routes.iter().map(|route| [route.clone()]));
-        section(&mut text, ["DOMAIN"], status.dns.domains.iter().map(|domain| [domain.clone()]));
+        section(&mut text, detail, ["CONDITION", "SUBJECT", "STATUS", "FOR", "REASON", "MESSAGE"], conditions);
+        section(&mut text, detail, ["ROUTE"], status.device.routes.iter().map(|route| [route.clone()]));
+        section(&mut text, detail, ["DOMAIN"], status.dns.domains.iter().map(|domain| [domain.clone()]));
     }
     let notices = status.notices();
     if !notices.is_empty() {
@@ -77,7 +88,12 @@ pub fn list_of(sessions: &[SessionStatus]) -> String {
         })
     });
     let mut text = String::new();
-    section(&mut text, ["CONNECTION", "WORKLOAD", "STATE", "AGENT POD", "PLACEMENT", "LINK", "NOTE"], rows);
+    section(
+        &mut text,
+        Detail::Brief,
+        ["CONNECTION", "WORKLOAD", "STATE", "AGENT POD", "PLACEMENT", "LINK", "NOTE"],
+        rows,
+    );
     match text.is_empty() {
         true => "no workload carries traffic\n".to_owned(),
         false => text.trim_start().to_owned(),
@@ -94,7 +110,8 @@ fn headline(status: &SessionStatus) -> String {
     };
     let why = status.conditions.iter().find(|c| c.r#type == "Ready" && c.status != "True");
     let why = why.map(|c| c.message.as_str()).filter(|why| !why.is_empty());
-    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    // Each thing that is missing on a line of its own, below the word.
+    let why = why.map(|why| format!(":\n{:13}{}", "", why.replace("; ", &format!("\n{:13}", "")))).unwrap_or_default();
     format!("{}, {style}{word}{style:#}{why}", status.name)
 }
 
@@ -105,10 +122,11 @@ fn since(since: i64, now: i64) -> String {
     }
 }
 
-fn credentials(status: &SessionStatus, now: i64) -> String {
+fn credentials(status: &SessionStatus, detail: Detail, now: i64) -> String {
     match status.credentials_expire_at {
         None => String::new(),
         Some(at) if at <= now => format!("{BAD}ended{BAD:#} {} ago ({})", span(now - at), moment(at)),
+        Some(at) if detail == Detail::Brief && at - now >= ENDS_SOON => String::new(),
         Some(at) => format!("end in {} ({})", span(at - now), moment(at)),
     }
 }
@@ -124,8 +142,11 @@ fn device(status: &SessionStatus) -> String {
 fn names(status: &SessionStatus) -> String {
     let dns = &status.dns;
     let who = [dns.backend.clone(), said("at", &dns.server)].join(" ");
+    let only = dns.only.as_ref().filter(|only| !only.is_empty());
+    let only = only.map(|only| format!("\n{:13}namespace {} only (no right to list namespaces)", "", only.join(", ")));
+    let only = only.unwrap_or_default();
     match (dns.ready, who.trim()) {
-        (true, who) => format!("{who}, {GOOD}ready{GOOD:#}"),
+        (true, who) => format!("{who}, {GOOD}ready{GOOD:#}{only}"),
         (false, "") => format!("{WARN}not attached{WARN:#}"),
         (false, who) => format!("{who}, {WARN}not ready{WARN:#}"),
     }
@@ -147,13 +168,15 @@ fn flows(status: &SessionStatus) -> String {
     )
 }
 
-fn lost(status: &SessionStatus) -> String {
+fn lost(status: &SessionStatus, detail: Detail) -> String {
     let flows = &status.flows;
+    // A host always says things to a device that are for nobody beyond it: no loss, unless all is asked for.
+    let unheard = |count: u64| if detail == Detail::Wide { count } else { 0 };
     let counted = [
         (flows.refused, "flows refused"),
         (flows.dropped_full, "packets by full queues"),
-        (flows.dropped_source, "packets with another source"),
-        (flows.dropped_other, "packets of other kinds"),
+        (unheard(flows.dropped_source), "packets from another address than the device's"),
+        (unheard(flows.dropped_other), "packets that are neither TCP nor UDP"),
     ];
     let some = counted.iter().filter(|(count, _)| *count > 0);
     some.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
@@ -171,6 +194,23 @@ fn bytes(count: u64) -> String {
         unit += 1;
     }
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// One row for each range; the single addresses of one source that fare alike are one row, unless all is asked for.
+fn range_rows(ranges: &[RangeLine], detail: Detail) -> Vec<[String; 4]> {
+    let alike = |a: &RangeLine, b: &RangeLine| (&a.source, &a.treatment, &a.note) == (&b.source, &b.treatment, &b.note);
+    let mut rows = Vec::new();
+    for (at, range) in ranges.iter().enumerate() {
+        let single = |r: &&RangeLine| detail == Detail::Brief && r.is_cluster_address() && alike(r, range);
+        let count = ranges.iter().filter(single).count();
+        let what = match (range.is_cluster_address(), count) {
+            (true, 2..) if ranges[..at].iter().any(|earlier| single(&earlier)) => continue,
+            (true, 2..) => format!("{count} addresses"),
+            (true | false, _) => range.cidr.clone(),
+        };
+        rows.push([what, range.source.clone(), range.treatment.clone(), range.note.clone()]);
+    }
+    rows
 }
 
 /// One row for each link; one row that says why when there is none.
@@ -206,14 +246,24 @@ fn listed<const N: usize>(parts: [&String; N]) -> String {
     parts.join(", ")
 }
 
-fn section<const N: usize>(text: &mut String, header: [&str; N], rows: impl Iterator<Item = [String; N]>) {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header);
-    let mut rows = rows.peekable();
-    if rows.peek().is_none() {
+/// A table; a column that says nothing in any row is left out.
+fn section<const N: usize>(
+    text: &mut String,
+    detail: Detail,
+    header: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) {
+    let rows: Vec<[String; N]> = rows.collect();
+    if rows.is_empty() {
         return;
     }
-    table.add_rows(rows);
+    let said: Vec<usize> = (0..N).filter(|column| rows.iter().any(|row| !row[*column].is_empty())).collect();
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(said.iter().map(|column| header[*column]));
+    if detail == Detail::Brief {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+    }
+    table.add_rows(rows.iter().map(|row| said.iter().map(|column| row[*column].as_str()).collect::<Vec<_>>()));
     table.column_iter_mut().for_each(|column| {
         column.set_padding((0, 2));
     });

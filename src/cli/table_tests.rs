@@ -11,6 +11,7 @@ fn plain(text: &str) -> String {
 fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Condition {
     Condition {
         r#type: kind.into(),
+        subject: String::new(),
         status: status.into(),
         reason: reason.into(),
         message: message.into(),
@@ -71,6 +72,7 @@ fn busy() -> SessionStatus {
             backend: "file".into(),
             server: "246.246.0.1".into(),
             domains: vec!["shop.svc.cluster.local".into()],
+            only: None,
             ready: true,
             message: replaced.into(),
         },
@@ -125,4 +127,52 @@ fn bytes_read_well() {
         assert_eq!(bytes(count), text);
     }
     assert!(bytes(u64::MAX).ends_with("PiB"));
+}
+
+#[test]
+fn tables_fit_a_terminal_and_have_no_empty_column() {
+    let mut status = busy();
+    status.workloads[3].links[0].message =
+        "image registry.example/tools/podway-agent:0.1.0 cannot be pulled: not found, and so not started".into();
+    status.workloads[0].links[0].pod = "shop/web-7d9f8b6c5d-x2x4z".into();
+    let text = plain(&render(&status, Detail::Brief, START));
+    let tables = text.split_once("RANGE").expect("tables").1.split_once("warning:").expect("warnings").0;
+    for line in tables.lines() {
+        assert!(line.chars().count() <= 80, "{line:?}");
+    }
+    assert_eq!(text.matches("NOTE").count(), 1, "{text}");
+}
+
+#[test]
+fn names_of_some_namespaces_are_one_line() {
+    let mut status = busy();
+    status.dns.only = Some(vec!["shop".into()]);
+    let text = plain(&render(&status, Detail::Brief, START));
+    assert!(text.contains(", ready\n             namespace shop only (no right to list namespaces)\n"), "{text}");
+}
+
+#[test]
+fn single_addresses_are_one_row() {
+    let line = |cidr: &str, treatment: &str| RangeLine {
+        cidr: cidr.into(),
+        source: "service".into(),
+        treatment: treatment.into(),
+        note: String::new(),
+    };
+    let ranges = vec![line("10.0.0.1/32", "routed"), line("10.0.0.2/32", "routed"), line("10.0.0.3/32", "excluded")];
+    let status = SessionStatus { ranges, ..busy() };
+    let text = plain(&render(&status, Detail::Brief, START));
+    assert!(text.contains("\n2 addresses  service  routed\n10.0.0.3/32  service  excluded\n"), "{text}");
+    assert!(plain(&render(&status, Detail::Wide, START)).contains("10.0.0.2/32"));
+}
+
+#[test]
+fn what_nobody_needs_to_know_is_not_said() {
+    let mut status = busy();
+    status.credentials_expire_at = Some(START + 2 * 86_400);
+    status.flows = FlowStats { dropped_other: 7, ..FlowStats::default() };
+    let text = plain(&render(&status, Detail::Brief, START));
+    assert!(!text.contains("Credentials") && !text.contains("Lost"), "{text}");
+    let text = plain(&render(&status, Detail::Wide, START));
+    assert!(text.contains("Credentials") && text.contains("7 packets that are neither TCP nor UDP"), "{text}");
 }

@@ -37,6 +37,17 @@ impl Home {
     }
 }
 
+#[tokio::test]
+async fn root_by_sudo_is_told_whose_kubeconfig_it_lacks() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let around =
+        Surroundings { home: Some(dir.path().into()), sudo_user: Some("ann".into()), ..Surroundings::default() };
+    let error = resolve(&ConnectionFlags::default(), &around).await.expect_err("there is none");
+    assert_eq!(behalf(Some("ann".into()), true), Some("ann".into()));
+    assert_eq!(behalf(Some("ann".into()), false).or(behalf(Some("root".into()), true)), None);
+    assert!(error.hint.contains("run podway as ann") && error.hint.contains("~ann/.kube/config"), "{error:?}");
+}
+
 fn config(user: &str) -> String {
     format!(
         r"

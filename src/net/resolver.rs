@@ -23,6 +23,10 @@ pub enum Backend {
     Off,
 }
 
+/// What there is to say of [`Backend::File`] when it works.
+pub const REPLACED: &str =
+    "resolv.conf is replaced while connected; it comes back at disconnect, or by: podwayd cleanup";
+
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

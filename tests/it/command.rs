@@ -138,7 +138,7 @@ fn status(ready: bool) -> Value {
         let holds = message.is_empty();
         json!({
             "type": kind, "status": if holds { "True" } else { "False" }, "reason": "Some",
-            "message": message, "lastTransitionTime": 0,
+            "message": message, "lastTransitionTime": "2026-11-23T02:01:00Z",
         })
     };
     let why = if ready { "" } else { "shop/deployment/web: no pod runs" };
@@ -220,6 +220,26 @@ fn connect_exits_as_it_ended() {
 }
 
 #[test]
+fn a_connect_that_runs_out_of_time_says_what_is_ready_and_what_is_not() {
+    let fake =
+        Fake::start(connected(json!({ "outcome": "timed_out", "missing": ["web: its agent is dialled"] }), false));
+    let ran = fake.run(&["connect", "--timeout", "2s"]);
+    assert!(!ran.all().contains("connected"), "{}", ran.all());
+    insta::assert_snapshot!("connect_timed_out", ran.all());
+}
+
+#[test]
+fn not_to_be_connected_is_no_error_for_people_and_a_reason_for_scripts() {
+    let fake = Fake::start(sessions(&[]));
+    for command in ["status", "list"] {
+        let ran = fake.run(&[command]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (3, ""), "{command}");
+        assert_eq!(ran.stdout, "not connected; podway connect makes a connection\n");
+        assert_eq!(fake.run(&[command, "-o", "json"]).json()["error"]["reason"], "NotConnected");
+    }
+}
+
+#[test]
 fn what_is_asked_for_without_asking_holds_no_credential() {
     let fake = Fake::start(sessions(&[]));
     let ran = fake.run(&["connect", "--dry-run", "--token", CANARY]);
@@ -258,6 +278,7 @@ fn without_a_daemon_every_command_exits_3() {
         assert_eq!(ran.code, 3, "{args:?}");
         assert!(ran.stderr.contains("hint: start the daemon"), "{args:?}: {}", ran.stderr);
     }
+    assert_eq!(fake.run(&["status", "-o", "json"]).json()["error"]["reason"], "DaemonUnreachable");
     assert_eq!(fake.run(&["version"]).code, 0);
 }
 

@@ -212,7 +212,9 @@ fn the_one(views: Vec<SessionView>, name: Option<&str>) -> Result<SessionView, U
             format!("connection {name}: there is none of that name"),
             "`podway status` lists them",
         )),
-        (None, _, None) => Err(UserError::new(Reason::NotConnected, "connection: there is none", "podway connect")),
+        (None, _, None) => {
+            Err(UserError::new(Reason::NotConnected, "not connected", "podway connect makes a connection"))
+        }
     }
 }
 

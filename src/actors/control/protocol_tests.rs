@@ -1,6 +1,6 @@
 use super::*;
 use crate::spec::{AgentMode, Credential, DnsMode};
-use crate::status::Mark;
+use crate::status::{Condition, Mark};
 
 const CANARY: &str = "canary-7f3a";
 
@@ -61,7 +61,20 @@ fn every_request_is_as_committed_and_reads_back() {
 #[test]
 fn every_response_is_as_committed_and_reads_back() {
     let step = Step { at_ms: 12, text: "cluster answers".into(), mark: Mark::Ok };
-    let status = SessionStatus { name: "demo".into(), ..SessionStatus::default() };
+    let about = |kind: &str, subject: &str| Condition {
+        r#type: kind.into(),
+        subject: subject.into(),
+        status: "True".into(),
+        reason: "LinkReady".into(),
+        message: String::new(),
+        last_transition_time: 1_795_399_260,
+    };
+    let status = SessionStatus {
+        name: "demo".into(),
+        conditions: vec![about("RoutesReady", ""), about("WorkloadReady", "shop/deployment/web")],
+        credentials_expire_at: Some(1_795_399_260),
+        ..SessionStatus::default()
+    };
     let connected =
         Connected { outcome: ConnectOutcome::Degraded { pending: vec!["web".into()] }, status: status.clone() };
     let closed = ClosedSession { name: "demo".into(), left: vec!["one finished pod".into()] };

@@ -241,7 +241,7 @@ fn a_slow_reader_gets_the_latest_state_and_holds_nobody_up() {
         let mut since = 0;
         while since < 200 {
             let line: serde_json::Value = serde_json::from_str(&slow.line().await).expect("JSON");
-            let now = line["status"]["since"].as_i64().expect("a number");
+            let now = line["status"]["since"].as_str().and_then(crate::timestamp::parse).expect("a time");
             assert!(now >= since, "{now} came after {since}");
             (since, seen) = (now, seen + 1);
         }

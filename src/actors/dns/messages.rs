@@ -66,6 +66,8 @@ pub struct DnsState {
     pub server: String,
     /// Search domains and routing-only domains (`~svc`) on the link.
     pub domains: Vec<String>,
+    /// The namespaces whose names are known, where that is not all.
+    pub only: Option<Vec<String>>,
     /// Whether what is wanted is applied and verified.
     pub ready: bool,
     /// Why not, or a warning, with what to do.

@@ -433,7 +433,7 @@ impl SessionCore {
             return Some(errors::dns(&dns.message));
         }
         facts.waiters.values().find_map(|(target, outcome)| match outcome {
-            Some(WaiterOutcome::Hopeless { why }) => Some(errors::target(target, why)),
+            Some(WaiterOutcome::Hopeless { why }) => Some(errors::target(target, &self.spec.namespace, why)),
             Some(WaiterOutcome::Ready { .. } | WaiterOutcome::TimedOut | WaiterOutcome::Cancelled) | None => None,
         })
     }

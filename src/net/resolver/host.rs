@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, servers};
 use super::systemd_resolved::{Resolved, ResolvedError};
-use super::{AttachFailed, Attached, Backend, LinkPlan};
+use super::{AttachFailed, Attached, Backend, LinkPlan, REPLACED};
 use crate::net::os_journal::{Change, OsJournal};
 use crate::spec::DnsMode;
 
@@ -144,8 +144,7 @@ impl HostResolver {
         })?;
         let upstream = upstream.into_iter().filter(|server| !plan_has(&self.etc, *server)).collect();
         self.update(|done| done.upstream = upstream);
-        let message = "resolv.conf is replaced while connected; it comes back at disconnect, or by: podwayd cleanup";
-        Ok(attached(Backend::File, applied == Applied::Repaired, message))
+        Ok(attached(Backend::File, applied == Applied::Repaired, REPLACED))
     }
 
     /// Whether the host's programs ask resolved: its stub is in resolv.conf, or its module in nsswitch.conf.

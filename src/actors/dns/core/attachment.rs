@@ -128,7 +128,10 @@ impl Attachment {
         if self.running.is_none() {
             self.start(now, plan.as_ref(), &mut effects);
         }
-        let state = self.state(plan.as_ref());
+        let mut state = self.state(plan.as_ref());
+        let records = Some(&facts.records.1).filter(|records| records.complete);
+        let only = records.and_then(|records| records.namespaces.as_ref());
+        state.only = only.map(|names| names.iter().map(ToString::to_string).collect());
         if self.mode.is_some() && self.reported.as_ref() != Some(&state) {
             self.reported = Some(state.clone());
             effects.push(Effect::Report(state));

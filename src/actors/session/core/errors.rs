@@ -14,11 +14,12 @@ pub fn device(why: &str) -> UserError {
 
 /// A right is missing.
 pub fn forbidden(what: &str, namespace: &str) -> UserError {
-    UserError::new(
-        Reason::Forbidden,
-        format!("namespace {namespace}: missing right: {what}"),
-        "ask an administrator to bind the Role in config/rbac.yaml to you in that namespace",
-    )
+    UserError::new(Reason::Forbidden, format!("namespace {namespace}: missing right: {what}"), rights(namespace))
+}
+
+/// What to do about a missing right.
+fn rights(namespace: &str) -> String {
+    format!("an administrator grants it with: podway rbac -n {namespace} --user NAME | kubectl apply -f -")
 }
 
 /// The credentials are not taken.
@@ -32,14 +33,17 @@ pub fn dns(why: &str) -> UserError {
 }
 
 /// A via workload cannot get a link.
-pub fn target(target: &Target, why: &str) -> UserError {
+pub fn target(target: &Target, connected: &str, why: &str) -> UserError {
     let what = match target {
         Target::Workload(workload) => workload.to_string(),
         Target::General => "general routing".to_owned(),
     };
     if why.contains("missing right") || why.contains("forbidden") {
-        let hint = "ask an administrator to bind the Role in config/rbac.yaml to you in that namespace";
-        return UserError::new(Reason::Forbidden, format!("{what}: {why}"), hint);
+        let namespace = match target {
+            Target::Workload(workload) => &workload.namespace,
+            Target::General => connected,
+        };
+        return UserError::new(Reason::Forbidden, format!("{what}: {why}"), rights(namespace));
     }
     let hint = if why.contains("image") {
         "name an image that the nodes can pull with --agent-image"
@@ -79,7 +83,7 @@ pub fn resolution(reference: &WorkloadRef, connected: &str, resolution: &Resolut
         Resolution::Forbidden { missing } => UserError::new(
             Reason::Forbidden,
             format!("workload {reference}: missing right: {missing}"),
-            "ask an administrator to bind the Role in config/rbac.yaml to you in that namespace",
+            rights(namespace),
         ),
         Resolution::Failed { why } => UserError::new(
             Reason::ClusterUnreachable,

@@ -8,15 +8,19 @@ use crate::actors::pod_watcher::messages::WatchHealth;
 use crate::actors::proxy_via::messages::{RangeStatus, Treatment};
 use crate::actors::vif::messages::VifState;
 use crate::ids::Millis;
+use crate::net::resolver::REPLACED;
 use crate::net::views::Target;
 use crate::spec::DnsMode;
 use crate::status::{
-    Condition, ConnectOutcome, DeviceLine, DnsLine, LinkLine, Mark, RangeLine, SessionStatus, Vips, WorkloadLine,
+    Condition, ConnectOutcome, DeviceLine, DnsLine, LinkLine, MOST_EXACT, Mark, Phase, RangeLine, SessionStatus, Vips,
+    WorkloadLine,
 };
 
 /// A condition before its transition time is known.
 struct Holds {
-    kind: String,
+    kind: &'static str,
+    /// Of several of a kind, which.
+    subject: String,
     status: bool,
     reason: &'static str,
     message: String,
@@ -25,7 +29,7 @@ struct Holds {
 impl SessionCore {
     /// What still keeps this connection from being ready, by a stable key, in words.
     pub(super) fn missing(&self) -> BTreeMap<String, String> {
-        let not_ready = |condition: Holds| (!condition.status).then_some((condition.kind, condition.message));
+        let not_ready = |condition: Holds| (!condition.status).then(|| (condition.kind.to_owned(), condition.message));
         let mut missing: BTreeMap<String, String> =
             [self.watch_ready(), self.routes_ready(), self.dns_ready()].into_iter().filter_map(not_ready).collect();
         match self.rules() {
@@ -52,49 +56,63 @@ impl SessionCore {
             Some((_, WatchHealth::Unauthorized { why })) => (false, "NeedsLogin", why.clone()),
             Some((_, WatchHealth::Starting)) | None => (false, "Starting", "the cluster is being listed".to_owned()),
         };
-        Holds { kind: "WatchReady".to_owned(), status, reason, message }
+        Holds { kind: "WatchReady", subject: String::new(), status, reason, message }
     }
 
     fn routes_ready(&self) -> Holds {
-        let kind = "RoutesReady".to_owned();
+        let (kind, subject) = ("RoutesReady", String::new());
         let Some((_, via)) = self.facts.via.as_ref().filter(|(_, via)| via.ready) else {
             let message = "the cluster's ranges are not known yet".to_owned();
-            return Holds { kind, status: false, reason: "RangesUnknown", message };
+            return Holds { kind, subject, status: false, reason: "RangesUnknown", message };
         };
         match &self.facts.vif {
             Some((_, VifState::Up { applied, failed, .. })) if *applied >= via.plan => {
                 let message: Vec<String> = failed.iter().map(|(route, why)| format!("{route}: {why}")).collect();
                 let reason = if failed.is_empty() { "Applied" } else { "PartlyApplied" };
-                Holds { kind, status: true, reason, message: message.join("; ") }
+                Holds { kind, subject, status: true, reason, message: message.join("; ") }
             }
-            Some((_, VifState::Up { .. })) => {
-                Holds { kind, status: false, reason: "Applying", message: "routes are being applied".to_owned() }
-            }
+            Some((_, VifState::Up { .. })) => Holds {
+                kind,
+                subject,
+                status: false,
+                reason: "Applying",
+                message: "routes are being applied".to_owned(),
+            },
             Some((_, VifState::Failed { why })) => {
-                Holds { kind, status: false, reason: "DeviceFailed", message: why.clone() }
+                Holds { kind, subject, status: false, reason: "DeviceFailed", message: why.clone() }
             }
-            Some((_, VifState::Down)) | None => {
-                Holds { kind, status: false, reason: "DeviceDown", message: "the device is being made".to_owned() }
-            }
+            Some((_, VifState::Down)) | None => Holds {
+                kind,
+                subject,
+                status: false,
+                reason: "DeviceDown",
+                message: "the device is being made".to_owned(),
+            },
         }
     }
 
     fn dns_ready(&self) -> Holds {
-        let kind = "DNSReady".to_owned();
+        let (kind, subject) = ("DNSReady", String::new());
         match &self.facts.dns {
             Some((_, dns)) if dns.ready => {
-                Holds { kind, status: true, reason: "Applied", message: dns.message.clone() }
+                Holds { kind, subject, status: true, reason: "Applied", message: dns.message.clone() }
             }
             // Where nothing can be attached, the connection is as ready as it will be; a warning says so.
             Some((_, dns)) if dns.hopeless && matches!(self.spec.dns, DnsMode::Auto | DnsMode::Off) => {
-                Holds { kind, status: true, reason: "Off", message: dns.message.clone() }
+                Holds { kind, subject, status: true, reason: "Off", message: dns.message.clone() }
             }
             Some((_, dns)) => {
                 let message =
                     if dns.message.is_empty() { "names are being attached".into() } else { dns.message.clone() };
-                Holds { kind, status: false, reason: "Applying", message }
+                Holds { kind, subject, status: false, reason: "Applying", message }
             }
-            None => Holds { kind, status: false, reason: "Starting", message: "names are being attached".to_owned() },
+            None => Holds {
+                kind,
+                subject,
+                status: false,
+                reason: "Starting",
+                message: "names are being attached".to_owned(),
+            },
         }
     }
 
@@ -141,9 +159,9 @@ impl SessionCore {
         let mut conditions = vec![self.watch_ready(), self.routes_ready(), self.dns_ready()];
         for target in self.targets() {
             let line = self.workload_line(&target);
-            let kind = match target {
-                Target::Workload(_) => format!("WorkloadReady/{}", line.workload),
-                Target::General => "AgentReady".to_owned(),
+            let (kind, subject) = match target {
+                Target::Workload(_) => ("WorkloadReady", line.workload),
+                Target::General => ("AgentReady", String::new()),
             };
             let ready = line.state == "Ready";
             let reason = match line.state.as_str() {
@@ -152,14 +170,25 @@ impl SessionCore {
                 "Unreachable" => "Unreachable",
                 _ => "Pending",
             };
-            conditions.push(Holds { kind, status: ready, reason, message: line.message });
+            conditions.push(Holds { kind, subject, status: ready, reason, message: line.message });
         }
-        let running = self.life == Life::Running;
-        let waiting: Vec<String> = self.missing().into_values().collect();
-        let all = running && waiting.is_empty();
-        let reason = if all { "EverythingWorks" } else { "NotYet" };
-        conditions.insert(0, Holds { kind: "Ready".to_owned(), status: all, reason, message: waiting.join("; ") });
+        conditions.insert(0, self.ready());
         conditions
+    }
+
+    fn ready(&self) -> Holds {
+        let waiting: Vec<String> = self.missing().into_values().collect();
+        // While it is torn down, what is missing is missing because of that.
+        let (reason, message) = match self.phase() {
+            Phase::Disconnecting => ("Disconnecting", "the connection is being ended".to_owned()),
+            Phase::Disconnected => ("Disconnected", "the connection has ended".to_owned()),
+            Phase::Connecting | Phase::Connected if self.life != Life::Running => {
+                ("StartingAnew", "the connection is being made anew".to_owned())
+            }
+            Phase::Connecting | Phase::Connected if waiting.is_empty() => ("EverythingWorks", String::new()),
+            Phase::Connecting | Phase::Connected => ("NotYet", waiting.join("; ")),
+        };
+        Holds { kind: "Ready", subject: String::new(), status: reason == "EverythingWorks", reason, message }
     }
 
     /// The document, with transition times taken over from `previous` where nothing changed. `wall` is seconds since
@@ -167,10 +196,12 @@ impl SessionCore {
     pub fn status(&self, previous: &SessionStatus, wall: i64, since: i64) -> SessionStatus {
         let conditions = self.conditions().into_iter().map(|holds| {
             let status = if holds.status { "True" } else { "False" };
-            let before = previous.conditions.iter().find(|c| c.r#type == holds.kind && c.status == status);
+            let same = |c: &&Condition| c.r#type == holds.kind && c.subject == holds.subject && c.status == status;
+            let before = previous.conditions.iter().find(same);
             Condition {
                 last_transition_time: before.map_or(wall, |c| c.last_transition_time),
-                r#type: holds.kind,
+                r#type: holds.kind.to_owned(),
+                subject: holds.subject,
                 status: status.to_owned(),
                 reason: holds.reason.to_owned(),
                 message: holds.message,
@@ -219,6 +250,7 @@ impl SessionCore {
         let mut warnings = Vec::new();
         if let Some((_, dns)) = &self.facts.dns
             && !dns.message.is_empty()
+            && !(dns.ready && dns.message == REPLACED)
         {
             warnings.push(format!("DNS: {}", dns.message));
         }
@@ -243,11 +275,7 @@ impl SessionCore {
         }
         let mut found = Vec::new();
         if let Some((_, via)) = self.facts.via.as_ref().filter(|(_, via)| via.ready) {
-            for range in &via.ranges {
-                let line = range_line(range);
-                let note = if line.note.is_empty() { String::new() } else { format!(" ({})", line.note) };
-                found.push((Mark::Ok, format!("{} {}: {}{note}", line.source, line.cidr, line.treatment)));
-            }
+            found.extend(via.ranges.iter().map(range_line).map(|line| (Mark::Ok, range_step(&line))));
         }
         if let Some((_, VifState::Up { name, .. })) = &self.facts.vif
             && self.routes_ready().status
@@ -255,7 +283,8 @@ impl SessionCore {
             found.push((Mark::Ok, format!("routes are on device {name}")));
         }
         if let Some((_, dns)) = self.facts.dns.as_ref().filter(|(_, dns)| dns.ready) {
-            found.push((Mark::Ok, format!("names are answered through {}", dns.backend)));
+            let undone = if dns.message == REPLACED { "; the former file comes back at disconnect" } else { "" };
+            found.push((Mark::Ok, format!("names are answered through {}{undone}", dns.backend)));
         }
         for target in self.targets() {
             let line = self.workload_line(&target);
@@ -315,12 +344,21 @@ fn range_line(range: &RangeStatus) -> RangeLine {
     RangeLine { cidr: range.cidr.to_string(), source: range.source.clone(), treatment, note }
 }
 
+/// Without the right to list ranges each watched object is a range of its own: one step tells of them all.
+fn range_step(line: &RangeLine) -> String {
+    let note = if line.note.is_empty() { String::new() } else { format!(" ({})", line.note) };
+    match line.is_cluster_address() && note.is_empty() {
+        true => format!("{}: {}, single addresses only (no right to list the ranges)", line.source, line.treatment),
+        false => format!("{} {}: {}{note}", line.source, line.cidr, line.treatment),
+    }
+}
+
 fn vips(facts: &Facts) -> Vips {
     let Some((_, via)) = &facts.via else { return Vips::default() };
     Vips {
         ranges: via.virtual_ranges.iter().map(ToString::to_string).collect(),
         in_use: via.vips_in_use,
-        capacity: via.vips_capacity,
+        capacity: via.vips_capacity.min(MOST_EXACT),
         fixed: via
             .fixed
             .iter()
@@ -335,6 +373,7 @@ fn dns_line(facts: &Facts) -> DnsLine {
         backend: dns.backend.clone(),
         server: dns.server.clone(),
         domains: dns.domains.clone(),
+        only: dns.only.clone(),
         ready: dns.ready,
         message: dns.message.clone(),
     }
@@ -350,3 +389,7 @@ fn device_line(facts: &Facts) -> DeviceLine {
         Some((_, VifState::Down | VifState::Failed { .. })) | None => DeviceLine::default(),
     }
 }
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

@@ -144,3 +144,15 @@ fn without_attachment_the_answers_are_there_all_the_same() {
     assert_eq!(bench.answer("web", Kind::A), ["web. A 10.43.0.9"]);
     assert_eq!(bench.feed(Input::Restore(ReplyId(90))), [Effect::AnswerRestore { id: ReplyId(90), left: vec![] }]);
 }
+
+#[test]
+fn the_namespaces_in_sight_are_told_where_they_are_not_all() {
+    let mut bench = Bench::ready();
+    let Input::Records(_, known) = records(true) else { panic!() };
+    let mut known = (*known).clone();
+    known.namespaces = Some(["demo".into()].into());
+    bench.core.handle(bench.now, Input::Records(Generation(2), Arc::new(known)));
+    let reports = std::iter::from_fn(|| bench.core.poll_effect());
+    let told = reports.filter_map(|effect| if let Effect::Report(state) = effect { state.only } else { None }).last();
+    assert_eq!(told, Some(vec!["demo".to_owned()]));
+}

@@ -1,0 +1,72 @@
+use super::*;
+use crate::actors::dns::messages::DnsState;
+use crate::actors::session::core::{Input, errors};
+use crate::actors::shell::Core as _;
+use crate::ids::{Generation, ReplyId};
+use crate::spec::{AgentMode, ConnectSpec};
+
+fn running() -> SessionCore {
+    let spec = ConnectSpec {
+        name: "demo".into(),
+        context: "kind".into(),
+        namespace: "shop".into(),
+        proxy_via: Vec::new(),
+        also_proxy: Vec::new(),
+        never_proxy: Vec::new(),
+        vnat: Vec::new(),
+        allow_conflicting_subnets: Vec::new(),
+        agent: AgentMode::Auto,
+        agent_image: String::new(),
+        dns: DnsMode::Auto,
+        timeout_ms: 30_000,
+    };
+    let mut core = SessionCore::new(spec, None);
+    core.handle(Millis(0), Input::Begin);
+    core
+}
+
+fn status(core: &SessionCore) -> SessionStatus {
+    core.status(&SessionStatus::default(), 0, 0)
+}
+
+#[test]
+fn a_connection_that_is_being_ended_lacks_nothing_else() {
+    let mut core = running();
+    assert_eq!(status(&core).conditions[0].reason, "NotYet");
+    core.handle(Millis(1), Input::Disconnect { clean: false, reply: ReplyId(0) });
+    let ready = status(&core).conditions.remove(0);
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "Disconnecting"));
+    assert_eq!(ready.message, "the connection is being ended");
+}
+
+#[test]
+fn a_resolver_file_that_works_is_a_step_and_no_warning() {
+    let mut core = running();
+    let dns =
+        DnsState { backend: "/etc/resolv.conf".into(), ready: true, message: REPLACED.into(), ..DnsState::default() };
+    core.handle(Millis(1), Input::Dns(Generation(1), dns));
+    let status = status(&core);
+    assert_eq!(status.notices(), Vec::<&str>::new());
+    let step = status.steps.iter().find(|step| step.text.starts_with("names")).expect("a step");
+    assert!(step.text.ends_with("/etc/resolv.conf; the former file comes back at disconnect"), "{}", step.text);
+}
+
+#[test]
+fn single_addresses_are_one_step() {
+    let line = |cidr: &str| RangeLine {
+        cidr: cidr.into(),
+        source: "service".into(),
+        treatment: "routed".into(),
+        note: String::new(),
+    };
+    assert_eq!(range_step(&line("10.0.0.1/32")), range_step(&line("10.0.0.2/32")));
+    assert_eq!(range_step(&line("10.0.0.0/16")), "service 10.0.0.0/16: routed");
+}
+
+#[test]
+fn a_missing_right_names_the_command_that_prints_the_rule() {
+    let error = errors::forbidden("list and watch pods", "shop");
+    assert!(error.hint.contains("podway rbac -n shop --user NAME"), "{}", error.hint);
+    let error = errors::target(&Target::General, "shop", "missing right: create pods");
+    assert!(error.hint.contains("podway rbac -n shop --user NAME"), "{}", error.hint);
+}
