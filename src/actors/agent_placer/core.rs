@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::manifest::own_name;
+use super::manifest::{is_named_after, own_name};
 use crate::actors::client_list::core::ViaFact;
 use crate::actors::client_list::messages::GeneralEgress;
 use crate::actors::shell::Core;
-use crate::cluster::{ContainerState, NamespaceRights, PodFact, PodPhase, PodSnapshot, Rights};
+use crate::cluster::{AgentContainer, ContainerState, NamespaceRights, PodFact, PodPhase, PodSnapshot, Rights};
 use crate::ids::{Attempt, Generation, Millis, ReplyId};
 use crate::net::views::Target;
 use crate::spec::AgentMode;
@@ -37,7 +37,7 @@ pub struct Plan {
     pub key: Arc<str>,
     /// Fingerprint of key, image and protocol, as the agents' names carry it.
     pub fingerprint: Arc<str>,
-    /// The first port to listen on; the n-th container in a pod takes the n-th from here.
+    /// The first port to listen on; where it is taken in a pod, the next free one is.
     pub first_port: u16,
     /// Where our own pod lives.
     pub namespace: Arc<str>,
@@ -253,7 +253,7 @@ impl AgentPlacerCore {
             }
             let used = self.plan.containers_in(pod);
             if used >= CONTAINERS_PER_POD {
-                let text = format!("pod {} holds {used} ended agents already: delete the pod to go on", pod.name);
+                let text = format!("pod {} holds {used} agents that do not run: delete the pod to go on", pod.name);
                 reason.get_or_insert(text.into());
                 continue;
             }
@@ -267,8 +267,7 @@ impl AgentPlacerCore {
                 Some(Progress::Accepted { until }) if *until > now => {}
                 Some(Progress::Asked) => {}
                 Some(Progress::Failed { .. } | Progress::Accepted { .. }) | None => {
-                    let container = format!("podway-agent-{}-{}", self.plan.fingerprint, used + 1);
-                    let port = self.plan.first_port.saturating_add(u16::try_from(used).unwrap_or(0));
+                    let (container, port) = (self.plan.free_name(pod), self.plan.free_port(pod));
                     self.ask(place, Some(Arc::clone(pod)), container, port);
                 }
             }
@@ -358,25 +357,55 @@ enum AgentInPod {
 }
 
 impl Plan {
+    /// A running agent serves whatever its image, as the handshake agrees on a protocol. One that does not run yet, or
+    /// never will, counts only with our own image: a wrong `--agent-image` must not stand in the way of the right one.
     fn agent_in(&self, pod: &PodFact) -> AgentInPod {
         let mut found = AgentInPod::Absent;
-        for agent in pod.agents.iter().filter(|agent| agent.authorized_key == self.key) {
+        for agent in self.of_our_key(pod) {
             match &agent.state {
                 ContainerState::Running => return AgentInPod::Running,
-                ContainerState::Waiting => found = AgentInPod::Starting,
-                ContainerState::Stuck { reason } if found == AgentInPod::Absent => {
+                ContainerState::Waiting if self.bears_our_fingerprint(pod, agent) => found = AgentInPod::Starting,
+                ContainerState::Stuck { reason }
+                    if found == AgentInPod::Absent && self.bears_our_fingerprint(pod, agent) =>
+                {
                     found = AgentInPod::Stuck(
                         format!("pod {}: image {} does not start: {reason}", pod.name, agent.image).into(),
                     );
                 }
-                ContainerState::Stuck { .. } | ContainerState::Terminated => {}
+                ContainerState::Waiting | ContainerState::Stuck { .. } | ContainerState::Terminated => {}
             }
         }
         found
     }
 
+    fn of_our_key<'a>(&'a self, pod: &'a PodFact) -> impl Iterator<Item = &'a AgentContainer> {
+        pod.agents.iter().filter(|agent| agent.authorized_key == self.key)
+    }
+
+    /// In a pod of our own the pod's label carries the fingerprint, elsewhere the container's name.
+    fn bears_our_fingerprint(&self, pod: &PodFact, agent: &AgentContainer) -> bool {
+        pod.own_pod_of.as_deref() == Some(&*self.fingerprint) || is_named_after(&agent.name, &self.fingerprint)
+    }
+
+    /// Containers of ours, of whatever image: none of them can be removed.
     fn containers_in(&self, pod: &PodFact) -> usize {
-        pod.agents.iter().filter(|agent| agent.name.contains(&*self.fingerprint)).count()
+        self.of_our_key(pod).count()
+    }
+
+    /// The first name of ours that no container of the pod has.
+    fn free_name(&self, pod: &PodFact) -> String {
+        let taken: BTreeSet<&str> = pod.agents.iter().map(|agent| &*agent.name).collect();
+        let name = |n: usize| format!("podway-agent-{}-{n}", self.fingerprint);
+        // One number more than there are containers is enough.
+        let free = (1..=taken.len()).map(name).find(|name| !taken.contains(name.as_str()));
+        free.unwrap_or_else(|| name(taken.len() + 1))
+    }
+
+    /// The first port of ours that no agent of the pod was told to take, whoever's it is.
+    fn free_port(&self, pod: &PodFact) -> u16 {
+        let taken: BTreeSet<u16> = pod.agents.iter().map(|agent| agent.port).collect();
+        let free = (self.first_port..=u16::MAX).find(|port| !taken.contains(port));
+        free.unwrap_or(self.first_port)
     }
 }
 

@@ -25,6 +25,12 @@ pub fn ephemeral_patch(agent: &Agent, name: &str, port: u16) -> Value {
     json!({ "spec": { "ephemeralContainers": [container(agent, name, port, EPHEMERAL_IDLE_EXIT)] } })
 }
 
+/// Whether a container's name is one that agents of this fingerprint get: `podway-agent-<fingerprint>-<n>`.
+pub fn is_named_after(container: &str, fingerprint: &str) -> bool {
+    let number = container.strip_prefix("podway-agent-").and_then(|rest| rest.strip_prefix(fingerprint));
+    number.is_some_and(|number| number.starts_with('-'))
+}
+
 /// Name of our own Job or pod.
 pub fn own_name(fingerprint: &str) -> String {
     format!("podway-agent-{fingerprint}")

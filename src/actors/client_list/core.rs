@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::messages::{GeneralEgress, LinkState, LinkStatus, Placement, TargetState, WaiterOutcome};
+use crate::actors::agent_placer::manifest::is_named_after;
 use crate::actors::shell::Core;
 use crate::cluster::{AgentContainer, ContainerState, PodFact, PodPhase, PodSnapshot, Rights};
 use crate::ids::{Attempt, Generation, Millis, ReplyId, WaiterId};
@@ -420,8 +421,12 @@ impl ClientListCore {
         self.pods.1.pods.values().filter(move |pod| self.belongs(pod, target) && takes_new_flows(pod))
     }
 
+    /// The running agent to dial: the newest of our own image and protocol, else the newest that takes our key.
     fn usable_agent<'a>(&self, pod: &'a PodFact) -> Option<&'a AgentContainer> {
-        pod.agents.iter().rev().find(|a| a.state == ContainerState::Running && a.authorized_key == self.key)
+        let usable = |a: &&AgentContainer| a.state == ContainerState::Running && a.authorized_key == self.key;
+        let ours = |a: &&AgentContainer| is_named_after(&a.name, &self.fingerprint);
+        let newest_first = || pod.agents.iter().rev().filter(usable);
+        newest_first().find(ours).or_else(|| newest_first().next())
     }
 
     /// Working links for `target`, best first: pods in sight, by name; then those whose pod has left our sight.

@@ -43,6 +43,21 @@ fn pod(uid: &str, agents: &[ContainerState]) -> PodFact {
     }
 }
 
+/// An agent of our key with another image.
+fn of_other_image(n: usize, port: u16, state: ContainerState) -> AgentContainer {
+    AgentContainer {
+        name: format!("podway-agent-99999999-{n}").into(),
+        image: "podway-agent:wrong".into(),
+        port,
+        authorized_key: "key".into(),
+        state,
+    }
+}
+
+fn stuck() -> ContainerState {
+    ContainerState::Stuck { reason: "ErrImagePull: not found".into() }
+}
+
 struct Bench {
     core: AgentPlacerCore,
     generation: Generation,
@@ -115,6 +130,86 @@ fn an_ended_agent_is_followed_by_the_next_number() {
     let effects = bench.pods(0, &[pod("a", &[ContainerState::Terminated])]);
     assert_eq!(placed(&effects), [(Place::Pod("a".into()), "podway-agent-1a2b3c4d-2".to_owned())]);
     assert!(matches!(effects.first(), Some(Effect::Place { port: 20_001, .. })));
+}
+
+#[test]
+fn an_agent_of_a_wrong_image_does_not_stand_in_the_way_of_the_right_one() {
+    for state in [stuck(), ContainerState::Waiting, ContainerState::Terminated] {
+        let mut bench = Bench::new();
+        bench.select(GeneralEgress::NotNeeded);
+        let mut old = pod("a", &[]);
+        // One of them has the port that would be ours.
+        old.agents = vec![of_other_image(1, 20_000, state.clone()), of_other_image(2, 20_001, state)];
+        let effects = bench.pods(0, std::slice::from_ref(&old));
+        let [Effect::Place { container, port, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+        assert_eq!((container.as_str(), *port), ("podway-agent-1a2b3c4d-1", 20_002));
+        // Once it is there it is the one that counts, and is not placed again.
+        old.agents.push(AgentContainer { port: 20_002, ..pod("a", &[ContainerState::Waiting]).agents.remove(0) });
+        assert_eq!(bench.pods(20_000, std::slice::from_ref(&old)), []);
+    }
+}
+
+#[test]
+fn a_running_agent_of_another_image_is_used() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let mut old = pod("a", &[]);
+    old.agents = vec![of_other_image(1, 20_000, ContainerState::Running)];
+    assert_eq!(bench.pods(0, &[old]), []);
+}
+
+#[test]
+fn an_agent_of_our_own_image_that_does_not_start_is_told() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let effects = bench.pods(0, &[pod("a", &[stuck()])]);
+    assert_eq!(placed(&effects), []);
+    let why = hopeless(&effects).expect("told")[&Target::Workload(web())].clone();
+    assert!(why.contains("podway-agent:test") && why.contains("ErrImagePull"), "{why}");
+}
+
+#[test]
+fn wrong_images_count_towards_what_a_pod_may_collect() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let mut full = pod("a", &[]);
+    full.agents = (1..=4).map(|n| of_other_image(n, 20_000, stuck())).collect();
+    let effects = bench.pods(0, std::slice::from_ref(&full));
+    assert_eq!(placed(&effects), []);
+    assert!(hopeless(&effects).expect("told")[&Target::Workload(web())].contains("delete the pod"));
+    // Agents of other users do not count; their ports do.
+    for agent in &mut full.agents {
+        agent.authorized_key = "another key".into();
+    }
+    let effects = bench.pods(1, &[full]);
+    assert!(matches!(effects.first(), Some(Effect::Place { port: 20_001, .. })), "{effects:?}");
+}
+
+#[test]
+fn a_number_that_is_free_is_taken() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let mut gap = pod("a", &[ContainerState::Terminated]);
+    gap.agents[0].name = "podway-agent-1a2b3c4d-2".into();
+    let effects = bench.pods(0, &[gap]);
+    assert_eq!(placed(&effects), [(Place::Pod("a".into()), "podway-agent-1a2b3c4d-1".to_owned())]);
+}
+
+#[test]
+fn our_own_pod_of_a_wrong_image_does_not_stand_in_the_way_and_of_ours_is_told() {
+    let mut own = pod("own", &[stuck()]);
+    own.phase = PodPhase::Pending;
+    own.agents[0].name = "podway-agent".into();
+    for (fingerprint, made) in [("99999999", 1), ("1a2b3c4d", 0)] {
+        let mut bench = Bench::new();
+        own.own_pod_of = Some(fingerprint.into());
+        bench.pods(0, std::slice::from_ref(&own));
+        let via = ViaFact { general: GeneralEgress::Wanted, ..ViaFact::default() };
+        let effects = bench.feed(0, Input::Via(Generation(1), via));
+        assert_eq!(placed(&effects).len(), made, "{effects:?}");
+        let told = hopeless(&effects);
+        assert_eq!(told.is_some(), made == 0, "{told:?}");
+    }
 }
 
 #[test]

@@ -211,6 +211,26 @@ fn a_lost_link_is_dialled_again_at_once_with_a_new_attempt() {
 }
 
 #[test]
+fn an_agent_of_our_own_image_is_dialled_before_one_of_another() {
+    let port_of = |pod: PodFact| {
+        let mut bench = Bench::new();
+        bench.select(&["web"], GeneralEgress::NotNeeded);
+        let dialled = |effect: &Effect| match effect {
+            Effect::Dial { port, .. } => Some(*port),
+            _ => None,
+        };
+        bench.pods(&[pod]).iter().find_map(dialled)
+    };
+    let mut both = pod("a", "web");
+    let mut other = both.agents[0].clone();
+    (other.name, other.port) = ("podway-agent-other-1".into(), 20_001);
+    both.agents.push(other.clone());
+    assert_eq!(port_of(both.clone()), Some(20_000));
+    both.agents[0].state = ContainerState::Terminated;
+    assert_eq!(port_of(both), Some(20_001));
+}
+
+#[test]
 fn general_traffic_takes_a_via_agent_only_where_no_own_pod_can_be_had() {
     let mut bench = Bench::connected(&[pod("a", "web")]);
     bench.select(&["web"], GeneralEgress::Wanted);
