@@ -9,15 +9,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::manifest::{is_named_after, own_name};
+use self::in_pod::AgentInPod;
+use self::leaving::Leaving;
+use super::manifest::own_name;
 use crate::actors::client_list::core::ViaFact;
 use crate::actors::client_list::messages::GeneralEgress;
 use crate::actors::shell::Core;
-use crate::cluster::{AgentContainer, ContainerState, NamespaceRights, PodFact, PodPhase, PodSnapshot, Rights};
+use crate::cluster::{NamespaceRights, PodFact, PodPhase, PodSnapshot, Rights};
 use crate::ids::{Attempt, Generation, Millis, ReplyId};
 use crate::net::views::Target;
 use crate::spec::AgentMode;
 use crate::workload::{PodUid, Workload};
+
+mod in_pod;
+mod leaving;
 
 /// One to carry, one to fall back on.
 const AGENTS_PER_WORKLOAD: usize = 2;
@@ -63,9 +68,11 @@ pub enum Input {
         /// How.
         outcome: PlaceOutcome,
     },
-    /// Teardown: nothing is placed any more.
-    Stop,
-    /// Delete our own pod.
+    /// Teardown: nothing is placed any more, and a pod of our own that never ran is taken back.
+    Stop(ReplyId),
+    /// What `Withdraw` deletes is gone, or cannot be deleted.
+    Withdrawn,
+    /// Delete every pod of our own.
     RemoveAll(ReplyId),
     /// Time has passed.
     Woke,
@@ -115,8 +122,12 @@ pub enum Effect {
     },
     /// Tell ClientList what cannot be had.
     Tell(Generation, BTreeMap<Target, Arc<str>>),
-    /// Delete these pods of ours and the Job, then answer.
+    /// Delete every Job and pod of ours, with these among them, then answer.
     Remove(ReplyId, Vec<Arc<PodFact>>),
+    /// Delete our own Job or pod of this image, which never ran; answered by `Withdrawn`.
+    Withdraw,
+    /// Answer a `Stop`, and stop.
+    Stopped(ReplyId),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,6 +163,7 @@ pub struct AgentPlacerCore {
     placements: BTreeMap<Place, Placement>,
     next_attempt: Attempt,
     stopped: bool,
+    leaving: Option<Leaving>,
     now: Millis,
     told: (Generation, BTreeMap<Target, Arc<str>>),
     effects: VecDeque<Effect>,
@@ -168,6 +180,7 @@ impl AgentPlacerCore {
             placements: BTreeMap::new(),
             next_attempt: Attempt(1),
             stopped: false,
+            leaving: None,
             now: Millis(0),
             told: Default::default(),
             effects: VecDeque::new(),
@@ -347,68 +360,6 @@ impl AgentPlacerCore {
     }
 }
 
-/// What a pod holds of ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum AgentInPod {
-    Absent,
-    Starting,
-    Running,
-    Stuck(Arc<str>),
-}
-
-impl Plan {
-    /// A running agent serves whatever its image, as the handshake agrees on a protocol. One that does not run yet, or
-    /// never will, counts only with our own image: a wrong `--agent-image` must not stand in the way of the right one.
-    fn agent_in(&self, pod: &PodFact) -> AgentInPod {
-        let mut found = AgentInPod::Absent;
-        for agent in self.of_our_key(pod) {
-            match &agent.state {
-                ContainerState::Running => return AgentInPod::Running,
-                ContainerState::Waiting if self.bears_our_fingerprint(pod, agent) => found = AgentInPod::Starting,
-                ContainerState::Stuck { reason }
-                    if found == AgentInPod::Absent && self.bears_our_fingerprint(pod, agent) =>
-                {
-                    found = AgentInPod::Stuck(
-                        format!("pod {}: image {} does not start: {reason}", pod.name, agent.image).into(),
-                    );
-                }
-                ContainerState::Waiting | ContainerState::Stuck { .. } | ContainerState::Terminated => {}
-            }
-        }
-        found
-    }
-
-    fn of_our_key<'a>(&'a self, pod: &'a PodFact) -> impl Iterator<Item = &'a AgentContainer> {
-        pod.agents.iter().filter(|agent| agent.authorized_key == self.key)
-    }
-
-    /// In a pod of our own the pod's label carries the fingerprint, elsewhere the container's name.
-    fn bears_our_fingerprint(&self, pod: &PodFact, agent: &AgentContainer) -> bool {
-        pod.own_pod_of.as_deref() == Some(&*self.fingerprint) || is_named_after(&agent.name, &self.fingerprint)
-    }
-
-    /// Containers of ours, of whatever image: none of them can be removed.
-    fn containers_in(&self, pod: &PodFact) -> usize {
-        self.of_our_key(pod).count()
-    }
-
-    /// The first name of ours that no container of the pod has.
-    fn free_name(&self, pod: &PodFact) -> String {
-        let taken: BTreeSet<&str> = pod.agents.iter().map(|agent| &*agent.name).collect();
-        let name = |n: usize| format!("podway-agent-{}-{n}", self.fingerprint);
-        // One number more than there are containers is enough.
-        let free = (1..=taken.len()).map(name).find(|name| !taken.contains(name.as_str()));
-        free.unwrap_or_else(|| name(taken.len() + 1))
-    }
-
-    /// The first port of ours that no agent of the pod was told to take, whoever's it is.
-    fn free_port(&self, pod: &PodFact) -> u16 {
-        let taken: BTreeSet<u16> = pod.agents.iter().map(|agent| agent.port).collect();
-        let free = (self.first_port..=u16::MAX).find(|port| !taken.contains(port));
-        free.unwrap_or(self.first_port)
-    }
-}
-
 fn own_pods<'a>(plan: &'a Plan, pods: &'a PodSnapshot) -> impl Iterator<Item = &'a Arc<PodFact>> {
     pods.pods.values().filter(move |pod| {
         pod.own_pod_of.as_deref() == Some(&*plan.fingerprint)
@@ -455,15 +406,16 @@ impl Core for AgentPlacerCore {
             Input::Via(generation, via) if generation > self.via.0 => self.via = (generation, via),
             Input::Pods(..) | Input::Rights(..) | Input::Via(..) | Input::Woke => {}
             Input::Finished { place, attempt, outcome } => self.finished(now, &place, attempt, outcome),
-            Input::Stop => self.stopped = true,
+            Input::Stop(reply) => self.stop(now, reply),
+            Input::Withdrawn => self.withdrawn(),
             Input::RemoveAll(reply) => {
                 self.stopped = true;
-                let pods = self.pods.1.pods.values();
-                let ours = pods.filter(|pod| pod.own_pod_of.as_deref() == Some(&*self.plan.fingerprint));
+                let ours = self.pods.1.pods.values().filter(|pod| self.plan.owns(pod));
                 self.effects.push_back(Effect::Remove(reply, ours.cloned().collect()));
             }
         }
         self.reconcile(now);
+        self.leave(now);
     }
 
     fn poll_effect(&mut self) -> Option<Effect> {
@@ -472,7 +424,7 @@ impl Core for AgentPlacerCore {
 
     fn poll_deadline(&self) -> Option<Millis> {
         if self.stopped {
-            return None;
+            return self.leaving_until();
         }
         let wanted: BTreeSet<&Workload> = self.via.1.workloads.iter().collect();
         let matters = |place: &Place| match place {
