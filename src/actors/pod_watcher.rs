@@ -30,12 +30,12 @@ use self::messages::{
     WatchHealthChanged,
 };
 use self::watches::Report;
-use crate::actors::shell::{self, Driven, Shell, drive, spawn_reporting};
+use crate::actors::shell::{self, Driven, Shell, TaskFailed, drive, spawn_reporting};
 use crate::cluster::PodSnapshot;
 use crate::ids::Attempt;
 
-/// Limit for a resolve as a whole; each part has a shorter one of its own.
-const RESOLVE_LIMIT: Duration = Duration::from_millis(1900);
+/// A resolve goes on for as long as this actor: it answers once it knows, and each part has a limit of its own.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// Limit for asking for rights; the asking has a shorter one of its own.
 const RIGHTS_LIMIT: Duration = Duration::from_secs(15);
 
@@ -59,7 +59,7 @@ pub struct Edges {
 /// The actor.
 pub struct PodWatcher {
     driven: Driven<PodWatcherCore>,
-    client: kube::Client,
+    client: watch::Sender<kube::Client>,
     edges: Edges,
     tasks: BTreeMap<WatchId, Task>,
     asking: Vec<AbortHandle>,
@@ -77,12 +77,17 @@ impl PodWatcher {
     pub fn new(client: kube::Client, edges: Edges) -> PodWatcher {
         PodWatcher {
             driven: Driven::new(PodWatcherCore::new()),
-            client,
+            client: watch::Sender::new(client),
             edges,
             tasks: BTreeMap::new(),
             asking: Vec::new(),
             pods: watch::Sender::new(None),
         }
+    }
+
+    /// The client with the newest credentials.
+    fn client(&self) -> kube::Client {
+        self.client.borrow().clone()
     }
 
     fn start(&mut self, id: WatchId, attempt: Attempt, ctx: &Context<Self>) {
@@ -93,7 +98,7 @@ impl PodWatcher {
             let (id, address) = (id.clone(), address.clone());
             move |report| address.do_send(Heard::of(&id, attempt, report))
         };
-        let task = tokio::spawn(watches::run(self.client.clone(), id.clone(), Arc::clone(&resume), tell));
+        let task = tokio::spawn(watches::run(self.client(), id.clone(), Arc::clone(&resume), tell));
         let abort = task.abort_handle();
         let of = id.clone();
         tokio::spawn(async move {
@@ -129,7 +134,7 @@ impl PodWatcher {
 
     fn ask_rights(&mut self, namespace: Arc<str>, ctx: &Context<Self>) {
         let address: Recipient<Heard> = ctx.address().recipient();
-        let (client, of) = (self.client.clone(), Arc::clone(&namespace));
+        let (client, of) = (self.client(), Arc::clone(&namespace));
         let asking = spawn_reporting(async move { rights::ask(&client, &of).await }, RIGHTS_LIMIT, move |rights| {
             address.do_send(Heard { input: Input::Rights(namespace, rights.ok().flatten(), jitter()), permit: None });
         });
@@ -191,7 +196,7 @@ impl Handler<Watch> for PodWatcher {
 impl Handler<UseClient> for PodWatcher {
     type Result = ();
     fn handle(&mut self, message: UseClient, ctx: &mut Context<Self>) {
-        self.client = message.client;
+        self.client.send_replace(message.client);
         drive(self, Input::ClientChanged, ctx);
     }
 }
@@ -201,12 +206,16 @@ impl Handler<ResolveWorkloads> for PodWatcher {
     fn handle(&mut self, message: ResolveWorkloads, _: &mut Context<Self>) {
         let ResolveWorkloads { default_namespace, references, reply } = message;
         let asked = references.clone();
-        let work = resolve::resolve(self.client.clone(), default_namespace, references, self.pods.subscribe());
-        let asking = spawn_reporting(work, RESOLVE_LIMIT, move |resolved| {
-            reply.answer(resolved.unwrap_or_else(|_| {
-                let failed = |reference| (reference, resolve::failed("the API server did not answer in time"));
-                asked.into_iter().map(failed).collect()
-            }));
+        let work =
+            resolve::resolve(self.client.subscribe(), default_namespace, references, self.pods.subscribe(), jitter);
+        let asking = spawn_reporting(work, FOREVER, move |resolved| match resolved {
+            Ok(resolutions) => reply.answer(resolutions),
+            Err(TaskFailed::Panicked(why)) => {
+                let failed = |reference| (reference, resolve::failed(&format!("bug: {why}")));
+                reply.answer(asked.into_iter().map(failed).collect());
+            }
+            // This actor ends, and nobody waits any more.
+            Err(TaskFailed::Aborted | TaskFailed::TimedOut) => {}
         });
         self.asking.retain(|handle| !handle.is_finished());
         self.asking.push(asking);

@@ -43,8 +43,8 @@ mod wiring;
 
 /// A reachable API server answers the first question within this time.
 const REACH_LIMIT: Duration = Duration::from_secs(20);
-/// PodWatcher answers for itself sooner; this is the net below it.
-const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
+/// PodWatcher asks until it has an answer; the connect's own deadline says how long `connect` waits for it.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// What a session is made from.
 pub struct Ingredients {
@@ -155,7 +155,7 @@ impl Session {
         let default_namespace = self.ingredients.spec.namespace.as_str().into();
         children.pod_watcher.do_send(ResolveWorkloads { default_namespace, references, reply });
         let (me, run) = (ctx.address(), self.run);
-        drop(spawn_reporting(answer, RESOLVE_LIMIT, move |result| match result {
+        drop(spawn_reporting(answer, FOREVER, move |result| match result {
             Ok(Ok(resolutions)) => me.do_send(OfRun { run, input: Input::Resolved(resolutions) }),
             // PodWatcher ended: its monitor tells.
             Ok(Err(_)) | Err(TaskFailed::TimedOut | TaskFailed::Aborted | TaskFailed::Panicked(_)) => {}
