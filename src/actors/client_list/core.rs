@@ -26,6 +26,8 @@ use crate::workload::{PodUid, Workload};
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest pause: an API server that comes back is noticed this soon.
 const RETRY_MAX: Duration = Duration::from_secs(3);
+/// A link that lived this long worked: its end is no failure of dialling.
+const LIVED: Duration = Duration::from_secs(5);
 /// A blocked flow skips the rest of a pause, but never makes dials denser than this.
 const RETRY_WHEN_BLOCKED: Duration = Duration::from_millis(500);
 
@@ -174,9 +176,27 @@ struct Link {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum LinkPhase {
-    Dialing { tries: u32 },
-    Ready,
-    Failed { why: Arc<str>, forbidden: Access, tries: u32, not_before: Millis, retry_at: Millis },
+    Dialing {
+        tries: u32,
+    },
+    /// `tries` are those that failed before it, and links that were lost at once.
+    Ready {
+        since: Millis,
+        tries: u32,
+    },
+    Failed {
+        why: Arc<str>,
+        forbidden: Access,
+        tries: u32,
+        not_before: Millis,
+        retry_at: Millis,
+    },
+}
+
+impl Link {
+    fn is_ready(&self) -> bool {
+        matches!(self.phase, LinkPhase::Ready { .. })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -261,12 +281,15 @@ impl ClientListCore {
             }
             Input::DialFinished { pod, attempt, outcome } => self.dial_finished(now, &pod, attempt, outcome),
             Input::LinkLost { pod, attempt, why } => {
-                // Ready => Failed, dialled again at once: the pod is most likely still there.
                 if let Some(link) = self.current(&pod, attempt)
-                    && link.phase == LinkPhase::Ready
+                    && let LinkPhase::Ready { since, tries } = link.phase
                 {
-                    link.phase =
-                        LinkPhase::Failed { why, forbidden: Access::Granted, tries: 0, not_before: now, retry_at: now };
+                    // Ready => Failed. One that lived is dialled again at once: the pod is most likely still there. One
+                    // that was lost at once counts as a dial that failed.
+                    let lived = now.since(since) >= LIVED;
+                    let tries = if lived { 0 } else { tries + 1 };
+                    let pause = if lived { Duration::ZERO } else { pause(&link.pod.uid, tries, Access::Granted) };
+                    link.phase = failed(now, why, Access::Granted, tries, pause);
                 }
             }
             Input::FlowsBlocked(target) => self.hurry(now, &target),
@@ -293,7 +316,7 @@ impl ClientListCore {
         let why: Arc<str> = match outcome {
             // Dialing => Ready
             DialOutcome::Connected => {
-                link.phase = LinkPhase::Ready;
+                link.phase = LinkPhase::Ready { since: now, tries: tries - 1 };
                 return;
             }
             DialOutcome::Refused => "the agent does not listen".into(),
@@ -306,14 +329,7 @@ impl ClientListCore {
             DialOutcome::Panicked(why) => format!("bug: {why}").into(),
         };
         // Dialing => Failed
-        let pause = pause(pod, tries, access);
-        link.phase = LinkPhase::Failed {
-            why,
-            forbidden: access,
-            tries,
-            not_before: now + RETRY_WHEN_BLOCKED.min(pause),
-            retry_at: now + pause,
-        };
+        link.phase = failed(now, why, access, tries, pause(pod, tries, access));
     }
 
     fn hurry(&mut self, now: Millis, target: &Target) {
@@ -352,7 +368,7 @@ impl ClientListCore {
             .iter()
             .filter(|(uid, link)| match pods.pods.get(*uid) {
                 Some(pod) => !wanted.contains(*uid) && !self.still_wanted(pod, &wanted_targets),
-                None => link.phase != LinkPhase::Ready,
+                None => !link.is_ready(),
             })
             .map(|(uid, _)| uid.clone())
             .collect();
@@ -431,7 +447,7 @@ impl ClientListCore {
 
     /// Working links for `target`, best first: pods in sight, by name; then those whose pod has left our sight.
     fn ready_links<'a>(&'a self, target: &'a Target) -> Vec<&'a Link> {
-        let working = |link: &&Link| link.phase == LinkPhase::Ready && self.belongs(&link.pod, target);
+        let working = |link: &&Link| link.is_ready() && self.belongs(&link.pod, target);
         let in_sight = |link: &Link| self.pods.1.pods.contains_key(&link.pod.uid);
         let mut links: Vec<&Link> =
             self.links.values().filter(working).filter(|l| in_sight(l) && takes_new_flows(&l.pod)).collect();
@@ -441,7 +457,7 @@ impl ClientListCore {
         links.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
         if links.is_empty() && *target == Target::General && self.placement.1.contains_key(target) {
             // No pod of our own may be had: an agent of a via workload serves general traffic too.
-            links = self.links.values().filter(|l| l.phase == LinkPhase::Ready && takes_new_flows(&l.pod)).collect();
+            links = self.links.values().filter(|l| l.is_ready() && takes_new_flows(&l.pod)).collect();
         }
         links
     }
@@ -468,7 +484,7 @@ impl ClientListCore {
         }
         self.links.values().filter(|link| self.belongs(&link.pod, target)).find_map(|link| match &link.phase {
             LinkPhase::Failed { why, forbidden: Access::Forbidden, .. } => Some(Arc::clone(why)),
-            LinkPhase::Failed { .. } | LinkPhase::Dialing { .. } | LinkPhase::Ready => None,
+            LinkPhase::Failed { .. } | LinkPhase::Dialing { .. } | LinkPhase::Ready { .. } => None,
         })
     }
 
@@ -542,8 +558,8 @@ impl ClientListCore {
 
     fn link_status(&self, pod: &PodFact) -> Option<LinkStatus> {
         let state = match self.links.get(&pod.uid).map(|link| &link.phase) {
-            Some(LinkPhase::Ready) if takes_new_flows(pod) => LinkState::Ready,
-            Some(LinkPhase::Ready) => LinkState::Draining,
+            Some(LinkPhase::Ready { .. }) if takes_new_flows(pod) => LinkState::Ready,
+            Some(LinkPhase::Ready { .. }) => LinkState::Draining,
             Some(LinkPhase::Dialing { .. }) => LinkState::Dialing,
             Some(LinkPhase::Failed { why, .. }) => LinkState::Failed { why: Arc::clone(why) },
             None if pod.agents.iter().any(|agent| agent.authorized_key == self.key) => LinkState::NoAgent,
@@ -577,7 +593,7 @@ impl Core for ClientListCore {
     fn poll_deadline(&self) -> Option<Millis> {
         let retries = self.links.values().filter_map(|link| match &link.phase {
             LinkPhase::Failed { retry_at, .. } if self.may_redial(link) => Some(*retry_at),
-            LinkPhase::Failed { .. } | LinkPhase::Dialing { .. } | LinkPhase::Ready => None,
+            LinkPhase::Failed { .. } | LinkPhase::Dialing { .. } | LinkPhase::Ready { .. } => None,
         });
         self.waiters.values().map(|waiter| waiter.deadline).chain(retries).min()
     }
@@ -612,6 +628,11 @@ fn takes_new_flows(pod: &PodFact) -> bool {
 
 fn has_ended(pod: &PodFact) -> bool {
     matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed)
+}
+
+fn failed(now: Millis, why: Arc<str>, forbidden: Access, tries: u32, pause: Duration) -> LinkPhase {
+    let not_before = now + RETRY_WHEN_BLOCKED.min(pause);
+    LinkPhase::Failed { why, forbidden, tries, not_before, retry_at: now + pause }
 }
 
 /// The pause before the next dial, with jitter by pod and try, so that many links do not dial in step.

@@ -202,12 +202,50 @@ fn s25_a_terminating_pod_takes_no_new_flows_and_keeps_its_old_ones() {
 }
 
 #[test]
-fn a_lost_link_is_dialled_again_at_once_with_a_new_attempt() {
+fn a_link_that_lived_is_dialled_again_at_once_with_a_new_attempt() {
     let mut bench = Bench::connected(&[pod("a", "web")]);
+    bench.now = Millis(5_000);
     let effects = bench.feed(Input::LinkLost { pod: "a".into(), attempt: Attempt(1), why: "cut".into() });
     assert_eq!(dials(&effects), [(PodUid::from("a"), Attempt(2))]);
     let stale = bench.feed(Input::LinkLost { pod: "a".into(), attempt: Attempt(1), why: "cut".into() });
     assert_eq!(stale, []);
+}
+
+#[test]
+fn a_link_that_is_lost_again_and_again_is_dialled_a_few_times_a_minute() {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    let (mut attempt, mut dialled) = (Attempt(1), 0);
+    while bench.now < Millis(60_000) {
+        let lost = Input::LinkLost { pod: "a".into(), attempt, why: "cut".into() };
+        let mut next = dials(&bench.feed(lost));
+        if next.is_empty() {
+            bench.now = bench.core.poll_deadline().expect("a retry");
+            next = dials(&bench.feed(Input::Woke));
+        }
+        (_, attempt) = next.remove(0);
+        dialled += 1;
+        bench.now = bench.now + Duration::from_millis(10);
+        bench.finish("a", attempt, DialOutcome::Connected);
+    }
+    assert!((10..=32).contains(&dialled), "{dialled} dials in a minute");
+    // Once one lives, its end is an accident again.
+    bench.now = bench.now + LIVED;
+    let lost = bench.feed(Input::LinkLost { pod: "a".into(), attempt, why: "cut".into() });
+    assert_eq!(dials(&lost).len(), 1);
+}
+
+#[test]
+fn a_blocked_flow_does_not_make_a_flapping_link_a_busy_loop() {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    for attempt in 1..10 {
+        bench.feed(Input::LinkLost { pod: "a".into(), attempt: Attempt(attempt), why: "cut".into() });
+        bench.feed(Input::FlowsBlocked(target("web")));
+        let at = bench.core.poll_deadline().expect("a retry");
+        assert!(at.since(bench.now) >= Duration::from_millis(75), "attempt {attempt}");
+        bench.now = at;
+        let (_, attempt) = dials(&bench.feed(Input::Woke)).remove(0);
+        bench.finish("a", attempt, DialOutcome::Connected);
+    }
 }
 
 #[test]
