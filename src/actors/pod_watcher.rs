@@ -30,7 +30,7 @@ use self::messages::{
     WatchHealthChanged,
 };
 use self::watches::Report;
-use crate::actors::shell::{self, Driven, Shell, TaskFailed, drive, spawn_reporting};
+use crate::actors::shell::{self, Driven, Shell, TaskFailed, Tasks, drive, spawn_reporting};
 use crate::cluster::PodSnapshot;
 use crate::ids::Attempt;
 
@@ -62,7 +62,7 @@ pub struct PodWatcher {
     client: watch::Sender<kube::Client>,
     edges: Edges,
     tasks: BTreeMap<WatchId, Task>,
-    asking: Vec<AbortHandle>,
+    asking: Tasks,
     pods: watch::Sender<Option<Arc<PodSnapshot>>>,
 }
 
@@ -70,6 +70,12 @@ struct Task {
     attempt: Attempt,
     abort: AbortHandle,
     resume: Arc<Notify>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
 }
 
 impl PodWatcher {
@@ -80,7 +86,7 @@ impl PodWatcher {
             client: watch::Sender::new(client),
             edges,
             tasks: BTreeMap::new(),
-            asking: Vec::new(),
+            asking: Tasks::default(),
             pods: watch::Sender::new(None),
         }
     }
@@ -117,9 +123,7 @@ impl PodWatcher {
     }
 
     fn end(&mut self, id: &WatchId) {
-        if let Some(task) = self.tasks.remove(id) {
-            task.abort.abort();
-        }
+        drop(self.tasks.remove(id));
     }
 
     fn resume(&mut self, id: WatchId, ctx: &Context<Self>) {
@@ -138,8 +142,7 @@ impl PodWatcher {
         let asking = spawn_reporting(async move { rights::ask(&client, &of).await }, RIGHTS_LIMIT, move |rights| {
             address.do_send(Heard { input: Input::Rights(namespace, rights.ok().flatten(), jitter()), permit: None });
         });
-        self.asking.retain(|handle| !handle.is_finished());
-        self.asking.push(asking);
+        self.asking.keep(asking);
     }
 }
 
@@ -217,8 +220,7 @@ impl Handler<ResolveWorkloads> for PodWatcher {
             // This actor ends, and nobody waits any more.
             Err(TaskFailed::Aborted | TaskFailed::TimedOut) => {}
         });
-        self.asking.retain(|handle| !handle.is_finished());
-        self.asking.push(asking);
+        self.asking.keep(asking);
     }
 }
 
@@ -226,9 +228,7 @@ impl Handler<shell::Stop> for PodWatcher {
     type Result = ();
     fn handle(&mut self, message: shell::Stop, ctx: &mut Context<Self>) {
         drive(self, Input::Stop, ctx);
-        for asking in self.asking.drain(..) {
-            asking.abort();
-        }
+        self.asking.end();
         message.reply.answer(());
         shell::stop(ctx);
     }
@@ -273,3 +273,6 @@ fn jitter() -> u8 {
         Err(_) => u8::MAX / 2,
     }
 }
+
+#[cfg(test)]
+mod tests;
