@@ -6,6 +6,7 @@
 pub mod core;
 pub mod decode;
 pub mod facts;
+mod kubelet;
 pub mod messages;
 pub mod near;
 pub mod resolve;
