@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::digest;
 use ring::rand::SystemRandom;
@@ -44,8 +44,12 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// The pair of `uid` under `state_dir`, made when there is none or when it is damaged.
+    /// The pair of `uid` under `state_dir`, made when there is none or when it is damaged. Blocks: not for the thread of
+    /// the actors.
     pub fn load_or_create(state_dir: &Path, uid: u32) -> Result<Identity, IdentityError> {
+        // Two connections that are a user's first must not make two pairs.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = state_dir.join("keys");
         let path = directory.join(format!("{uid}.pk8"));
         let failed = |source| IdentityError::Io { path: path.display().to_string(), source };
@@ -103,6 +107,20 @@ mod tests {
         assert_eq!(first.public, second.public);
         assert_eq!(first.fingerprint("a:1"), second.fingerprint("a:1"));
         assert_ne!(first.fingerprint("a:1"), first.fingerprint("a:2"));
+    }
+
+    #[test]
+    fn first_uses_at_once_make_one_pair() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let made = std::thread::scope(|scope| {
+            let load = || Identity::load_or_create(dir.path(), 7).expect("made").public;
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(load)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"))
+                .collect::<std::collections::BTreeSet<_>>()
+        });
+        assert_eq!(made.len(), 1, "{made:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
+use futures_util::future::join_all;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -41,6 +42,7 @@ pub struct AgentPlacer {
     namespace: Arc<str>,
     client_list: Recipient<PlacementHopeless>,
     removals: HashMap<ReplyId, Reply<Vec<String>>>,
+    stops: HashMap<ReplyId, Reply<()>>,
     next_reply: ReplyId,
 }
 
@@ -54,6 +56,7 @@ impl AgentPlacer {
             agent: Arc::new(agent),
             client_list,
             removals: HashMap::new(),
+            stops: HashMap::new(),
             next_reply: ReplyId(0),
         }
     }
@@ -84,6 +87,24 @@ impl Shell for AgentPlacer {
             }
             Effect::Tell(generation, hopeless) => {
                 self.client_list.do_send(PlacementHopeless { generation, hopeless });
+            }
+            Effect::Withdraw => {
+                let me = ctx.address();
+                let (client, agent) = (self.client.clone(), Arc::clone(&self.agent));
+                let namespace = Arc::clone(&self.namespace);
+                let work = async move { withdraw(client, &agent, &namespace).await };
+                drop(spawn_reporting(work, REMOVE_LIMIT, move |result| {
+                    if let Err(failed) = result {
+                        warn!(?failed, "our own pod, which never ran, may be left");
+                    }
+                    me.do_send(Withdrawn);
+                }));
+            }
+            Effect::Stopped(id) => {
+                if let Some(reply) = self.stops.remove(&id) {
+                    reply.answer(());
+                }
+                stop(ctx);
             }
             Effect::Remove(id, pods) => {
                 let Some(reply) = self.removals.remove(&id) else { return };
@@ -149,15 +170,7 @@ async fn delete_finished(client: kube::Client, pod: &PodFact) -> kube::Result<()
     }
 }
 
-async fn create<K>(client: kube::Client, namespace: &str, object: Value) -> kube::Result<()>
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + DeserializeOwned
-        + serde::Serialize,
-    K::DynamicType: Default,
-{
+async fn create<K: Owned>(client: kube::Client, namespace: &str, object: Value) -> kube::Result<()> {
     let object: K = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
     Api::<K>::namespaced(client, namespace).create(&PostParams::default(), &object).await.map(drop)
 }
@@ -181,35 +194,89 @@ fn outcome_of(place: &Place, error: kube::Error) -> PlaceOutcome {
     }
 }
 
-async fn remove(client: kube::Client, agent: &Agent, namespace: &str, pods: Vec<Arc<PodFact>>) -> Vec<String> {
-    let mut left = Vec::new();
+/// Deletes the Job or the bare pod of this image; there is at most one of them.
+async fn withdraw(client: kube::Client, agent: &Agent, namespace: &str) {
     let name = manifest::own_name(&agent.fingerprint);
-    let gone = |result: kube::Result<()>| match result {
-        Ok(()) => None,
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 403 => None,
-        Err(error) => Some(chain(&error)),
-    };
-    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
-    if let Some(why) = gone(jobs.delete(&name, &DeleteParams::background()).await.map(drop)) {
-        left.push(format!("job {namespace}/{name}: {why}"));
-    }
-    // The Job's pod may be younger than the newest snapshot; where listing is refused, what the snapshot had must do.
-    let api: Api<Pod> = Api::namespaced(client, namespace);
-    let ours = ListParams::default().labels(&format!("podway.dev/agent={}", agent.fingerprint));
-    let mut names: BTreeSet<String> = pods.iter().map(|pod| pod.name.to_string()).collect();
-    if let Ok(listed) = api.list_metadata(&ours).await {
-        names.extend(listed.items.into_iter().filter_map(|pod| pod.metadata.name));
-    }
-    for name in names {
-        match api.delete(&name, &DeleteParams::default()).await.map(drop) {
-            Err(kube::Error::Api(status)) if status.code == 403 => {
-                left.push(format!("pod {namespace}/{name}: {}", status.message));
-            }
-            other => left.extend(gone(other).map(|why| format!("pod {namespace}/{name}: {why}"))),
+    info!(name, "taking our own pod back, which never ran");
+    let (job, pod) = tokio::join!(
+        delete::<Job>(&client, namespace, &name, DeleteParams::background()),
+        delete::<Pod>(&client, namespace, &name, DeleteParams::default()),
+    );
+    for Left { why, forbidden } in [job, pod].into_iter().flatten() {
+        // A refusal says nothing of whether there is one.
+        if forbidden {
+            debug!(why, "our own pod, which never ran, may be left");
+        } else {
+            warn!(why, "our own pod, which never ran, is left");
         }
     }
-    left
 }
+
+/// Deletes all Jobs and pods of this key, and says what is left.
+async fn remove(client: kube::Client, agent: &Agent, namespace: &str, pods: Vec<Arc<PodFact>>) -> Vec<String> {
+    // Those of the image in use go also where listing is refused, and where an earlier version gave no label of the key.
+    let known = pods.iter().filter_map(|pod| pod.own_pod_of.as_deref()).chain([agent.fingerprint.as_str()]);
+    let guessed: BTreeSet<String> = known.map(manifest::own_name).collect();
+    let mut names: BTreeSet<String> = pods.iter().map(|pod| pod.name.to_string()).collect();
+    let (of_key, of_fingerprint) = (manifest::of_key(agent), manifest::of_fingerprint(agent));
+    // A Job's pod may be younger than the newest snapshot.
+    let (more_jobs, more_pods, more_of_image) = tokio::join!(
+        names_of::<Job>(&client, namespace, &of_key),
+        names_of::<Pod>(&client, namespace, &of_key),
+        names_of::<Pod>(&client, namespace, &of_fingerprint),
+    );
+    let seen_jobs: BTreeSet<String> = more_jobs.into_iter().collect();
+    names.extend(more_pods.into_iter().chain(more_of_image));
+    let jobs = join_all(guessed.union(&seen_jobs).map(async |name| {
+        let left = delete::<Job>(&client, namespace, name, DeleteParams::background()).await?;
+        // Who may not delete a Job of a guessed name is not told of a Job that may never have been.
+        (!left.forbidden || seen_jobs.contains(name)).then_some(left)
+    }));
+    let jobs = jobs.await;
+    let pods = join_all(names.iter().map(|name| delete::<Pod>(&client, namespace, name, DeleteParams::default())));
+    jobs.into_iter().chain(pods.await).flatten().map(|left| left.why).collect()
+}
+
+/// What could not be deleted.
+struct Left {
+    /// Which object, and why.
+    why: String,
+    /// Whether a right is missing; then the object may not even exist.
+    forbidden: bool,
+}
+
+/// Names of what bears a label; none where that may not be listed.
+async fn names_of<K: Owned>(client: &kube::Client, namespace: &str, label: &str) -> Vec<String> {
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let listed = api.list_metadata(&ListParams::default().labels(label)).await;
+    listed.into_iter().flat_map(|list| list.items).filter_map(|object| object.metadata.name).collect()
+}
+
+/// Deletes one object; says why it is left, where it is.
+async fn delete<K: Owned>(client: &kube::Client, namespace: &str, name: &str, how: DeleteParams) -> Option<Left> {
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let (forbidden, why) = match api.delete(name, &how).await {
+        Ok(_) => return None,
+        Err(kube::Error::Api(status)) if status.code == 404 => return None,
+        Err(kube::Error::Api(status)) => (status.code == 403, status.message.clone()),
+        Err(error) => (false, chain(&error)),
+    };
+    let kind = K::kind(&()).to_lowercase();
+    Some(Left { why: format!("{kind} {namespace}/{name}: {why}"), forbidden })
+}
+
+/// What our own pod is made of: Jobs and pods.
+trait Owned:
+    kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + std::fmt::Debug
+    + DeserializeOwned
+    + serde::Serialize
+{
+}
+
+impl Owned for Job {}
+impl Owned for Pod {}
 
 /// self → AgentPlacer. A placement ended.
 struct Placed {
@@ -218,7 +285,16 @@ struct Placed {
     outcome: PlaceOutcome,
 }
 
-told!(Placed);
+/// self → AgentPlacer. Our own pod, which never ran, was taken back as far as that was possible.
+struct Withdrawn;
+
+told!(Placed, Withdrawn);
+
+impl From<Withdrawn> for Input {
+    fn from(Withdrawn: Withdrawn) -> Input {
+        Input::Withdrawn
+    }
+}
 
 impl From<Placed> for Input {
     fn from(message: Placed) -> Input {
@@ -244,7 +320,7 @@ impl From<ViaWorkloadsChanged> for Input {
     }
 }
 
-drives!(AgentPlacer, PodsChanged, RightsChanged, ViaWorkloadsChanged, Placed);
+drives!(AgentPlacer, PodsChanged, RightsChanged, ViaWorkloadsChanged, Placed, Withdrawn);
 
 impl Handler<UseClient> for AgentPlacer {
     type Result = ();
@@ -265,8 +341,11 @@ impl Handler<RemoveAll> for AgentPlacer {
 impl Handler<Stop> for AgentPlacer {
     type Result = ();
     fn handle(&mut self, message: Stop, ctx: &mut Context<Self>) {
-        drive(self, Input::Stop, ctx);
-        stop(ctx);
-        message.reply.answer(());
+        self.next_reply = self.next_reply.next();
+        self.stops.insert(self.next_reply, message.reply);
+        drive(self, Input::Stop(self.next_reply), ctx);
     }
 }
+
+#[cfg(test)]
+mod tests;

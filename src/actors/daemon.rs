@@ -15,8 +15,7 @@ use self::messages::{
 use crate::actors::session::messages::{CredentialsRenewed, Disconnect};
 use crate::actors::session::{Ingredients, Session, Settings};
 use crate::actors::shell::{Exit, Reply, start_monitored};
-use crate::error::{Reason, UserError, chain};
-use crate::identity::Identity;
+use crate::error::{Reason, UserError};
 use crate::spec::ConnectSpec;
 use crate::status::{Phase, SessionStatus};
 
@@ -78,14 +77,6 @@ impl Daemon {
             reply.answer(Err(UserError::new(Reason::LimitReached, message, "podway disconnect ends those not needed")));
             return;
         }
-        let identity = match Identity::load_or_create(&self.settings.state_dir, caller.uid) {
-            Ok(identity) => identity,
-            Err(cause) => {
-                let message = format!("key pair: {}", chain(&cause));
-                reply.answer(Err(UserError::new(Reason::Internal, message, "check podwayd's state directory")));
-                return;
-            }
-        };
         let device = self.free_device();
         let initial = SessionStatus {
             name: spec.name.clone(),
@@ -103,7 +94,6 @@ impl Daemon {
             spec: spec.clone(),
             access,
             owner_uid: caller.uid,
-            identity,
             settings: Arc::clone(&self.settings),
             device: format!("podway{device}"),
             status,
@@ -306,5 +296,66 @@ impl Handler<Shutdown> for Daemon {
         }
         self.when_empty.push(message.reply);
         self.answer_if_empty();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::spec::{AgentMode, ClusterAccess, Credential, DnsMode};
+    use crate::status::ConnectOutcome;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_pair_that_cannot_be_had_fails_the_connect_and_not_its_acceptance() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // Where the directory of the keys should be.
+        fs::write(dir.path().join("keys"), b"").expect("written");
+        let settings = Settings {
+            mtu: 1500,
+            virtual_subnet: "246.246.0.0/16".parse().expect("a range"),
+            include_suffixes: Vec::new(),
+            runtime_dir: dir.path().into(),
+            state_dir: dir.path().into(),
+        };
+        let spec = ConnectSpec {
+            name: "demo".into(),
+            context: String::new(),
+            namespace: "demo".into(),
+            proxy_via: Vec::new(),
+            also_proxy: Vec::new(),
+            never_proxy: Vec::new(),
+            vnat: Vec::new(),
+            allow_conflicting_subnets: Vec::new(),
+            agent: AgentMode::Auto,
+            agent_image: String::new(),
+            dns: DnsMode::Off,
+            timeout_ms: 30_000,
+        };
+        let access = ClusterAccess {
+            server: "http://127.0.0.1:1".into(),
+            tls_server_name: None,
+            certificate_authority_data: None,
+            insecure_skip_tls_verify: false,
+            proxy_url: None,
+            impersonate: None,
+            credential: Credential::None,
+            expires_at: None,
+        };
+        LocalSet::new()
+            .run_until(async {
+                let (on_end, _ended) = Reply::new();
+                let daemon = Daemon::new(settings, "podway-agent:test".into(), || 0, on_end).start();
+                let (reply, answer) = Reply::new();
+                daemon.do_send(OpenSession { caller: Caller { uid: 7, gid: 7, pid: None }, spec, access, reply });
+                let mut view = answer.await.expect("an answer").expect("it is accepted");
+                let failed = view.status.wait_for(|status| status.outcome.is_some()).await.expect("an outcome").clone();
+                let Some(ConnectOutcome::Failed(error)) = &failed.outcome else { panic!("{:?}", failed.outcome) };
+                assert!(error.message.starts_with("key pair: "), "{error}");
+            })
+            .await;
     }
 }

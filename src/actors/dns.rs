@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 
 use crate::actors::pod_watcher::messages::{ClusterInfoChanged, RecordsChanged};
 use crate::actors::proxy_via::messages::{AllocateVips, TranslationChanged};
-use crate::actors::shell::{self, Driven, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, told};
+use crate::actors::shell::{self, Driven, Reply, Shell, Stop, TaskFailed, Tasks, drive, spawn_reporting, told};
 use crate::actors::vif::messages::VifChanged;
 use crate::ids::{Attempt, Generation, ReplyId};
 use crate::net::os_journal::OsJournal;
@@ -62,6 +62,7 @@ pub struct Dns {
     generation: Generation,
     forwards: Arc<Semaphore>,
     watching: Option<AbortHandle>,
+    tasks: Tasks,
 }
 
 /// Where the host keeps what Dns changes.
@@ -93,6 +94,7 @@ impl Dns {
             generation: Generation::default(),
             forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
             watching: None,
+            tasks: Tasks::default(),
         }
     }
 
@@ -101,15 +103,16 @@ impl Dns {
         self.last_reply
     }
 
-    /// Runs `work` on the pool and drives the core with what came of it.
+    /// Runs `work` on the pool and drives the core with what came of it; ends it with this actor.
     fn report<T: Send + 'static>(
+        &mut self,
         ctx: &Context<Dns>,
         work: impl Future<Output = T> + Send + 'static,
         limit: Duration,
         input: impl FnOnce(Result<T, TaskFailed>) -> Input + Send + 'static,
     ) {
         let own: Addr<Dns> = ctx.address();
-        spawn_reporting(work, limit, move |result| own.do_send(Report(input(result))));
+        self.tasks.keep(spawn_reporting(work, limit, move |result| own.do_send(Report(input(result)))));
     }
 
     fn forward(&mut self, id: ReplyId, query: Bytes, transport: Transport, failure: Bytes) {
@@ -120,29 +123,29 @@ impl Dns {
             let _permit = permit;
             forward(&servers, &query, transport == Transport::Tcp).await
         };
-        spawn_reporting(work, SEQUENCE, move |result| {
+        self.tasks.keep(spawn_reporting(work, SEQUENCE, move |result| {
             reply.answer(result.ok().flatten().unwrap_or(failure));
-        });
+        }));
     }
 
-    fn ask(&self, id: LookupId, upstream: Upstream, query: Bytes, limit: Duration, ctx: &Context<Dns>) {
+    fn ask(&mut self, id: LookupId, upstream: Upstream, query: Bytes, limit: Duration, ctx: &Context<Dns>) {
         let answered =
             move |answer: Result<Option<Bytes>, TaskFailed>| Input::Answered { id, answer: answer.ok().flatten() };
         match upstream {
             Upstream::Cluster => {
-                Self::report(ctx, upstream::ask(self.clients.clone(), query, limit), limit, answered);
+                self.report(ctx, upstream::ask(self.clients.clone(), query, limit), limit, answered);
             }
             Upstream::Host => {
                 let servers = self.host.upstream();
-                Self::report(ctx, async move { forward(&servers, &query, false).await }, limit, answered);
+                self.report(ctx, async move { forward(&servers, &query, false).await }, limit, answered);
             }
         }
     }
 
-    fn attach(&self, attempt: Attempt, mode: DnsMode, plan: LinkPlan, ctx: &Context<Dns>) {
+    fn attach(&mut self, attempt: Attempt, mode: DnsMode, plan: LinkPlan, ctx: &Context<Dns>) {
         let host = self.host.clone();
         let work = async move { host.attach(mode, &plan).await };
-        Self::report(ctx, work, SEQUENCE, move |result| {
+        self.report(ctx, work, SEQUENCE, move |result| {
             let result = result.unwrap_or_else(|failed| {
                 let message = match failed {
                     TaskFailed::TimedOut => "the host's resolver did not answer within 5 s".to_owned(),
@@ -159,10 +162,11 @@ impl Dns {
         if let Some(watching) = self.watching.take() {
             watching.abort();
         }
-        let host = self.host.clone();
-        Self::report(ctx, async move { host.detach().await }, SEQUENCE, move |result| {
+        let (own, host) = (ctx.address(), self.host.clone());
+        // Not kept: the host gets its resolver back also when this actor ends meanwhile.
+        spawn_reporting(async move { host.detach().await }, SEQUENCE, move |result| {
             let late = |_| vec!["the host's resolver did not answer within 5 s; run: podwayd cleanup".to_owned()];
-            Input::Restored { attempt, left: result.unwrap_or_else(late) }
+            own.do_send(Report(Input::Restored { attempt, left: result.unwrap_or_else(late) }));
         });
     }
 
@@ -183,6 +187,14 @@ impl Dns {
             }
         });
         self.watching = Some(task.abort_handle());
+    }
+}
+
+impl Drop for Dns {
+    fn drop(&mut self) {
+        if let Some(watching) = &self.watching {
+            watching.abort();
+        }
     }
 }
 
@@ -209,7 +221,7 @@ impl Shell for Dns {
             Effect::Translate { id, name, addresses } => {
                 let (reply, translated) = Reply::new();
                 self.edges.proxy_via.do_send(AllocateVips { name, addresses, reply });
-                Self::report(ctx, translated, TRANSLATE, move |result| Input::Translated {
+                self.report(ctx, translated, TRANSLATE, move |result| Input::Translated {
                     id,
                     result: result.ok().and_then(Result::ok),
                 });
@@ -301,5 +313,73 @@ impl Handler<VifChanged> for Dns {
     type Result = ();
     fn handle(&mut self, changed: VifChanged, ctx: &mut Context<Dns>) {
         drive(self, Input::Device(changed), ctx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::actors::shell::start_monitored;
+
+    /// Hears everything and says nothing.
+    struct Sink;
+
+    impl Actor for Sink {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<AllocateVips> for Sink {
+        type Result = ();
+        fn handle(&mut self, _: AllocateVips, _: &mut Context<Self>) {}
+    }
+
+    impl Handler<DnsChanged> for Sink {
+        type Result = ();
+        fn handle(&mut self, _: DnsChanged, _: &mut Context<Self>) {}
+    }
+
+    /// Begins tasks that hold these, then panics.
+    struct Fall {
+        work: oneshot::Sender<()>,
+        watch: oneshot::Sender<()>,
+    }
+
+    told!(Fall);
+
+    impl Handler<Fall> for Dns {
+        type Result = ();
+        fn handle(&mut self, Fall { mut work, mut watch }: Fall, ctx: &mut Context<Dns>) {
+            let work = async move { work.closed().await };
+            self.report(ctx, work, Duration::from_secs(3600), |_| Input::ResolverChanged);
+            self.watching = Some(tokio::spawn(async move { watch.closed().await }).abort_handle());
+            panic!("it fell");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tasks_end_with_an_actor_that_panics() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let places = Places { etc: dir.path().into(), runtime_dir: dir.path().into() };
+        LocalSet::new()
+            .run_until(async {
+                let sink = Sink.start();
+                let edges = Edges { proxy_via: sink.clone().recipient(), session: sink.recipient() };
+                let (_table, clients) = watch::channel(Arc::default());
+                let context = Context::new();
+                let dns = context.address();
+                start_monitored(Dns::new(edges, clients, places), context, |_| ());
+                let ((work, worked), (watch, watched)) = (oneshot::channel(), oneshot::channel());
+                dns.do_send(Fall { work, watch });
+                let limit = Duration::from_secs(20);
+                for ended in [worked, watched] {
+                    assert!(tokio::time::timeout(limit, ended).await.expect("it ended").is_err());
+                }
+            })
+            .await;
     }
 }

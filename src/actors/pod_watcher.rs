@@ -6,6 +6,7 @@
 pub mod core;
 pub mod decode;
 pub mod facts;
+mod kubelet;
 pub mod messages;
 pub mod near;
 pub mod resolve;
@@ -30,12 +31,12 @@ use self::messages::{
     WatchHealthChanged,
 };
 use self::watches::Report;
-use crate::actors::shell::{self, Driven, Shell, drive, spawn_reporting};
+use crate::actors::shell::{self, Driven, Shell, TaskFailed, Tasks, drive, spawn_reporting};
 use crate::cluster::PodSnapshot;
 use crate::ids::Attempt;
 
-/// Limit for a resolve as a whole; each part has a shorter one of its own.
-const RESOLVE_LIMIT: Duration = Duration::from_millis(1900);
+/// A resolve goes on for as long as this actor: it answers once it knows, and each part has a limit of its own.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// Limit for asking for rights; the asking has a shorter one of its own.
 const RIGHTS_LIMIT: Duration = Duration::from_secs(15);
 
@@ -59,10 +60,10 @@ pub struct Edges {
 /// The actor.
 pub struct PodWatcher {
     driven: Driven<PodWatcherCore>,
-    client: kube::Client,
+    client: watch::Sender<kube::Client>,
     edges: Edges,
     tasks: BTreeMap<WatchId, Task>,
-    asking: Vec<AbortHandle>,
+    asking: Tasks,
     pods: watch::Sender<Option<Arc<PodSnapshot>>>,
 }
 
@@ -72,17 +73,28 @@ struct Task {
     resume: Arc<Notify>,
 }
 
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}
+
 impl PodWatcher {
     /// A watcher that waits for [`Watch`].
     pub fn new(client: kube::Client, edges: Edges) -> PodWatcher {
         PodWatcher {
             driven: Driven::new(PodWatcherCore::new()),
-            client,
+            client: watch::Sender::new(client),
             edges,
             tasks: BTreeMap::new(),
-            asking: Vec::new(),
+            asking: Tasks::default(),
             pods: watch::Sender::new(None),
         }
+    }
+
+    /// The client with the newest credentials.
+    fn client(&self) -> kube::Client {
+        self.client.borrow().clone()
     }
 
     fn start(&mut self, id: WatchId, attempt: Attempt, ctx: &Context<Self>) {
@@ -93,7 +105,7 @@ impl PodWatcher {
             let (id, address) = (id.clone(), address.clone());
             move |report| address.do_send(Heard::of(&id, attempt, report))
         };
-        let task = tokio::spawn(watches::run(self.client.clone(), id.clone(), Arc::clone(&resume), tell));
+        let task = tokio::spawn(watches::run(self.client(), id.clone(), Arc::clone(&resume), tell));
         let abort = task.abort_handle();
         let of = id.clone();
         tokio::spawn(async move {
@@ -112,9 +124,7 @@ impl PodWatcher {
     }
 
     fn end(&mut self, id: &WatchId) {
-        if let Some(task) = self.tasks.remove(id) {
-            task.abort.abort();
-        }
+        drop(self.tasks.remove(id));
     }
 
     fn resume(&mut self, id: WatchId, ctx: &Context<Self>) {
@@ -129,12 +139,11 @@ impl PodWatcher {
 
     fn ask_rights(&mut self, namespace: Arc<str>, ctx: &Context<Self>) {
         let address: Recipient<Heard> = ctx.address().recipient();
-        let (client, of) = (self.client.clone(), Arc::clone(&namespace));
+        let (client, of) = (self.client(), Arc::clone(&namespace));
         let asking = spawn_reporting(async move { rights::ask(&client, &of).await }, RIGHTS_LIMIT, move |rights| {
             address.do_send(Heard { input: Input::Rights(namespace, rights.ok().flatten(), jitter()), permit: None });
         });
-        self.asking.retain(|handle| !handle.is_finished());
-        self.asking.push(asking);
+        self.asking.keep(asking);
     }
 }
 
@@ -191,7 +200,7 @@ impl Handler<Watch> for PodWatcher {
 impl Handler<UseClient> for PodWatcher {
     type Result = ();
     fn handle(&mut self, message: UseClient, ctx: &mut Context<Self>) {
-        self.client = message.client;
+        self.client.send_replace(message.client);
         drive(self, Input::ClientChanged, ctx);
     }
 }
@@ -201,15 +210,18 @@ impl Handler<ResolveWorkloads> for PodWatcher {
     fn handle(&mut self, message: ResolveWorkloads, _: &mut Context<Self>) {
         let ResolveWorkloads { default_namespace, references, reply } = message;
         let asked = references.clone();
-        let work = resolve::resolve(self.client.clone(), default_namespace, references, self.pods.subscribe());
-        let asking = spawn_reporting(work, RESOLVE_LIMIT, move |resolved| {
-            reply.answer(resolved.unwrap_or_else(|_| {
-                let failed = |reference| (reference, resolve::failed("the API server did not answer in time"));
-                asked.into_iter().map(failed).collect()
-            }));
+        let work =
+            resolve::resolve(self.client.subscribe(), default_namespace, references, self.pods.subscribe(), jitter);
+        let asking = spawn_reporting(work, FOREVER, move |resolved| match resolved {
+            Ok(resolutions) => reply.answer(resolutions),
+            Err(TaskFailed::Panicked(why)) => {
+                let failed = |reference| (reference, resolve::failed(&format!("bug: {why}")));
+                reply.answer(asked.into_iter().map(failed).collect());
+            }
+            // This actor ends, and nobody waits any more.
+            Err(TaskFailed::Aborted | TaskFailed::TimedOut) => {}
         });
-        self.asking.retain(|handle| !handle.is_finished());
-        self.asking.push(asking);
+        self.asking.keep(asking);
     }
 }
 
@@ -217,9 +229,7 @@ impl Handler<shell::Stop> for PodWatcher {
     type Result = ();
     fn handle(&mut self, message: shell::Stop, ctx: &mut Context<Self>) {
         drive(self, Input::Stop, ctx);
-        for asking in self.asking.drain(..) {
-            asking.abort();
-        }
+        self.asking.end();
         message.reply.answer(());
         shell::stop(ctx);
     }
@@ -264,3 +274,6 @@ fn jitter() -> u8 {
         Err(_) => u8::MAX / 2,
     }
 }
+
+#[cfg(test)]
+mod tests;

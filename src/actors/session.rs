@@ -43,8 +43,8 @@ mod wiring;
 
 /// A reachable API server answers the first question within this time.
 const REACH_LIMIT: Duration = Duration::from_secs(20);
-/// PodWatcher answers for itself sooner; this is the net below it.
-const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
+/// PodWatcher asks until it has an answer; the connect's own deadline says how long `connect` waits for it.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// What a session is made from.
 pub struct Ingredients {
@@ -54,8 +54,6 @@ pub struct Ingredients {
     pub access: ClusterAccess,
     /// Whose it is.
     pub owner_uid: u32,
-    /// The user's key pair.
-    pub identity: Identity,
     /// Settings of the daemon.
     pub settings: Arc<Settings>,
     /// The device's name.
@@ -136,8 +134,8 @@ impl Session {
         });
     }
 
-    fn client_built(&mut self, client: kube::Client, ctx: &mut Context<Self>) {
-        let children = wiring::start(&self.ingredients, self.run, client.clone(), ctx);
+    fn start_children(&mut self, client: kube::Client, identity: &Identity, ctx: &mut Context<Self>) {
+        let children = wiring::start(&self.ingredients, identity, self.run, client.clone(), ctx);
         let (me, run) = (ctx.address(), self.run);
         let work = reach::reach(self.ingredients.access.clone(), client, self.ingredients.spec.namespace.clone());
         drop(spawn_reporting(work, REACH_LIMIT, move |result| {
@@ -155,7 +153,7 @@ impl Session {
         let default_namespace = self.ingredients.spec.namespace.as_str().into();
         children.pod_watcher.do_send(ResolveWorkloads { default_namespace, references, reply });
         let (me, run) = (ctx.address(), self.run);
-        drop(spawn_reporting(answer, RESOLVE_LIMIT, move |result| match result {
+        drop(spawn_reporting(answer, FOREVER, move |result| match result {
             Ok(Ok(resolutions)) => me.do_send(OfRun { run, input: Input::Resolved(resolutions) }),
             // PodWatcher ended: its monitor tells.
             Ok(Err(_)) | Err(TaskFailed::TimedOut | TaskFailed::Aborted | TaskFailed::Panicked(_)) => {}
@@ -249,14 +247,16 @@ impl Shell for Session {
             Effect::Start => {
                 self.run += 1;
                 let (me, run, access) = (ctx.address(), self.run, self.ingredients.access.clone());
-                let work = async move { kube_client::client(&access).await };
+                let (state_dir, uid) = (self.ingredients.settings.state_dir.clone(), self.ingredients.owner_uid);
+                let work = async move {
+                    let loading = tokio::task::spawn_blocking(move || Identity::load_or_create(&state_dir, uid));
+                    let client = kube_client::client(&access).await.map_err(|error| reach::unusable(&error))?;
+                    let identity = loading.await.map_err(|error| reach::keyless(&error))?;
+                    Ok((client, identity.map_err(|error| reach::keyless(&error))?))
+                };
                 drop(spawn_reporting(work, REACH_LIMIT, move |result| {
-                    let client = match result {
-                        Ok(Ok(client)) => Ok(client),
-                        Ok(Err(error)) => Err(reach::unusable(&error)),
-                        Err(failed) => Err(reach::failed(&failed)),
-                    };
-                    me.do_send(ClientBuilt { run, client });
+                    let made = result.unwrap_or_else(|failed| Err(reach::failed(&failed)));
+                    me.do_send(Made { run, made });
                 }));
             }
             Effect::Resolve(references) => {
@@ -296,10 +296,10 @@ impl Shell for Session {
     }
 }
 
-/// self → Session. The client for the API server is made, or cannot be.
-struct ClientBuilt {
+/// self → Session. The client for the API server and the user's key pair are there, or cannot be had.
+struct Made {
     run: u64,
-    client: Result<kube::Client, UserError>,
+    made: Result<(kube::Client, Identity), UserError>,
 }
 
 /// self → Session. Fresh credentials came to a client.
@@ -308,7 +308,7 @@ struct ClientRenewed {
     client: kube::Client,
 }
 
-told!(ClientBuilt, ClientRenewed);
+told!(Made, ClientRenewed);
 
 impl From<ChildExited> for Input {
     fn from(message: ChildExited) -> Input {
@@ -394,15 +394,15 @@ impl Handler<Disconnect> for Session {
     }
 }
 
-impl Handler<ClientBuilt> for Session {
+impl Handler<Made> for Session {
     type Result = ();
-    fn handle(&mut self, message: ClientBuilt, ctx: &mut Context<Self>) {
+    fn handle(&mut self, message: Made, ctx: &mut Context<Self>) {
         // A session that was told to end meanwhile starts nothing.
         if message.run != self.run || !self.driven.core.is_running() {
             return;
         }
-        match message.client {
-            Ok(client) => self.client_built(client, ctx),
+        match message.made {
+            Ok((client, identity)) => self.start_children(client, &identity, ctx),
             Err(error) => drive(self, Input::Reached(Err(error)), ctx),
         }
     }

@@ -156,6 +156,34 @@ pub fn spawn_reporting<T: Send + 'static>(
     abort
 }
 
+/// Tasks that end with their owner, however it ends: a panic of an actor drops it, and them with it.
+#[derive(Debug, Default)]
+pub struct Tasks(Vec<tokio::task::AbortHandle>);
+
+impl Tasks {
+    /// Ends this task with the owner, if it has not ended before.
+    pub fn keep(&mut self, task: tokio::task::AbortHandle) {
+        // Looking through them only when there is no room costs little for each.
+        if self.0.len() == self.0.capacity() {
+            self.0.retain(|task| !task.is_finished());
+        }
+        self.0.push(task);
+    }
+
+    /// Ends them all.
+    pub fn end(&mut self) {
+        for task in self.0.drain(..) {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// Where one answer goes. Dropping it tells the asker that there will be none.
 #[derive(Debug)]
 pub struct Reply<T>(oneshot::Sender<T>);

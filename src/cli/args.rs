@@ -180,7 +180,7 @@ pub struct DisconnectArgs {
     /// Every connection of this user.
     #[arg(long)]
     pub all: bool,
-    /// Remove our own pod from the cluster now.
+    /// Remove our own pods from the namespace now, of every agent image.
     #[arg(long)]
     pub clean: bool,
     /// Form of the result.

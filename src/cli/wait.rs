@@ -12,7 +12,7 @@ use super::{Exit, Failure, document};
 use crate::actors::control::protocol::{Ended, Event, Op};
 use crate::control_client::{ControlClient, Next};
 use crate::error::{Reason, UserError};
-use crate::status::SessionStatus;
+use crate::status::{ConnectOutcome, SessionStatus, WorkloadLine};
 
 /// What is waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,19 +43,47 @@ impl Goal {
         match self {
             Goal::Condition(condition) => status.holds(condition),
             Goal::Dns => status.dns.ready,
-            Goal::Workload(wanted) => status.workloads.iter().any(|line| {
-                let fits = line.workload == *wanted || line.workload.ends_with(&format!("/{wanted}"));
-                fits && line.state == "Ready"
-            }),
+            Goal::Workload(wanted) => lines_of(status, wanted).any(|line| line.state == "Ready"),
         }
     }
+
+    /// Why the goal will not be reached, where that is known.
+    fn refusal(&self, status: &SessionStatus) -> Option<UserError> {
+        if let Some(ConnectOutcome::Failed(error)) = &status.outcome {
+            return Some(error.clone());
+        }
+        let Goal::Workload(wanted) = self else { return None };
+        let lines: Vec<&WorkloadLine> = lines_of(status, wanted).collect();
+        if let Some(line) = lines.iter().find(|line| line.state == "Hopeless") {
+            let message = format!("wait: {}: {}", line.workload, line.message);
+            return Some(UserError::new(Reason::AgentNotPlaced, message, "podway status"));
+        }
+        // Only then are the workloads of all rules known.
+        let known = matches!(status.outcome, Some(ConnectOutcome::Ready | ConnectOutcome::Degraded { .. }));
+        if !known || !lines.is_empty() {
+            return None;
+        }
+        let message = format!("wait: workload {wanted}: no rule of connection {} names it", status.name);
+        let via: Vec<&str> = status.workloads.iter().map(|line| line.workload.as_str()).collect();
+        let hint = match via.is_empty() {
+            true => "podway connect --proxy-via RANGE=WORKLOAD makes such a rule".to_owned(),
+            false => format!("it has {}", via.join(", ")),
+        };
+        Some(UserError::new(Reason::WorkloadNotFound, message, hint))
+    }
+}
+
+/// What the connection says of a workload by its name, kind/name or namespace/kind/name.
+fn lines_of<'a>(status: &'a SessionStatus, wanted: &'a str) -> impl Iterator<Item = &'a WorkloadLine> {
+    let fits = move |line: &&WorkloadLine| line.workload == wanted || line.workload.ends_with(&format!("/{wanted}"));
+    status.workloads.iter().filter(fits)
 }
 
 /// Waits until the goal is reached.
 ///
 /// # Errors
 ///
-/// The time is over, the connection ended, or there is none.
+/// The goal cannot be reached, the time is over, the connection ended, or there is none.
 pub async fn run(socket: &Path, args: &WaitArgs) -> Result<Exit, Failure> {
     let mut client = ControlClient::open(socket).await?;
     client.send_request(Op::Watch { name: args.name.clone() }).await?;
@@ -81,12 +109,63 @@ pub async fn run(socket: &Path, args: &WaitArgs) -> Result<Exit, Failure> {
 async fn reach(client: &mut ControlClient, goal: &Goal) -> Result<Box<SessionStatus>, Failure> {
     loop {
         match client.next::<Ended>().await? {
-            Next::Event(Event::Status { status }) if goal.reached(&status) => return Ok(status),
-            Next::Event(Event::Status { .. } | Event::Progress { .. }) => {}
+            Next::Event(Event::Status { status }) => {
+                if goal.reached(&status) {
+                    return Ok(status);
+                }
+                if let Some(error) = goal.refusal(&status) {
+                    return Err(error.into());
+                }
+            }
+            Next::Event(Event::Progress { .. }) => {}
             Next::Result(Ended { name }) => {
                 let error = UserError::new(Reason::NotConnected, format!("wait: connection {name} ended"), "");
                 return Err(error.into());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(outcome: Option<ConnectOutcome>, workloads: &[(&str, &str)]) -> SessionStatus {
+        let line = |(workload, state): &(&str, &str)| WorkloadLine {
+            workload: (*workload).to_owned(),
+            state: (*state).to_owned(),
+            message: "why".to_owned(),
+            links: Vec::new(),
+        };
+        let workloads = workloads.iter().map(line).collect();
+        SessionStatus { name: "demo".into(), outcome, workloads, ..SessionStatus::default() }
+    }
+
+    fn refusal(goal: &str, status: &SessionStatus) -> Option<UserError> {
+        goal.parse::<Goal>().expect("a goal").refusal(status)
+    }
+
+    #[test]
+    fn a_workload_that_no_rule_names_is_refused_once_the_rules_are_known() {
+        let web = [("demo/deployment/web", "Connecting")];
+        let known = status(Some(ConnectOutcome::Ready), &web);
+        let error = refusal("workload/nope", &known).expect("refused");
+        assert_eq!(error.reason, Reason::WorkloadNotFound);
+        assert!(error.message.contains("nope") && error.hint.contains("demo/deployment/web"), "{error:?}");
+        assert_eq!(refusal("workload/web", &known), None);
+        assert_eq!(refusal("condition=Nope", &known), None);
+        assert_eq!(refusal("workload/nope", &status(None, &web)), None, "it is connecting");
+        let late = ConnectOutcome::TimedOut { missing: Vec::new() };
+        assert_eq!(refusal("workload/nope", &status(Some(late), &[])), None, "its rules may not be known");
+    }
+
+    #[test]
+    fn what_is_hopeless_or_failed_is_told_at_once_in_its_own_words() {
+        let hopeless = status(Some(ConnectOutcome::Ready), &[("demo/deployment/web", "Hopeless")]);
+        assert!(refusal("workload/web", &hopeless).expect("refused").message.contains("why"));
+        let cause = UserError::new(Reason::WorkloadNotFound, "workload nope: not found in namespace demo", "");
+        let failed = status(Some(ConnectOutcome::Failed(cause.clone())), &[]);
+        assert_eq!(refusal("workload/nope", &failed), Some(cause.clone()));
+        assert_eq!(refusal("dns", &failed), Some(cause));
     }
 }

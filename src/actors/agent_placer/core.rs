@@ -9,15 +9,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::in_pod::AgentInPod;
+use self::leaving::Leaving;
 use super::manifest::own_name;
 use crate::actors::client_list::core::ViaFact;
 use crate::actors::client_list::messages::GeneralEgress;
 use crate::actors::shell::Core;
-use crate::cluster::{ContainerState, NamespaceRights, PodFact, PodPhase, PodSnapshot, Rights};
+use crate::cluster::{NamespaceRights, PodFact, PodPhase, PodSnapshot, Rights};
 use crate::ids::{Attempt, Generation, Millis, ReplyId};
 use crate::net::views::Target;
 use crate::spec::AgentMode;
 use crate::workload::{PodUid, Workload};
+
+mod in_pod;
+mod leaving;
 
 /// One to carry, one to fall back on.
 const AGENTS_PER_WORKLOAD: usize = 2;
@@ -37,7 +42,7 @@ pub struct Plan {
     pub key: Arc<str>,
     /// Fingerprint of key, image and protocol, as the agents' names carry it.
     pub fingerprint: Arc<str>,
-    /// The first port to listen on; the n-th container in a pod takes the n-th from here.
+    /// The first port to listen on; where it is taken in a pod, the next free one is.
     pub first_port: u16,
     /// Where our own pod lives.
     pub namespace: Arc<str>,
@@ -63,9 +68,11 @@ pub enum Input {
         /// How.
         outcome: PlaceOutcome,
     },
-    /// Teardown: nothing is placed any more.
-    Stop,
-    /// Delete our own pod.
+    /// Teardown: nothing is placed any more, and a pod of our own that never ran is taken back.
+    Stop(ReplyId),
+    /// What `Withdraw` deletes is gone, or cannot be deleted.
+    Withdrawn,
+    /// Delete every pod of our own.
     RemoveAll(ReplyId),
     /// Time has passed.
     Woke,
@@ -115,8 +122,12 @@ pub enum Effect {
     },
     /// Tell ClientList what cannot be had.
     Tell(Generation, BTreeMap<Target, Arc<str>>),
-    /// Delete these pods of ours and the Job, then answer.
+    /// Delete every Job and pod of ours, with these among them, then answer.
     Remove(ReplyId, Vec<Arc<PodFact>>),
+    /// Delete our own Job or pod of this image, which never ran; answered by `Withdrawn`.
+    Withdraw,
+    /// Answer a `Stop`, and stop.
+    Stopped(ReplyId),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,6 +163,7 @@ pub struct AgentPlacerCore {
     placements: BTreeMap<Place, Placement>,
     next_attempt: Attempt,
     stopped: bool,
+    leaving: Option<Leaving>,
     now: Millis,
     told: (Generation, BTreeMap<Target, Arc<str>>),
     effects: VecDeque<Effect>,
@@ -168,6 +180,7 @@ impl AgentPlacerCore {
             placements: BTreeMap::new(),
             next_attempt: Attempt(1),
             stopped: false,
+            leaving: None,
             now: Millis(0),
             told: Default::default(),
             effects: VecDeque::new(),
@@ -253,7 +266,7 @@ impl AgentPlacerCore {
             }
             let used = self.plan.containers_in(pod);
             if used >= CONTAINERS_PER_POD {
-                let text = format!("pod {} holds {used} ended agents already: delete the pod to go on", pod.name);
+                let text = format!("pod {} holds {used} agents that do not run: delete the pod to go on", pod.name);
                 reason.get_or_insert(text.into());
                 continue;
             }
@@ -267,8 +280,7 @@ impl AgentPlacerCore {
                 Some(Progress::Accepted { until }) if *until > now => {}
                 Some(Progress::Asked) => {}
                 Some(Progress::Failed { .. } | Progress::Accepted { .. }) | None => {
-                    let container = format!("podway-agent-{}-{}", self.plan.fingerprint, used + 1);
-                    let port = self.plan.first_port.saturating_add(u16::try_from(used).unwrap_or(0));
+                    let (container, port) = (self.plan.free_name(pod), self.plan.free_port(pod));
                     self.ask(place, Some(Arc::clone(pod)), container, port);
                 }
             }
@@ -348,38 +360,6 @@ impl AgentPlacerCore {
     }
 }
 
-/// What a pod holds of ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum AgentInPod {
-    Absent,
-    Starting,
-    Running,
-    Stuck(Arc<str>),
-}
-
-impl Plan {
-    fn agent_in(&self, pod: &PodFact) -> AgentInPod {
-        let mut found = AgentInPod::Absent;
-        for agent in pod.agents.iter().filter(|agent| agent.authorized_key == self.key) {
-            match &agent.state {
-                ContainerState::Running => return AgentInPod::Running,
-                ContainerState::Waiting => found = AgentInPod::Starting,
-                ContainerState::Stuck { reason } if found == AgentInPod::Absent => {
-                    found = AgentInPod::Stuck(
-                        format!("pod {}: image {} does not start: {reason}", pod.name, agent.image).into(),
-                    );
-                }
-                ContainerState::Stuck { .. } | ContainerState::Terminated => {}
-            }
-        }
-        found
-    }
-
-    fn containers_in(&self, pod: &PodFact) -> usize {
-        pod.agents.iter().filter(|agent| agent.name.contains(&*self.fingerprint)).count()
-    }
-}
-
 fn own_pods<'a>(plan: &'a Plan, pods: &'a PodSnapshot) -> impl Iterator<Item = &'a Arc<PodFact>> {
     pods.pods.values().filter(move |pod| {
         pod.own_pod_of.as_deref() == Some(&*plan.fingerprint)
@@ -426,15 +406,16 @@ impl Core for AgentPlacerCore {
             Input::Via(generation, via) if generation > self.via.0 => self.via = (generation, via),
             Input::Pods(..) | Input::Rights(..) | Input::Via(..) | Input::Woke => {}
             Input::Finished { place, attempt, outcome } => self.finished(now, &place, attempt, outcome),
-            Input::Stop => self.stopped = true,
+            Input::Stop(reply) => self.stop(now, reply),
+            Input::Withdrawn => self.withdrawn(),
             Input::RemoveAll(reply) => {
                 self.stopped = true;
-                let pods = self.pods.1.pods.values();
-                let ours = pods.filter(|pod| pod.own_pod_of.as_deref() == Some(&*self.plan.fingerprint));
+                let ours = self.pods.1.pods.values().filter(|pod| self.plan.owns(pod));
                 self.effects.push_back(Effect::Remove(reply, ours.cloned().collect()));
             }
         }
         self.reconcile(now);
+        self.leave(now);
     }
 
     fn poll_effect(&mut self) -> Option<Effect> {
@@ -443,7 +424,7 @@ impl Core for AgentPlacerCore {
 
     fn poll_deadline(&self) -> Option<Millis> {
         if self.stopped {
-            return None;
+            return self.leaving_until();
         }
         let wanted: BTreeSet<&Workload> = self.via.1.workloads.iter().collect();
         let matters = |place: &Place| match place {

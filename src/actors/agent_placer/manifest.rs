@@ -2,7 +2,13 @@
 //!
 //! Everything here satisfies Pod Security "restricted" (Kubernetes, Pod Security Standards).
 
+use ring::digest;
 use serde_json::{Value, json};
+
+/// Label of our own Job and pod: fingerprint of key, image and protocol.
+const FINGERPRINT_LABEL: &str = "podway.dev/agent";
+/// Label of our own Job and pod: whose they are.
+const KEY_LABEL: &str = "podway.dev/key";
 
 /// How long our own pod stays after its last client.
 const OWN_POD_IDLE_EXIT: &str = "10m";
@@ -23,6 +29,12 @@ pub struct Agent {
 /// The strategic-merge patch of `pods/ephemeralcontainers` that adds one agent.
 pub fn ephemeral_patch(agent: &Agent, name: &str, port: u16) -> Value {
     json!({ "spec": { "ephemeralContainers": [container(agent, name, port, EPHEMERAL_IDLE_EXIT)] } })
+}
+
+/// Whether a container's name is one that agents of this fingerprint get: `podway-agent-<fingerprint>-<n>`.
+pub fn is_named_after(container: &str, fingerprint: &str) -> bool {
+    let number = container.strip_prefix("podway-agent-").and_then(|rest| rest.strip_prefix(fingerprint));
+    number.is_some_and(|number| number.starts_with('-'))
 }
 
 /// Name of our own Job or pod.
@@ -54,8 +66,28 @@ pub fn own_pod(agent: &Agent, port: u16) -> Value {
     })
 }
 
+/// The selector of everything that was made for this image and protocol.
+pub fn of_fingerprint(agent: &Agent) -> String {
+    format!("{FINGERPRINT_LABEL}={}", agent.fingerprint)
+}
+
+/// The selector of everything that was made for this key, whatever the image.
+pub fn of_key(agent: &Agent) -> String {
+    format!("{KEY_LABEL}={}", key_label(agent))
+}
+
 fn labels(agent: &Agent) -> Value {
-    json!({ "app.kubernetes.io/name": "podway-agent", "podway.dev/agent": agent.fingerprint })
+    json!({
+        "app.kubernetes.io/name": "podway-agent",
+        FINGERPRINT_LABEL: agent.fingerprint,
+        KEY_LABEL: key_label(agent),
+    })
+}
+
+/// The key as a label may hold it (base64 may not): 16 hex digits of its hash.
+fn key_label(agent: &Agent) -> String {
+    let hash = digest::digest(&digest::SHA256, agent.key.as_bytes());
+    hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn pod_spec(agent: &Agent, port: u16) -> Value {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::messages::{GeneralEgress, LinkState, LinkStatus, Placement, TargetState, WaiterOutcome};
+use crate::actors::agent_placer::manifest::is_named_after;
 use crate::actors::shell::Core;
 use crate::cluster::{AgentContainer, ContainerState, PodFact, PodPhase, PodSnapshot, Rights};
 use crate::ids::{Attempt, Generation, Millis, ReplyId, WaiterId};
@@ -25,6 +26,10 @@ use crate::workload::{PodUid, Workload};
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest pause: an API server that comes back is noticed this soon.
 const RETRY_MAX: Duration = Duration::from_secs(3);
+/// A link that lived this long worked: its end is no failure of dialling.
+const LIVED: Duration = Duration::from_secs(5);
+/// Refusals in a row of what our reviewed rights grant, after which there is no hope: some 0.7 s of them.
+const REFUSALS_TO_BELIEVE: u32 = 4;
 /// A blocked flow skips the rest of a pause, but never makes dials denser than this.
 const RETRY_WHEN_BLOCKED: Duration = Duration::from_millis(500);
 
@@ -173,9 +178,27 @@ struct Link {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum LinkPhase {
-    Dialing { tries: u32 },
-    Ready,
-    Failed { why: Arc<str>, forbidden: Access, tries: u32, not_before: Millis, retry_at: Millis },
+    Dialing {
+        tries: u32,
+    },
+    /// `tries` are those that failed before it, and links that were lost at once.
+    Ready {
+        since: Millis,
+        tries: u32,
+    },
+    Failed {
+        why: Arc<str>,
+        forbidden: Access,
+        tries: u32,
+        not_before: Millis,
+        retry_at: Millis,
+    },
+}
+
+impl Link {
+    fn is_ready(&self) -> bool {
+        matches!(self.phase, LinkPhase::Ready { .. })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -260,12 +283,15 @@ impl ClientListCore {
             }
             Input::DialFinished { pod, attempt, outcome } => self.dial_finished(now, &pod, attempt, outcome),
             Input::LinkLost { pod, attempt, why } => {
-                // Ready => Failed, dialled again at once: the pod is most likely still there.
                 if let Some(link) = self.current(&pod, attempt)
-                    && link.phase == LinkPhase::Ready
+                    && let LinkPhase::Ready { since, tries } = link.phase
                 {
-                    link.phase =
-                        LinkPhase::Failed { why, forbidden: Access::Granted, tries: 0, not_before: now, retry_at: now };
+                    // Ready => Failed. One that lived is dialled again at once: the pod is most likely still there. One
+                    // that was lost at once counts as a dial that failed.
+                    let lived = now.since(since) >= LIVED;
+                    let tries = if lived { 0 } else { tries + 1 };
+                    let pause = if lived { Duration::ZERO } else { pause(&link.pod.uid, tries, Access::Granted) };
+                    link.phase = failed(now, why, Access::Granted, tries, pause);
                 }
             }
             Input::FlowsBlocked(target) => self.hurry(now, &target),
@@ -292,7 +318,7 @@ impl ClientListCore {
         let why: Arc<str> = match outcome {
             // Dialing => Ready
             DialOutcome::Connected => {
-                link.phase = LinkPhase::Ready;
+                link.phase = LinkPhase::Ready { since: now, tries: tries - 1 };
                 return;
             }
             DialOutcome::Refused => "the agent does not listen".into(),
@@ -305,14 +331,7 @@ impl ClientListCore {
             DialOutcome::Panicked(why) => format!("bug: {why}").into(),
         };
         // Dialing => Failed
-        let pause = pause(pod, tries, access);
-        link.phase = LinkPhase::Failed {
-            why,
-            forbidden: access,
-            tries,
-            not_before: now + RETRY_WHEN_BLOCKED.min(pause),
-            retry_at: now + pause,
-        };
+        link.phase = failed(now, why, access, tries, pause(pod, tries, access));
     }
 
     fn hurry(&mut self, now: Millis, target: &Target) {
@@ -351,7 +370,7 @@ impl ClientListCore {
             .iter()
             .filter(|(uid, link)| match pods.pods.get(*uid) {
                 Some(pod) => !wanted.contains(*uid) && !self.still_wanted(pod, &wanted_targets),
-                None => link.phase != LinkPhase::Ready,
+                None => !link.is_ready(),
             })
             .map(|(uid, _)| uid.clone())
             .collect();
@@ -420,13 +439,17 @@ impl ClientListCore {
         self.pods.1.pods.values().filter(move |pod| self.belongs(pod, target) && takes_new_flows(pod))
     }
 
+    /// The running agent to dial: the newest of our own image and protocol, else the newest that takes our key.
     fn usable_agent<'a>(&self, pod: &'a PodFact) -> Option<&'a AgentContainer> {
-        pod.agents.iter().rev().find(|a| a.state == ContainerState::Running && a.authorized_key == self.key)
+        let usable = |a: &&AgentContainer| a.state == ContainerState::Running && a.authorized_key == self.key;
+        let ours = |a: &&AgentContainer| is_named_after(&a.name, &self.fingerprint);
+        let newest_first = || pod.agents.iter().rev().filter(usable);
+        newest_first().find(ours).or_else(|| newest_first().next())
     }
 
     /// Working links for `target`, best first: pods in sight, by name; then those whose pod has left our sight.
     fn ready_links<'a>(&'a self, target: &'a Target) -> Vec<&'a Link> {
-        let working = |link: &&Link| link.phase == LinkPhase::Ready && self.belongs(&link.pod, target);
+        let working = |link: &&Link| link.is_ready() && self.belongs(&link.pod, target);
         let in_sight = |link: &Link| self.pods.1.pods.contains_key(&link.pod.uid);
         let mut links: Vec<&Link> =
             self.links.values().filter(working).filter(|l| in_sight(l) && takes_new_flows(&l.pod)).collect();
@@ -436,7 +459,7 @@ impl ClientListCore {
         links.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
         if links.is_empty() && *target == Target::General && self.placement.1.contains_key(target) {
             // No pod of our own may be had: an agent of a via workload serves general traffic too.
-            links = self.links.values().filter(|l| l.phase == LinkPhase::Ready && takes_new_flows(&l.pod)).collect();
+            links = self.links.values().filter(|l| l.is_ready() && takes_new_flows(&l.pod)).collect();
         }
         links
     }
@@ -462,9 +485,19 @@ impl ClientListCore {
             return (!other_exit).then(|| Arc::clone(why));
         }
         self.links.values().filter(|link| self.belongs(&link.pod, target)).find_map(|link| match &link.phase {
-            LinkPhase::Failed { why, forbidden: Access::Forbidden, .. } => Some(Arc::clone(why)),
-            LinkPhase::Failed { .. } | LinkPhase::Dialing { .. } | LinkPhase::Ready => None,
+            // An API server that has just started refuses for a moment what its own review says is granted.
+            LinkPhase::Failed { why, forbidden: Access::Forbidden, tries, .. }
+                if *tries >= REFUSALS_TO_BELIEVE || !self.may_forward(&link.pod) =>
+            {
+                Some(Arc::clone(why))
+            }
+            LinkPhase::Failed { .. } | LinkPhase::Dialing { .. } | LinkPhase::Ready { .. } => None,
         })
+    }
+
+    /// Whether a review of our rights said that ports of this pod may be forwarded.
+    fn may_forward(&self, pod: &PodFact) -> bool {
+        self.rights.1.namespaces.get(&pod.namespace).is_some_and(|rights| rights.port_forward)
     }
 
     fn publish(&mut self) {
@@ -537,8 +570,8 @@ impl ClientListCore {
 
     fn link_status(&self, pod: &PodFact) -> Option<LinkStatus> {
         let state = match self.links.get(&pod.uid).map(|link| &link.phase) {
-            Some(LinkPhase::Ready) if takes_new_flows(pod) => LinkState::Ready,
-            Some(LinkPhase::Ready) => LinkState::Draining,
+            Some(LinkPhase::Ready { .. }) if takes_new_flows(pod) => LinkState::Ready,
+            Some(LinkPhase::Ready { .. }) => LinkState::Draining,
             Some(LinkPhase::Dialing { .. }) => LinkState::Dialing,
             Some(LinkPhase::Failed { why, .. }) => LinkState::Failed { why: Arc::clone(why) },
             None if pod.agents.iter().any(|agent| agent.authorized_key == self.key) => LinkState::NoAgent,
@@ -572,7 +605,7 @@ impl Core for ClientListCore {
     fn poll_deadline(&self) -> Option<Millis> {
         let retries = self.links.values().filter_map(|link| match &link.phase {
             LinkPhase::Failed { retry_at, .. } if self.may_redial(link) => Some(*retry_at),
-            LinkPhase::Failed { .. } | LinkPhase::Dialing { .. } | LinkPhase::Ready => None,
+            LinkPhase::Failed { .. } | LinkPhase::Dialing { .. } | LinkPhase::Ready { .. } => None,
         });
         self.waiters.values().map(|waiter| waiter.deadline).chain(retries).min()
     }
@@ -609,12 +642,18 @@ fn has_ended(pod: &PodFact) -> bool {
     matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed)
 }
 
+fn failed(now: Millis, why: Arc<str>, forbidden: Access, tries: u32, pause: Duration) -> LinkPhase {
+    let not_before = now + RETRY_WHEN_BLOCKED.min(pause);
+    LinkPhase::Failed { why, forbidden, tries, not_before, retry_at: now + pause }
+}
+
 /// The pause before the next dial, with jitter by pod and try, so that many links do not dial in step.
 fn pause(pod: &PodUid, tries: u32, access: Access) -> Duration {
-    if access == Access::Forbidden {
-        return RETRY_MAX * 10;
-    }
-    let doubled = RETRY_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(RETRY_MAX);
+    let longest = match access {
+        Access::Granted => RETRY_MAX,
+        Access::Forbidden => RETRY_MAX * 10,
+    };
+    let doubled = RETRY_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(longest);
     let seed = pod.0.bytes().fold(tries.wrapping_mul(2_654_435_761), |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
     doubled * (75 + seed % 50) / 100
 }

@@ -26,7 +26,10 @@ const GATHER: Duration = Duration::from_millis(5);
 const PODS_PER_MILLISECOND: usize = 400;
 /// Pause before rights that could not be asked for are asked for again.
 const RIGHTS_RETRY: Duration = Duration::from_secs(3);
-/// How long a missing right may stay unnoticed after it was granted; jittered by a quarter either way.
+/// How soon a missing right is asked for again; doubles, jittered by a quarter either way. An API server that has just
+/// started refuses for a moment what it grants.
+const LOOK_FIRST: Duration = Duration::from_secs(1);
+/// How long at most a missing right may stay unnoticed after it was granted; jittered likewise.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// What goes in.
@@ -85,6 +88,8 @@ pub struct PodWatcherCore {
     ask_rights: BTreeMap<Arc<str>, Millis>,
     /// When what was refused is tried again, while something is.
     look_again: Option<Millis>,
+    /// Looks in a row that found a right missing.
+    looks: u32,
     dirty: BTreeSet<Kind>,
     tell_at: Option<Millis>,
     told: Told,
@@ -185,7 +190,7 @@ impl PodWatcherCore {
         }
         if was_refused && watched.trouble.is_none() {
             // One right was granted; others often come with it.
-            self.look_again = Some(now);
+            (self.looks, self.look_again) = (0, Some(now));
         }
         if !changed {
             return;
@@ -273,13 +278,15 @@ impl PodWatcherCore {
     }
 
     fn look_later(&mut self, now: Millis, jitter: u8) {
-        let pause = LOOK_AGAIN * 3 / 4 + LOOK_AGAIN * u32::from(jitter) / 510;
+        let pause = LOOK_FIRST.saturating_mul(1 << self.looks.min(10)).min(LOOK_AGAIN);
+        let pause = pause * 3 / 4 + pause * u32::from(jitter) / 510;
         self.look_again.get_or_insert(now + pause);
     }
 
     /// Asks for all rights, and probes all namespaces where a kind was refused them.
     fn look(&mut self) {
         self.look_again = None;
+        self.looks = self.looks.saturating_add(1);
         self.ask_rights.clear();
         self.effects.extend(self.interest.iter().cloned().map(Effect::AskRights));
         for kind in Kind::ALL.into_iter().filter(|kind| kind.namespaced()) {
@@ -309,7 +316,7 @@ impl PodWatcherCore {
         }
         self.end_probes();
         // Other credentials may have other rights.
-        self.look_again = Some(now);
+        (self.looks, self.look_again) = (0, Some(now));
     }
 
     fn resume(&mut self, now: Millis) {

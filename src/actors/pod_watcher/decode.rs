@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::facts::{Fact, Key, Kind, SliceAddress, SliceFact};
+use super::kubelet;
 use crate::cluster::{AgentContainer, ContainerState, PodFact, PodPhase, ServicePort, ServiceRecord};
 use crate::net::cidr::Cidr;
 use crate::workload::{PodUid, Workload, WorkloadKind};
@@ -395,8 +396,7 @@ fn state(state: &State) -> ContainerState {
         (Some(_), _, _) => ContainerState::Running,
         (None, Some(_), _) => ContainerState::Terminated,
         (None, None, Some(detail)) if !ON_THE_WAY.contains(&detail.reason.as_str()) => {
-            let said = if detail.message.is_empty() { String::new() } else { format!(": {}", detail.message) };
-            ContainerState::Stuck { reason: format!("{}{said}", detail.reason).into() }
+            ContainerState::Stuck { reason: kubelet::reason(&detail.reason, &detail.message).into() }
         }
         (None, None, Some(_) | None) => ContainerState::Waiting,
     }

@@ -15,14 +15,15 @@ pub struct Watch {
     pub namespaces: BTreeSet<Arc<str>>,
 }
 
-/// Session → PodWatcher. Which workloads do these references name? Answered once, in under 2 s.
+/// Session → PodWatcher. Which workloads do these references name? Answered once, as soon as the API server has told,
+/// however often it has to be asked; a stopped PodWatcher drops the reply.
 #[derive(Debug)]
 pub struct ResolveWorkloads {
     /// Namespace of references that name none.
     pub default_namespace: Arc<str>,
     /// The references.
     pub references: BTreeSet<WorkloadRef>,
-    /// The answer, one resolution for each reference.
+    /// One resolution for each reference, or fewer where one of them names no workload.
     pub reply: Reply<Resolutions>,
 }
 

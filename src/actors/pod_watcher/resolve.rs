@@ -1,15 +1,21 @@
 //! Which workload a user's text names: one request for each possible kind, all at once, the watched pods where the API
 //! server refuses, lists for near names only when nothing was found.
+//!
+//! A look-up that fails or takes too long says nothing of the workload: it is made again, with longer and longer pauses,
+//! until the answer comes or nobody waits for it any more. How long to wait is Session's to decide.
+#![expect(clippy::disallowed_methods, reason = "part of the shell: measures how long a look-up took")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use kube::core::Request;
 use serde::Deserialize;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::decode::{Names, Object};
 use super::near::near;
@@ -17,9 +23,15 @@ use crate::cluster::{PodSnapshot, Resolution, Resolutions};
 use crate::error::chain;
 use crate::workload::{Workload, WorkloadKind, WorkloadRef};
 
-/// Limit for finding one workload; with [`NEAR_LIMIT`] it stays below the 2 s that a user waits.
-const FIND_LIMIT: Duration = Duration::from_millis(1200);
-/// Limit for near names: a help, not an answer.
+/// A look-up that has not ended by then is made anew: connection, TLS and an answer at round trips of a second fit.
+const FIND_LIMIT: Duration = Duration::from_secs(10);
+/// How long the first list of pods is waited for where the API server refuses the look-up itself.
+const WATCHED_LIMIT: Duration = Duration::from_secs(8);
+/// The first pause after a look-up that failed; doubles.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// The longest pause.
+const RETRY_MAX: Duration = Duration::from_secs(3);
+/// Least time for near names, a help and not an answer; on a slow way, twice what the look-up took.
 const NEAR_LIMIT: Duration = Duration::from_millis(600);
 /// Objects that are looked through for near names.
 const NEAR_PAGE: u32 = 500;
@@ -27,31 +39,41 @@ const NEAR_PAGE: u32 = 500;
 /// The pods in sight, once there are any.
 pub type PodsInSight = watch::Receiver<Option<Arc<PodSnapshot>>>;
 
-/// Resolves each reference, in parallel, in less than 2 s.
+/// Resolves each reference, in parallel. One that names no workload ends it at once: the rest is then left out.
 ///
-/// Cancel safe.
+/// Goes on for as long as the API server does not answer. Cancel safe.
 pub async fn resolve(
-    client: kube::Client,
+    client: watch::Receiver<kube::Client>,
     default_namespace: Arc<str>,
     references: BTreeSet<WorkloadRef>,
     pods: PodsInSight,
+    jitter: fn() -> u8,
 ) -> Resolutions {
     let each = references.into_iter().map(|reference| {
-        let asker = Asker {
-            client: client.clone(),
-            namespace: reference.namespace.as_deref().map_or_else(|| Arc::clone(&default_namespace), Into::into),
-            pods: pods.clone(),
-        };
+        let namespace = reference.namespace.as_deref().map_or_else(|| Arc::clone(&default_namespace), Into::into);
+        let asker = Asker { client: client.borrow().clone(), namespace, pods: pods.clone() };
+        let client = client.clone();
         async move {
-            let resolution = match timeout(FIND_LIMIT, asker.find(&reference)).await {
-                Ok(Some(found)) => found,
-                Ok(None) => asker.missing(&reference).await,
-                Err(_) => failed("the API server did not answer in time"),
-            };
+            let resolution = asker.ask(&reference, client, jitter).await;
             (reference, resolution)
         }
     });
-    join_all(each).await.into_iter().collect()
+    let mut each: FuturesUnordered<_> = each.collect();
+    let mut resolutions = Resolutions::new();
+    while let Some((reference, resolution)) = each.next().await {
+        let found = matches!(resolution, Resolution::Found { .. });
+        resolutions.insert(reference, resolution);
+        if !found {
+            break;
+        }
+    }
+    resolutions
+}
+
+/// The pause after the `tries`-th look-up that failed.
+fn pause(tries: u32, jitter: u8) -> Duration {
+    let doubled = RETRY_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(8)).min(RETRY_MAX);
+    doubled * 3 / 4 + doubled * u32::from(jitter) / 510
 }
 
 /// The answer for references that could not even be asked for.
@@ -75,6 +97,28 @@ enum Answer {
 }
 
 impl Asker {
+    /// Asks until there is an answer, each time with the newest credentials.
+    async fn ask(
+        mut self,
+        reference: &WorkloadRef,
+        client: watch::Receiver<kube::Client>,
+        jitter: fn() -> u8,
+    ) -> Resolution {
+        for tries in 1.. {
+            let begun = Instant::now();
+            let why = match timeout(FIND_LIMIT, self.find(reference)).await {
+                Ok(Some(Resolution::Failed { why })) => why,
+                Ok(Some(found)) => return found,
+                Ok(None) => return self.missing(reference, NEAR_LIMIT.max(begun.elapsed() * 2)).await,
+                Err(_) => "no answer in time".to_owned(),
+            };
+            tracing::debug!(%reference, why, "a workload could not be looked up yet");
+            sleep(pause(tries, jitter())).await;
+            self.client = client.borrow().clone();
+        }
+        failed("it was tried too often")
+    }
+
     /// `None` when there is no such workload.
     async fn find(&self, reference: &WorkloadRef) -> Option<Resolution> {
         let kinds = match &reference.kind {
@@ -110,7 +154,7 @@ impl Asker {
     /// Workloads of that name that own a pod in sight; waits for the first list of pods.
     async fn watched(&self, kinds: &[WorkloadKind], name: &str) -> BTreeSet<Workload> {
         let mut pods = self.pods.clone();
-        let Ok(seen) = pods.wait_for(Option::is_some).await else { return BTreeSet::new() };
+        let Ok(Ok(seen)) = timeout(WATCHED_LIMIT, pods.wait_for(Option::is_some)).await else { return BTreeSet::new() };
         let of_name = |workload: &Workload| {
             workload.namespace == self.namespace && &*workload.name == name && kinds.contains(&workload.kind)
         };
@@ -118,13 +162,13 @@ impl Asker {
         pods.map(|pod| pod.workload.clone()).filter(of_name).collect()
     }
 
-    async fn missing(&self, reference: &WorkloadRef) -> Resolution {
+    async fn missing(&self, reference: &WorkloadRef, limit: Duration) -> Resolution {
         let kinds = match &reference.kind {
             Some(kind) => std::slice::from_ref(kind),
             None => &WorkloadKind::ALL[..5],
         };
         let lists = join_all(kinds.iter().map(|kind| self.names_of(*kind)));
-        let both = timeout(NEAR_LIMIT, async { tokio::join!(lists, self.namespace_missing()) });
+        let both = timeout(limit, async { tokio::join!(lists, self.namespace_missing()) });
         let (lists, namespace_missing) = both.await.unwrap_or_default();
         let candidates = lists.into_iter().flatten();
         Resolution::NotFound { near: near(&reference.name, candidates), namespace_missing }
@@ -190,32 +234,4 @@ fn decide(namespace: &str, answers: Vec<Answer>) -> Option<Resolution> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn found(kind: WorkloadKind) -> Answer {
-        Answer::Found(Workload::new("demo", kind, "web"), Some(0))
-    }
-
-    #[test]
-    fn what_was_found_outweighs_what_was_refused() {
-        let answers = vec![Answer::Forbidden(WorkloadKind::Job), found(WorkloadKind::Deployment), Answer::Missing];
-        let workload = Workload::new("demo", WorkloadKind::Deployment, "web");
-        assert_eq!(decide("demo", answers), Some(Resolution::Found { workload, replicas: Some(0) }));
-    }
-
-    #[test]
-    fn two_kinds_of_one_name_are_ambiguous() {
-        let answers = vec![found(WorkloadKind::StatefulSet), found(WorkloadKind::Deployment)];
-        assert!(matches!(decide("demo", answers), Some(Resolution::Ambiguous { candidates }) if candidates.len() == 2));
-    }
-
-    #[test]
-    fn a_refusal_and_a_failure_are_not_an_absence() {
-        let refused = decide("demo", vec![Answer::Missing, Answer::Forbidden(WorkloadKind::Job)]);
-        assert_eq!(refused, Some(Resolution::Forbidden { missing: "get jobs in demo".into() }));
-        let broken = decide("demo", vec![Answer::Missing, Answer::Failed("reset".into())]);
-        assert_eq!(broken, Some(failed("reset")));
-        assert_eq!(decide("demo", vec![Answer::Missing]), None);
-    }
-}
+mod tests;

@@ -321,8 +321,8 @@ impl SessionCore {
         if self.life != Life::Running {
             return;
         }
-        self.step(now, Mark::Fail, error.message.clone());
-        // Only a failed connect is an outcome; later the connection just ends.
+        // No step besides: the outcome is told with the same words. Only a failed connect is one; later the connection
+        // just ends.
         self.outcome = Some(ConnectOutcome::Failed(error));
         self.tear_down(now, AfterTeardown::End);
     }

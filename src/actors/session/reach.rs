@@ -54,6 +54,11 @@ pub fn unusable(error: &KubeClientError) -> UserError {
     )
 }
 
+/// The error when there is no key pair.
+pub fn keyless(error: &dyn std::error::Error) -> UserError {
+    UserError::new(Reason::Internal, format!("key pair: {}", chain(error)), "check podwayd's state directory")
+}
+
 /// The error when asking gave no result.
 pub fn failed(failed: &TaskFailed) -> UserError {
     match failed {

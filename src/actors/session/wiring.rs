@@ -23,20 +23,27 @@ use crate::actors::proxy_via::{self, ProxyVia};
 use crate::actors::shell::start_monitored;
 use crate::actors::vif::messages::Open;
 use crate::actors::vif::{self, Vif};
+use crate::identity::Identity;
 
 /// Starts every child, with its edges, and tells each what it can begin with.
-pub fn start(ingredients: &Ingredients, run: u64, client: kube::Client, ctx: &mut Context<Session>) -> Children {
+pub fn start(
+    ingredients: &Ingredients,
+    identity: &Identity,
+    run: u64,
+    client: kube::Client,
+    ctx: &mut Context<Session>,
+) -> Children {
     let spec = &ingredients.spec;
-    let (fingerprint, first_port) = ingredients.identity.fingerprint(&spec.agent_image);
+    let (fingerprint, first_port) = identity.fingerprint(&spec.agent_image);
     let gate = Gate::new(run, ctx.address().downgrade()).start();
     let (table, clients) = watch::channel(Arc::default());
     let (vip_table, vips) = watch::channel(Arc::default());
     let (client_tx, client_rx) = watch::channel(client.clone());
 
     let session_id = podway_tunnel::handshake::random().unwrap_or_default();
-    let dialer = NativeDialer::new(client_rx, ingredients.identity.clone(), session_id);
+    let dialer = NativeDialer::new(client_rx, identity.clone(), session_id);
     let edges = client_list::Edges { session: gate.clone().recipient(), table };
-    let key = &ingredients.identity.public;
+    let key = &identity.public;
     let client_list = child(Child::ClientList, ClientList::new(key, &fingerprint, Arc::new(dialer), edges), &gate);
 
     let plan = Plan {

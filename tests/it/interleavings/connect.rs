@@ -139,6 +139,16 @@ fn a_disconnect_at_any_moment_of_the_placement_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_disconnect_at_any_moment_leaves_no_pod_of_ours_that_never_ran() {
+    let world = ConnectWorld::via_rule("service=web", [pod("t", "web", Agent::Running)]);
+    let world = world.with(|script| script.own_pod_is_stuck = true);
+    let mut world =
+        world.slow(&[AGENTS.as_slice(), &[(Session, AgentPlacer)]].concat(), &[Waits::Place, Waits::Teardown]);
+    world.disconnects = 1;
+    holds(world);
+}
+
+#[test]
 fn a_disconnect_at_any_moment_of_the_device_leaves_nothing_behind() {
     let mut world = there().slow(&[&ROUTES[3..], &[(Session, Vif)]].concat(), &[Waits::Device, Waits::Teardown]);
     world.disconnects = 2;

@@ -58,6 +58,16 @@ fn s04_error_names_the_missing_workload() {
 }
 
 #[test]
+fn the_cause_of_a_failed_connect_is_said_once() {
+    let why = "pod web-1: image r.example/web:1 does not start: ErrImagePull: not found";
+    let hopeless = WaiterOutcome::Hopeless { why: why.into() };
+    let ended = one_end(SessionWorld::new(&["web"], [found("web", 1)], [(target("web"), hopeless)]));
+    let Some(ConnectOutcome::Failed(error)) = ended.outcome() else { panic!("hopeless") };
+    assert_eq!(error.message.matches("ErrImagePull").count(), 1, "{error}");
+    assert!(!ended.steps_told().iter().any(|step| step.contains("ErrImagePull")), "{:?}", ended.steps_told());
+}
+
+#[test]
 fn zero_replicas_leave_the_connection_up_and_name_the_workload() {
     let waiting = (target("idle"), WaiterOutcome::TimedOut);
     let world = SessionWorld::new(&["web", "idle"], [found("web", 1), found("idle", 0)], [ready("web"), waiting]);

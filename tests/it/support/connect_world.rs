@@ -19,7 +19,7 @@ use podway::actors::session::core::{self as session, SessionCore, TeardownStep};
 use podway::actors::shell::Core;
 use podway::actors::vif::core::{self as vif, VifCore};
 use podway::actors::vif::messages::VifState;
-use podway::cluster::{AgentContainer, ClusterInfo, ContainerState, PodFact, PodSnapshot};
+use podway::cluster::{AgentContainer, ClusterInfo, ContainerState, PodFact, PodPhase, PodSnapshot};
 use podway::ids::{Attempt, Generation, Millis, ReplyId, WaiterId};
 use podway::net::cidr::{Cidr, covers};
 use podway::net::route_plan::{HostFacts, RoutePlan};
@@ -74,6 +74,8 @@ pub enum Outside {
     Place(Place, Attempt, String),
     /// A placement whose answer is on its way.
     Placed(Place, Attempt),
+    /// Our own pod is being deleted.
+    Withdraw,
     /// The device is being made.
     Open,
     /// Routes are being changed.
@@ -101,7 +103,7 @@ impl Outside {
         match self {
             Outside::Client | Outside::Reach | Outside::Resolve => Waits::Start,
             Outside::Dial(..) => Waits::Dial,
-            Outside::Place(..) | Outside::Placed(..) => Waits::Place,
+            Outside::Place(..) | Outside::Placed(..) | Outside::Withdraw => Waits::Place,
             Outside::Open | Outside::Apply(_) => Waits::Device,
             Outside::StopFlows | Outside::CloseDevice | Outside::StepDone(_) => Waits::Teardown,
         }
@@ -166,6 +168,7 @@ pub struct ConnectWorld {
 /// What the model outside begins with.
 #[derive(Clone, Debug)]
 pub struct Script {
+    pub own_pod_is_stuck: bool,
     pub replicas: u32,
     pub cluster: Vec<ClusterInfo>,
     pub host: Vec<HostFacts>,
@@ -193,6 +196,7 @@ struct Seen {
 
 /// No connection of these scenarios needs this many messages; one that does goes on for ever.
 const LETTERS_AT_MOST: u32 = 200;
+const STOP_PLACER: ReplyId = ReplyId(0);
 const STOP_FLOWS: ReplyId = ReplyId(1);
 const HANG_UP: ReplyId = ReplyId(2);
 const CLOSE: ReplyId = ReplyId(3);
@@ -249,7 +253,12 @@ impl ConnectWorld {
             outside: BTreeSet::new(),
             alive: BTreeSet::new(),
             slow: Held::new(Default::default()),
-            script: Held::new(Script { replicas: 1, cluster: vec![ranges(true)], host: vec![host()] }),
+            script: Held::new(Script {
+                own_pod_is_stuck: false,
+                replicas: 1,
+                cluster: vec![ranges(true)],
+                host: vec![host()],
+            }),
             expected: Expected::Ready,
             failing_dials: 0,
             failing_placements: 0,
@@ -410,17 +419,20 @@ impl ConnectWorld {
     fn stopped(&mut self, part: Part) {
         self.seen.stopping.insert(part);
         match part {
-            AgentPlacer => self.placer(placer::Input::Stop),
+            // It ends when it says so.
+            AgentPlacer => return self.placer(placer::Input::Stop(STOP_PLACER)),
             ProxyVia => self.via(via::Input::Stop),
             Session | ClientList | Vif | PodWatcher | Dns | Host => {}
         }
-        self.alive.remove(&part);
-        self.queues.retain(|(_, to), _| *to != part);
-        if part == AgentPlacer {
-            self.under_way(Outside::StepDone(TeardownStep::StopPlacer));
-        } else if !self.alive.contains(&ProxyVia) && !self.alive.contains(&ClientList) {
+        self.gone(part);
+        if !self.alive.contains(&ProxyVia) && !self.alive.contains(&ClientList) {
             self.under_way(Outside::StepDone(TeardownStep::StopWatching));
         }
+    }
+
+    fn gone(&mut self, part: Part) {
+        self.alive.remove(&part);
+        self.queues.retain(|(_, to), _| *to != part);
     }
 
     fn clients(&mut self, input: clients::Input) {
@@ -465,6 +477,11 @@ impl ConnectWorld {
                     self.send(AgentPlacer, ClientList, Letter::Clients(fact));
                 }
                 placer::Effect::Remove(..) => {}
+                placer::Effect::Withdraw => self.under_way(Outside::Withdraw),
+                placer::Effect::Stopped(_) => {
+                    self.gone(AgentPlacer);
+                    self.under_way(Outside::StepDone(TeardownStep::StopPlacer));
+                }
             }
         }
     }
@@ -579,6 +596,12 @@ impl ConnectWorld {
                 self.placer_told(place, attempt, outcome);
             }
             Outside::Placed(place, attempt) => self.placer_told(place, attempt, PlaceOutcome::Accepted),
+            Outside::Withdraw => {
+                self.pods_change(|snapshot| drop(snapshot.pods.remove(&PodUid::from("own"))));
+                if self.alive.contains(&AgentPlacer) {
+                    self.placer(placer::Input::Withdrawn);
+                }
+            }
             Outside::Open => {
                 self.seen.device = true;
                 self.vif(vif::Input::Opened(Ok(7)));
@@ -672,7 +695,11 @@ impl ConnectWorld {
         if !self.seen.placed_in.insert("own".into()) {
             self.fault("one_agent_per_pod", "a second pod of our own");
         }
-        let own = PodFact { own_pod_of: Some(FINGERPRINT.into()), ..pod("own", "podway-agent", Agent::Running) };
+        let mut own = PodFact { own_pod_of: Some(FINGERPRINT.into()), ..pod("own", "podway-agent", Agent::Running) };
+        if self.script.own_pod_is_stuck {
+            own.phase = PodPhase::Pending;
+            own.agents[0].state = ContainerState::Stuck { reason: "ErrImagePull".into() };
+        }
         self.pods_change(|snapshot| {
             snapshot.pods.insert(own.uid.clone(), Arc::new(own));
         });
@@ -762,6 +789,9 @@ impl ConnectWorld {
         let dialing = self.outside.iter().any(|outside| outside.kind() == Waits::Dial);
         if self.seen.device || dialing || !self.seen.links.is_empty() || !self.alive.is_empty() {
             return Err("teardown_ends: something is left behind".into());
+        }
+        if self.pods.1.pods.values().any(|pod| pod.own_pod_of.is_some() && pod.phase == PodPhase::Pending) {
+            return Err("teardown_ends: a pod of ours that never ran is left behind".into());
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use podway::error::UserError;
 use podway::ids::{Generation, Millis, ReplyId, WaiterId};
 use podway::net::views::Target;
 use podway::spec::{AgentMode, ConnectSpec, DnsMode};
-use podway::status::{ConnectOutcome, Phase};
+use podway::status::{ConnectOutcome, Phase, SessionStatus};
 use podway::workload::WorkloadRef;
 
 use super::explore::World;
@@ -227,6 +227,12 @@ impl SessionWorld {
 
     fn send(&mut self, sender: &'static str, input: Input) {
         self.senders.entry(sender).or_default().push_back(input);
+    }
+
+    /// The steps that the user has been told.
+    pub fn steps_told(&self) -> Vec<String> {
+        let status = self.core.status(&SessionStatus::default(), 0, 0);
+        status.steps.into_iter().map(|step| step.text).collect()
     }
 
     /// The only outcome there may be once everything has happened; `None` when a disconnect may come first.

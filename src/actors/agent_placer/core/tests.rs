@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::cluster::AgentContainer;
+use crate::cluster::{AgentContainer, ContainerState};
 use crate::workload::WorkloadKind;
 
 fn plan() -> Plan {
@@ -43,6 +43,21 @@ fn pod(uid: &str, agents: &[ContainerState]) -> PodFact {
     }
 }
 
+/// An agent of our key with another image.
+fn of_other_image(n: usize, port: u16, state: ContainerState) -> AgentContainer {
+    AgentContainer {
+        name: format!("podway-agent-99999999-{n}").into(),
+        image: "podway-agent:wrong".into(),
+        port,
+        authorized_key: "key".into(),
+        state,
+    }
+}
+
+fn stuck() -> ContainerState {
+    ContainerState::Stuck { reason: "ErrImagePull: not found".into() }
+}
+
 struct Bench {
     core: AgentPlacerCore,
     generation: Generation,
@@ -74,7 +89,7 @@ impl Bench {
 fn placed(effects: &[Effect]) -> Vec<(Place, String)> {
     let place = |effect: &Effect| match effect {
         Effect::Place { place, container, .. } => Some((place.clone(), container.clone())),
-        Effect::Tell(..) | Effect::Remove(..) => None,
+        Effect::Tell(..) | Effect::Remove(..) | Effect::Withdraw | Effect::Stopped(_) => None,
     };
     effects.iter().filter_map(place).collect()
 }
@@ -82,7 +97,7 @@ fn placed(effects: &[Effect]) -> Vec<(Place, String)> {
 fn hopeless(effects: &[Effect]) -> Option<BTreeMap<Target, Arc<str>>> {
     effects.iter().rev().find_map(|effect| match effect {
         Effect::Tell(_, hopeless) => Some(hopeless.clone()),
-        Effect::Place { .. } | Effect::Remove(..) => None,
+        Effect::Place { .. } | Effect::Remove(..) | Effect::Withdraw | Effect::Stopped(_) => None,
     })
 }
 
@@ -115,6 +130,86 @@ fn an_ended_agent_is_followed_by_the_next_number() {
     let effects = bench.pods(0, &[pod("a", &[ContainerState::Terminated])]);
     assert_eq!(placed(&effects), [(Place::Pod("a".into()), "podway-agent-1a2b3c4d-2".to_owned())]);
     assert!(matches!(effects.first(), Some(Effect::Place { port: 20_001, .. })));
+}
+
+#[test]
+fn an_agent_of_a_wrong_image_does_not_stand_in_the_way_of_the_right_one() {
+    for state in [stuck(), ContainerState::Waiting, ContainerState::Terminated] {
+        let mut bench = Bench::new();
+        bench.select(GeneralEgress::NotNeeded);
+        let mut old = pod("a", &[]);
+        // One of them has the port that would be ours.
+        old.agents = vec![of_other_image(1, 20_000, state.clone()), of_other_image(2, 20_001, state)];
+        let effects = bench.pods(0, std::slice::from_ref(&old));
+        let [Effect::Place { container, port, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+        assert_eq!((container.as_str(), *port), ("podway-agent-1a2b3c4d-1", 20_002));
+        // Once it is there it is the one that counts, and is not placed again.
+        old.agents.push(AgentContainer { port: 20_002, ..pod("a", &[ContainerState::Waiting]).agents.remove(0) });
+        assert_eq!(bench.pods(20_000, std::slice::from_ref(&old)), []);
+    }
+}
+
+#[test]
+fn a_running_agent_of_another_image_is_used() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let mut old = pod("a", &[]);
+    old.agents = vec![of_other_image(1, 20_000, ContainerState::Running)];
+    assert_eq!(bench.pods(0, &[old]), []);
+}
+
+#[test]
+fn an_agent_of_our_own_image_that_does_not_start_is_told() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let effects = bench.pods(0, &[pod("a", &[stuck()])]);
+    assert_eq!(placed(&effects), []);
+    let why = hopeless(&effects).expect("told")[&Target::Workload(web())].clone();
+    assert!(why.contains("podway-agent:test") && why.contains("ErrImagePull"), "{why}");
+}
+
+#[test]
+fn wrong_images_count_towards_what_a_pod_may_collect() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let mut full = pod("a", &[]);
+    full.agents = (1..=4).map(|n| of_other_image(n, 20_000, stuck())).collect();
+    let effects = bench.pods(0, std::slice::from_ref(&full));
+    assert_eq!(placed(&effects), []);
+    assert!(hopeless(&effects).expect("told")[&Target::Workload(web())].contains("delete the pod"));
+    // Agents of other users do not count; their ports do.
+    for agent in &mut full.agents {
+        agent.authorized_key = "another key".into();
+    }
+    let effects = bench.pods(1, &[full]);
+    assert!(matches!(effects.first(), Some(Effect::Place { port: 20_001, .. })), "{effects:?}");
+}
+
+#[test]
+fn a_number_that_is_free_is_taken() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let mut gap = pod("a", &[ContainerState::Terminated]);
+    gap.agents[0].name = "podway-agent-1a2b3c4d-2".into();
+    let effects = bench.pods(0, &[gap]);
+    assert_eq!(placed(&effects), [(Place::Pod("a".into()), "podway-agent-1a2b3c4d-1".to_owned())]);
+}
+
+#[test]
+fn our_own_pod_of_a_wrong_image_does_not_stand_in_the_way_and_of_ours_is_told() {
+    let mut own = pod("own", &[stuck()]);
+    own.phase = PodPhase::Pending;
+    own.agents[0].name = "podway-agent".into();
+    for (fingerprint, made) in [("99999999", 1), ("1a2b3c4d", 0)] {
+        let mut bench = Bench::new();
+        own.own_pod_of = Some(fingerprint.into());
+        bench.pods(0, std::slice::from_ref(&own));
+        let via = ViaFact { general: GeneralEgress::Wanted, ..ViaFact::default() };
+        let effects = bench.feed(0, Input::Via(Generation(1), via));
+        assert_eq!(placed(&effects).len(), made, "{effects:?}");
+        let told = hopeless(&effects);
+        assert_eq!(told.is_some(), made == 0, "{told:?}");
+    }
 }
 
 #[test]
@@ -185,7 +280,7 @@ fn ephemeral_mode_makes_no_pod_of_our_own_and_says_so() {
 fn nothing_is_placed_after_stop() {
     let mut bench = Bench::new();
     bench.select(GeneralEgress::Wanted);
-    bench.feed(0, Input::Stop);
+    assert_eq!(bench.feed(0, Input::Stop(ReplyId(1))), [Effect::Stopped(ReplyId(1))]);
     assert_eq!(bench.pods(1, &[pod("a", &[])]), []);
     assert_eq!(bench.core.poll_deadline(), None);
 }
@@ -282,4 +377,85 @@ fn review_no_deadline_in_the_past() {
     bench.pods(20, &[own]);
     bench.feed(5_000, Input::Woke);
     assert!(bench.core.poll_deadline().is_none_or(|at| at > Millis(5_000)), "{:?}", bench.core.poll_deadline());
+}
+
+/// A bench that wants a pod of its own and sees these.
+fn wanting_own(pods: &[PodFact]) -> (Bench, Vec<Effect>) {
+    let mut bench = Bench::new();
+    bench.feed(0, Input::Via(Generation(1), ViaFact { general: GeneralEgress::Wanted, ..ViaFact::default() }));
+    let effects = bench.pods(0, pods);
+    (bench, effects)
+}
+
+fn own_in(phase: PodPhase, state: ContainerState) -> PodFact {
+    let mut own = pod("own", &[state]);
+    (own.own_pod_of, own.phase) = (Some("1a2b3c4d".into()), phase);
+    own
+}
+
+const STOP: Input = Input::Stop(ReplyId(1));
+const STOPPED: Effect = Effect::Stopped(ReplyId(1));
+
+#[test]
+fn our_own_pod_that_never_ran_is_taken_back_and_one_that_runs_stays() {
+    let (mut bench, _) = wanting_own(&[own_in(PodPhase::Pending, stuck())]);
+    assert_eq!(bench.feed(1, STOP), [Effect::Withdraw]);
+    assert_eq!(bench.feed(2, Input::Withdrawn), [STOPPED]);
+    assert_eq!(bench.core.poll_deadline(), None);
+    let (mut bench, _) = wanting_own(&[own_in(PodPhase::Running, ContainerState::Running)]);
+    assert_eq!(bench.feed(1, STOP), [STOPPED]);
+}
+
+#[test]
+fn a_job_that_is_being_made_is_taken_back_once_it_is_there() {
+    let (mut bench, effects) = wanting_own(&[]);
+    let [Effect::Place { place, attempt, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!(bench.feed(1, STOP), []);
+    let finished = Input::Finished { place: place.clone(), attempt: *attempt, outcome: PlaceOutcome::Accepted };
+    assert_eq!(bench.feed(2, finished), [Effect::Withdraw]);
+    assert_eq!(bench.feed(3, Input::Withdrawn), [STOPPED]);
+}
+
+#[test]
+fn an_api_server_that_does_not_answer_does_not_hold_up_the_end() {
+    let (mut bench, _) = wanting_own(&[]);
+    assert_eq!(bench.feed(1, STOP), []);
+    let at = bench.core.poll_deadline().expect("a limit");
+    assert!(at <= Millis(1_300));
+    assert_eq!(bench.feed(at.0, Input::Woke), [Effect::Withdraw, STOPPED], "it is asked all the same");
+    let (mut bench, _) = wanting_own(&[own_in(PodPhase::Pending, stuck())]);
+    bench.feed(1, STOP);
+    let at = bench.core.poll_deadline().expect("a limit");
+    assert_eq!(bench.feed(at.0, Input::Woke), [STOPPED]);
+}
+
+#[test]
+fn nothing_is_taken_back_that_this_session_did_not_want() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    bench.pods(0, &[own_in(PodPhase::Pending, ContainerState::Waiting)]);
+    assert_eq!(bench.feed(1, STOP), [STOPPED]);
+}
+
+#[test]
+fn clean_takes_our_pods_of_every_image_and_nobody_elses() {
+    let named = |uid: &str, fingerprint: Option<&str>, key: &str| {
+        let mut own = own_in(PodPhase::Running, ContainerState::Running);
+        own.uid = uid.into();
+        own.own_pod_of = fingerprint.map(Into::into);
+        own.agents[0].authorized_key = key.into();
+        own
+    };
+    let mut elsewhere = named("e", Some("1a2b3c4d"), "key");
+    elsewhere.namespace = "other".into();
+    let (mut bench, _) = wanting_own(&[
+        named("a", Some("1a2b3c4d"), "key"),
+        named("b", Some("99999999"), "key"),
+        named("c", Some("99999999"), "another key"),
+        named("d", None, "key"),
+        elsewhere,
+    ]);
+    let effects = bench.feed(1, Input::RemoveAll(ReplyId(7)));
+    let [Effect::Remove(ReplyId(7), pods)] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!(pods.iter().map(|pod| pod.uid.to_string()).collect::<Vec<_>>(), ["a", "b"]);
 }

@@ -22,6 +22,15 @@ fn the_bare_pod() {
 }
 
 #[test]
+fn the_label_of_a_key_is_a_label_whatever_the_key() {
+    let other = Agent { key: "o+/=".into(), fingerprint: "99999999".into(), ..agent() };
+    assert_ne!(of_key(&agent()), of_key(&other));
+    assert_eq!(of_key(&agent()), of_key(&Agent { image: "other".into(), fingerprint: "99999999".into(), ..agent() }));
+    let value = of_key(&other).strip_prefix("podway.dev/key=").expect("the label").to_owned();
+    assert!(value.len() <= 63 && value.chars().all(|c| c.is_ascii_alphanumeric()), "{value}");
+}
+
+#[test]
 fn everything_is_restricted() {
     let patch = ephemeral_patch(&agent(), "podway-agent-1a2b3c4d-1", 20_000);
     let container = &patch["spec"]["ephemeralContainers"][0];

@@ -132,6 +132,37 @@ fn s29_every_waiter_hears_of_a_forbidden_port_forward() {
 }
 
 #[test]
+fn a_refusal_of_what_is_granted_is_believed_only_when_it_goes_on() {
+    let mut bench = Bench::new();
+    let granted = NamespaceRights { port_forward: true, ..NamespaceRights::default() };
+    let rights = Rights { namespaces: BTreeMap::from([("demo".into(), granted)]) };
+    bench.feed(Input::Rights(Generation(1), Arc::new(rights)));
+    bench.wait_for(1, target("web"));
+    let mut dialled = dials(&bench.pods(&[pod("a", "web")]));
+    let mut refusals = 0;
+    let began = bench.now;
+    loop {
+        let (uid, attempt) = dialled.remove(0);
+        refusals += 1;
+        let effects = bench.finish(&uid.0, attempt, DialOutcome::Forbidden("starting".into()));
+        if !settled(&effects).is_empty() {
+            break;
+        }
+        bench.now = bench.core.poll_deadline().expect("it is dialled again");
+        dialled = dials(&bench.feed(Input::Woke));
+    }
+    assert_eq!(refusals, REFUSALS_TO_BELIEVE);
+    assert!(bench.now < began + Duration::from_secs(2));
+    // Hopeless or not, it is asked again, soon at first.
+    bench.select(&["web"], GeneralEgress::NotNeeded);
+    bench.now = bench.core.poll_deadline().expect("it is dialled again");
+    assert!(bench.now < began + Duration::from_secs(3));
+    let (uid, attempt) = dials(&bench.feed(Input::Woke)).remove(0);
+    bench.finish(&uid.0, attempt, DialOutcome::Connected);
+    assert_eq!(settled(&bench.wait_for(2, target("web"))), [ready("a")]);
+}
+
+#[test]
 fn a_known_missing_right_is_hopeless_before_any_dial() {
     let mut bench = Bench::new();
     bench.wait_for(1, target("web"));
@@ -202,12 +233,70 @@ fn s25_a_terminating_pod_takes_no_new_flows_and_keeps_its_old_ones() {
 }
 
 #[test]
-fn a_lost_link_is_dialled_again_at_once_with_a_new_attempt() {
+fn a_link_that_lived_is_dialled_again_at_once_with_a_new_attempt() {
     let mut bench = Bench::connected(&[pod("a", "web")]);
+    bench.now = Millis(5_000);
     let effects = bench.feed(Input::LinkLost { pod: "a".into(), attempt: Attempt(1), why: "cut".into() });
     assert_eq!(dials(&effects), [(PodUid::from("a"), Attempt(2))]);
     let stale = bench.feed(Input::LinkLost { pod: "a".into(), attempt: Attempt(1), why: "cut".into() });
     assert_eq!(stale, []);
+}
+
+#[test]
+fn a_link_that_is_lost_again_and_again_is_dialled_a_few_times_a_minute() {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    let (mut attempt, mut dialled) = (Attempt(1), 0);
+    while bench.now < Millis(60_000) {
+        let lost = Input::LinkLost { pod: "a".into(), attempt, why: "cut".into() };
+        let mut next = dials(&bench.feed(lost));
+        if next.is_empty() {
+            bench.now = bench.core.poll_deadline().expect("a retry");
+            next = dials(&bench.feed(Input::Woke));
+        }
+        (_, attempt) = next.remove(0);
+        dialled += 1;
+        bench.now = bench.now + Duration::from_millis(10);
+        bench.finish("a", attempt, DialOutcome::Connected);
+    }
+    assert!((10..=32).contains(&dialled), "{dialled} dials in a minute");
+    // Once one lives, its end is an accident again.
+    bench.now = bench.now + LIVED;
+    let lost = bench.feed(Input::LinkLost { pod: "a".into(), attempt, why: "cut".into() });
+    assert_eq!(dials(&lost).len(), 1);
+}
+
+#[test]
+fn a_blocked_flow_does_not_make_a_flapping_link_a_busy_loop() {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    for attempt in 1..10 {
+        bench.feed(Input::LinkLost { pod: "a".into(), attempt: Attempt(attempt), why: "cut".into() });
+        bench.feed(Input::FlowsBlocked(target("web")));
+        let at = bench.core.poll_deadline().expect("a retry");
+        assert!(at.since(bench.now) >= Duration::from_millis(75), "attempt {attempt}");
+        bench.now = at;
+        let (_, attempt) = dials(&bench.feed(Input::Woke)).remove(0);
+        bench.finish("a", attempt, DialOutcome::Connected);
+    }
+}
+
+#[test]
+fn an_agent_of_our_own_image_is_dialled_before_one_of_another() {
+    let port_of = |pod: PodFact| {
+        let mut bench = Bench::new();
+        bench.select(&["web"], GeneralEgress::NotNeeded);
+        let dialled = |effect: &Effect| match effect {
+            Effect::Dial { port, .. } => Some(*port),
+            _ => None,
+        };
+        bench.pods(&[pod]).iter().find_map(dialled)
+    };
+    let mut both = pod("a", "web");
+    let mut other = both.agents[0].clone();
+    (other.name, other.port) = ("podway-agent-other-1".into(), 20_001);
+    both.agents.push(other.clone());
+    assert_eq!(port_of(both.clone()), Some(20_000));
+    both.agents[0].state = ContainerState::Terminated;
+    assert_eq!(port_of(both), Some(20_001));
 }
 
 #[test]

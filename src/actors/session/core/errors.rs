@@ -38,14 +38,16 @@ pub fn target(target: &Target, connected: &str, why: &str) -> UserError {
         Target::Workload(workload) => workload.to_string(),
         Target::General => "general routing".to_owned(),
     };
-    if why.contains("missing right") || why.contains("forbidden") {
+    // A registry may say "forbidden" too.
+    let of_the_image = why.contains("does not start");
+    if !of_the_image && (why.contains("missing right") || why.contains("forbidden")) {
         let namespace = match target {
             Target::Workload(workload) => &workload.namespace,
             Target::General => connected,
         };
         return UserError::new(Reason::Forbidden, format!("{what}: {why}"), rights(namespace));
     }
-    let hint = if why.contains("image") {
+    let hint = if of_the_image || why.contains("image") {
         "name an image that the nodes can pull with --agent-image"
     } else {
         "see podway status, and kubectl describe of the pod"
@@ -100,4 +102,18 @@ pub fn child_ended(child: Child, what: &str) -> UserError {
         format!("{child:?} {what}"),
         "this is a bug in podway: please report it with the log",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_forbids_is_no_missing_right() {
+        let refused = "pod web-1: image r.example/web:1 does not start: ErrImagePull: access is forbidden";
+        let error = target(&Target::General, "demo", refused);
+        assert_eq!(error.reason, Reason::AgentNotPlaced);
+        assert!(error.hint.contains("--agent-image"), "{}", error.hint);
+        assert_eq!(target(&Target::General, "demo", "pods is forbidden").reason, Reason::Forbidden);
+    }
 }
