@@ -38,8 +38,8 @@ const AUTHENTICATE_WITHIN: Duration = Duration::from_secs(10);
 const CLIENT_SILENCE: Duration = Duration::from_secs(60);
 /// Connections at once, authenticated or not.
 const MAX_CONNECTIONS: usize = 64;
-/// Bytes by which the windows of all flows may grow.
-const GROWTH_BUDGET: u64 = 32 << 20;
+/// Bytes that all flows may hold.
+const BUFFERS: u64 = 32 << 20;
 /// DNS questions under way at once.
 const MAX_DNS: usize = 256;
 /// After SIGTERM flows may go on for this long.
@@ -68,8 +68,8 @@ pub struct Shared {
     serve: Serve,
     /// Limits.
     pub limits: FlowLimits,
-    /// Growth of windows.
-    pub growth: Budget,
+    /// What flows may hold.
+    pub budget: Budget,
     control: SocketAddr,
     began: Instant,
     round_trip: AtomicU64,
@@ -136,7 +136,7 @@ impl Agent {
         let shared = Arc::new(Shared {
             serve,
             limits,
-            growth: Budget::new(GROWTH_BUDGET),
+            budget: Budget::new(BUFFERS),
             control,
             began: Instant::now(),
             round_trip: AtomicU64::new(10_000),
@@ -412,7 +412,7 @@ async fn authenticate(
     let welcome = Welcome {
         limits: Some(Limits {
             flows: shared.limits.flows,
-            buffer_bytes: GROWTH_BUDGET,
+            buffer_bytes: BUFFERS,
             dial_timeout_ms: milliseconds(shared.limits.dial),
             udp_idle_ms: milliseconds(shared.limits.udp_idle),
             resume_window_ms: 0,

@@ -13,7 +13,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use podway_tunnel::MAX_DATA;
 use podway_tunnel::credit::{Receiver, Sender};
 use podway_tunnel::frames::{Ack, Failed, Failure, Fin, FlowFrame, Open, Opened, Reset, flow_frame};
-use podway_tunnel::wire::{Reader, Writer};
+use podway_tunnel::wire::{Reader, WireError, Writer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
@@ -40,7 +40,7 @@ pub async fn serve(open: Open, to: SocketAddr, mut reader: Reader, mut writer: W
     };
     drop(socket.set_nodelay(true));
     drop(SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE)));
-    let receiver = Receiver::new(Growth(Arc::clone(&shared)), shared.now());
+    let receiver = Receiver::new(Buffers(Arc::clone(&shared)), shared.now());
     let local_address = socket.local_addr().map(|address| address.to_string()).unwrap_or_default();
     let opened = Opened { local_address, limit: receiver.first_limit() };
     if writer.send_flow(flow_frame::Frame::Opened(opened)).is_err() {
@@ -84,13 +84,13 @@ pub fn failure(error: &io::Error) -> Failure {
     }
 }
 
-/// A handle on the session's growth budget.
-struct Growth(Arc<Shared>);
+/// A handle on the agent's budget.
+struct Buffers(Arc<Shared>);
 
-impl std::ops::Deref for Growth {
+impl std::ops::Deref for Buffers {
     type Target = podway_tunnel::credit::Budget;
     fn deref(&self) -> &Self::Target {
-        &self.0.growth
+        &self.0.budget
     }
 }
 
@@ -106,7 +106,7 @@ struct Flow {
     socket: TcpStream,
     reader: Reader,
     writer: Writer,
-    receiver: Receiver<Growth>,
+    receiver: Receiver<Buffers>,
     sender: Sender,
     /// From the workstation, not written yet; the credit we granted bounds it.
     queue: VecDeque<Bytes>,
@@ -159,6 +159,12 @@ impl Flow {
                 Poll::Ready(Some(Ok(frame))) => frame.frame,
                 // After its Fin the workstation may leave its side of the stream closed.
                 Poll::Ready(None) if self.from_client != Half::Open => return Ok(()),
+                // The carrier died after both ends: what came still goes out.
+                Poll::Ready(Some(Err(WireError::Ended(error))))
+                    if self.from_client != Half::Open && self.to_client == Half::Finished && !error.is_reset() =>
+                {
+                    return Ok(());
+                }
                 Poll::Ready(Some(Err(_)) | None) => return Err(Broken::ByClient),
             };
             match frame {

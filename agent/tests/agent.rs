@@ -143,6 +143,28 @@ async fn the_far_end_may_finish_first() {
 }
 
 #[tokio::test]
+async fn a_flow_dropped_after_both_ends_finished_still_delivers_everything() {
+    const BYTES: usize = 192 * 1024;
+    let (_world, carrier) = carrier().await;
+    let (listener, address) = far_end().await;
+    let mut flow = carrier.open_tcp(address, DIAL).await.expect("opened");
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    // So small that the agent still holds most of it when the workstation leaves.
+    socket2::SockRef::from(&stream).set_recv_buffer_size(32 * 1024).expect("set");
+    stream.shutdown().await.expect("finished");
+    assert_eq!(next(&mut flow).await, Event::Fin);
+    send_all(&mut flow, Bytes::from(vec![5; BYTES])).await;
+    flow.send_fin();
+    drop(flow);
+    // The agent has heard of the end once it answers a later question on the same connection.
+    let closed = "127.0.0.1:1".parse().expect("an address");
+    assert!(carrier.open_tcp(closed, DIAL).await.is_err());
+    let mut all = Vec::new();
+    timeout(SOON, stream.read_to_end(&mut all)).await.expect("in time").expect("no reset");
+    assert_eq!(all.len(), BYTES);
+}
+
+#[tokio::test]
 async fn refusals_and_forbidden_addresses_are_told_as_they_are() {
     let (world, carrier) = carrier().await;
     let (listener, closed) = far_end().await;

@@ -19,24 +19,25 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::credit::{Budget, Receiver, Sender};
 use crate::frames::{
-    Ack, ClientHello, Data, DnsAnswer, DnsQuery, Failure, Fin, HelloFrame, Open, Ping, Pong, Proof, Protocol, Reset,
-    Welcome, flow_frame, hello_frame,
+    Ack, ClientHello, Data, DnsAnswer, DnsQuery, Failure, Fin, FlowFrame, HelloFrame, Open, Ping, Pong, Proof,
+    Protocol, Reset, Welcome, flow_frame, hello_frame,
 };
+use crate::round_trip::RoundTrip;
 use crate::wire::{Reader, WireError, Writer};
 use crate::{
     CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HEARTBEAT, HELLO_PATH, MAX_FLOWS, PROTOCOL, SEND_BUFFER,
     SILENCE, STREAM_WINDOW, handshake,
 };
 
-/// Bytes by which the windows of all flows of a session may grow at the workstation.
-const GROWTH_BUDGET: u64 = 48 << 20;
-/// The round trip assumed before one was measured.
-const FIRST_ROUND_TRIP: Duration = Duration::from_millis(10);
+/// Bytes that the flows of a carrier may hold at the workstation.
+const BUFFERS: u64 = 48 << 20;
+/// Pings whose answer is still waited for.
+const MAX_PINGS: usize = 8;
 
 /// Who connects, and to whom.
 #[derive(Clone)]
@@ -100,11 +101,13 @@ impl std::fmt::Debug for Carrier {
 #[derive(Debug)]
 struct Shared {
     began: Instant,
-    /// Smoothed round trip, microseconds.
+    /// The shortest round trip of late, microseconds.
     round_trip: AtomicU64,
-    /// Bytes read so far.
-    bytes_read: AtomicU64,
-    growth: Budget,
+    /// When the last byte came, microseconds since `began`.
+    last_byte: AtomicU64,
+    close: Notify,
+    budget: Budget,
+    runtime: tokio::runtime::Handle,
 }
 
 impl Shared {
@@ -114,11 +117,6 @@ impl Shared {
 
     fn round_trip(&self) -> u64 {
         self.round_trip.load(Ordering::Relaxed)
-    }
-
-    fn measured(&self, sample: u64) {
-        let old = self.round_trip();
-        self.round_trip.store((old * 7 + sample) / 8, Ordering::Relaxed);
     }
 }
 
@@ -137,11 +135,13 @@ impl Carrier {
     {
         let shared = Arc::new(Shared {
             began: Instant::now(),
-            round_trip: AtomicU64::new(micros(FIRST_ROUND_TRIP)),
-            bytes_read: AtomicU64::new(0),
-            growth: Budget::new(GROWTH_BUDGET),
+            round_trip: AtomicU64::new(1),
+            last_byte: AtomicU64::new(0),
+            close: Notify::new(),
+            budget: Budget::new(BUFFERS),
+            runtime: tokio::runtime::Handle::current(),
         });
-        let counted = Counted { io, shared: Arc::clone(&shared) };
+        let noted = Noted { io, shared: Arc::clone(&shared) };
         let (mut requests, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -150,7 +150,7 @@ impl Carrier {
             .initial_max_send_streams(MAX_FLOWS as usize)
             .max_concurrent_reset_streams(MAX_FLOWS as usize)
             .enable_push(false)
-            .handshake::<_, Bytes>(counted)
+            .handshake::<_, Bytes>(noted)
             .await?;
         let (ended, closed) = watch::channel(None);
         let ended = Arc::new(ended);
@@ -181,6 +181,7 @@ impl Carrier {
                 _ => {}
             }
         };
+        let round_trip = RoundTrip::new(shared.now() - began, shared.now());
         shared.round_trip.store((shared.now() - began).max(1), Ordering::Relaxed);
         if challenge.protocol != PROTOCOL {
             return Err(ConnectError::Protocol(challenge.protocol));
@@ -200,7 +201,7 @@ impl Carrier {
                 _ => {}
             }
         };
-        tokio::spawn(heartbeat(reader, writer, Arc::clone(&shared), ended, guard));
+        tokio::spawn(heartbeat(reader, writer, round_trip, Arc::clone(&shared), ended, guard));
         Ok(Carrier { requests, welcome: Arc::new(welcome), closed, shared })
     }
 
@@ -225,10 +226,9 @@ impl Carrier {
         }
     }
 
-    /// Ends the carrier and all its flows.
+    /// Ends the carrier and all its flows, soon: [`Carrier::closed`] tells when.
     pub fn close(&self) {
-        // The heartbeat sees it and ends the connection.
-        self.shared.bytes_read.store(CLOSE, Ordering::Release);
+        self.shared.close.notify_one();
     }
 
     /// Dials `to` from inside the pod. Cancel safe: dropping it ends the flow.
@@ -237,7 +237,7 @@ impl Carrier {
         let limit = receiver.first_limit();
         let (reader, writer, opened) = self.open(Protocol::Tcp, to, dial_timeout, limit).await?;
         Ok(TcpFlow {
-            reader,
+            reader: Some(reader),
             writer,
             receiver,
             sender: Sender::new(opened),
@@ -301,7 +301,7 @@ impl Carrier {
         writer.send_flow(flow_frame::Frame::Open(open)).map_err(|_| Failure::Unspecified)?;
         let mut reader = Reader::new(response.await.map_err(lost)?.into_body());
         loop {
-            let Some(Ok(frame)) = reader.next::<crate::frames::FlowFrame>().await else {
+            let Some(Ok(frame)) = reader.next::<FlowFrame>().await else {
                 return Err(Failure::Unspecified);
             };
             match frame.frame {
@@ -312,9 +312,6 @@ impl Carrier {
         }
     }
 }
-
-/// Stored in `bytes_read` to end a carrier on purpose.
-const CLOSE: u64 = u64::MAX;
 
 struct AbortOnDrop(tokio::task::AbortHandle);
 
@@ -338,31 +335,34 @@ fn end(ended: &watch::Sender<Option<Arc<str>>>, why: String) {
 async fn heartbeat(
     mut reader: Reader,
     mut writer: Writer,
+    mut round_trip: RoundTrip,
     shared: Arc<Shared>,
     ended: Arc<watch::Sender<Option<Arc<str>>>>,
     connection: AbortOnDrop,
 ) {
-    /// How often silence and a wish to close are looked for.
-    const LOOK: Duration = Duration::from_millis(250);
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut last_bytes, mut last_change, mut last_ping) = (0, shared.now(), 0);
+    let broke = || "the connection broke".to_owned();
     let mut pings: VecDeque<(u64, u64)> = VecDeque::new();
-    let mut next_id = 0;
+    let (mut next_id, mut next_ping) = (1, shared.now());
     let why = loop {
+        let silent_at = shared.last_byte.load(Ordering::Acquire) + micros(SILENCE);
+        let wake = shared.began + Duration::from_micros(silent_at.min(next_ping));
         tokio::select! {
+            biased;
+            () = shared.close.notified() => break "closed".to_owned(),
+            () = ended.closed() => break "nobody uses it".to_owned(),
             frame = reader.next::<HelloFrame>() => match frame {
                 Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Pong(Pong { id })) })) => {
                     while let Some((sent_id, at)) = pings.pop_front() {
                         if sent_id == id {
-                            shared.measured(shared.now() - at);
+                            let now = shared.now();
+                            shared.round_trip.store(round_trip.measured(now - at, now), Ordering::Relaxed);
                             break;
                         }
                     }
                 }
                 Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Ping(Ping { id })) })) => {
                     if writer.send(&hello(hello_frame::Frame::Pong(Pong { id }))).is_err() {
-                        break "the connection broke".to_owned();
+                        break broke();
                     }
                 }
                 // Draining: the pod's deletion is seen in the cluster as well, and decides.
@@ -370,29 +370,21 @@ async fn heartbeat(
                 Some(Err(error)) => break format!("the connection broke: {error}"),
                 None => break "the agent closed the connection".to_owned(),
             },
-            _ = look.tick() => {
+            () = tokio::time::sleep_until(wake) => {
                 let now = shared.now();
-                let bytes = shared.bytes_read.load(Ordering::Acquire);
-                if bytes == CLOSE {
-                    break "closed".to_owned();
-                }
-                if ended.is_closed() {
-                    break "nobody uses it".to_owned();
-                }
-                if bytes != last_bytes {
-                    (last_bytes, last_change) = (bytes, now);
-                }
-                if now - last_change >= micros(SILENCE) {
+                if now >= shared.last_byte.load(Ordering::Acquire) + micros(SILENCE) {
                     break format!("no byte came for {} s", SILENCE.as_secs_f32());
                 }
-                if now - last_ping >= micros(HEARTBEAT) || last_ping == 0 {
-                    last_ping = now;
-                    next_id += 1;
+                if now >= next_ping {
                     pings.push_back((next_id, now));
-                    pings.truncate(8);
-                    if writer.send(&hello(hello_frame::Frame::Ping(Ping { id: next_id }))).is_err() {
-                        break "the connection broke".to_owned();
+                    if pings.len() > MAX_PINGS {
+                        pings.pop_front();
                     }
+                    if writer.send(&hello(hello_frame::Frame::Ping(Ping { id: next_id }))).is_err() {
+                        break broke();
+                    }
+                    next_id += 1;
+                    next_ping = now + micros(HEARTBEAT);
                 }
             }
         }
@@ -449,29 +441,30 @@ pub enum Event {
 #[error("the flow has ended")]
 pub struct Ended;
 
-/// A handle on the session's growth budget that lives as long as the carrier's shared state.
+/// A handle on the carrier's budget.
 #[derive(Debug)]
-struct Growth(Arc<Shared>);
+struct Buffers(Arc<Shared>);
 
-impl std::ops::Deref for Growth {
+impl std::ops::Deref for Buffers {
     type Target = Budget;
     fn deref(&self) -> &Budget {
-        &self.0.growth
+        &self.0.budget
     }
 }
 
-impl From<Arc<Shared>> for Growth {
-    fn from(shared: Arc<Shared>) -> Growth {
-        Growth(shared)
+impl From<Arc<Shared>> for Buffers {
+    fn from(shared: Arc<Shared>) -> Buffers {
+        Buffers(shared)
     }
 }
 
 /// One TCP flow. Driven by polling from one task; dropping it unfinished resets it.
 #[derive(Debug)]
 pub struct TcpFlow {
-    reader: Reader,
+    /// Taken only by `drop`.
+    reader: Option<Reader>,
     writer: Writer,
-    receiver: Receiver<Growth>,
+    receiver: Receiver<Buffers>,
     sender: Sender,
     shared: Arc<Shared>,
     /// Bytes handed out by the last event and not yet acknowledged.
@@ -569,7 +562,8 @@ impl TcpFlow {
 
     /// Takes one frame off the stream: an event, or `None` for what only changes our state.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        let frame = match ready!(self.reader.poll_next::<crate::frames::FlowFrame>(cx)) {
+        let Some(reader) = &mut self.reader else { return Poll::Pending };
+        let frame = match ready!(reader.poll_next::<FlowFrame>(cx)) {
             Some(Ok(frame)) => frame.frame,
             Some(Err(_)) | None => return Poll::Ready(self.broken()),
         };
@@ -610,11 +604,17 @@ impl TcpFlow {
 
 impl Drop for TcpFlow {
     fn drop(&mut self) {
-        if self.ours == Side::Finished && self.theirs == Side::Finished {
-            self.writer.finish();
-        } else {
-            self.send_reset();
+        if self.ours != Side::Finished || self.theirs != Side::Finished {
+            return self.send_reset();
         }
+        self.writer.finish();
+        let Some(mut reader) = self.reader.take() else { return };
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        if let Poll::Ready(None | Some(Err(_))) = reader.poll_next::<FlowFrame>(&mut cx) {
+            return;
+        }
+        // A stream dropped before the agent ended it is cancelled, and h2 throws away what is queued on it.
+        self.shared.runtime.spawn(async move { while let Some(Ok(_)) = reader.next::<FlowFrame>().await {} });
     }
 }
 
@@ -650,7 +650,7 @@ impl UdpFlow {
             if self.ended {
                 return Poll::Ready(None);
             }
-            match ready!(self.reader.poll_next::<crate::frames::FlowFrame>(cx)) {
+            match ready!(self.reader.poll_next::<FlowFrame>(cx)) {
                 Some(Ok(frame)) => match frame.frame {
                     Some(flow_frame::Frame::Data(data)) => self.waiting.push_back(data.bytes),
                     Some(flow_frame::Frame::Reset(_) | flow_frame::Frame::Fin(_)) => self.ended = true,
@@ -671,25 +671,24 @@ impl Drop for UdpFlow {
     }
 }
 
-/// Counts what is read, so that silence can be told from quiet.
-struct Counted<S> {
+/// Notes when bytes come, so that silence can be told from quiet.
+struct Noted<S> {
     io: S,
     shared: Arc<Shared>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        let read = (buf.filled().len() - before) as u64;
-        if read > 0 && self.shared.bytes_read.load(Ordering::Relaxed) != CLOSE {
-            self.shared.bytes_read.fetch_add(read, Ordering::Release);
+        if buf.filled().len() > before {
+            self.shared.last_byte.store(self.shared.now(), Ordering::Release);
         }
         result
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
