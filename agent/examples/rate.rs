@@ -184,7 +184,7 @@ async fn throughput(carrier: &Carrier, to: SocketAddr, mode: u8, count: usize) {
 }
 
 /// Round trips of 64 bytes beside `count` bulk flows.
-async fn beside(carrier: &Carrier, to: SocketAddr, mode: u8, count: usize) {
+async fn beside(carrier: &Carrier, to: SocketAddr, echo: SocketAddr, mode: u8, count: usize) {
     let over = Arc::new(AtomicBool::new(false));
     let bulks: Vec<_> = (0..count)
         .map(|_| {
@@ -192,7 +192,7 @@ async fn beside(carrier: &Carrier, to: SocketAddr, mode: u8, count: usize) {
             tokio::spawn(async move { bulk(&carrier, to, mode, || over.load(Ordering::Relaxed)).await })
         })
         .collect();
-    let mut flow = open(carrier, to, b'e').await;
+    let mut flow = open(carrier, echo, b'e').await;
     let mut times = Vec::new();
     let began = Instant::now();
     while began.elapsed() < WINDOW {
@@ -216,19 +216,25 @@ async fn main() {
     let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
     let pair = Arc::new(Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("its pair"));
     let far = far_end();
+    // On a thread of its own, so that what is measured is the tunnel.
+    let echo = far_end();
     let agent = agent(pair.public_key().as_ref().try_into().expect("32 bytes"));
     let config = Config { pair, session_id: [7; 16], pod_uid: "pod".into(), special: vec!["127.0.0.0/8".to_owned()] };
     let stream = TcpStream::connect(agent).await.expect("connected");
     stream.set_nodelay(true).expect("set");
     let carrier = Carrier::connect(stream, &config).await.expect("welcome");
-    for workers in [1, 16, 128] {
+    let only = std::env::args().nth(1);
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    for workers in [1, 16, 128].into_iter().filter(|_| wanted("flows")) {
         flows(&carrier, far, workers).await;
         plain_flows(far, workers).await;
     }
-    for (mode, count) in [(b'u', 1), (b'd', 1), (b'u', 8), (b'd', 8)] {
+    for (mode, count) in [(b'u', 1), (b'd', 1), (b'u', 8), (b'd', 8)].into_iter().filter(|_| wanted("bulk")) {
         throughput(&carrier, far, mode, count).await;
     }
-    for (mode, count) in [(b'u', 0), (b'u', 1), (b'u', 8), (b'd', 1), (b'd', 8)] {
-        beside(&carrier, far, mode, count).await;
+    for (mode, count) in
+        [(b'u', 0), (b'u', 1), (b'u', 8), (b'd', 1), (b'd', 8)].into_iter().filter(|_| wanted("beside"))
+    {
+        beside(&carrier, far, echo, mode, count).await;
     }
 }

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use podway_tunnel::frames::{
     Challenge, ClientHello, Denied, DnsAnswer, DnsQuery, Draining, Failure, FlowFrame, HelloFrame, Limits, Ping, Pong,
     Protocol, Welcome, flow_frame, hello_frame,
 };
+use podway_tunnel::round_trip::RoundTrip;
 use podway_tunnel::wire::{Reader, Writer};
 use podway_tunnel::{
     CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOL, SEND_BUFFER, STREAM_WINDOW,
@@ -32,14 +33,16 @@ use crate::args::Serve;
 use crate::dns::{self, ResolvConf};
 use crate::{policy, tcp, udp};
 
-/// A peer that has not authenticated by then is cut.
-const AUTHENTICATE_WITHIN: Duration = Duration::from_secs(10);
 /// A client that has not pinged for this long is gone.
 const CLIENT_SILENCE: Duration = Duration::from_secs(60);
 /// Connections at once, authenticated or not.
 const MAX_CONNECTIONS: usize = 64;
 /// Bytes that all flows may hold.
 const BUFFERS: u64 = 32 << 20;
+/// Bytes that a peer may have under way before it has authenticated: everyone in the pod can connect.
+const STRANGERS_WINDOW: u32 = 64 * 1024;
+/// Bytes of headers of one call; ours have about a hundred.
+const MAX_HEADERS: u32 = 8 * 1024;
 /// DNS questions under way at once.
 const MAX_DNS: usize = 256;
 /// After SIGTERM flows may go on for this long.
@@ -54,11 +57,18 @@ pub struct FlowLimits {
     pub dial: Duration,
     /// UDP associations end after this long without a datagram.
     pub udp_idle: Duration,
+    /// A peer that has not authenticated by then is cut.
+    pub authenticate: Duration,
 }
 
 impl Default for FlowLimits {
     fn default() -> Self {
-        FlowLimits { flows: MAX_FLOWS, dial: Duration::from_secs(10), udp_idle: Duration::from_secs(60) }
+        FlowLimits {
+            flows: MAX_FLOWS,
+            dial: Duration::from_secs(10),
+            udp_idle: Duration::from_secs(60),
+            authenticate: Duration::from_secs(10),
+        }
     }
 }
 
@@ -87,7 +97,7 @@ impl Shared {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Smoothed round trip to the workstation, microseconds.
+    /// The shortest round trip to the workstation of late, microseconds.
     pub fn round_trip(&self) -> u64 {
         self.round_trip.load(Ordering::Relaxed)
     }
@@ -218,8 +228,11 @@ struct Session {
 /// What the tasks of one connection share.
 struct Connection {
     session: OnceLock<Session>,
-    /// Told when the session is set, and when the connection shall end.
-    authenticated: watch::Sender<bool>,
+    /// Whether `Hello` was called; a second one is refused.
+    greeted: AtomicBool,
+    /// Told when the session is set.
+    authenticated: Notify,
+    /// Told when the connection shall end.
     over: Notify,
 }
 
@@ -227,25 +240,31 @@ async fn carrier(stream: TcpStream, shared: Arc<Shared>) {
     drop(stream.set_nodelay(true));
     let handshake = h2::server::Builder::new()
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(STRANGERS_WINDOW)
         .max_frame_size(FRAME_SIZE)
+        .max_header_list_size(MAX_HEADERS)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(MAX_FLOWS + 1024)
         .max_concurrent_reset_streams(MAX_FLOWS as usize)
         .max_pending_accept_reset_streams(MAX_FLOWS as usize)
         .handshake::<_, Bytes>(stream);
-    let Ok(Ok(mut http)) = timeout(AUTHENTICATE_WITHIN, handshake).await else { return };
+    let deadline = tokio::time::sleep(shared.limits.authenticate);
+    let Ok(Ok(mut http)) = timeout(shared.limits.authenticate, handshake).await else { return };
     let connection = Arc::new(Connection {
         session: OnceLock::new(),
-        authenticated: watch::Sender::new(false),
+        greeted: AtomicBool::new(false),
+        authenticated: Notify::new(),
         over: Notify::new(),
     });
-    let deadline = tokio::time::sleep(AUTHENTICATE_WITHIN);
     tokio::pin!(deadline);
+    let mut authenticated = false;
     loop {
-        let authenticated = *connection.authenticated.borrow();
         tokio::select! {
             () = connection.over.notified() => break,
+            () = connection.authenticated.notified(), if !authenticated => {
+                authenticated = true;
+                http.set_target_window_size(CONNECTION_WINDOW);
+            }
             () = &mut deadline, if !authenticated => break,
             request = http.accept() => match request {
                 Some(Ok((request, respond))) => answer(request, respond, &connection, &shared),
@@ -266,8 +285,11 @@ fn answer(
     shared: &Arc<Shared>,
 ) {
     let path = request.uri().path().to_owned();
-    let known = path == HELLO_PATH || connection.session.get().is_some();
-    if !known {
+    let welcome = match path.as_str() {
+        HELLO_PATH => !connection.greeted.swap(true, Ordering::AcqRel),
+        _ => connection.session.get().is_some(),
+    };
+    if !welcome {
         respond.send_reset(h2::Reason::REFUSED_STREAM);
         return;
     }
@@ -342,7 +364,7 @@ async fn dns_question(mut reader: Reader, mut writer: Writer, shared: Arc<Shared
 
 async fn hello(mut reader: Reader, mut writer: Writer, connection: Arc<Connection>, shared: Arc<Shared>) {
     match authenticate(&mut reader, &mut writer, &connection, &shared).await {
-        Ok(()) => serve_hello(&mut reader, &mut writer, &shared).await,
+        Ok(round_trip) => serve_hello(&mut reader, &mut writer, round_trip, &shared).await,
         Err(reason) => {
             let denied = hello_frame::Frame::Denied(Denied { reason: reason.to_owned() });
             drop(writer.send(&HelloFrame { frame: Some(denied) }));
@@ -360,7 +382,7 @@ async fn authenticate(
     writer: &mut Writer,
     connection: &Connection,
     shared: &Shared,
-) -> Result<(), &'static str> {
+) -> Result<RoundTrip, &'static str> {
     const NONSENSE: &str = "the handshake was not understood";
     let frame = |frame| HelloFrame { frame: Some(frame) };
     let Some(hello_frame::Frame::ClientHello(ClientHello {
@@ -382,7 +404,7 @@ async fn authenticate(
     let asked_at = shared.now();
     writer.send(&frame(hello_frame::Frame::Challenge(challenge))).map_err(|_| NONSENSE)?;
     let Some(hello_frame::Frame::Proof(proof)) = next(reader).await else { return Err(NONSENSE) };
-    shared.round_trip.store((shared.now() - asked_at).max(1), Ordering::Relaxed);
+    let round_trip = RoundTrip::new(shared.now() - asked_at, shared.now());
     let ours = &shared.serve.authorized_key;
     let valid = public_key.as_ref() == ours
         && session_id.len() == 16
@@ -405,7 +427,7 @@ async fn authenticate(
     }
     shared.clients.fetch_add(1, Ordering::AcqRel);
     shared.changed.notify_waiters();
-    connection.authenticated.send_replace(true);
+    connection.authenticated.notify_one();
     let text = shared.resolv_conf();
     let conf = ResolvConf::parse(&text);
     let milliseconds = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
@@ -423,7 +445,8 @@ async fn authenticate(
         ipv6: has_route("[2001:db8::1]:9"),
         icmp: false,
     };
-    writer.send(&frame(hello_frame::Frame::Welcome(welcome))).map_err(|_| NONSENSE)
+    writer.send(&frame(hello_frame::Frame::Welcome(welcome))).map_err(|_| NONSENSE)?;
+    Ok(round_trip)
 }
 
 /// Whether the pod has a way to a documentation address (RFC 5737, RFC 3849); nothing is sent.
@@ -432,16 +455,32 @@ fn has_route(to: &str) -> bool {
     std::net::UdpSocket::bind(local).and_then(|socket| socket.connect(to)).is_ok()
 }
 
-async fn serve_hello(reader: &mut Reader, writer: &mut Writer, shared: &Shared) {
+/// Answers pings, and sends one with each answer: what the agent lets flows send depends on the round trip as well.
+async fn serve_hello(reader: &mut Reader, writer: &mut Writer, mut round_trip: RoundTrip, shared: &Shared) {
     let mut draining = shared.draining.subscribe();
     let mut told = false;
+    let mut pinged_at = None;
+    let mut next_id = 1;
     loop {
         tokio::select! {
             frame = timeout(CLIENT_SILENCE, next(reader)) => match frame {
                 Ok(Some(hello_frame::Frame::Ping(Ping { id }))) => {
-                    let pong = hello_frame::Frame::Pong(Pong { id });
-                    if writer.send(&HelloFrame { frame: Some(pong) }).is_err() {
-                        return;
+                    let mut answers = vec![hello_frame::Frame::Pong(Pong { id })];
+                    if pinged_at.is_none() {
+                        pinged_at = Some(shared.now());
+                        answers.push(hello_frame::Frame::Ping(Ping { id: next_id }));
+                    }
+                    for frame in answers {
+                        if writer.send(&HelloFrame { frame: Some(frame) }).is_err() {
+                            return;
+                        }
+                    }
+                }
+                Ok(Some(hello_frame::Frame::Pong(Pong { id }))) if id == next_id => {
+                    next_id += 1;
+                    if let Some(at) = pinged_at.take() {
+                        let now = shared.now();
+                        shared.round_trip.store(round_trip.measured(now - at, now), Ordering::Relaxed);
                     }
                 }
                 Ok(Some(_)) => {}

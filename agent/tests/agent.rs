@@ -346,3 +346,89 @@ async fn nonsense_before_the_handshake_gets_nothing() {
     // The agent is well.
     assert!(connect(&world, &world.config).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_carrier_without_flows_stays() {
+    let limits = FlowLimits { authenticate: Duration::from_millis(200), ..FlowLimits::default() };
+    let world = world(limits, "/nonexistent").await;
+    let carrier = connect(&world, &world.config).await.expect("connected");
+    timeout(Duration::from_millis(600), carrier.closed()).await.expect_err("it was ended");
+    assert!(carrier.is_alive());
+}
+
+#[tokio::test]
+async fn who_does_not_authenticate_in_time_is_cut() {
+    let limits = FlowLimits { authenticate: Duration::from_millis(50), ..FlowLimits::default() };
+    let world = world(limits, "/nonexistent").await;
+    let mut silent = TcpStream::connect(world.address).await.expect("connected");
+    let mut answer = Vec::new();
+    drop(timeout(SOON, silent.read_to_end(&mut answer)).await.expect("the agent hangs up"));
+    let stream = TcpStream::connect(world.address).await.expect("connected");
+    let (mut requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let request =
+        http::Request::post(format!("http://agent{}", podway_tunnel::HELLO_PATH)).body(()).expect("a request");
+    let (_response, _stream) = requests.send_request(request, false).expect("sent");
+    drop(timeout(SOON, connection).await.expect("the agent hangs up"));
+}
+
+/// A call on a carrier that has authenticated by hand, with what comes back until its end.
+async fn raw_call(world: &World, path: &str, body: &'static [u8]) -> Option<Vec<u8>> {
+    use podway_tunnel::frames::{ClientHello, HelloFrame, Proof, hello_frame::Frame};
+    use podway_tunnel::wire::{Reader, Writer};
+    let stream = TcpStream::connect(world.address).await.expect("connected");
+    let (mut requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let call = |path: &str| http::Request::post(format!("http://agent{path}")).body(()).expect("a request");
+    let (response, stream) = requests.send_request(call(podway_tunnel::HELLO_PATH), false).expect("sent");
+    let mut hello = Writer::new(stream);
+    let key = world.config.pair.public_key().as_ref();
+    let first = ClientHello {
+        protocol_min: 1,
+        protocol_max: 1,
+        features: vec!["something newer".into()],
+        session_id: Bytes::from_static(&[7; 16]),
+        public_key: Bytes::copy_from_slice(key),
+    };
+    hello.send(&HelloFrame { frame: Some(Frame::ClientHello(first)) }).expect("sent");
+    let mut reader = Reader::new(response.await.expect("an answer").into_body());
+    let Some(Ok(HelloFrame { frame: Some(Frame::Challenge(challenge)) })) = reader.next().await else {
+        panic!("no challenge")
+    };
+    let signature = podway_tunnel::handshake::sign(&world.config.pair, &challenge.nonce, &[7; 16], "pod-1", &[]).into();
+    hello.send(&HelloFrame { frame: Some(Frame::Proof(Proof { signature, ..Proof::default() })) }).expect("sent");
+    let Some(Ok(HelloFrame { frame: Some(Frame::Welcome(_)) })) = reader.next().await else { panic!("no welcome") };
+    let (response, mut stream) = requests.send_request(call(path), false).expect("sent");
+    stream.send_data(Bytes::from_static(body), false).expect("sent");
+    let answer = async {
+        let mut body = response.await.ok()?.into_body();
+        let mut all = Vec::new();
+        while let Some(Ok(chunk)) = body.data().await {
+            all.extend_from_slice(&chunk);
+        }
+        Some(all)
+    };
+    let answer = timeout(SOON, answer).await.expect("the call ends");
+    assert!(!connection.is_finished(), "one bad call ended the carrier");
+    connection.abort();
+    answer
+}
+
+#[tokio::test]
+async fn a_malformed_call_ends_alone() {
+    let world = world(FlowLimits::default(), "/nonexistent").await;
+    for body in [
+        &b"\x01\0\0\0\0"[..],        // compressed
+        b"\0\xff\xff\xff\xff",       // longer than any message
+        b"\0\0\0\0\x03\xff\xff\xff", // no message
+        b"\0\0\0\0\0",               // a frame of no kind
+        b"\0\0\0\0\x02\x4a\0",       // Fin before Open
+        b"\0\0\0\0\x02\x0a\0",       // Open of nothing
+        b"\0\0\0\0\x02\x22\0",       // Resume of an unknown flow
+    ] {
+        raw_call(&world, podway_tunnel::FLOW_PATH, body).await;
+        raw_call(&world, podway_tunnel::DNS_PATH, body).await;
+    }
+    assert_eq!(raw_call(&world, podway_tunnel::HELLO_PATH, b"").await, None, "a second Hello");
+    assert!(connect(&world, &world.config).await.is_ok());
+}

@@ -16,6 +16,8 @@ pub const SMALLEST_WINDOW: u64 = 8 * 1024;
 pub const LARGEST_WINDOW: u64 = 32 << 20;
 /// Below this a round trip is mostly the scheduling of the tasks at its ends. Microseconds.
 const SHORTEST_ROUND_TRIP: u64 = 200;
+/// Over less than this a rate says how tasks were scheduled: after a pause, what waited comes at once. Microseconds.
+const SHORTEST_EPOCH: u64 = 20_000;
 
 /// What the flows of a session share.
 #[derive(Debug)]
@@ -73,7 +75,7 @@ pub struct Receiver<B: std::ops::Deref<Target = Budget>> {
     taken: u64,
     /// The limit last granted.
     granted: u64,
-    /// Start of the round trip being measured: time in microseconds, and `taken` then.
+    /// Start of the measurement under way: time in microseconds, and `taken` then.
     epoch: (u64, u64),
 }
 
@@ -121,11 +123,12 @@ impl<B: std::ops::Deref<Target = Budget>> Receiver<B> {
         self.budget.release(length);
         let round_trip = round_trip.max(SHORTEST_ROUND_TRIP);
         let (began, at_begin) = self.epoch;
-        if now.saturating_sub(began) >= round_trip {
-            // The sender used most of the window within a round trip: the window is the limit.
-            let used = self.taken - at_begin;
-            let fast = now.saturating_sub(began) <= round_trip.saturating_mul(2);
-            if fast && used >= self.window / 2 && self.window < LARGEST_WINDOW && self.budget.grow(self.window) {
+        if now.saturating_sub(began) >= round_trip.max(SHORTEST_EPOCH) {
+            // A window that is the limit is used up once in a round trip. Where a queue is the limit, the same takes
+            // longer than the shortest round trip did, and more window would only lengthen the queue.
+            let used = u128::from(self.taken - at_begin) * u128::from(round_trip) * 2;
+            let limiting = used >= u128::from(self.window) * u128::from(now.saturating_sub(began));
+            if limiting && self.window < LARGEST_WINDOW && self.budget.grow(self.window) {
                 self.window *= 2;
             }
             self.epoch = (now, self.taken);
