@@ -89,7 +89,7 @@ async fn receive(flow: &mut TcpFlow, length: usize) {
     while left > 0 {
         match poll_fn(|cx| flow.poll_event(cx)).await {
             Event::Data(data) => left = left.saturating_sub(data.len()),
-            other => panic!("{other:?}"),
+            other @ (Event::Fin | Event::Reset) => panic!("{other:?}"),
         }
     }
 }
@@ -156,7 +156,7 @@ async fn bulk(carrier: &Carrier, to: SocketAddr, mode: u8, until: impl Fn() -> b
         if mode == b'd' {
             match poll_fn(|cx| flow.poll_event(cx)).await {
                 Event::Data(data) => moved += data.len(),
-                other => panic!("{other:?}"),
+                other @ (Event::Fin | Event::Reset) => panic!("{other:?}"),
             }
         } else {
             // Only credit comes from the far end; looking for room takes it.
