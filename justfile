@@ -30,7 +30,7 @@ interleave:
 
 # real TUN device and resolver files, in network namespaces of their own (as root)
 e2e:
-    cargo test --locked --workspace --lib --bins --tests -- --ignored
+    PODWAY_REQUIRE_ROOT_TESTS=1 cargo test --locked --workspace
 
 # the systemd files
 unit:

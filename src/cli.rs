@@ -5,9 +5,11 @@
 pub mod args;
 pub mod connect;
 pub mod disconnect;
+pub mod rbac;
 pub mod status;
 pub mod table;
 pub mod wait;
+pub mod when;
 
 use std::path::Path;
 
@@ -78,7 +80,9 @@ pub async fn run(cli: Cli, resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved,
         Command::Connect(args) => (args.output, connect::run(socket, &args, resolve).await),
         Command::Disconnect(args) => (args.output, disconnect::run(socket, &args).await),
         Command::Status(args) => (args.error_form(), status::run(socket, &args).await),
-        Command::Wait(args) => (TextOrJson::Text, wait::run(socket, &args).await),
+        Command::Wait(args) => (args.output, wait::run(socket, &args).await),
+        Command::List(args) => (args.output, status::list(socket, &args).await),
+        Command::Rbac(args) => (TextOrJson::Text, rbac::run(&args)),
         Command::Version(args) => (args.output, version(socket, args.output).await),
     };
     ended.unwrap_or_else(|failure| {

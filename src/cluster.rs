@@ -99,7 +99,8 @@ pub struct ClusterInfo {
     pub service_cidrs: BTreeSet<Cidr>,
     /// Pod ranges: `node.spec.podCIDRs`, else /32 and /128 of the watched pods.
     pub pod_cidrs: BTreeSet<Cidr>,
-    /// Addresses of the cluster's DNS service, when known.
+    /// Addresses of the cluster's DNS service; empty for users who may not watch Services where it lives
+    /// (`kube-system`, `openshift-dns`).
     pub dns_ips: BTreeSet<IpAddr>,
     /// The cluster's domain, `cluster.local` unless the pods' resolv.conf says otherwise.
     pub domain: Arc<str>,
@@ -186,6 +187,15 @@ pub struct NamespaceRights {
     pub delete_pods: bool,
     /// create jobs.batch.
     pub create_jobs: bool,
+}
+
+impl NamespaceRights {
+    /// Whether none is missing.
+    pub fn all(self) -> bool {
+        let NamespaceRights { watch_pods, port_forward, ephemeral_containers, create_pods, delete_pods, create_jobs } =
+            self;
+        watch_pods && port_forward && ephemeral_containers && create_pods && delete_pods && create_jobs
+    }
 }
 
 /// What a workload's text turned out to be.

@@ -116,7 +116,7 @@ pub async fn resolve(flags: &ConnectionFlags, around: &Surroundings) -> Result<R
         tls_server_name: flags.tls_server_name.clone().or_else(|| cluster.tls_server_name.clone()),
         insecure_skip_tls_verify: flags.insecure_skip_tls_verify || cluster.insecure_skip_tls_verify.unwrap_or(false),
         proxy_url: flags.proxy_url.clone().or_else(|| cluster.proxy_url.clone()).or_else(|| proxy(around, &server)),
-        impersonate: impersonate(flags, &user),
+        impersonate: impersonate(flags, &user)?,
         certificate_authority_data: None,
         credential: Credential::None,
         expires_at: None,
@@ -278,12 +278,31 @@ fn token_credential(token: &str) -> (Credential, Option<i64>) {
     (Credential::Token(token.to_owned()), expiry::of_token(token))
 }
 
-fn impersonate(flags: &ConnectionFlags, user: &AuthInfo) -> Option<Impersonate> {
-    if let Some(name) = &flags.as_user {
-        return Some(Impersonate { user: name.clone(), groups: flags.as_groups.clone() });
+fn impersonate(flags: &ConnectionFlags, user: &AuthInfo) -> Result<Option<Impersonate>, UserError> {
+    // Without these the API server would see another identity than kubectl shows it.
+    let unsupported = [
+        ("as-uid", user.impersonate_uid.as_ref().is_some_and(|uid| !uid.is_empty())),
+        ("as-user-extra", user.impersonate_user_extra.as_ref().is_some_and(|extra| !extra.is_empty())),
+    ];
+    for (field, given) in unsupported {
+        if given {
+            return Err(invalid(
+                format!("the kubeconfig's user has {field:?}, which podway does not send"),
+                "choose a user without it; podway impersonates by user and groups alone",
+            ));
+        }
     }
-    let groups = user.impersonate_groups.clone().unwrap_or_default();
-    user.impersonate.clone().map(|user| Impersonate { user, groups })
+    let name = flags.as_user.as_ref().or(user.impersonate.as_ref()).filter(|name| !name.is_empty());
+    let groups = if flags.as_user.is_some() || !flags.as_groups.is_empty() {
+        flags.as_groups.clone()
+    } else {
+        user.impersonate_groups.clone().unwrap_or_default()
+    };
+    match name {
+        Some(name) => Ok(Some(Impersonate { user: name.clone(), groups })),
+        None if groups.is_empty() => Ok(None),
+        None => Err(invalid("groups are impersonated only together with a user", "name the user with --as")),
+    }
 }
 
 fn with_scheme(server: &str) -> String {

@@ -48,6 +48,27 @@ pub struct SessionStatus {
     /// When the credentials end, in seconds since 1970, where known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub credentials_expire_at: Option<i64>,
+    /// What a person may type next, where something is worth saying.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub suggestion: Option<String>,
+}
+
+impl SessionStatus {
+    /// Whether a condition is True; its type in any case of letters.
+    pub fn holds(&self, condition: &str) -> bool {
+        self.conditions.iter().any(|c| c.r#type.eq_ignore_ascii_case(condition) && c.status == "True")
+    }
+
+    /// What a person should read, each once: the warnings, and what device and names say that no warning says.
+    pub fn notices(&self) -> Vec<&str> {
+        let mut notices: Vec<&str> = self.warnings.iter().map(String::as_str).collect();
+        for line in self.device.failed.iter().chain(Some(&self.dns.message)) {
+            if !line.is_empty() && !notices.iter().any(|notice| notice.contains(line.as_str())) {
+                notices.push(line);
+            }
+        }
+        notices
+    }
 }
 
 /// Where a connection stands.

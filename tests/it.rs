@@ -1,13 +1,22 @@
 //! The tests that need neither root nor a cluster, in one binary: one link, one set of helpers.
 #![allow(clippy::expect_used, clippy::allow_attributes, reason = "a test says what it expects")]
 #![allow(dead_code, clippy::type_complexity, reason = "steps and failures are read as Debug prints them")]
-#![allow(clippy::wildcard_enum_match_arm, reason = "a test looks at what it is about")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a test looks at what it is about"
+)]
 
 #[path = "it/support.rs"]
 mod support;
 
+#[path = "it/actix_semantics.rs"]
+mod actix_semantics;
 #[path = "it/architecture.rs"]
 mod architecture;
+#[path = "it/command.rs"]
+mod command;
 #[path = "it/interleavings.rs"]
 mod interleavings;
 #[path = "it/shells.rs"]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::{debug, info, warn};
@@ -123,11 +123,29 @@ async fn ask(
             pods.patch_ephemeral_containers(&pod.name, &PatchParams::default(), &patch).await.map(drop)
         }
         (Place::OwnJob, _) => create::<Job>(client, namespace, manifest::own_job(agent, port)).await,
-        (Place::OwnPod | Place::Pod(_), _) => create::<Pod>(client, namespace, manifest::own_pod(agent, port)).await,
+        (Place::OwnPod | Place::Pod(_), finished) => {
+            if let Some(finished) = finished
+                && let Err(error) = delete_finished(client.clone(), &finished).await
+            {
+                return outcome_of(place, error);
+            }
+            create::<Pod>(client, namespace, manifest::own_pod(agent, port)).await
+        }
     };
     match result {
         Ok(()) => PlaceOutcome::Accepted,
         Err(error) => outcome_of(place, error),
+    }
+}
+
+/// Deletes exactly this pod: one that took its name since stays (409, and the next snapshot shows it).
+async fn delete_finished(client: kube::Client, pod: &PodFact) -> kube::Result<()> {
+    info!(pod = %pod.name, "deleting our own pod that has finished");
+    let exactly = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
+    let params = DeleteParams { preconditions: Some(exactly), ..DeleteParams::default() };
+    match Api::<Pod>::namespaced(client, &pod.namespace).delete(&pod.name, &params).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other.map(drop),
     }
 }
 
@@ -156,7 +174,7 @@ fn outcome_of(place: &Place, error: kube::Error) -> PlaceOutcome {
             PlaceOutcome::Forbidden(message)
         }
         404 if matches!(place, Place::Pod(_)) => PlaceOutcome::Gone,
-        // There already: the snapshot shows it, or a finished Job of ours is still going.
+        // There already: the next snapshot shows it, or a finished Job or pod of ours is still going. Never hopeless.
         409 => PlaceOutcome::Failed(message),
         400 | 422 => PlaceOutcome::Rejected(message),
         _ => PlaceOutcome::Failed(message),

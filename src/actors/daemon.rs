@@ -65,7 +65,12 @@ impl Daemon {
         }
         let name: Arc<str> = spec.name.as_str().into();
         if let Some(running) = self.sessions.get(&name) {
-            reply.answer(existing(running, &name, caller, &spec, &access.server));
+            let found = existing(running, &name, caller, &spec, &access.server);
+            if found.is_ok() {
+                // Connecting again is how a user renews credentials that have ended.
+                running.address.do_send(CredentialsRenewed { access });
+            }
+            reply.answer(found);
             return;
         }
         if self.sessions.values().filter(|s| s.owner_uid == caller.uid).count() >= SESSIONS_PER_USER {

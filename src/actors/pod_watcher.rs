@@ -1,6 +1,6 @@
 //! PodWatcher: owns the watches of the cluster and tells what they say.
 //!
-//! The shell: it runs the tasks of the watches and carries out what the [`core`](self::core) decides. What comes from
+//! The shell: it runs the tasks of the watches and carries out what the [`core`] decides. What comes from
 //! the API server is decoded in those tasks and is limited there to a few messages that this actor has not handled.
 
 pub mod core;
@@ -131,7 +131,7 @@ impl PodWatcher {
         let address: Recipient<Heard> = ctx.address().recipient();
         let (client, of) = (self.client.clone(), Arc::clone(&namespace));
         let asking = spawn_reporting(async move { rights::ask(&client, &of).await }, RIGHTS_LIMIT, move |rights| {
-            address.do_send(Heard { input: Input::Rights(namespace, rights.ok().flatten()), permit: None });
+            address.do_send(Heard { input: Input::Rights(namespace, rights.ok().flatten(), jitter()), permit: None });
         });
         self.asking.retain(|handle| !handle.is_finished());
         self.asking.push(asking);

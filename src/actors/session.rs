@@ -3,7 +3,6 @@
 //! What it decides is in [`core`]; the wiring below is the graph of actors.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
 use self::core::{Effect, Input, SessionCore, TeardownStep};
+use self::gate::Gate;
 use self::messages::{ChildExited, CredentialsRenewed, Disconnect};
 use crate::actors::agent_placer::AgentPlacer;
 use crate::actors::agent_placer::messages::RemoveAll;
@@ -23,10 +23,9 @@ use crate::actors::pod_watcher::PodWatcher;
 use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, UseClient, WatchHealthChanged};
 use crate::actors::proxy_via::ProxyVia;
 use crate::actors::proxy_via::messages::ViaChanged;
-use crate::actors::shell::{Driven, Exit, Reply, Shell, Stop, TaskFailed, drive, drives, spawn_reporting, stop, told};
+use crate::actors::shell::{Driven, Exit, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told};
 use crate::actors::vif::Vif;
 use crate::actors::vif::messages::{Close, FlowStats, StopDataPlane, VifChanged};
-use crate::cluster::Resolutions;
 use crate::error::UserError;
 use crate::identity::Identity;
 use crate::ids::ReplyId;
@@ -37,6 +36,7 @@ use crate::status::SessionStatus;
 use crate::workload::WorkloadRef;
 
 pub mod core;
+mod gate;
 pub mod messages;
 mod reach;
 mod wiring;
@@ -85,6 +85,7 @@ pub struct Settings {
 
 /// The children of one run.
 struct Children {
+    gate: Addr<Gate>,
     pod_watcher: Addr<PodWatcher>,
     client_list: Addr<ClientList>,
     agent_placer: Addr<AgentPlacer>,
@@ -143,7 +144,7 @@ impl Session {
         let work = reach::reach(self.ingredients.access.clone(), client, self.ingredients.spec.namespace.clone());
         drop(spawn_reporting(work, REACH_LIMIT, move |result| {
             let result = result.unwrap_or_else(|failed| Err(reach::failed(&failed)));
-            me.do_send(Reached { run, result });
+            me.do_send(OfRun { run, input: Input::Reached(result) });
         }));
         if let Some(references) = self.unresolved.take() {
             self.resolve(&children, references, ctx);
@@ -157,15 +158,15 @@ impl Session {
         children.pod_watcher.do_send(ResolveWorkloads { default_namespace, references, reply });
         let (me, run) = (ctx.address(), self.run);
         drop(spawn_reporting(answer, RESOLVE_LIMIT, move |result| match result {
-            Ok(Ok(resolutions)) => me.do_send(Resolved { run, resolutions }),
+            Ok(Ok(resolutions)) => me.do_send(OfRun { run, input: Input::Resolved(resolutions) }),
             // PodWatcher ended: its monitor tells.
             Ok(Err(_)) | Err(TaskFailed::TimedOut | TaskFailed::Aborted | TaskFailed::Panicked(_)) => {}
         }));
     }
 
     fn teardown(&mut self, step: TeardownStep, ctx: &mut Context<Self>) {
-        let me = ctx.address();
-        let done = move |left| me.do_send(StepDone { step, left });
+        let (me, run) = (ctx.address(), self.run);
+        let done = move |left| me.do_send(OfRun { run, input: Input::StepDone(step, left) });
         let Some(children) = &self.children else {
             done(Vec::new());
             return;
@@ -274,7 +275,7 @@ impl Shell for Session {
             }
             Effect::Register(id, target, deadline) => {
                 if let Some(children) = &self.children {
-                    let to = ctx.address().recipient();
+                    let to = children.gate.clone().recipient();
                     children.client_list.do_send(RegisterWaiter { id, target, deadline, to });
                 }
             }
@@ -297,12 +298,6 @@ impl Shell for Session {
     }
 }
 
-/// self → Session. A teardown step is done.
-struct StepDone {
-    step: TeardownStep,
-    left: Vec<String>,
-}
-
 /// self → Session. The client for the API server is made, or cannot be.
 struct ClientBuilt {
     run: u64,
@@ -315,29 +310,15 @@ struct ClientRenewed {
     client: kube::Client,
 }
 
-/// self → Session. The API server was asked.
-struct Reached {
-    run: u64,
-    result: Result<BTreeSet<IpAddr>, UserError>,
-}
+told!(ClientBuilt, ClientRenewed);
 
-/// self → Session. PodWatcher answered.
-struct Resolved {
-    run: u64,
-    resolutions: Resolutions,
-}
-
-/// Monitor → Session. A child of some run ended.
-struct RunChildExited {
-    run: u64,
-    exited: ChildExited,
-}
-
-told!(StepDone, ClientBuilt, ClientRenewed, Reached, Resolved, RunChildExited);
-
-impl From<StepDone> for Input {
-    fn from(message: StepDone) -> Input {
-        Input::StepDone(message.step, message.left)
+impl From<ChildExited> for Input {
+    fn from(message: ChildExited) -> Input {
+        let ChildExited { child, exit } = message;
+        if let Exit::Panicked(why) = &exit {
+            warn!(?child, why, "a child panicked");
+        }
+        Input::ChildExited(child, exit)
     }
 }
 
@@ -389,48 +370,20 @@ impl From<FlowStats> for Input {
     }
 }
 
-drives!(
-    Session,
-    StepDone,
-    RightsChanged,
-    WatchHealthChanged,
-    VifChanged,
-    DnsChanged,
-    ViaChanged,
-    LinksChanged,
-    WaiterSettled,
-    FlowStats
-);
-
-impl Handler<Reached> for Session {
-    type Result = ();
-    fn handle(&mut self, message: Reached, ctx: &mut Context<Self>) {
-        if message.run == self.run {
-            drive(self, Input::Reached(message.result), ctx);
-        }
-    }
+/// A child or task of some run → Session. What an earlier run still sends is told apart by its number.
+struct OfRun {
+    run: u64,
+    input: Input,
 }
 
-impl Handler<Resolved> for Session {
-    type Result = ();
-    fn handle(&mut self, message: Resolved, ctx: &mut Context<Self>) {
-        if message.run == self.run {
-            drive(self, Input::Resolved(message.resolutions), ctx);
-        }
-    }
-}
+told!(OfRun);
 
-impl Handler<RunChildExited> for Session {
+impl Handler<OfRun> for Session {
     type Result = ();
-    fn handle(&mut self, message: RunChildExited, ctx: &mut Context<Self>) {
-        let ChildExited { child, exit } = message.exited;
-        if message.run != self.run {
-            return;
+    fn handle(&mut self, message: OfRun, ctx: &mut Context<Self>) {
+        if message.run == self.run {
+            drive(self, message.input, ctx);
         }
-        if let Exit::Panicked(why) = &exit {
-            warn!(?child, why, "a child panicked");
-        }
-        drive(self, Input::ChildExited(child, exit), ctx);
     }
 }
 

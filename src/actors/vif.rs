@@ -28,7 +28,7 @@ use crate::net::cidr::Cidr;
 use crate::net::counters::{Counters, CountersSnapshot};
 use crate::net::data_plane::{DataPlane, DataPlaneHandle, Ended, Wiring};
 use crate::net::dns_tap::{DnsQuery, DnsTransport};
-use crate::net::route::{RouteError, RouteHandle, monitor, nameservers};
+use crate::net::route::{Own, RouteError, RouteHandle, monitor, nameservers};
 use crate::net::route_plan::HostFacts;
 use crate::net::tun::{PacketDevice, TunDevice};
 use crate::net::views::{ClientTable, Target, VipTable};
@@ -36,8 +36,6 @@ use crate::net::views::{ClientTable, Target, VipTable};
 pub mod core;
 pub mod messages;
 
-/// Links with this prefix are ours, in this or another session, and no part of the host's own network.
-const OUR_LINKS: &str = "podway";
 /// Where the host's name servers are written.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Queries that Dns has not answered yet; more wait in the packet path and are dropped there.
@@ -90,6 +88,8 @@ pub struct Vif {
     driven: Driven<VifCore>,
     edges: Edges,
     device: Option<Device>,
+    /// For the watch of the host's network.
+    own: watch::Sender<Own>,
     tasks: Vec<AbortHandle>,
     replies: HashMap<ReplyId, Reply<()>>,
     next_reply: ReplyId,
@@ -113,6 +113,7 @@ impl Vif {
             driven: Driven::new(VifCore::new()),
             edges,
             device: None,
+            own: watch::Sender::new(Own::default()),
             tasks: Vec::new(),
             replies: HashMap::new(),
             next_reply: ReplyId(0),
@@ -165,6 +166,7 @@ impl Vif {
                 }));
             }
             let ifindex = device.ifindex;
+            self.own.send_modify(|own| own.index = Some(ifindex));
             self.device = Some(device);
             ifindex
         });
@@ -221,7 +223,7 @@ impl Actor for Vif {
     type Context = Context<Self>;
 
     fn started(&mut self, _ctx: &mut Context<Self>) {
-        self.serve("watch of the host's network", watch_host(self.edges.proxy_via.clone()));
+        self.serve("watch of the host's network", watch_host(self.edges.proxy_via.clone(), self.own.subscribe()));
     }
 }
 
@@ -365,10 +367,10 @@ async fn pump_stats(counters: Arc<Counters>, session: Recipient<FlowStats>) {
 }
 
 /// Tells the host's own network at once and whenever it differs from what was told last.
-async fn watch_host(proxy_via: Recipient<HostFactsChanged>) {
+async fn watch_host(proxy_via: Recipient<HostFactsChanged>, mut own: watch::Receiver<Own>) {
     let mut told: (Generation, Option<Arc<HostFacts>>) = (Generation(0), None);
     loop {
-        if let Err(error) = follow_host(&proxy_via, &mut told).await {
+        if let Err(error) = follow_host(&proxy_via, &mut own, &mut told).await {
             warn!(%error, "cannot read the host's network; trying again");
         }
         sleep(FACTS_RETRY).await;
@@ -378,20 +380,24 @@ async fn watch_host(proxy_via: Recipient<HostFactsChanged>) {
 /// Follows the host's network until the kernel's messages end.
 async fn follow_host(
     proxy_via: &Recipient<HostFactsChanged>,
+    own: &mut watch::Receiver<Own>,
     told: &mut (Generation, Option<Arc<HostFacts>>),
 ) -> Result<(), RouteError> {
     // Listening begins before reading, so that no change is missed.
     let mut ticks = monitor()?;
     let routes = RouteHandle::open()?;
     loop {
-        let facts = routes.host_facts(OUR_LINKS, resolvers(Path::new(RESOLV_CONF)).await).await?;
+        let resolvers = resolvers(Path::new(RESOLV_CONF)).await;
+        let seen = own.borrow_and_update().clone();
+        let facts = routes.host_facts(&seen, resolvers).await?;
         if told.1.as_deref() != Some(&facts) {
             let facts = Arc::new(facts);
             *told = (told.0.next(), Some(Arc::clone(&facts)));
             proxy_via.do_send(HostFactsChanged { generation: told.0, facts });
         }
-        if let Ok(None) = timeout(FACTS_EVERY, ticks.recv()).await {
-            return Ok(());
+        tokio::select! {
+            tick = timeout(FACTS_EVERY, ticks.recv()) => if let Ok(None) = tick { return Ok(()) },
+            changed = own.changed() => if changed.is_err() { return Ok(()) },
         }
     }
 }
@@ -500,9 +506,17 @@ impl From<RoutePlanChanged> for Input {
     }
 }
 
-impl From<ApplyEnded> for Input {
-    fn from(message: ApplyEnded) -> Input {
-        Input::Applied { generation: message.generation, failed: message.failed }
+impl Handler<ApplyEnded> for Vif {
+    type Result = ();
+    fn handle(&mut self, message: ApplyEnded, ctx: &mut Context<Self>) {
+        let ApplyEnded { generation, failed } = message;
+        let refused: BTreeSet<Cidr> = failed.keys().filter_map(|text| text.parse().ok()).collect();
+        self.own.send_if_modified(|own| {
+            let news = !refused.is_subset(&own.refused);
+            own.refused.extend(refused);
+            news
+        });
+        drive(self, Input::Applied { generation, failed }, ctx);
     }
 }
 
@@ -524,4 +538,7 @@ impl From<CloseEnded> for Input {
     }
 }
 
-crate::actors::shell::drives!(Vif, Open, RoutePlanChanged, ApplyEnded, PlaneEnded, PlaneStopped, CloseEnded);
+crate::actors::shell::drives!(Vif, Open, RoutePlanChanged, PlaneEnded, PlaneStopped, CloseEnded);
+
+#[cfg(test)]
+mod device_tests;

@@ -81,10 +81,14 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn read_config(path: Option<PathBuf>) -> anyhow::Result<Config> {
     let text = match &path {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("configuration {}", path.display()))?,
-        None => std::fs::read_to_string(CONFIG).unwrap_or_default(),
+        // Only a missing file means the defaults: one that cannot be read was meant to be.
+        None => match std::fs::read_to_string(CONFIG) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            read => read.with_context(|| format!("configuration {CONFIG}"))?,
+        },
     };
-    let shown = path.unwrap_or_else(|| CONFIG.into());
-    Config::read(&text, |name| std::env::var(name).ok()).with_context(|| format!("configuration {}", shown.display()))
+    let path = path.unwrap_or_else(|| CONFIG.into());
+    Config::read(&path, &text, |name| std::env::var(name).ok()).context("configuration")
 }
 
 /// To the journal where systemd reads it, else to stderr; never to both.

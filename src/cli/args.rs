@@ -33,6 +33,10 @@ pub enum Command {
     Status(StatusArgs),
     /// Wait until a connection, a workload or names work.
     Wait(WaitArgs),
+    /// List the workloads that carry traffic, with their agents.
+    List(ListArgs),
+    /// Print the least rights that connecting needs, as YAML for `kubectl apply -f -`.
+    Rbac(RbacArgs),
     /// Print the versions of the command and of the daemon.
     Version(VersionArgs),
 }
@@ -57,7 +61,8 @@ pub struct KubeFlags {
     #[arg(long, short)]
     pub server: Option<String>,
     /// Bearer token.
-    #[arg(long)]
+    // Taken whatever it begins with: an error about a stray argument would print it.
+    #[arg(long, allow_hyphen_values = true)]
     pub token: Option<String>,
     /// User to impersonate.
     #[arg(long = "as")]
@@ -209,6 +214,49 @@ pub struct WaitArgs {
     /// How long.
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub timeout: Duration,
+    /// Form of the result.
+    #[arg(long, short, default_value = "text")]
+    pub output: TextOrJson,
+}
+
+/// `podway list`.
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// Which connection's; all when absent.
+    pub name: Option<String>,
+    /// Form of the result.
+    #[arg(long, short, default_value = "text")]
+    pub output: TextOrJson,
+}
+
+/// `podway rbac`.
+#[derive(Args, Debug)]
+pub struct RbacArgs {
+    /// Namespace to connect to.
+    #[arg(long, short, default_value = "default")]
+    pub namespace: String,
+    /// The user who gets the rights, as the API server names them.
+    #[arg(long, default_value = "someone@example.com", conflicts_with = "group")]
+    pub user: String,
+    /// The group that gets the rights, instead of one user.
+    #[arg(long)]
+    pub group: Option<String>,
+    /// Which agents may be placed; `none` needs no right to write.
+    #[arg(long, default_value = "auto")]
+    pub agent: RbacAgent,
+}
+
+/// Which agents the printed rights allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RbacAgent {
+    /// Both kinds.
+    Auto,
+    /// Ephemeral containers in the pods of workloads.
+    Ephemeral,
+    /// A pod of our own.
+    Pod,
+    /// None.
+    None,
 }
 
 /// `podway version`.
@@ -369,5 +417,20 @@ mod tests {
     fn the_token_is_not_printed() {
         let args = connect(&["--token", "canary-7f3a"]).expect("parsed");
         assert!(!format!("{args:?}").contains("canary-7f3a"));
+        for bad in [
+            ["connect", "--token", "canary-7f3a", "--agent", "x"].as_slice(),
+            &["connect", "--token", "-canary-7f3a", "--agent", "x"],
+            &["connect", "--token", "--canary-7f3a", "--nothing"],
+            &["connect", "--token=canary-7f3a", "--token=canary-7f3a"],
+            &["connect", "--tokn=canary-7f3a"],
+            &["--token=canary-7f3a", "connect"],
+            &["--token", "canary-7f3a", "connect"],
+            &["status", "--token", "canary-7f3a"],
+            &["status", "--token=canary-7f3a"],
+        ] {
+            let error = Cli::try_parse_from(["podway"].iter().chain(bad)).expect_err("refused");
+            let text = format!("{error} {error:?} {}", error.render().ansi());
+            assert!(!text.contains("canary-7f3a"), "{bad:?}: {text}");
+        }
     }
 }

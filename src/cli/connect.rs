@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::args::{ConnectArgs, KubeFlags, TextOrJson};
+use super::table::{BAD, GOOD, WARN};
 use super::{Exit, Failure, Resolved, document};
 use crate::actors::control::protocol::{Connected, Disconnected, Event, Op};
 use crate::control_client::{ControlClient, Next};
@@ -82,12 +83,16 @@ async fn take_back(socket: &Path, name: String) -> Result<Exit, Failure> {
 }
 
 fn step_line(step: &Step) -> String {
-    let mark = match step.mark {
-        Mark::Ok => "✓",
-        Mark::Warn => "!",
-        Mark::Fail => "✗",
+    let (style, mark) = match step.mark {
+        Mark::Ok => (GOOD, "✓"),
+        Mark::Warn => (WARN, "!"),
+        Mark::Fail => (BAD, "✗"),
     };
-    format!("{mark} {:>4}.{:01}s  {}", step.at_ms / 1000, step.at_ms % 1000 / 100, step.text)
+    format!("{style}{mark}{style:#} {:<6} {}", seconds(step.at_ms), step.text)
+}
+
+fn seconds(millis: u64) -> String {
+    format!("{}.{}s", millis / 1000, millis % 1000 / 100)
 }
 
 fn conclude(connected: &Connected, output: TextOrJson) -> Exit {
@@ -102,9 +107,14 @@ fn conclude(connected: &Connected, output: TextOrJson) -> Exit {
         TextOrJson::Json => println!("{}", document("Connection", "status", &json!(status))),
         TextOrJson::Text => {
             for line in lacking {
-                anstream::eprintln!("not yet: {line}");
+                anstream::eprintln!("{WARN}not yet:{WARN:#} {line}");
             }
-            println!("connected {} to namespace {}; see: podway status {}", status.name, status.namespace, status.name);
+            for notice in status.notices() {
+                anstream::eprintln!("{WARN}warning:{WARN:#} {notice}");
+            }
+            println!("connected {} to namespace {}", status.name, status.namespace);
+            let suggested = status.suggestion.clone().unwrap_or_else(|| format!("podway status {}", status.name));
+            println!("try: {suggested}");
         }
     }
     exit

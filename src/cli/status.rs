@@ -3,11 +3,12 @@
 #![expect(clippy::print_stdout, reason = "the command's results go to stdout")]
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use super::args::{Check, StatusArgs, StatusForm, TextOrJson};
-use super::table::{Detail, render};
+use super::args::{Check, ListArgs, StatusArgs, StatusForm, TextOrJson};
+use super::table::{Detail, list_of, render};
 use super::{API_VERSION, Exit, Failure, document};
 use crate::actors::control::protocol::{Ended, Event, Op, Sessions};
 use crate::control_client::{ControlClient, Next};
@@ -35,6 +36,10 @@ pub async fn run(socket: &Path, args: &StatusArgs) -> Result<Exit, Failure> {
         client.send_request(Op::Watch { name: args.name.clone() }).await?;
         loop {
             match client.next::<Ended>().await? {
+                // One document a line, so that `jq` and a shell's `read` take them as they come.
+                Next::Event(Event::Status { status }) if args.output == StatusForm::Json => {
+                    println!("{}", json!({ "apiVersion": API_VERSION, "kind": "Connection", "status": status }));
+                }
                 Next::Event(Event::Status { status }) => print(&[*status], args.output)?,
                 Next::Event(Event::Progress { .. }) => {}
                 Next::Result(_) => return Ok(Exit::NotConnected),
@@ -52,25 +57,43 @@ pub async fn run(socket: &Path, args: &StatusArgs) -> Result<Exit, Failure> {
         print(&sessions, args.output)?;
         return Ok(Exit::Done);
     }
-    match sessions.iter().all(is_ready) {
+    match sessions.iter().all(|status| status.holds("Ready")) {
         true => Ok(Exit::Done),
         false => Ok(Exit::Degraded),
     }
 }
 
-fn is_ready(status: &SessionStatus) -> bool {
-    holds(status, "Ready")
-}
-
-/// Whether a condition is True.
-pub fn holds(status: &SessionStatus, condition: &str) -> bool {
-    status.conditions.iter().any(|c| c.r#type.eq_ignore_ascii_case(condition) && c.status == "True")
+/// Prints the workloads that carry traffic.
+///
+/// # Errors
+///
+/// No daemon, or no connection.
+pub async fn list(socket: &Path, args: &ListArgs) -> Result<Exit, Failure> {
+    let mut client = ControlClient::open(socket).await?;
+    let Sessions { sessions } = client.ask(Op::Status { name: args.name.clone() }).await?;
+    if sessions.is_empty() {
+        return Err(UserError::new(Reason::NotConnected, "list: not connected", "podway connect").into());
+    }
+    match args.output {
+        TextOrJson::Text => print!("{}", list_of(&sessions)),
+        TextOrJson::Json => {
+            let items = sessions.iter().flat_map(|status| {
+                status.workloads.iter().map(|line| json!({ "connection": status.name, "workload": line }))
+            });
+            println!("{}", document("WorkloadList", "items", &json!(items.collect::<Vec<_>>())));
+        }
+    }
+    Ok(Exit::Done)
 }
 
 fn print(sessions: &[SessionStatus], form: StatusForm) -> Result<(), UserError> {
     match form {
-        StatusForm::Table => sessions.iter().for_each(|status| anstream::println!("{}", render(status, Detail::Brief))),
-        StatusForm::Wide => sessions.iter().for_each(|status| anstream::println!("{}", render(status, Detail::Wide))),
+        StatusForm::Table => {
+            sessions.iter().for_each(|status| anstream::println!("{}", render(status, Detail::Brief, wall())))
+        }
+        StatusForm::Wide => {
+            sessions.iter().for_each(|status| anstream::println!("{}", render(status, Detail::Wide, wall())))
+        }
         StatusForm::Json => match sessions {
             [status] => println!("{}", document("Connection", "status", &json!(status))),
             several => {
@@ -88,4 +111,11 @@ fn print(sessions: &[SessionStatus], form: StatusForm) -> Result<(), UserError> 
         }
     }
     Ok(())
+}
+
+/// Seconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "the command is the shell of what it prints")]
+fn wall() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -1,11 +1,14 @@
 //! `podway wait`: a subscription, with the time measured here.
 
+#![expect(clippy::print_stdout, reason = "the command's results go to stdout")]
+
 use std::path::Path;
 use std::str::FromStr;
 
-use super::args::WaitArgs;
-use super::status::holds;
-use super::{Exit, Failure};
+use serde_json::json;
+
+use super::args::{TextOrJson, WaitArgs};
+use super::{Exit, Failure, document};
 use crate::actors::control::protocol::{Ended, Event, Op};
 use crate::control_client::{ControlClient, Next};
 use crate::error::{Reason, UserError};
@@ -38,7 +41,7 @@ impl FromStr for Goal {
 impl Goal {
     fn reached(&self, status: &SessionStatus) -> bool {
         match self {
-            Goal::Condition(condition) => holds(status, condition),
+            Goal::Condition(condition) => status.holds(condition),
             Goal::Dns => status.dns.ready,
             Goal::Workload(wanted) => status.workloads.iter().any(|line| {
                 let fits = line.workload == *wanted || line.workload.ends_with(&format!("/{wanted}"));
@@ -57,7 +60,13 @@ pub async fn run(socket: &Path, args: &WaitArgs) -> Result<Exit, Failure> {
     let mut client = ControlClient::open(socket).await?;
     client.send_request(Op::Watch { name: args.name.clone() }).await?;
     match tokio::time::timeout(args.timeout, reach(&mut client, &args.what)).await {
-        Ok(ended) => ended,
+        Ok(Ok(status)) => {
+            if args.output == TextOrJson::Json {
+                println!("{}", document("Connection", "status", &json!(status)));
+            }
+            Ok(Exit::Done)
+        }
+        Ok(Err(failure)) => Err(failure),
         Err(_) => Err(Failure {
             exit: Exit::TimedOut,
             error: UserError::new(
@@ -69,10 +78,10 @@ pub async fn run(socket: &Path, args: &WaitArgs) -> Result<Exit, Failure> {
     }
 }
 
-async fn reach(client: &mut ControlClient, goal: &Goal) -> Result<Exit, Failure> {
+async fn reach(client: &mut ControlClient, goal: &Goal) -> Result<Box<SessionStatus>, Failure> {
     loop {
         match client.next::<Ended>().await? {
-            Next::Event(Event::Status { status }) if goal.reached(&status) => return Ok(Exit::Done),
+            Next::Event(Event::Status { status }) if goal.reached(&status) => return Ok(status),
             Next::Event(Event::Status { .. } | Event::Progress { .. }) => {}
             Next::Result(Ended { name }) => {
                 let error = UserError::new(Reason::NotConnected, format!("wait: connection {name} ended"), "");

@@ -206,3 +206,20 @@ fn proxies_of_the_environment_spare_whom_they_should() {
         assert_eq!(proxy(&around, server).as_deref(), wanted, "{server}");
     }
 }
+
+#[tokio::test]
+async fn identities_that_cannot_be_sent_whole_are_refused() {
+    for (user, named) in [
+        ("{token: t, as: jane, as-uid: '7'}", "as-uid"),
+        ("{token: t, as: jane, as-user-extra: {scopes: [a]}}", "as-user-extra"),
+        ("{token: t, as-groups: [g]}", "together with a user"),
+    ] {
+        let home = home(user);
+        let error = resolve(&ConnectionFlags::default(), &home.around(None)).await.expect_err(user);
+        assert_eq!(error.reason, Reason::KubeconfigInvalid);
+        assert!(error.message.contains(named), "{error}");
+    }
+    let home = home("{token: t, as: jane, as-groups: [g]}");
+    let found = resolve(&ConnectionFlags::default(), &home.around(None)).await.expect("resolved");
+    assert_eq!(found.access.impersonate.map(|who| (who.user, who.groups)), Some(("jane".into(), vec!["g".into()])));
+}

@@ -1,7 +1,7 @@
 //! DNS messages as podway handles them: one question, and an answer of plain records.
 //!
 //! Names are lower-case text without the final dot; the spelling a client used is kept beside the question and echoed.
-//! Parsing and building (RFC 1035, EDNS of RFC 6891) is in [`wire`]; here is what is done to an answer between the two.
+//! Parsing and building (RFC 1035, EDNS of RFC 6891) is in `wire`; here is what is done to an answer between the two.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

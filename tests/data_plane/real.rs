@@ -28,12 +28,17 @@ struct World {
     index: u32,
 }
 
+/// Says that a test was left out; fails where nothing may be.
+fn skipped(why: &str) {
+    assert!(std::env::var_os("PODWAY_REQUIRE_ROOT_TESTS").is_none(), "must not be left out here: {why}");
+    println!("skipped: {why}");
+}
+
 /// Runs `test` in a namespace of its own; says so and skips where that is not allowed.
 fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let thread = std::thread::spawn(move || {
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-            println!("skipped: no network namespace of its own ({error})");
-            return;
+            return skipped(&format!("no network namespace of its own ({error})"));
         }
         // Worker threads inherit the namespace of the thread that makes them.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -1,5 +1,7 @@
 //! What the tests share.
 
+#[path = "support/by_name.rs"]
+pub mod by_name;
 #[path = "support/clients_world.rs"]
 pub mod clients_world;
 #[path = "support/connect_world.rs"]

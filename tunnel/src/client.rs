@@ -7,37 +7,38 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a frame that means nothing where it comes is skipped")]
 #![expect(clippy::disallowed_methods, reason = "round trips and silence are measured with the clock")]
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::credit::{Budget, Receiver, Sender};
+use self::heartbeat::{AbortOnDrop, Noted, end, heartbeat};
+use crate::credit::{Budget, Receiver};
 use crate::frames::{
-    Ack, ClientHello, Data, DnsAnswer, DnsQuery, Failure, Fin, FlowFrame, HelloFrame, Open, Ping, Pong, Proof,
-    Protocol, Reset, Welcome, flow_frame, hello_frame,
+    ClientHello, DnsAnswer, DnsQuery, Failure, FlowFrame, HelloFrame, Open, Proof, Protocol, Welcome, flow_frame,
+    hello_frame,
 };
 use crate::round_trip::RoundTrip;
 use crate::wire::{Reader, WireError, Writer};
 use crate::{
-    CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HEARTBEAT, HELLO_PATH, MAX_FLOWS, PROTOCOL, SEND_BUFFER,
-    SILENCE, STREAM_WINDOW, handshake,
+    CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOL, SEND_BUFFER, STREAM_WINDOW,
+    handshake,
 };
+
+mod flow;
+mod heartbeat;
+
+pub use flow::{Ended, Event, TcpFlow, UdpFlow};
 
 /// Bytes that the flows of a carrier may hold at the workstation.
 const BUFFERS: u64 = 48 << 20;
-/// Pings whose answer is still waited for.
-const MAX_PINGS: usize = 8;
 
 /// Who connects, and to whom.
 #[derive(Clone)]
@@ -236,23 +237,13 @@ impl Carrier {
         let receiver = Receiver::new(Arc::clone(&self.shared).into(), self.shared.now());
         let limit = receiver.first_limit();
         let (reader, writer, opened) = self.open(Protocol::Tcp, to, dial_timeout, limit).await?;
-        Ok(TcpFlow {
-            reader: Some(reader),
-            writer,
-            receiver,
-            sender: Sender::new(opened),
-            shared: Arc::clone(&self.shared),
-            unacknowledged: 0,
-            ours: Side::Open,
-            theirs: Side::Open,
-            pending: VecDeque::new(),
-        })
+        Ok(TcpFlow::new(reader, writer, receiver, opened, Arc::clone(&self.shared)))
     }
 
     /// Opens an association to `to` from inside the pod. Cancel safe.
     pub async fn open_udp(&self, to: SocketAddr) -> Result<UdpFlow, Failure> {
         let (reader, writer, _) = self.open(Protocol::Udp, to, Duration::ZERO, 0).await?;
-        Ok(UdpFlow { reader, writer, ended: false, waiting: VecDeque::new() })
+        Ok(UdpFlow::new(reader, writer))
     }
 
     /// Asks the pod's name servers one raw message. Cancel safe.
@@ -313,86 +304,6 @@ impl Carrier {
     }
 }
 
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn end(ended: &watch::Sender<Option<Arc<str>>>, why: String) {
-    ended.send_if_modified(|slot| {
-        let first = slot.is_none();
-        if first {
-            *slot = Some(why.into());
-        }
-        first
-    });
-}
-
-/// Pings, answers pings, and ends the carrier when it is silent, told to close, or no one holds it any more.
-async fn heartbeat(
-    mut reader: Reader,
-    mut writer: Writer,
-    mut round_trip: RoundTrip,
-    shared: Arc<Shared>,
-    ended: Arc<watch::Sender<Option<Arc<str>>>>,
-    connection: AbortOnDrop,
-) {
-    let broke = || "the connection broke".to_owned();
-    let mut pings: VecDeque<(u64, u64)> = VecDeque::new();
-    let (mut next_id, mut next_ping) = (1, shared.now());
-    let why = loop {
-        let silent_at = shared.last_byte.load(Ordering::Acquire) + micros(SILENCE);
-        let wake = shared.began + Duration::from_micros(silent_at.min(next_ping));
-        tokio::select! {
-            biased;
-            () = shared.close.notified() => break "closed".to_owned(),
-            () = ended.closed() => break "nobody uses it".to_owned(),
-            frame = reader.next::<HelloFrame>() => match frame {
-                Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Pong(Pong { id })) })) => {
-                    while let Some((sent_id, at)) = pings.pop_front() {
-                        if sent_id == id {
-                            let now = shared.now();
-                            shared.round_trip.store(round_trip.measured(now - at, now), Ordering::Relaxed);
-                            break;
-                        }
-                    }
-                }
-                Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Ping(Ping { id })) })) => {
-                    if writer.send(&hello(hello_frame::Frame::Pong(Pong { id }))).is_err() {
-                        break broke();
-                    }
-                }
-                // Draining: the pod's deletion is seen in the cluster as well, and decides.
-                Some(Ok(_)) => {}
-                Some(Err(error)) => break format!("the connection broke: {error}"),
-                None => break "the agent closed the connection".to_owned(),
-            },
-            () = tokio::time::sleep_until(wake) => {
-                let now = shared.now();
-                if now >= shared.last_byte.load(Ordering::Acquire) + micros(SILENCE) {
-                    break format!("no byte came for {} s", SILENCE.as_secs_f32());
-                }
-                if now >= next_ping {
-                    pings.push_back((next_id, now));
-                    if pings.len() > MAX_PINGS {
-                        pings.pop_front();
-                    }
-                    if writer.send(&hello(hello_frame::Frame::Ping(Ping { id: next_id }))).is_err() {
-                        break broke();
-                    }
-                    next_id += 1;
-                    next_ping = now + micros(HEARTBEAT);
-                }
-            }
-        }
-    };
-    end(&ended, why);
-    drop(connection);
-}
-
 fn hello(frame: hello_frame::Frame) -> HelloFrame {
     HelloFrame { frame: Some(frame) }
 }
@@ -414,302 +325,4 @@ fn request(path: &str) -> Result<http::Request<()>, ConnectError> {
         .header("te", "trailers")
         .body(())
         .map_err(|_| ConnectError::HungUp)
-}
-
-/// How far one direction is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Open,
-    Finished,
-    /// Both directions ended at once.
-    Reset,
-}
-
-/// What came from the far side.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The next bytes.
-    Data(Bytes),
-    /// The far side finished its direction.
-    Fin,
-    /// The flow is over.
-    Reset,
-}
-
-/// The flow is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the flow has ended")]
-pub struct Ended;
-
-/// A handle on the carrier's budget.
-#[derive(Debug)]
-struct Buffers(Arc<Shared>);
-
-impl std::ops::Deref for Buffers {
-    type Target = Budget;
-    fn deref(&self) -> &Budget {
-        &self.0.budget
-    }
-}
-
-impl From<Arc<Shared>> for Buffers {
-    fn from(shared: Arc<Shared>) -> Buffers {
-        Buffers(shared)
-    }
-}
-
-/// One TCP flow. Driven by polling from one task; dropping it unfinished resets it.
-#[derive(Debug)]
-pub struct TcpFlow {
-    /// Taken only by `drop`.
-    reader: Option<Reader>,
-    writer: Writer,
-    receiver: Receiver<Buffers>,
-    sender: Sender,
-    shared: Arc<Shared>,
-    /// Bytes handed out by the last event and not yet acknowledged.
-    unacknowledged: u64,
-    ours: Side,
-    theirs: Side,
-    /// Taken off the stream while looking for credit; the credit we granted bounds it.
-    pending: VecDeque<Event>,
-}
-
-impl TcpFlow {
-    /// Ready with how many bytes may be sent now.
-    pub fn poll_send_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Ended>> {
-        if self.ours != Side::Open {
-            return Poll::Ready(Err(Ended));
-        }
-        while self.sender.available() == 0 {
-            // Credit comes on the same stream as data, so data is taken off to get at it.
-            match ready!(self.poll_frame(cx)) {
-                Some(Event::Reset) => {
-                    self.pending.push_back(Event::Reset);
-                    return Poll::Ready(Err(Ended));
-                }
-                Some(event) => self.pending.push_back(event),
-                None => {}
-            }
-        }
-        match ready!(self.writer.poll_room(cx)) {
-            Ok(room) => {
-                let credit = usize::try_from(self.sender.available()).unwrap_or(usize::MAX);
-                Poll::Ready(Ok(room.min(credit)))
-            }
-            Err(_) => Poll::Ready(Err(Ended)),
-        }
-    }
-
-    /// Sends at most as many bytes as [`TcpFlow::poll_send_ready`] last said.
-    pub fn send(&mut self, data: Bytes) -> Result<(), Ended> {
-        if self.ours != Side::Open {
-            return Err(Ended);
-        }
-        let (offset, length) = (self.sender.offset(), data.len() as u64);
-        self.sender.sent(length);
-        self.writer.send_data(offset, data).map_err(|_| Ended)
-    }
-
-    /// Finishes our direction.
-    pub fn send_fin(&mut self) {
-        if self.ours == Side::Open {
-            self.ours = Side::Finished;
-            drop(self.writer.send_flow(flow_frame::Frame::Fin(Fin {})));
-        }
-    }
-
-    /// Ends both directions at once.
-    pub fn send_reset(&mut self) {
-        if self.ours != Side::Reset {
-            let over = self.ours == Side::Finished && self.theirs == Side::Finished;
-            self.ours = Side::Reset;
-            self.theirs = Side::Reset;
-            if !over {
-                drop(self.writer.send_flow(flow_frame::Frame::Reset(Reset { reason: String::new() })));
-            }
-            self.writer.finish();
-        }
-    }
-
-    /// The next event. Taking one acknowledges the data of the event before.
-    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        self.acknowledge();
-        loop {
-            if let Some(event) = self.pending.pop_front() {
-                if let Event::Data(data) = &event {
-                    self.unacknowledged = data.len() as u64;
-                }
-                return Poll::Ready(event);
-            }
-            if self.theirs != Side::Open && self.ours != Side::Open {
-                return Poll::Pending;
-            }
-            let event = ready!(self.poll_frame(cx));
-            self.pending.extend(event);
-        }
-    }
-
-    fn acknowledge(&mut self) {
-        let length = std::mem::take(&mut self.unacknowledged);
-        if length == 0 || self.theirs != Side::Open {
-            return;
-        }
-        if let Some((received, limit)) = self.receiver.taken(length, self.shared.now(), self.shared.round_trip()) {
-            drop(self.writer.send_flow(flow_frame::Frame::Ack(Ack { received, limit })));
-        }
-    }
-
-    /// Takes one frame off the stream: an event, or `None` for what only changes our state.
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        let Some(reader) = &mut self.reader else { return Poll::Pending };
-        let frame = match ready!(reader.poll_next::<FlowFrame>(cx)) {
-            Some(Ok(frame)) => frame.frame,
-            Some(Err(_)) | None => return Poll::Ready(self.broken()),
-        };
-        Poll::Ready(match frame {
-            Some(flow_frame::Frame::Data(Data { offset, bytes })) => {
-                if self.theirs != Side::Open || self.receiver.arrived(offset, bytes.len() as u64).is_err() {
-                    self.send_reset();
-                    Some(Event::Reset)
-                } else if bytes.is_empty() {
-                    None
-                } else {
-                    Some(Event::Data(bytes))
-                }
-            }
-            Some(flow_frame::Frame::Ack(Ack { limit, .. })) => {
-                self.sender.granted(limit);
-                None
-            }
-            Some(flow_frame::Frame::Fin(_)) if self.theirs == Side::Open => {
-                self.theirs = Side::Finished;
-                Some(Event::Fin)
-            }
-            Some(flow_frame::Frame::Reset(_)) => self.broken(),
-            _ => None,
-        })
-    }
-
-    /// The stream ended, or the far side reset the flow.
-    fn broken(&mut self) -> Option<Event> {
-        let orderly = self.theirs == Side::Finished && self.ours == Side::Finished;
-        let known = self.ours == Side::Reset;
-        self.ours = Side::Reset;
-        self.theirs = Side::Reset;
-        self.writer.finish();
-        (!orderly && !known).then_some(Event::Reset)
-    }
-}
-
-impl Drop for TcpFlow {
-    fn drop(&mut self) {
-        if self.ours != Side::Finished || self.theirs != Side::Finished {
-            return self.send_reset();
-        }
-        self.writer.finish();
-        let Some(mut reader) = self.reader.take() else { return };
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        if let Poll::Ready(None | Some(Err(_))) = reader.poll_next::<FlowFrame>(&mut cx) {
-            return;
-        }
-        // A stream dropped before the agent ended it is cancelled, and h2 throws away what is queued on it.
-        self.shared.runtime.spawn(async move { while let Some(Ok(_)) = reader.next::<FlowFrame>().await {} });
-    }
-}
-
-/// One UDP association.
-#[derive(Debug)]
-pub struct UdpFlow {
-    reader: Reader,
-    writer: Writer,
-    ended: bool,
-    waiting: VecDeque<Bytes>,
-}
-
-impl UdpFlow {
-    /// Sends one datagram; drops it when the way is congested.
-    pub fn send(&mut self, datagram: Bytes) {
-        if datagram.len() > crate::MAX_DATA || self.ended {
-            return;
-        }
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        if let Poll::Ready(Ok(room)) = self.writer.poll_room(&mut cx)
-            && room >= datagram.len().min(crate::MAX_DATA / 2)
-        {
-            drop(self.writer.send_data(0, datagram));
-        }
-    }
-
-    /// The next datagram; `None` when the association ended.
-    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        loop {
-            if let Some(datagram) = self.waiting.pop_front() {
-                return Poll::Ready(Some(datagram));
-            }
-            if self.ended {
-                return Poll::Ready(None);
-            }
-            match ready!(self.reader.poll_next::<FlowFrame>(cx)) {
-                Some(Ok(frame)) => match frame.frame {
-                    Some(flow_frame::Frame::Data(data)) => self.waiting.push_back(data.bytes),
-                    Some(flow_frame::Frame::Reset(_) | flow_frame::Frame::Fin(_)) => self.ended = true,
-                    _ => {}
-                },
-                Some(Err(_)) | None => self.ended = true,
-            }
-        }
-    }
-}
-
-impl Drop for UdpFlow {
-    fn drop(&mut self) {
-        if !self.ended {
-            drop(self.writer.send_flow(flow_frame::Frame::Reset(Reset { reason: String::new() })));
-        }
-        self.writer.finish();
-    }
-}
-
-/// Notes when bytes come, so that silence can be told from quiet.
-struct Noted<S> {
-    io: S,
-    shared: Arc<Shared>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.shared.last_byte.store(self.shared.now(), Ordering::Release);
-        }
-        result
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
 }

@@ -1,5 +1,10 @@
 //! The workstation's end against an agent made by hand, over a pipe and with time that only moves when all wait.
-#![allow(clippy::expect_used, clippy::allow_attributes, reason = "a test says what it expects")]
+#![allow(
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::allow_attributes,
+    reason = "a test says what it expects"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Which pods get an agent, and whether our own pod is needed. Pure.
 //!
-//! A wanted workload has agents when [`AGENTS_PER_WORKLOAD`] of its pods (or all, if fewer) hold a running or starting
+//! A wanted workload has agents when `AGENTS_PER_WORKLOAD` of its pods (or all, if fewer) hold a running or starting
 //! one that takes our key. Re-use comes before adding: an ephemeral container can be neither removed nor restarted.
 //! Success is never reported; a placed agent shows itself as a fact in the next snapshot. Only what cannot become true
 //! is told.
@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::manifest::own_name;
 use crate::actors::client_list::core::ViaFact;
 use crate::actors::client_list::messages::GeneralEgress;
 use crate::actors::shell::Core;
@@ -105,7 +106,7 @@ pub enum Effect {
         place: Place,
         /// Attempt.
         attempt: Attempt,
-        /// The pod, for an ephemeral container.
+        /// The pod, for an ephemeral container; for a bare pod of our own, the finished one to delete first.
         pod: Option<Arc<PodFact>>,
         /// Name of the container.
         container: String,
@@ -288,6 +289,9 @@ impl AgentPlacerCore {
         if !own.is_empty() {
             return None;
         }
+        if self.plan.mode == AgentMode::Ephemeral {
+            return Some("--agent ephemeral makes no pod of its own".into());
+        }
         let rights = self.rights.1.namespaces.get(&self.plan.namespace);
         let mut reason = None;
         for (place, allowed) in [
@@ -295,6 +299,15 @@ impl AgentPlacerCore {
             (Place::OwnPod, rights.is_none_or(|r| r.create_pods)),
         ] {
             if !allowed {
+                continue;
+            }
+            let finished = if place == Place::OwnPod { finished_own_pod(&self.plan, pods) } else { None };
+            if let Some(pod) = finished.filter(|_| rights.is_some_and(|r| !r.delete_pods)) {
+                let (name, namespace) = (&pod.name, &pod.namespace);
+                let text = format!(
+                    "pod {name} has finished and is in the way: delete it (missing right: delete pods in namespace {namespace})"
+                );
+                reason = Some(text.into());
                 continue;
             }
             match self.placements.get(&place).map(|placement| &placement.progress) {
@@ -306,7 +319,8 @@ impl AgentPlacerCore {
                 Some(Progress::Accepted { until }) if *until > now => {}
                 Some(Progress::Asked) => {}
                 Some(Progress::Failed { .. } | Progress::Accepted { .. }) | None => {
-                    self.ask(place, None, "podway-agent".to_owned(), self.plan.first_port);
+                    let finished = finished.cloned();
+                    self.ask(place, finished, "podway-agent".to_owned(), self.plan.first_port);
                 }
             }
             return None;
@@ -375,6 +389,18 @@ fn own_pods<'a>(plan: &'a Plan, pods: &'a PodSnapshot) -> impl Iterator<Item = &
     })
 }
 
+/// A bare pod of our own that has finished: until it is deleted, no other can have its name.
+fn finished_own_pod<'a>(plan: &Plan, pods: &'a PodSnapshot) -> Option<&'a Arc<PodFact>> {
+    let name = own_name(&plan.fingerprint);
+    pods.pods.values().find(|pod| {
+        *pod.name == *name
+            && pod.own_pod_of.as_deref() == Some(&*plan.fingerprint)
+            && pod.namespace == plan.namespace
+            && matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed)
+            && !pod.terminating
+    })
+}
+
 fn own_pod_alive(plan: &Plan, pods: &PodSnapshot) -> bool {
     own_pods(plan, pods).next().is_some()
 }
@@ -391,7 +417,11 @@ impl Core for AgentPlacerCore {
     fn handle(&mut self, now: Millis, input: Input) {
         match input {
             Input::Pods(generation, pods) if generation > self.pods.0 => self.pods = (generation, pods),
-            Input::Rights(generation, rights) if generation > self.rights.0 => self.rights = (generation, rights),
+            Input::Rights(generation, rights) if generation > self.rights.0 => {
+                self.rights = (generation, rights);
+                // What was refused may have been for a right that is there now.
+                self.placements.retain(|_, placement| !matches!(placement.progress, Progress::Refused { .. }));
+            }
             Input::Via(generation, via) if generation > self.via.0 => self.via = (generation, via),
             Input::Pods(..) | Input::Rights(..) | Input::Via(..) | Input::Woke => {}
             Input::Finished { place, attempt, outcome } => self.finished(now, &place, attempt, outcome),

@@ -91,3 +91,6 @@ fn container(agent: &Agent, name: &str, port: u16, idle_exit: &str) -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,8 @@ use crate::actors::daemon::messages::{CloseSession, Closed, ListSessions, OpenSe
 use crate::spec::{AgentMode, ClusterAccess, ConnectSpec, Credential, DnsMode};
 use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
 
+const CANARY: &str = "canary-7f3a";
+
 struct FakeDaemon(watch::Sender<Arc<SessionStatus>>);
 
 impl FakeDaemon {
@@ -30,6 +32,7 @@ impl Actor for FakeDaemon {
 impl Handler<OpenSession> for FakeDaemon {
     type Result = ();
     fn handle(&mut self, message: OpenSession, _: &mut Context<FakeDaemon>) {
+        tracing::info!(?message, "asked to connect");
         message.reply.answer(Ok(self.view()));
         self.0.send_modify(|status| {
             let status = Arc::make_mut(status);
@@ -92,10 +95,21 @@ impl Peer {
 }
 
 fn with_control<F: Future<Output = ()>>(test: impl FnOnce(std::path::PathBuf, actix::Addr<Control>) -> F) {
+    serve(|path, control, _| test(path, control));
+}
+
+type States = watch::Sender<Arc<SessionStatus>>;
+
+fn with_daemon<F: Future<Output = ()>>(test: impl FnOnce(std::path::PathBuf, States) -> F) {
+    serve(|path, _, states| test(path, states));
+}
+
+fn serve<F: Future<Output = ()>>(test: impl FnOnce(std::path::PathBuf, actix::Addr<Control>, States) -> F) {
     actix_rt::System::new().block_on(async {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("s");
-        let daemon = FakeDaemon(watch::Sender::new(Arc::new(SessionStatus::default()))).start();
+        let states = watch::Sender::new(Arc::new(SessionStatus::default()));
+        let daemon = FakeDaemon(states.clone()).start();
         let edges = Edges {
             open: daemon.clone().recipient(),
             close: daemon.clone().recipient(),
@@ -104,7 +118,7 @@ fn with_control<F: Future<Output = ()>>(test: impl FnOnce(std::path::PathBuf, ac
         };
         let listener = bind(&path, Owner::by_hand(None, None)).expect("listening");
         let control = Control::new(listener, edges).start();
-        let test = test(path, control);
+        let test = test(path, control, states);
         timeout(Duration::from_secs(20), test).await.expect("in time");
     });
 }
@@ -131,7 +145,7 @@ fn connect_line() -> String {
         insecure_skip_tls_verify: false,
         proxy_url: None,
         impersonate: None,
-        credential: Credential::None,
+        credential: Credential::Token(CANARY.into()),
         expires_at: None,
     };
     let op = Op::Connect { spec: Box::new(spec), access: Box::new(access) };
@@ -204,4 +218,115 @@ fn stop_ends_connections_and_removes_the_socket() {
         assert_eq!(half.line().await, "");
         assert!(!path.exists());
     });
+}
+
+#[test]
+fn a_slow_reader_gets_the_latest_state_and_holds_nobody_up() {
+    with_daemon(async |path, states| {
+        let mut slow = Peer::new(&path).await;
+        slow.say(r#"{"id":1,"op":"watch"}"#).await;
+        // Long enough that the socket's buffers fill up with a few of them.
+        let filler = "x".repeat(100_000);
+        for number in 1..=200 {
+            states.send_modify(|status| {
+                let status = Arc::make_mut(status);
+                status.since = number;
+                status.warnings = vec![filler.clone()];
+            });
+            tokio::task::yield_now().await;
+        }
+        let mut quick = Peer::new(&path).await;
+        assert!(quick.ask(r#"{"id":1,"op":"version"}"#).await.contains("result"));
+        let mut seen = 0;
+        let mut since = 0;
+        while since < 200 {
+            let line: serde_json::Value = serde_json::from_str(&slow.line().await).expect("JSON");
+            let now = line["status"]["since"].as_i64().expect("a number");
+            assert!(now >= since, "{now} came after {since}");
+            (since, seen) = (now, seen + 1);
+        }
+        assert!(seen < 200, "nothing was passed over");
+    });
+}
+
+#[test]
+fn a_peer_that_reads_nothing_is_given_up() {
+    with_daemon(async |path, states| {
+        let mut deaf = Peer::new(&path).await;
+        deaf.say(r#"{"id":1,"op":"watch"}"#).await;
+        let filler = "x".repeat(1_000_000);
+        let before = states.receiver_count();
+        states.send_modify(|status| Arc::make_mut(status).warnings = vec![filler]);
+        let watched = async {
+            while states.receiver_count() == before {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, watched).await.expect("it began to watch");
+        let given_up = async {
+            while states.receiver_count() > before {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(3 * PATIENCE, given_up).await.expect("its watch ended");
+    });
+}
+
+#[test]
+fn half_a_line_and_the_end_leaves_nothing_behind() {
+    with_daemon(async |path, states| {
+        for half in ["", "{", r#"{"id":1,"op":"watch"#, "{\"id\":1,\"op\":\"watch\"}\n{\"id\":2"] {
+            let mut peer = Peer::new(&path).await;
+            peer.0.get_mut().write_all(half.as_bytes()).await.expect("written");
+            peer.0.get_mut().shutdown().await.expect("the end");
+            // What is a whole request may be answered first; then the daemon closes, too.
+            while !peer.line().await.is_empty() {}
+        }
+        let mut peer = Peer::new(&path).await;
+        assert!(peer.ask(r#"{"id":1,"op":"version"}"#).await.contains("result"));
+        assert_eq!(states.receiver_count(), 0);
+    });
+}
+
+#[test]
+fn disconnect_all_ends_each_connection() {
+    with_control(async |path, _| {
+        let mut peer = Peer::new(&path).await;
+        let ended = peer.ask(r#"{"id":1,"op":"disconnect","all":true,"clean":true}"#).await;
+        assert_eq!(ended, r#"{"id":1,"result":{"closed":[{"left":["a pod"],"name":"demo"}]}}"#);
+    });
+}
+
+/// What is logged, for a test to read.
+#[derive(Clone, Default)]
+struct Logged(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no writer panicked").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn no_log_at_any_level_holds_a_credential() {
+    let logged = Logged::default();
+    let writer = logged.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    with_control(async |path, _| {
+        let mut peer = Peer::new(&path).await;
+        assert!(!peer.ask(&connect_line()).await.contains(CANARY));
+        assert!(!peer.line().await.contains(CANARY));
+        assert!(!peer.ask(&connect_line().replace("\"server\"", "\"sever\"")).await.contains(CANARY));
+        assert!(!peer.ask(&connect_line()[2..]).await.contains(CANARY));
+    });
+    let text = String::from_utf8(logged.0.lock().expect("no writer panicked").clone()).expect("UTF-8");
+    assert!(text.contains("asked to connect"), "nothing was logged: {text}");
+    assert!(!text.contains(CANARY), "{text}");
 }

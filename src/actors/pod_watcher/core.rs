@@ -1,7 +1,7 @@
 //! Which watches run, what they know, and what of it is told.
 //!
 //! ```text
-//! Watch ─▶ all namespaces ── 403 ─▶ each namespace of interest
+//! Watch ─▶ all namespaces ── 403 ─▶ each namespace of interest ── probe succeeds ─▶ all namespaces
 //! a watch:  listing ─▶ fresh ─▶ down (pause, at most 3 s) ─▶ fresh
 //! ```
 //!
@@ -26,6 +26,8 @@ const GATHER: Duration = Duration::from_millis(5);
 const PODS_PER_MILLISECOND: usize = 400;
 /// Pause before rights that could not be asked for are asked for again.
 const RIGHTS_RETRY: Duration = Duration::from_secs(3);
+/// How long a missing right may stay unnoticed after it was granted; jittered by a quarter either way.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// What goes in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +38,8 @@ pub enum Input {
     Observed(WatchId, Attempt, Vec<Event>),
     /// A watch failed and waits to be resumed. The last is the jitter.
     Failed(WatchId, Attempt, Trouble, u8),
-    /// What the user may do in a namespace; `None` when it could not be asked.
-    Rights(Arc<str>, Option<NamespaceRights>),
+    /// What the user may do in a namespace; `None` when it could not be asked. The last is the jitter.
+    Rights(Arc<str>, Option<NamespaceRights>, u8),
     /// There is a new client.
     ClientChanged,
     /// Stop everything.
@@ -76,9 +78,13 @@ pub struct PodWatcherCore {
     running: bool,
     stopped: bool,
     watches: Watches,
+    /// Watches of all namespaces that may replace those of single ones; told of only once they do.
+    probes: BTreeMap<Kind, Watched>,
     attempts: Attempt,
     rights: BTreeMap<Arc<str>, NamespaceRights>,
     ask_rights: BTreeMap<Arc<str>, Millis>,
+    /// When what was refused is tried again, while something is.
+    look_again: Option<Millis>,
     dirty: BTreeSet<Kind>,
     tell_at: Option<Millis>,
     told: Told,
@@ -107,12 +113,13 @@ impl Core for PodWatcherCore {
             Input::Watch(namespaces) => self.start(namespaces),
             Input::Observed(id, attempt, events) => self.observed(now, &id, attempt, events),
             Input::Failed(id, attempt, trouble, jitter) => self.failed(now, &id, attempt, trouble, jitter),
-            Input::Rights(namespace, rights) => self.rights_came(now, namespace, rights),
-            Input::ClientChanged => self.restart(),
+            Input::Rights(namespace, rights, jitter) => self.rights_came(now, namespace, rights, jitter),
+            Input::ClientChanged => self.restart(now),
             Input::Stop => {
                 self.stopped = true;
                 self.effects.extend(self.watches.keys().cloned().map(Effect::End));
                 self.watches.clear();
+                self.end_probes();
                 return;
             }
             Input::Woke => {}
@@ -129,8 +136,8 @@ impl Core for PodWatcherCore {
         if self.stopped {
             return None;
         }
-        let resumes = self.watches.values().filter_map(|watched| watched.resume_at);
-        resumes.chain(self.ask_rights.values().copied()).chain(self.tell_at).min()
+        let resumes = self.watches.values().chain(self.probes.values()).filter_map(|watched| watched.resume_at);
+        resumes.chain(self.ask_rights.values().copied()).chain(self.look_again).chain(self.tell_at).min()
     }
 
     fn woke() -> Input {
@@ -163,11 +170,22 @@ impl PodWatcherCore {
     }
 
     fn observed(&mut self, now: Millis, id: &WatchId, attempt: Attempt, events: Vec<Event>) {
+        if self.probed(id, attempt, &events) {
+            self.look_again = Some(now);
+            self.dirty.insert(id.kind);
+            self.tell_by(now);
+            return;
+        }
         let Some(watched) = self.watches.get_mut(id).filter(|watched| watched.attempt == attempt) else { return };
         let was_listed = watched.listed;
+        let was_refused = matches!(watched.trouble, Some(Trouble::Forbidden(_)));
         let mut changed = false;
         for event in events {
             changed |= watched.observe(event);
+        }
+        if was_refused && watched.trouble.is_none() {
+            // One right was granted; others often come with it.
+            self.look_again = Some(now);
         }
         if !changed {
             return;
@@ -178,12 +196,49 @@ impl PodWatcherCore {
         self.tell_by(if first { now } else { now + self.gather() });
     }
 
+    /// Feeds a probe; true when it replaced the watches of single namespaces.
+    ///
+    /// It has to follow as well as list before it may: these are two rights.
+    fn probed(&mut self, id: &WatchId, attempt: Attempt, events: &[Event]) -> bool {
+        let Some(probe) = self.probe(id, attempt) else { return false };
+        for event in events {
+            probe.observe(event.clone());
+        }
+        if !(probe.listed && events.contains(&Event::Alive)) {
+            return false;
+        }
+        let Some(probe) = self.probes.remove(&id.kind) else { return false };
+        let single: Vec<WatchId> = self.watches.keys().filter(|other| other.kind == id.kind).cloned().collect();
+        for other in single {
+            self.watches.remove(&other);
+            self.effects.push_back(Effect::End(other));
+        }
+        self.watches.insert(id.clone(), probe);
+        true
+    }
+
+    fn probe(&mut self, id: &WatchId, attempt: Attempt) -> Option<&mut Watched> {
+        let probe = self.probes.get_mut(&id.kind).filter(|_| id.namespace.is_none());
+        probe.filter(|probe| probe.attempt == attempt)
+    }
+
     fn failed(&mut self, now: Millis, id: &WatchId, attempt: Attempt, trouble: Trouble, jitter: u8) {
+        if let Some(probe) = self.probe(id, attempt) {
+            if matches!(trouble, Trouble::Forbidden(_)) {
+                self.probes.remove(&id.kind);
+                self.effects.push_back(Effect::End(id.clone()));
+                self.look_later(now, jitter);
+            } else {
+                probe.fail(now, trouble, jitter);
+            }
+            return;
+        }
         let Some(watched) = self.watches.get_mut(id).filter(|watched| watched.attempt == attempt) else { return };
         let everywhere = id.namespace.is_none() && id.kind.namespaced();
         if everywhere && matches!(trouble, Trouble::Forbidden(_)) {
             let known = std::mem::take(&mut watched.objects);
             self.narrow(id, &known);
+            self.look_later(now, jitter);
         } else {
             watched.fail(now, trouble, jitter);
         }
@@ -202,11 +257,14 @@ impl PodWatcherCore {
         }
     }
 
-    fn rights_came(&mut self, now: Millis, namespace: Arc<str>, rights: Option<NamespaceRights>) {
+    fn rights_came(&mut self, now: Millis, namespace: Arc<str>, rights: Option<NamespaceRights>, jitter: u8) {
         match rights {
             Some(rights) => {
                 self.ask_rights.remove(&namespace);
                 self.rights.insert(namespace, rights);
+                if !rights.all() {
+                    self.look_later(now, jitter);
+                }
             }
             None => {
                 self.ask_rights.insert(namespace, now + RIGHTS_RETRY);
@@ -214,7 +272,33 @@ impl PodWatcherCore {
         }
     }
 
-    fn restart(&mut self) {
+    fn look_later(&mut self, now: Millis, jitter: u8) {
+        let pause = LOOK_AGAIN * 3 / 4 + LOOK_AGAIN * u32::from(jitter) / 510;
+        self.look_again.get_or_insert(now + pause);
+    }
+
+    /// Asks for all rights, and probes all namespaces where a kind was refused them.
+    fn look(&mut self) {
+        self.look_again = None;
+        self.ask_rights.clear();
+        self.effects.extend(self.interest.iter().cloned().map(Effect::AskRights));
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.namespaced()) {
+            let id = WatchId { kind, namespace: None };
+            if !self.watches.contains_key(&id) && !self.probes.contains_key(&kind) {
+                self.attempts = self.attempts.next();
+                self.probes.insert(kind, Watched::new(self.attempts, BTreeMap::new()));
+                self.effects.push_back(Effect::Start(id, self.attempts));
+            }
+        }
+    }
+
+    fn end_probes(&mut self) {
+        for kind in std::mem::take(&mut self.probes).into_keys() {
+            self.effects.push_back(Effect::End(WatchId { kind, namespace: None }));
+        }
+    }
+
+    fn restart(&mut self, now: Millis) {
         if !self.running {
             return;
         }
@@ -223,15 +307,20 @@ impl PodWatcherCore {
             watched.restart(self.attempts);
             self.effects.push_back(Effect::Start(id.clone(), self.attempts));
         }
-        self.ask_rights.clear();
-        self.effects.extend(self.interest.iter().cloned().map(Effect::AskRights));
+        self.end_probes();
+        // Other credentials may have other rights.
+        self.look_again = Some(now);
     }
 
     fn resume(&mut self, now: Millis) {
-        for (id, watched) in &mut self.watches {
+        if self.look_again.is_some_and(|at| at <= now) {
+            self.look();
+        }
+        let probes = self.probes.iter_mut().map(|(kind, probe)| (WatchId { kind: *kind, namespace: None }, probe));
+        for (id, watched) in self.watches.iter_mut().map(|(id, watched)| (id.clone(), watched)).chain(probes) {
             if watched.resume_at.is_some_and(|at| at <= now) {
                 watched.resume_at = None;
-                self.effects.push_back(Effect::Resume(id.clone()));
+                self.effects.push_back(Effect::Resume(id));
             }
         }
         let due: Vec<_> = self.ask_rights.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();

@@ -198,6 +198,14 @@ struct Target {
 }
 
 impl Object {
+    /// Key and fact together: a pod's key shares the fact's strings. `None` for what podway keeps nothing of.
+    pub fn entry(&self, kind: Kind, names: &mut Names) -> (Key, Option<Fact>) {
+        match self.fact(kind, names) {
+            Some(Fact::Pod(pod)) => ((Arc::clone(&pod.namespace), Arc::clone(&pod.name)), Some(Fact::Pod(pod))),
+            fact => (self.key(names), fact),
+        }
+    }
+
     /// Namespace and name.
     pub fn key(&self, names: &mut Names) -> Key {
         (names.get(&self.metadata.namespace), self.metadata.name.as_str().into())
@@ -227,11 +235,12 @@ impl Object {
             .chain(agents(&spec.containers, &status.container_statuses))
             .collect();
         let namespace = names.get(&meta.namespace);
+        let name: Arc<str> = meta.name.as_str().into();
         PodFact {
             uid: PodUid(meta.uid.as_str().into()),
-            workload: self.workload(&namespace, names),
+            workload: self.workload(&namespace, &name, names),
             namespace,
-            name: meta.name.as_str().into(),
+            name,
             ips,
             host_network: spec.host_network,
             phase: phase(status.phase.as_deref()),
@@ -246,7 +255,7 @@ impl Object {
     pub fn identity(&self, kind: WorkloadKind, names: &mut Names) -> Workload {
         let namespace = names.get(&self.metadata.namespace);
         match kind {
-            WorkloadKind::Pod => self.workload(&namespace, names),
+            WorkloadKind::Pod => self.workload(&namespace, &self.metadata.name.as_str().into(), names),
             WorkloadKind::Deployment
             | WorkloadKind::ReplicaSet
             | WorkloadKind::StatefulSet
@@ -269,7 +278,7 @@ impl Object {
     }
 
     /// The workload that the pod belongs to, by its controller.
-    fn workload(&self, namespace: &Arc<str>, names: &mut Names) -> Workload {
+    fn workload(&self, namespace: &Arc<str>, name: &Arc<str>, names: &mut Names) -> Workload {
         let meta = &self.metadata;
         let of = |kind, name| Workload { namespace: Arc::clone(namespace), kind, name };
         let known = meta.owner_references.iter().filter(|owner| owner.controller).find_map(|owner| {
@@ -281,7 +290,7 @@ impl Object {
                 None => of(kind, names.get(&owner.name)),
             })
         });
-        known.unwrap_or_else(|| of(WorkloadKind::Pod, meta.name.as_str().into()))
+        known.unwrap_or_else(|| of(WorkloadKind::Pod, Arc::clone(name)))
     }
 
     fn service(&self) -> ServiceRecord {

@@ -119,8 +119,8 @@ impl<F: Fn(Report) + Send + Sync> Feed<F> {
             drop(text);
             let mut events: Vec<Event> = Vec::with_capacity(PAGE as usize + 1);
             for object in page.items.into_iter().flatten() {
-                if let Some(fact) = object.fact(self.kind, &mut self.names) {
-                    events.push(Event::InitApply(object.key(&mut self.names), fact));
+                if let (key, Some(fact)) = object.entry(self.kind, &mut self.names) {
+                    events.push(Event::InitApply(key, fact));
                 }
             }
             more = page.metadata.more.filter(|token| !token.is_empty());
@@ -204,10 +204,9 @@ impl<F: Fn(Report) + Send + Sync> Feed<F> {
         match item {
             Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
                 seen(&object);
-                let key = object.key(&mut self.names);
-                events.push(match object.fact(self.kind, &mut self.names) {
-                    Some(fact) => Event::Apply(key, fact),
-                    None => Event::Delete(key),
+                events.push(match object.entry(self.kind, &mut self.names) {
+                    (key, Some(fact)) => Event::Apply(key, fact),
+                    (key, None) => Event::Delete(key),
                 });
             }
             Ok(WatchEvent::Deleted(object)) => {
@@ -261,3 +260,6 @@ fn by_code(code: u16, message: String) -> Trouble {
         _ => Trouble::Down(message),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,6 +38,14 @@ pub struct HostFactsChanged {
     pub facts: Arc<HostFacts>,
 }
 
+/// Data plane → ProxyVia. Fact: the virtual addresses that flows use. Until it is told, no virtual address is ever given
+/// to something else.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VipsInUseChanged {
+    /// The addresses.
+    pub vips: BTreeSet<IpAddr>,
+}
+
 /// Real to handed-out address, or why there is none.
 pub type Allocation = Result<BTreeMap<IpAddr, IpAddr>, AllocateError>;
 
@@ -120,4 +128,12 @@ pub struct ViaState {
     pub ready: bool,
 }
 
-told!(SelectProxyVia, HostFactsChanged, AllocateVips, RoutePlanChanged, TranslationChanged, ViaChanged);
+told!(
+    SelectProxyVia,
+    HostFactsChanged,
+    AllocateVips,
+    RoutePlanChanged,
+    TranslationChanged,
+    ViaChanged,
+    VipsInUseChanged,
+);

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use actix::{Actor, Addr, AsyncContext as _, Context};
 use tokio::sync::watch;
 
+use super::gate::Gate;
 use super::messages::{Child, ChildExited};
-use super::{Children, Ingredients, RunChildExited, Session};
+use super::{Children, Ingredients, Session};
 use crate::actors::agent_placer::AgentPlacer;
 use crate::actors::agent_placer::core::Plan;
 use crate::actors::agent_placer::manifest::Agent;
@@ -27,17 +28,16 @@ use crate::actors::vif::{self, Vif};
 pub fn start(ingredients: &Ingredients, run: u64, client: kube::Client, ctx: &mut Context<Session>) -> Children {
     let spec = &ingredients.spec;
     let (fingerprint, first_port) = ingredients.identity.fingerprint(&spec.agent_image);
-    let session = ctx.address();
+    let gate = Gate::new(run, ctx.address().downgrade()).start();
     let (table, clients) = watch::channel(Arc::default());
     let (vip_table, vips) = watch::channel(Arc::default());
     let (client_tx, client_rx) = watch::channel(client.clone());
 
     let session_id = podway_tunnel::handshake::random().unwrap_or_default();
     let dialer = NativeDialer::new(client_rx, ingredients.identity.clone(), session_id);
-    let edges = client_list::Edges { session: session.clone().recipient(), table };
+    let edges = client_list::Edges { session: gate.clone().recipient(), table };
     let key = &ingredients.identity.public;
-    let client_list =
-        child(run, Child::ClientList, ClientList::new(key, &fingerprint, Arc::new(dialer), edges), &session);
+    let client_list = child(Child::ClientList, ClientList::new(key, &fingerprint, Arc::new(dialer), edges), &gate);
 
     let plan = Plan {
         key: Arc::clone(key),
@@ -48,30 +48,30 @@ pub fn start(ingredients: &Ingredients, run: u64, client: kube::Client, ctx: &mu
     };
     let agent = Agent { image: spec.agent_image.clone(), key: key.to_string(), fingerprint };
     let placer = AgentPlacer::new(plan, agent, client.clone(), client_list.clone().recipient());
-    let agent_placer = child(run, Child::AgentPlacer, placer, &session);
+    let agent_placer = child(Child::AgentPlacer, placer, &gate);
 
     // Three actors tell each other in a ring (ProxyVia → Vif → ProxyVia, ProxyVia → Dns → ProxyVia): the later ends of
     // the ring are made first, with an address that ProxyVia takes up when it starts.
     let proxy_via_context = Context::<ProxyVia>::new();
     let proxy_via = proxy_via_context.address();
-    let edges = dns::Edges { proxy_via: proxy_via.clone().recipient(), session: session.clone().recipient() };
+    let edges = dns::Edges { proxy_via: proxy_via.clone().recipient(), session: gate.clone().recipient() };
     let places = dns::Places { etc: "/etc".into(), runtime_dir: ingredients.settings.runtime_dir.clone() };
-    let dns = child(run, Child::Dns, Dns::new(edges, clients.clone(), places), &session);
+    let dns = child(Child::Dns, Dns::new(edges, clients.clone(), places), &gate);
     let edges = vif::Edges {
-        session: session.clone().recipient(),
+        session: gate.clone().recipient(),
         dns: dns.clone().recipient(),
-        stats: session.clone().recipient(),
+        stats: gate.clone().recipient(),
         proxy_via: proxy_via.clone().recipient(),
         queries: dns.clone().recipient(),
         blocked: client_list.clone().recipient(),
         clients,
         vips,
     };
-    let vif = child(run, Child::Vif, Vif::new(edges), &session);
+    let vif = child(Child::Vif, Vif::new(edges), &gate);
     let edges = proxy_via::Edges {
         vif: vif.clone().recipient(),
         dns: dns.clone().recipient(),
-        session: session.clone().recipient(),
+        session: gate.clone().recipient(),
         client_list: client_list.clone().recipient(),
         agent_placer: agent_placer.clone().recipient(),
         table: vip_table,
@@ -80,17 +80,17 @@ pub fn start(ingredients: &Ingredients, run: u64, client: kube::Client, ctx: &mu
         virtual_v4: ingredients.settings.virtual_subnet,
         virtual_v6: super::virtual_v6(ingredients.owner_uid),
     };
-    monitor(run, Child::ProxyVia, ProxyVia::new(config, edges), proxy_via_context, &session);
+    monitor(Child::ProxyVia, ProxyVia::new(config, edges), proxy_via_context, &gate);
 
     let edges = pod_watcher::Edges {
         client_list: client_list.clone().recipient(),
         agent_placer: agent_placer.clone().recipient(),
         info: vec![proxy_via.clone().recipient(), dns.clone().recipient()],
         records: dns.clone().recipient(),
-        rights: vec![session.clone().recipient(), client_list.clone().recipient(), agent_placer.clone().recipient()],
-        health: session.clone().recipient(),
+        rights: vec![gate.clone().recipient(), client_list.clone().recipient(), agent_placer.clone().recipient()],
+        health: gate.clone().recipient(),
     };
-    let pod_watcher = child(run, Child::PodWatcher, PodWatcher::new(client, edges), &session);
+    let pod_watcher = child(Child::PodWatcher, PodWatcher::new(client, edges), &gate);
 
     let mut namespaces = BTreeSet::from([Arc::from(spec.namespace.as_str())]);
     let named = spec.proxy_via.iter().filter_map(|rule| rule.workload.namespace.as_deref());
@@ -102,28 +102,17 @@ pub fn start(ingredients: &Ingredients, run: u64, client: kube::Client, ctx: &mu
         namespace: spec.namespace.clone(),
         include_suffixes: ingredients.settings.include_suffixes.clone(),
     });
-    Children { pod_watcher, client_list, agent_placer, proxy_via, vif, dns, client: client_tx }
+    Children { gate, pod_watcher, client_list, agent_placer, proxy_via, vif, dns, client: client_tx }
 }
 
-fn child<A: Actor<Context = Context<A>>>(run: u64, child: Child, actor: A, session: &Addr<Session>) -> Addr<A> {
+fn child<A: Actor<Context = Context<A>>>(child: Child, actor: A, gate: &Addr<Gate>) -> Addr<A> {
     let context = Context::new();
     let address = context.address();
-    monitor(run, child, actor, context, session);
+    monitor(child, actor, context, gate);
     address
 }
 
-fn monitor<A: Actor<Context = Context<A>>>(
-    run: u64,
-    child: Child,
-    actor: A,
-    context: Context<A>,
-    session: &Addr<Session>,
-) {
-    // Weak, or nothing would ever stop.
-    let session = session.downgrade();
-    start_monitored(actor, context, move |exit| {
-        if let Some(session) = session.upgrade() {
-            session.do_send(RunChildExited { run, exited: ChildExited { child, exit } });
-        }
-    });
+fn monitor<A: Actor<Context = Context<A>>>(child: Child, actor: A, context: Context<A>, gate: &Addr<Gate>) {
+    let gate = gate.clone();
+    start_monitored(actor, context, move |exit| gate.do_send(ChildExited { child, exit }));
 }

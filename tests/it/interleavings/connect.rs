@@ -27,10 +27,14 @@ fn there() -> ConnectWorld {
     ConnectWorld::new([pod("t", "web", Agent::Running)])
 }
 
+/// How many orders of a world that is too wide are tried; `PODWAY_WALKS` says otherwise.
+fn walks() -> u64 {
+    std::env::var("PODWAY_WALKS").ok().and_then(|walks| walks.parse().ok()).unwrap_or(100)
+}
+
 fn holds(world: ConnectWorld) -> Explored {
-    let at = std::time::Instant::now();
     let explored = assert_holds(world.begun());
-    eprintln!("{explored:?} {:?}", at.elapsed());
+    println!("{explored:?}");
     assert!(explored.ends > 0, "no order came to its end: {explored:?}");
     explored
 }
@@ -50,6 +54,14 @@ fn a_target_that_comes_at_any_moment_is_reached() {
 fn a_target_without_an_agent_gets_one_and_is_reached() {
     let world = ConnectWorld::new([pod("t", "web", Agent::Absent)]);
     holds(world.slow(&[AGENTS.as_slice(), &LINKS[1..]].concat(), &[Waits::Place, Waits::Dial]));
+}
+
+#[test]
+fn our_own_pod_is_made_once_beside_the_agent_of_the_target() {
+    let world = ConnectWorld::via_rule("service=web", [pod("t", "web", Agent::Running)]);
+    let mut world = world.slow(&AGENTS, &[Waits::Place]);
+    world.failing_placements = 1;
+    holds(world);
 }
 
 #[test]
@@ -87,14 +99,6 @@ fn zero_replicas_leave_the_connection_up_and_a_later_pod_is_taken() {
 }
 
 #[test]
-fn s53_service_ranges_that_are_known_late_are_routed_and_translated() {
-    let world = there().with(|script| script.cluster = vec![ranges(false), ranges(true)]);
-    let mut world = world.slow(&[(Session, ProxyVia), (PodWatcher, ProxyVia), (ProxyVia, Vif)], &[Waits::Device]);
-    world.questions = 1;
-    holds(world);
-}
-
-#[test]
 fn host_facts_that_are_late_or_change_move_the_routes() {
     let mut other = host();
     other.resolvers.insert([10, 42, 0, 53].into());
@@ -105,8 +109,8 @@ fn host_facts_that_are_late_or_change_move_the_routes() {
 }
 
 #[test]
-fn routes_and_names_in_every_order() {
-    let mut world = there().slow(&ROUTES, &[Waits::Device]);
+fn order_f_slow_device_and_instant_snapshot() {
+    let mut world = there().slow(&[ROUTES.as_slice(), &LINKS[3..]].concat(), &[Waits::Device]);
     world.questions = 1;
     holds(world);
 }
@@ -119,7 +123,7 @@ fn routes_that_fail_are_tried_again() {
 }
 
 #[test]
-fn a_disconnect_at_any_moment_of_the_dials_leaves_nothing_behind() {
+fn order_h_a_disconnect_at_any_moment_of_the_dials_leaves_nothing_behind() {
     let mut world = there().slow(&LINKS, &[Waits::Start, Waits::Dial, Waits::Teardown]);
     world.disconnects = 1;
     holds(world);
@@ -128,34 +132,37 @@ fn a_disconnect_at_any_moment_of_the_dials_leaves_nothing_behind() {
 #[test]
 fn a_disconnect_at_any_moment_of_the_placement_leaves_nothing_behind() {
     let world = ConnectWorld::new([pod("t", "web", Agent::Absent)]);
-    let mut world = world.slow(&[AGENTS.as_slice(), &[(Session, AgentPlacer)]].concat(), &[Waits::Place, Waits::Teardown]);
+    let mut world =
+        world.slow(&[AGENTS.as_slice(), &[(Session, AgentPlacer)]].concat(), &[Waits::Place, Waits::Teardown]);
     world.disconnects = 1;
     holds(world);
 }
 
 #[test]
 fn a_disconnect_at_any_moment_of_the_device_leaves_nothing_behind() {
-    let mut world = there().slow(&[ROUTES.as_slice(), &[(Session, Vif)]].concat(), &[ Waits::Device, Waits::Teardown]);
+    let mut world = there().slow(&[&ROUTES[3..], &[(Session, Vif)]].concat(), &[Waits::Device, Waits::Teardown]);
     world.disconnects = 2;
     holds(world);
 }
 
 #[test]
-fn zz_all() {
+#[ignore = "takes a minute: all orders of everything, 875,513 steps"]
+fn everything_slow_at_once_holds_in_every_order() {
     holds(there().all_slow());
 }
 
 #[test]
 fn everything_slow_at_once_holds_in_many_orders() {
-    let mut world = ConnectWorld::new([pod("a", "web", Agent::Absent), pod("o", "other", Agent::Running)])
-        .pod_appears(pod("b", "web", Agent::Running))
-        .with(|script| script.cluster = vec![ranges(false), ranges(true)])
-        .all_slow();
+    let mut world =
+        ConnectWorld::via_rule("service=web", [pod("a", "web", Agent::Absent), pod("o", "other", Agent::Running)])
+            .pod_appears(pod("b", "web", Agent::Running))
+            .with(|script| script.cluster = vec![ranges(false), ranges(true)])
+            .all_slow();
     (world.failing_dials, world.failing_placements, world.questions) = (1, 1, 1);
     let mut ended = world.clone();
     ended.disconnects = 2;
     for world in [world, ended] {
-        if let Err(broken) = walk(&world.begun(), 100) {
+        if let Err(broken) = walk(&world.begun(), walks()) {
             panic!("{}\nafter\n  {}", broken.why, broken.path.join("\n  "));
         }
     }

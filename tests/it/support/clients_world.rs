@@ -43,6 +43,10 @@ pub struct ClientsWorld<M> {
     dials: BTreeSet<(PodUid, Attempt)>,
     /// Links that stand.
     links: BTreeSet<(PodUid, Attempt)>,
+    /// Dials that were ended, but whose result is on its way all the same.
+    overtaken: BTreeSet<(PodUid, Attempt)>,
+    /// How many dials that were ended give their result all the same.
+    pub late_results: u32,
     /// How many dials may still fail, how many links may still be lost, how often time may pass early.
     pub failing_dials: u32,
     pub lost_links: u32,
@@ -62,6 +66,7 @@ pub enum Step {
     Deliver(&'static str, String),
     DialOk(PodUid, Attempt),
     DialFails(PodUid, Attempt),
+    LateResult(PodUid, Attempt, DialOutcome),
     LinkLost(PodUid, Attempt),
     TimePasses,
 }
@@ -74,6 +79,8 @@ impl<M: Machine> ClientsWorld<M> {
             senders: BTreeMap::new(),
             dials: BTreeSet::new(),
             links: BTreeSet::new(),
+            overtaken: BTreeSet::new(),
+            late_results: 0,
             failing_dials: 0,
             lost_links: 0,
             early_deadlines: 0,
@@ -125,7 +132,10 @@ impl<M: Machine> ClientsWorld<M> {
                 self.dials.insert((pod.uid.clone(), attempt));
             }
             Effect::HangUp { pod, attempt } => {
-                self.dials.remove(&(pod.clone(), attempt));
+                if self.dials.remove(&(pod.clone(), attempt)) && self.late_results > 0 {
+                    self.late_results -= 1;
+                    self.overtaken.insert((pod.clone(), attempt));
+                }
                 self.links.remove(&(pod, attempt));
             }
             Effect::Publish(table) => {
@@ -137,6 +147,11 @@ impl<M: Machine> ClientsWorld<M> {
                     && !self.published.contains(pod)
                 {
                     self.faults.push(format!("waiter {id} was told of {pod}, which no table names"));
+                }
+                if let WaiterOutcome::Ready { pod } = &outcome
+                    && !self.links.iter().any(|(uid, _)| uid == pod)
+                {
+                    self.faults.push(format!("waiter {id} was told of {pod}, whose agent nobody has reached"));
                 }
                 if outcome == WaiterOutcome::TimedOut
                     && let Some((target, _)) = self.registered.get(&id)
@@ -189,6 +204,11 @@ impl<M: Machine> World for ClientsWorld<M> {
                 steps.push(Step::DialFails(uid.clone(), *attempt));
             }
         }
+        for (uid, attempt) in &self.overtaken {
+            for outcome in [DialOutcome::Connected, DialOutcome::Refused] {
+                steps.push(Step::LateResult(uid.clone(), *attempt, outcome));
+            }
+        }
         if self.lost_links > 0 {
             steps.extend(self.links.iter().map(|(uid, attempt)| Step::LinkLost(uid.clone(), *attempt)));
         }
@@ -216,6 +236,11 @@ impl<M: Machine> World for ClientsWorld<M> {
                 self.dials.remove(&(pod.clone(), *attempt));
                 let outcome = DialOutcome::Refused;
                 self.input(Input::DialFinished { pod: pod.clone(), attempt: *attempt, outcome });
+            }
+            Step::LateResult(pod, attempt, outcome) => {
+                self.overtaken.remove(&(pod.clone(), *attempt));
+                let (pod, outcome) = (pod.clone(), outcome.clone());
+                self.input(Input::DialFinished { pod, attempt: *attempt, outcome });
             }
             Step::LinkLost(pod, attempt) => {
                 self.lost_links -= 1;

@@ -19,17 +19,17 @@ use podway::actors::session::core::{self as session, SessionCore, TeardownStep};
 use podway::actors::shell::Core;
 use podway::actors::vif::core::{self as vif, VifCore};
 use podway::actors::vif::messages::VifState;
-use podway::cluster::{AgentContainer, ClusterInfo, ContainerState, PodFact, PodSnapshot, Resolution};
+use podway::cluster::{AgentContainer, ClusterInfo, ContainerState, PodFact, PodSnapshot};
 use podway::ids::{Attempt, Generation, Millis, ReplyId, WaiterId};
 use podway::net::cidr::{Cidr, covers};
 use podway::net::route_plan::{HostFacts, RoutePlan};
 use podway::net::views::Target;
-use podway::spec::{AgentMode, ConnectSpec};
+use podway::spec::AgentMode;
 use podway::status::{ConnectOutcome, Phase};
-use podway::workload::{PodUid, Workload};
+use podway::workload::PodUid;
 
 use super::explore::{Held, World};
-use super::facts::{FINGERPRINT, KEY};
+use super::facts::{Agent, FINGERPRINT, KEY, pod, target};
 use super::session_world::{found, spec};
 
 /// Who sends and receives. The last four only send.
@@ -166,7 +166,6 @@ pub struct ConnectWorld {
 /// What the model outside begins with.
 #[derive(Clone, Debug)]
 pub struct Script {
-    pub spec: ConnectSpec,
     pub replicas: u32,
     pub cluster: Vec<ClusterInfo>,
     pub host: Vec<HostFacts>,
@@ -181,6 +180,7 @@ struct Seen {
     settled: BTreeMap<WaiterId, u32>,
     vips: BTreeSet<IpAddr>,
     plans: BTreeMap<Generation, Held<RoutePlan>>,
+    applying: Option<Held<vif::Change>>,
     on_device: BTreeSet<Cidr>,
     device: bool,
     stopping: BTreeSet<Part>,
@@ -222,8 +222,13 @@ pub fn host() -> HostFacts {
 impl ConnectWorld {
     /// `connect -n demo --proxy-via all=web` in a cluster that holds `pods` from the start.
     pub fn new(pods: impl IntoIterator<Item = PodFact>) -> Self {
+        ConnectWorld::via_rule("all=web", pods)
+    }
+
+    /// The same with this rule.
+    pub fn via_rule(rule: &str, pods: impl IntoIterator<Item = PodFact>) -> Self {
         let mut spec = spec(&[]);
-        spec.proxy_via = vec!["all=web".parse().expect("a rule")];
+        spec.proxy_via = vec![rule.parse().expect("a rule")];
         let plan = Plan {
             key: KEY.into(),
             fingerprint: FINGERPRINT.into(),
@@ -234,7 +239,7 @@ impl ConnectWorld {
         let config = ProxyViaConfig { virtual_v4: cidr("246.246.0.0/16"), virtual_v6: cidr("fd00:0:0:246::/64") };
         let pods = pods.into_iter().map(|pod| (pod.uid.clone(), Arc::new(pod))).collect();
         ConnectWorld {
-            session: Held::new(SessionCore::new(spec.clone(), None)),
+            session: Held::new(SessionCore::new(spec, None)),
             clients: Held::new(ClientListCore::new(KEY, FINGERPRINT)),
             placer: Held::new(AgentPlacerCore::new(plan)),
             via: Held::new(ProxyViaCore::new(config)),
@@ -244,7 +249,7 @@ impl ConnectWorld {
             outside: BTreeSet::new(),
             alive: BTreeSet::new(),
             slow: Held::new(Default::default()),
-            script: Held::new(Script { spec, replicas: 1, cluster: vec![ranges(true)], host: vec![host()] }),
+            script: Held::new(Script { replicas: 1, cluster: vec![ranges(true)], host: vec![host()] }),
             expected: Expected::Ready,
             failing_dials: 0,
             failing_placements: 0,
@@ -343,7 +348,12 @@ impl ConnectWorld {
 
     fn session(&mut self, input: session::Input) {
         let now = self.now;
-        for effect in driven(&mut self.session, now, input) {
+        let before = self.session.outcome().cloned();
+        let came = driven(&mut self.session, now, input);
+        if before.is_none() && self.session.outcome() == Some(&ConnectOutcome::Ready) {
+            self.ready_means_it_works();
+        }
+        for effect in came {
             match effect {
                 session::Effect::Start => self.under_way(Outside::Client),
                 session::Effect::Resolve(_) if self.alive.is_empty() => self.unresolved = true,
@@ -501,11 +511,8 @@ impl ConnectWorld {
                 vif::Effect::Open { .. } => self.under_way(Outside::Open),
                 vif::Effect::Apply(change) => {
                     self.routes_of_some_plan(&change);
-                    self.seen.on_device.extend(&change.add_routes);
-                    for gone in &change.remove_routes {
-                        self.seen.on_device.remove(gone);
-                    }
                     self.under_way(Outside::Apply(change.generation));
+                    self.seen.applying = Some(Held::new(change));
                 }
                 vif::Effect::StopDataPlane => self.under_way(Outside::StopFlows),
                 vif::Effect::Close => self.under_way(Outside::CloseDevice),
@@ -546,9 +553,7 @@ impl ConnectWorld {
                 self.session(session::Input::Reached(Ok(BTreeSet::from([api_server]))));
             }
             Outside::Resolve => {
-                let names: BTreeSet<Workload> = BTreeSet::from([super::facts::workload("web")]);
-                let resolutions = names.iter().map(|name| found(&name.name, self.script.replicas));
-                let resolutions: BTreeMap<_, Resolution> = resolutions.collect();
+                let resolutions = BTreeMap::from([found("web", self.script.replicas)]);
                 self.session(session::Input::Resolved(resolutions));
             }
             Outside::Dial(pod, attempt) => {
@@ -561,8 +566,9 @@ impl ConnectWorld {
                 self.clients(clients::Input::DialFinished { pod, attempt, outcome });
             }
             Outside::Place(place, attempt, container) if well => {
-                if let Place::Pod(uid) = &place {
-                    self.agent_placed(uid, &container);
+                match &place {
+                    Place::Pod(uid) => self.agent_placed(uid, &container),
+                    Place::OwnJob | Place::OwnPod => self.own_pod_placed(),
                 }
                 // The snapshot that shows it may come before the answer.
                 self.under_way(Outside::Placed(place, attempt));
@@ -578,11 +584,15 @@ impl ConnectWorld {
                 self.vif(vif::Input::Opened(Ok(7)));
             }
             Outside::Apply(generation) => {
+                let change = self.seen.applying.take().expect("it was asked for");
                 let mut failed = BTreeMap::new();
-                if !well {
+                if well {
+                    self.seen.on_device.extend(&change.add_routes);
+                } else {
                     self.failing_routes -= 1;
-                    failed.insert("10.43.0.0/16".to_owned(), "no".to_owned());
+                    failed.extend(change.add_routes.iter().map(|route| (route.to_string(), "no".to_owned())));
                 }
+                self.seen.on_device.retain(|route| !change.remove_routes.contains(route));
                 self.vif(vif::Input::Applied { generation, failed });
             }
             Outside::StopFlows => self.vif(vif::Input::DataPlaneStopped),
@@ -658,6 +668,16 @@ impl ConnectWorld {
         });
     }
 
+    fn own_pod_placed(&mut self) {
+        if !self.seen.placed_in.insert("own".into()) {
+            self.fault("one_agent_per_pod", "a second pod of our own");
+        }
+        let own = PodFact { own_pod_of: Some(FINGERPRINT.into()), ..pod("own", "podway-agent", Agent::Running) };
+        self.pods_change(|snapshot| {
+            snapshot.pods.insert(own.uid.clone(), Arc::new(own));
+        });
+    }
+
     /// Cores that want to be woken first.
     fn sleepers(&self) -> (Option<Millis>, Vec<Part>) {
         let mut wanted = vec![(Session, self.session.poll_deadline())];
@@ -700,6 +720,13 @@ impl ConnectWorld {
             } else if real != vip && !routed {
                 self.fault("vip_routable_before_answered", &format!("{vip} is in no told plan"));
             }
+        }
+    }
+
+    fn ready_means_it_works(&mut self) {
+        let whole = |plan: &Held<RoutePlan>| plan.routes == self.seen.on_device;
+        if self.seen.links.is_empty() || !self.seen.plans.values().any(whole) {
+            self.fault("ready_means_it_works", "no link, or not all routes of a plan");
         }
     }
 
@@ -752,7 +779,7 @@ impl ConnectWorld {
             return Err(format!("no_lost_wake_up: expected {:?}, got {outcome:?}", self.expected));
         }
         // Whatever was said by the deadline, what is there is connected in the end.
-        let target = super::facts::target("web");
+        let target = target("web");
         if self.is_there(&target) && !self.clients.is_ready(&target) {
             return Err("no_lost_wake_up: the target is there and has no link".into());
         }

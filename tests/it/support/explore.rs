@@ -4,8 +4,7 @@
 //! receiver) pair is what actix promises, and no more. A failure prints its path: the list of steps is the bug report.
 
 use std::collections::HashSet;
-use std::fmt::{self, Debug, Write};
-use std::hash::{DefaultHasher, Hasher};
+use std::fmt::{self, Debug};
 use std::num::NonZeroU64;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -89,23 +88,12 @@ fn broken<W: World>(why: String, stack: &[(W, Vec<W::Step>, Option<W::Step>)], e
     Box::new(Broken { why, path, states: explored.states })
 }
 
-/// 128 bits of the state as `Debug` prints it; every core prints all of its state.
+/// 128 bits of the state as `Debug` prints it; every core prints all of its state. A digest in assembly is the fastest
+/// there is without optimization.
 pub fn fingerprint<T: Debug>(state: &T) -> u128 {
-    let mut halves = Halves(DefaultHasher::new(), DefaultHasher::new());
-    halves.1.write_u8(1);
-    write!(halves, "{state:?}").expect("hashing does not fail");
-    u128::from(halves.0.finish()) << 64 | u128::from(halves.1.finish())
-}
-
-/// Hashes what is printed, without keeping it.
-struct Halves(DefaultHasher, DefaultHasher);
-
-impl Write for Halves {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.write(text.as_bytes());
-        self.1.write(text.as_bytes());
-        Ok(())
-    }
+    let digest = ring::digest::digest(&ring::digest::SHA256, format!("{state:?}").as_bytes());
+    let (half, _) = digest.as_ref().split_first_chunk().expect("256 bits");
+    u128::from_be_bytes(*half)
 }
 
 /// A part of a world that most steps leave alone: shared between states, and printed as its fingerprint.

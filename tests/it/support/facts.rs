@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use podway::actors::client_list::core::ViaFact;
 use podway::actors::client_list::messages::GeneralEgress;
+use podway::actors::shell::Core;
 use podway::cluster::{AgentContainer, ContainerState, PodFact, PodPhase, PodSnapshot};
+use podway::ids::Millis;
 use podway::net::views::Target;
 use podway::workload::{PodUid, Workload, WorkloadKind};
 
@@ -71,4 +73,10 @@ pub fn via(names: &[&str]) -> ViaFact {
         general: GeneralEgress::NotNeeded,
         special: BTreeMap::new(),
     }
+}
+
+/// What comes of one input.
+pub fn effects<C: Core>(core: &mut C, now: Millis, input: C::Input) -> Vec<C::Effect> {
+    core.handle(now, input);
+    std::iter::from_fn(|| core.poll_effect()).collect()
 }

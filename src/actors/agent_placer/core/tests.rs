@@ -171,10 +171,91 @@ fn our_own_pod_is_made_once_and_only_where_needed() {
 }
 
 #[test]
+fn ephemeral_mode_makes_no_pod_of_our_own_and_says_so() {
+    let mut bench = Bench::new();
+    bench.core = AgentPlacerCore::new(Plan { mode: AgentMode::Ephemeral, ..plan() });
+    bench.pods(0, &[pod("a", &[])]);
+    let effects = bench.select(GeneralEgress::Wanted);
+    assert_eq!(placed(&effects), [(Place::Pod("a".into()), "podway-agent-1a2b3c4d-1".to_owned())]);
+    let hopeless = hopeless(&effects).expect("it is told");
+    assert_eq!(hopeless.keys().collect::<Vec<_>>(), [&Target::General]);
+}
+
+#[test]
 fn nothing_is_placed_after_stop() {
     let mut bench = Bench::new();
     bench.select(GeneralEgress::Wanted);
     bench.feed(0, Input::Stop);
     assert_eq!(bench.pods(1, &[pod("a", &[])]), []);
     assert_eq!(bench.core.poll_deadline(), None);
+}
+
+fn finished_own() -> PodFact {
+    let mut own = pod("old", &[ContainerState::Terminated]);
+    own.name = "podway-agent-1a2b3c4d".into();
+    own.workload = Workload::new("demo", WorkloadKind::Pod, "podway-agent-1a2b3c4d");
+    own.own_pod_of = Some("1a2b3c4d".into());
+    own.phase = PodPhase::Succeeded;
+    own
+}
+
+/// A bench where only bare pods may be made, with `own` in sight.
+fn bare_pods_only(delete_pods: bool, own: &PodFact) -> (Bench, Vec<Effect>) {
+    let mut bench = Bench::new();
+    let rights = NamespaceRights { create_pods: true, delete_pods, ..NamespaceRights::default() };
+    let rights = Rights { namespaces: [("demo".into(), rights)].into() };
+    bench.feed(0, Input::Rights(Generation(1), Arc::new(rights)));
+    bench.pods(0, std::slice::from_ref(own));
+    let via = ViaFact { general: GeneralEgress::Wanted, ..ViaFact::default() };
+    let effects = bench.feed(0, Input::Via(Generation(1), via));
+    (bench, effects)
+}
+
+#[test]
+fn a_finished_bare_pod_of_ours_is_deleted_before_the_next() {
+    let (mut bench, effects) = bare_pods_only(true, &finished_own());
+    let [Effect::Place { place: Place::OwnPod, attempt, pod: Some(old), .. }] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(old.uid, "old".into());
+    // It may be slow to go (409): then it is asked again, and is never hopeless.
+    let outcome = PlaceOutcome::Failed("already exists".into());
+    let effects = bench.feed(1, Input::Finished { place: Place::OwnPod, attempt: *attempt, outcome });
+    assert_eq!(effects, []);
+    let at = bench.core.poll_deadline().expect("a retry");
+    assert_eq!(placed(&bench.feed(at.0, Input::Woke)), [(Place::OwnPod, "podway-agent".to_owned())]);
+}
+
+#[test]
+fn a_finished_bare_pod_that_may_not_be_deleted_is_named_until_it_is_gone() {
+    let (mut bench, effects) = bare_pods_only(false, &finished_own());
+    assert_eq!(placed(&effects), []);
+    let why = hopeless(&effects).expect("told");
+    assert!(why[&Target::General].contains("podway-agent-1a2b3c4d"), "{why:?}");
+    let effects = bench.pods(1, &[]);
+    assert_eq!(hopeless(&effects), Some(BTreeMap::new()));
+    assert!(matches!(effects.as_slice(), [Effect::Place { pod: None, .. }, Effect::Tell(..)]), "{effects:?}");
+}
+
+#[test]
+fn others_finished_pods_are_never_deleted() {
+    let mut other = finished_own();
+    other.own_pod_of = None;
+    let (_, effects) = bare_pods_only(true, &other);
+    assert!(matches!(effects.as_slice(), [Effect::Place { pod: None, .. }]), "{effects:?}");
+}
+
+#[test]
+fn what_was_refused_is_asked_again_when_the_rights_change() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let effects = bench.pods(0, &[pod("a", &[])]);
+    let [Effect::Place { place, attempt, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    let outcome = PlaceOutcome::Forbidden("no".into());
+    let effects = bench.feed(1, Input::Finished { place: place.clone(), attempt: *attempt, outcome });
+    assert!(!hopeless(&effects).expect("told").is_empty());
+    let all = NamespaceRights { ephemeral_containers: true, ..NamespaceRights::default() };
+    let rights = Rights { namespaces: [("demo".into(), all)].into() };
+    let effects = bench.feed(2, Input::Rights(Generation(1), Arc::new(rights)));
+    assert_eq!((placed(&effects).len(), hopeless(&effects)), (1, Some(BTreeMap::new())));
 }

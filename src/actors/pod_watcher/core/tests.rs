@@ -1,5 +1,5 @@
 //! The core through its inputs and effects.
-#![allow(clippy::wildcard_enum_match_arm, clippy::allow_attributes, reason = "a test looks at what it is about")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for the effects it is about")]
 
 use super::*;
 use crate::actors::pod_watcher::facts::{Fact, Key};
@@ -293,15 +293,104 @@ fn nothing_happens_after_stop() {
 #[test]
 fn rights_are_told_when_all_are_known_and_asked_again_when_not() {
     let mut world = World::connected();
-    assert_eq!(world.input(Input::Rights("demo".into(), None)), []);
+    assert_eq!(world.input(Input::Rights("demo".into(), None, 0)), []);
     let (passed, effects) = world.wake();
     assert_eq!((passed, effects), (RIGHTS_RETRY, vec![Effect::AskRights("demo".into())]));
     let rights = NamespaceRights { watch_pods: true, ..NamespaceRights::default() };
-    let effects = world.input(Input::Rights("demo".into(), Some(rights)));
+    let effects = world.input(Input::Rights("demo".into(), Some(rights), 0));
     assert!(matches!(effects.as_slice(), [Effect::TellRights(_, told)] if told.namespaces["demo"] == rights));
 }
 
 #[test]
 fn equal_histories_make_equal_cores() {
     assert_eq!(World::fresh().core, World::fresh().core);
+}
+
+fn all_rights() -> NamespaceRights {
+    NamespaceRights {
+        watch_pods: true,
+        port_forward: true,
+        ephemeral_containers: true,
+        create_pods: true,
+        delete_pods: true,
+        create_jobs: true,
+    }
+}
+
+#[test]
+fn rights_are_asked_again_while_one_is_missing_and_no_longer() {
+    let mut world = World::fresh();
+    let some = NamespaceRights { create_jobs: false, ..all_rights() };
+    let (mut least, mut most) = (Duration::MAX, Duration::ZERO);
+    for jitter in [0, 100, 255] {
+        world.input(Input::Rights("demo".into(), Some(some), jitter));
+        let (passed, effects) = world.wake();
+        assert_eq!(effects, [Effect::AskRights("demo".into())]);
+        (least, most) = (least.min(passed), most.max(passed));
+    }
+    assert_eq!((least, most), (LOOK_AGAIN * 3 / 4, LOOK_AGAIN * 5 / 4));
+    let effects = world.input(Input::Rights("demo".into(), Some(all_rights()), 0));
+    assert!(matches!(effects.as_slice(), [Effect::TellRights(..)]), "{effects:?}");
+    assert_eq!(world.core.poll_deadline(), None);
+}
+
+#[test]
+fn a_watch_that_is_no_longer_refused_makes_all_rights_be_asked() {
+    let mut world = World::fresh();
+    let nodes = World::id(Kind::Nodes, None);
+    world.fail(&nodes, Trouble::Forbidden("no".into()));
+    let effects = world.observe(&nodes, vec![Event::Alive]);
+    assert!(effects.contains(&Effect::AskRights("demo".into())), "{effects:?}");
+    assert!(!world.observe(&nodes, vec![Event::Alive]).contains(&Effect::AskRights("demo".into())));
+}
+
+/// A world whose pods were refused everywhere but in one namespace, when it has begun to look again.
+fn probing() -> World {
+    let mut world = World::fresh();
+    world.fail(&pods(), Trouble::Forbidden("no".into()));
+    world.list(&World::id(Kind::Pods, Some("demo")), vec![pod("demo", "a", "10.0.0.1")]);
+    let before = world.attempts[&pods()];
+    let (mut passed, mut effects) = world.wake();
+    while !effects.contains(&Effect::AskRights("demo".into())) {
+        let (more, next) = world.wake();
+        (passed, effects) = (passed + more, next);
+    }
+    assert!(passed <= LOOK_AGAIN * 5 / 4);
+    assert!(world.attempts[&pods()] > before, "{effects:?}");
+    world
+}
+
+#[test]
+fn all_namespaces_are_probed_again_and_taken_once_they_can_be_followed() {
+    let mut world = probing();
+    let listed = world.list(&pods(), vec![pod("demo", "a", "10.0.0.1"), pod("other", "b", "10.0.0.2")]);
+    assert_eq!(listed, [], "listing alone is not enough");
+    let effects = world.observe(&pods(), vec![Event::Alive]);
+    assert!(effects.contains(&Effect::End(World::id(Kind::Pods, Some("demo")))), "{effects:?}");
+    assert!(effects.contains(&Effect::AskRights("demo".into())), "{effects:?}");
+    assert_eq!(told_pods(&effects), Some(vec!["a".to_owned(), "b".to_owned()]));
+    let sight = effects.iter().find_map(|effect| match effect {
+        Effect::TellPods(_, snapshot) => Some(snapshot.namespaces.clone()),
+        _ => None,
+    });
+    assert_eq!(sight, Some(None));
+    assert_eq!(world.core.poll_deadline(), None);
+}
+
+#[test]
+fn a_probe_that_is_refused_changes_nothing_and_is_repeated() {
+    let mut world = probing();
+    assert_eq!(world.fail(&pods(), Trouble::Forbidden("no".into())), [Effect::End(pods())]);
+    assert_eq!(told_pods(&world.seen), Some(vec!["a".to_owned()]));
+    let (passed, effects) = world.wake();
+    assert_eq!(passed, LOOK_AGAIN * 5 / 4);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Start(id, _) if *id == pods())), "{effects:?}");
+}
+
+#[test]
+fn a_probe_that_fails_otherwise_goes_on_after_a_pause() {
+    let mut world = probing();
+    assert_eq!(world.fail(&pods(), Trouble::Down("x".into())), []);
+    let (passed, effects) = world.wake();
+    assert_eq!((passed.as_millis(), effects), (100, vec![Effect::Resume(pods())]));
 }

@@ -196,6 +196,22 @@ impl SessionCore {
             flows: self.flows,
             warnings: self.warnings(wall),
             credentials_expire_at: self.expires_at,
+            suggestion: self.suggestion(),
+        }
+    }
+
+    /// What a person may type next: Session knows no service names, so it is a command of ours.
+    fn suggestion(&self) -> Option<String> {
+        let name = &self.spec.name;
+        match &self.outcome {
+            Some(ConnectOutcome::Failed(_)) | None => None,
+            Some(_) if self.life != Life::Running => None,
+            Some(ConnectOutcome::Degraded { .. } | ConnectOutcome::TimedOut { .. }) if !self.missing().is_empty() => {
+                Some(format!("podway wait {name}"))
+            }
+            Some(ConnectOutcome::Ready | ConnectOutcome::Degraded { .. } | ConnectOutcome::TimedOut { .. }) => {
+                Some(format!("podway status {name}"))
+            }
         }
     }
 

@@ -1,0 +1,118 @@
+//! `podway rbac`: the committed `config/rbac.yaml`, for one namespace and one subject.
+
+#![expect(clippy::print_stdout, reason = "the command's results go to stdout")]
+
+use super::args::{RbacAgent, RbacArgs};
+use super::{Exit, Failure};
+use crate::error::{Reason, UserError};
+
+const SHIPPED: &str = include_str!("../../config/rbac.yaml");
+/// The namespace and the user that the file names.
+const NAMESPACE: &str = "demo";
+const SUBJECT: &str = "kind: User, name: someone@example.com";
+
+/// Prints the rights. Asks neither the daemon nor the cluster: it is for who has no rights yet.
+///
+/// # Errors
+///
+/// A namespace or a subject that is none.
+pub fn run(args: &RbacArgs) -> Result<Exit, Failure> {
+    let text = yaml(args).map_err(|message| Failure {
+        exit: Exit::Usage,
+        error: UserError::new(Reason::BadRequest, message, "podway rbac --help"),
+    })?;
+    print!("{text}");
+    Ok(Exit::Done)
+}
+
+fn yaml(args: &RbacArgs) -> Result<String, String> {
+    let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if args.namespace.is_empty() || args.namespace.len() > 63 || !args.namespace.chars().all(label) {
+        return Err(format!("rbac: {:?} is not a namespace", args.namespace));
+    }
+    let (kind, name) = match &args.group {
+        Some(group) => ("Group", group),
+        None => ("User", &args.user),
+    };
+    if name.is_empty() || name.chars().any(char::is_control) {
+        return Err(format!("rbac: {name:?} is neither a user nor a group"));
+    }
+    // JSON's strings are YAML's: no name can end the string that it stands in.
+    let subject = format!("kind: {kind}, name: {}", serde_json::Value::from(name.as_str()));
+    let documents = SHIPPED.split("\n---\n");
+    let wanted = documents.filter(|document| args.agent != RbacAgent::None || !document.contains("podway-agent"));
+    let mut texts = Vec::new();
+    for document in wanted {
+        // The comment at the top tells how to do by hand what is done here; the optional part at the end is not needed.
+        let lines = document.lines().skip_while(|line| line.starts_with('#') || line.is_empty());
+        let lines = lines.take_while(|line| *line != "#");
+        let lines: Vec<&str> = lines.collect();
+        let text = rules(&lines.join("\n"), args.agent);
+        let text = text.replace(&format!("namespace: {NAMESPACE}"), &format!("namespace: {}", args.namespace));
+        texts.push(text.replace(SUBJECT, &subject));
+    }
+    Ok(format!("{}\n", texts.join("\n---\n")))
+}
+
+/// Leaves out the rules that a kind of agent does not need.
+fn rules(document: &str, agent: RbacAgent) -> String {
+    let unneeded = match agent {
+        RbacAgent::Ephemeral => {
+            ["resources: [jobs]\n  verbs: [create", "resources: [pods]\n  verbs: [create"].as_slice()
+        }
+        RbacAgent::Pod => ["resources: [pods/ephemeralcontainers]"].as_slice(),
+        RbacAgent::Auto | RbacAgent::None => [].as_slice(),
+    };
+    // A rule is its comment and what follows, up to the next comment or item at the margin.
+    let mut rules: Vec<Vec<&str>> = vec![Vec::new()];
+    for line in document.lines() {
+        let last = rules.last().and_then(|rule| rule.last().copied()).unwrap_or_default();
+        let starts =
+            line.starts_with('#') && !last.starts_with('#') || line.starts_with("- ") && !last.starts_with('#');
+        match (rules.last_mut(), starts) {
+            (Some(rule), false) => rule.push(line),
+            (_, _) => rules.push(vec![line]),
+        }
+    }
+    let kept = rules.into_iter().map(|rule| rule.join("\n"));
+    kept.filter(|rule| !unneeded.iter().any(|part| rule.contains(part))).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(agent: RbacAgent) -> RbacArgs {
+        RbacArgs { namespace: "shop".into(), user: "ann@example.com".into(), group: None, agent }
+    }
+
+    #[test]
+    fn the_rights_are_as_committed_and_are_yaml() {
+        for (agent, name) in [
+            (RbacAgent::Auto, "rbac_auto"),
+            (RbacAgent::Ephemeral, "rbac_ephemeral"),
+            (RbacAgent::Pod, "rbac_pod"),
+            (RbacAgent::None, "rbac_none"),
+        ] {
+            let text = yaml(&args(agent)).expect("rights");
+            for document in text.split("\n---\n") {
+                let read: serde_json::Value = serde_saphyr::from_str(document).expect("YAML");
+                assert_eq!(read["metadata"]["namespace"], "shop");
+            }
+            insta::assert_snapshot!(name, text);
+        }
+    }
+
+    #[test]
+    fn a_name_cannot_change_the_document() {
+        let odd = RbacArgs { group: Some("a\"}\\ # b".into()), ..args(RbacAgent::None) };
+        let text = yaml(&odd).expect("rights");
+        let binding = text.split("\n---\n").last().expect("a document");
+        let read: serde_json::Value = serde_saphyr::from_str(binding).expect("YAML");
+        assert_eq!(read["subjects"][0]["name"], "a\"}\\ # b");
+        assert_eq!(read["subjects"][0]["kind"], "Group");
+        for bad in ["", "a b", "a\nkind: x", "A"] {
+            assert!(yaml(&RbacArgs { namespace: bad.into(), ..args(RbacAgent::None) }).is_err(), "{bad:?} was taken");
+        }
+    }
+}

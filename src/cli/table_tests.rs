@@ -1,0 +1,128 @@
+use super::*;
+use crate::actors::vif::messages::FlowStats;
+use crate::status::{Condition, DeviceLine, DnsLine, RangeLine, Vips};
+
+const START: i64 = 1_795_399_260;
+
+fn plain(text: &str) -> String {
+    anstream::adapter::strip_str(text).to_string()
+}
+
+fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Condition {
+    Condition {
+        r#type: kind.into(),
+        status: status.into(),
+        reason: reason.into(),
+        message: message.into(),
+        last_transition_time: START + 2,
+    }
+}
+
+fn link(pod: &str, health: &str, message: &str) -> LinkLine {
+    LinkLine {
+        pod: pod.into(),
+        placement: "ephemeral container".into(),
+        health: health.into(),
+        message: message.into(),
+    }
+}
+
+fn workload(name: &str, state: &str, message: &str, links: Vec<LinkLine>) -> WorkloadLine {
+    WorkloadLine { workload: name.into(), state: state.into(), message: message.into(), links }
+}
+
+fn busy() -> SessionStatus {
+    let replaced = "resolv.conf is replaced while connected";
+    SessionStatus {
+        name: "demo".into(),
+        context: "kind".into(),
+        server: "https://192.0.2.1:6443".into(),
+        namespace: "shop".into(),
+        phase: Phase::Connected,
+        since: START,
+        conditions: vec![
+            condition("Ready", "False", "NotYet", "shop/deployment/db: no pod runs"),
+            condition("RoutesReady", "True", "Applied", ""),
+        ],
+        ranges: vec![RangeLine {
+            cidr: "10.96.0.0/16".into(),
+            source: "service".into(),
+            treatment: "via shop/deployment/web".into(),
+            note: String::new(),
+        }],
+        vips: Vips {
+            ranges: vec!["246.246.0.0/16".into(), "fd00:1::/64".into()],
+            in_use: 2,
+            capacity: u64::MAX,
+            fixed: vec![("246.246.0.9".into(), "10.96.0.9".into(), "shop/deployment/web".into(), "api".into())],
+        },
+        workloads: vec![
+            workload("shop/deployment/web", "Ready", "", vec![link("shop/web-1", "ready", "")]),
+            workload("shop/deployment/db", "Pending", "no pod runs: attaches by itself when one comes", vec![]),
+            workload(
+                "shop/deployment/api",
+                "Connecting",
+                "its agent is placed",
+                vec![link("shop/api-1", "dialing", "")],
+            ),
+            workload("shop/deployment/old", "Unreachable", "", vec![link("shop/old-1", "failed", "image not found")]),
+        ],
+        dns: DnsLine {
+            backend: "file".into(),
+            server: "246.246.0.1".into(),
+            domains: vec!["shop.svc.cluster.local".into()],
+            ready: true,
+            message: replaced.into(),
+        },
+        device: DeviceLine {
+            name: "podway0".into(),
+            routes: vec!["10.96.0.0/16".into()],
+            failed: vec!["10.1.0.0/16: exists".into()],
+        },
+        flows: FlowStats {
+            tcp_open: 3,
+            tcp_total: 120,
+            udp_total: 14,
+            bytes_sent: 1_300_000,
+            bytes_received: 512,
+            refused: 5,
+            ..FlowStats::default()
+        },
+        warnings: vec![format!("DNS: {replaced}"), "route 10.1.0.0/16: exists".into()],
+        credentials_expire_at: Some(START + 3_600),
+        ..SessionStatus::default()
+    }
+}
+
+#[test]
+fn a_connection_is_shown_as_committed() {
+    insta::assert_snapshot!("status_plain", plain(&render(&busy(), Detail::Brief, START + 7_500)));
+    insta::assert_snapshot!("status_wide", plain(&render(&busy(), Detail::Wide, START + 60)));
+}
+
+#[test]
+fn what_is_not_known_is_left_out() {
+    let status = SessionStatus { name: "demo".into(), ..SessionStatus::default() };
+    insta::assert_snapshot!("status_empty", plain(&render(&status, Detail::Wide, START)));
+}
+
+#[test]
+fn every_warning_is_said_once() {
+    let text = plain(&render(&busy(), Detail::Brief, START));
+    assert_eq!(text.matches("resolv.conf is replaced").count(), 1);
+    assert_eq!(text.matches("10.1.0.0/16: exists").count(), 1);
+}
+
+#[test]
+fn colours_are_there_to_be_dropped() {
+    let text = render(&busy(), Detail::Brief, START);
+    assert_ne!(text, plain(&text));
+}
+
+#[test]
+fn bytes_read_well() {
+    for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (1_300_000, "1.2 MiB")] {
+        assert_eq!(bytes(count), text);
+    }
+    assert!(bytes(u64::MAX).ends_with("PiB"));
+}

@@ -1,0 +1,293 @@
+//! Flows as the workstation drives them: by polling, from one task each.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::Shared;
+use crate::credit::{Budget, Receiver, Sender};
+use crate::frames::{Ack, Data, Fin, FlowFrame, Reset, flow_frame};
+use crate::wire::{Reader, Writer};
+
+/// How far one direction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Open,
+    Finished,
+    /// Both directions ended at once.
+    Reset,
+}
+
+/// What came from the far side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The next bytes.
+    Data(Bytes),
+    /// The far side finished its direction.
+    Fin,
+    /// The flow is over.
+    Reset,
+}
+
+/// The flow is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the flow has ended")]
+pub struct Ended;
+
+/// A handle on the carrier's budget.
+#[derive(Debug)]
+pub(super) struct Buffers(Arc<Shared>);
+
+impl std::ops::Deref for Buffers {
+    type Target = Budget;
+    fn deref(&self) -> &Budget {
+        &self.0.budget
+    }
+}
+
+impl From<Arc<Shared>> for Buffers {
+    fn from(shared: Arc<Shared>) -> Buffers {
+        Buffers(shared)
+    }
+}
+
+/// One TCP flow. Driven by polling from one task; dropping it unfinished resets it.
+#[derive(Debug)]
+pub struct TcpFlow {
+    /// Taken only by `drop`.
+    reader: Option<Reader>,
+    writer: Writer,
+    receiver: Receiver<Buffers>,
+    sender: Sender,
+    shared: Arc<Shared>,
+    /// Bytes handed out by the last event and not yet acknowledged.
+    unacknowledged: u64,
+    ours: Side,
+    theirs: Side,
+    /// Taken off the stream while looking for credit; the credit we granted bounds it.
+    pending: VecDeque<Event>,
+}
+
+impl TcpFlow {
+    /// A flow that the agent has opened, with the limit that it named.
+    pub(super) fn new(
+        reader: Reader,
+        writer: Writer,
+        receiver: Receiver<Buffers>,
+        limit: u64,
+        shared: Arc<Shared>,
+    ) -> TcpFlow {
+        TcpFlow {
+            reader: Some(reader),
+            writer,
+            receiver,
+            sender: Sender::new(limit),
+            shared,
+            unacknowledged: 0,
+            ours: Side::Open,
+            theirs: Side::Open,
+            pending: VecDeque::new(),
+        }
+    }
+
+    /// Ready with how many bytes may be sent now.
+    pub fn poll_send_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Ended>> {
+        if self.ours != Side::Open {
+            return Poll::Ready(Err(Ended));
+        }
+        while self.sender.available() == 0 {
+            // Credit comes on the same stream as data, so data is taken off to get at it.
+            match ready!(self.poll_frame(cx)) {
+                Some(Event::Reset) => {
+                    self.pending.push_back(Event::Reset);
+                    return Poll::Ready(Err(Ended));
+                }
+                Some(event) => self.pending.push_back(event),
+                None => {}
+            }
+        }
+        match ready!(self.writer.poll_room(cx)) {
+            Ok(room) => {
+                let credit = usize::try_from(self.sender.available()).unwrap_or(usize::MAX);
+                Poll::Ready(Ok(room.min(credit)))
+            }
+            Err(_) => Poll::Ready(Err(Ended)),
+        }
+    }
+
+    /// Sends at most as many bytes as [`TcpFlow::poll_send_ready`] last said.
+    pub fn send(&mut self, data: Bytes) -> Result<(), Ended> {
+        if self.ours != Side::Open {
+            return Err(Ended);
+        }
+        let (offset, length) = (self.sender.offset(), data.len() as u64);
+        self.sender.sent(length);
+        self.writer.send_data(offset, data).map_err(|_| Ended)
+    }
+
+    /// Finishes our direction.
+    pub fn send_fin(&mut self) {
+        if self.ours == Side::Open {
+            self.ours = Side::Finished;
+            drop(self.writer.send_flow(flow_frame::Frame::Fin(Fin {})));
+        }
+    }
+
+    /// Ends both directions at once.
+    pub fn send_reset(&mut self) {
+        if self.ours != Side::Reset {
+            let over = self.ours == Side::Finished && self.theirs == Side::Finished;
+            self.ours = Side::Reset;
+            self.theirs = Side::Reset;
+            if !over {
+                drop(self.writer.send_flow(flow_frame::Frame::Reset(Reset { reason: String::new() })));
+            }
+            self.writer.finish();
+        }
+    }
+
+    /// The next event. Taking one acknowledges the data of the event before.
+    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        self.acknowledge();
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                if let Event::Data(data) = &event {
+                    self.unacknowledged = data.len() as u64;
+                }
+                return Poll::Ready(event);
+            }
+            if self.theirs != Side::Open && self.ours != Side::Open {
+                return Poll::Pending;
+            }
+            let event = ready!(self.poll_frame(cx));
+            self.pending.extend(event);
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        let length = std::mem::take(&mut self.unacknowledged);
+        if length == 0 || self.theirs != Side::Open {
+            return;
+        }
+        if let Some((received, limit)) = self.receiver.taken(length, self.shared.now(), self.shared.round_trip()) {
+            drop(self.writer.send_flow(flow_frame::Frame::Ack(Ack { received, limit })));
+        }
+    }
+
+    /// Takes one frame off the stream: an event, or `None` for what only changes our state.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let Some(reader) = &mut self.reader else { return Poll::Pending };
+        let frame = match ready!(reader.poll_next::<FlowFrame>(cx)) {
+            Some(Ok(frame)) => frame.frame,
+            Some(Err(_)) | None => return Poll::Ready(self.broken()),
+        };
+        Poll::Ready(match frame {
+            Some(flow_frame::Frame::Data(Data { offset, bytes })) => {
+                if self.theirs != Side::Open || self.receiver.arrived(offset, bytes.len() as u64).is_err() {
+                    self.send_reset();
+                    Some(Event::Reset)
+                } else if bytes.is_empty() {
+                    None
+                } else {
+                    Some(Event::Data(bytes))
+                }
+            }
+            Some(flow_frame::Frame::Ack(Ack { limit, .. })) => {
+                self.sender.granted(limit);
+                None
+            }
+            Some(flow_frame::Frame::Fin(_)) if self.theirs == Side::Open => {
+                self.theirs = Side::Finished;
+                Some(Event::Fin)
+            }
+            Some(flow_frame::Frame::Reset(_)) => self.broken(),
+            _ => None,
+        })
+    }
+
+    /// The stream ended, or the far side reset the flow.
+    fn broken(&mut self) -> Option<Event> {
+        let orderly = self.theirs == Side::Finished && self.ours == Side::Finished;
+        let known = self.ours == Side::Reset;
+        self.ours = Side::Reset;
+        self.theirs = Side::Reset;
+        self.writer.finish();
+        (!orderly && !known).then_some(Event::Reset)
+    }
+}
+
+impl Drop for TcpFlow {
+    fn drop(&mut self) {
+        if self.ours != Side::Finished || self.theirs != Side::Finished {
+            return self.send_reset();
+        }
+        self.writer.finish();
+        let Some(mut reader) = self.reader.take() else { return };
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        if let Poll::Ready(None | Some(Err(_))) = reader.poll_next::<FlowFrame>(&mut cx) {
+            return;
+        }
+        // A stream dropped before the agent ended it is cancelled, and h2 throws away what is queued on it.
+        self.shared.runtime.spawn(async move { while let Some(Ok(_)) = reader.next::<FlowFrame>().await {} });
+    }
+}
+
+/// One UDP association.
+#[derive(Debug)]
+pub struct UdpFlow {
+    reader: Reader,
+    writer: Writer,
+    ended: bool,
+    waiting: VecDeque<Bytes>,
+}
+
+impl UdpFlow {
+    /// An association that the agent has opened.
+    pub(super) fn new(reader: Reader, writer: Writer) -> UdpFlow {
+        UdpFlow { reader, writer, ended: false, waiting: VecDeque::new() }
+    }
+
+    /// Sends one datagram; drops it when the way is congested.
+    pub fn send(&mut self, datagram: Bytes) {
+        if datagram.len() > crate::MAX_DATA || self.ended {
+            return;
+        }
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        if let Poll::Ready(Ok(room)) = self.writer.poll_room(&mut cx)
+            && room >= datagram.len().min(crate::MAX_DATA / 2)
+        {
+            drop(self.writer.send_data(0, datagram));
+        }
+    }
+
+    /// The next datagram; `None` when the association ended.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if let Some(datagram) = self.waiting.pop_front() {
+                return Poll::Ready(Some(datagram));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            match ready!(self.reader.poll_next::<FlowFrame>(cx)) {
+                Some(Ok(frame)) => match frame.frame {
+                    Some(flow_frame::Frame::Data(data)) => self.waiting.push_back(data.bytes),
+                    Some(flow_frame::Frame::Reset(_) | flow_frame::Frame::Fin(_)) => self.ended = true,
+                    _ => {}
+                },
+                Some(Err(_)) | None => self.ended = true,
+            }
+        }
+    }
+}
+
+impl Drop for UdpFlow {
+    fn drop(&mut self) {
+        if !self.ended {
+            drop(self.writer.send_flow(flow_frame::Frame::Reset(Reset { reason: String::new() })));
+        }
+        self.writer.finish();
+    }
+}

@@ -1,0 +1,145 @@
+//! What keeps a carrier honest: pings, silence, and its end.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+
+use super::{Shared, hello, micros};
+use crate::frames::{HelloFrame, Ping, Pong, hello_frame};
+use crate::round_trip::RoundTrip;
+use crate::wire::{Reader, Writer};
+use crate::{HEARTBEAT, SILENCE};
+
+/// Pings whose answer is still waited for.
+const MAX_PINGS: usize = 8;
+
+/// Ends a task with its owner.
+pub(super) struct AbortOnDrop(pub(super) tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Notes the first reason for an end.
+pub(super) fn end(ended: &watch::Sender<Option<Arc<str>>>, why: String) {
+    ended.send_if_modified(|slot| {
+        let first = slot.is_none();
+        if first {
+            *slot = Some(why.into());
+        }
+        first
+    });
+}
+
+/// Pings, answers pings, and ends the carrier when it is silent, told to close, or no one holds it any more.
+pub(super) async fn heartbeat(
+    mut reader: Reader,
+    mut writer: Writer,
+    mut round_trip: RoundTrip,
+    shared: Arc<Shared>,
+    ended: Arc<watch::Sender<Option<Arc<str>>>>,
+    connection: AbortOnDrop,
+) {
+    let broke = || "the connection broke".to_owned();
+    let mut pings: VecDeque<(u64, u64)> = VecDeque::new();
+    let (mut next_id, mut next_ping) = (1, shared.now());
+    let why = loop {
+        let silent_at = shared.last_byte.load(Ordering::Acquire) + micros(SILENCE);
+        let wake = shared.began + Duration::from_micros(silent_at.min(next_ping));
+        tokio::select! {
+            biased;
+            () = shared.close.notified() => break "closed".to_owned(),
+            () = ended.closed() => break "nobody uses it".to_owned(),
+            frame = reader.next::<HelloFrame>() => match frame {
+                Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Pong(Pong { id })) })) => {
+                    while let Some((sent_id, at)) = pings.pop_front() {
+                        if sent_id == id {
+                            let now = shared.now();
+                            shared.round_trip.store(round_trip.measured(now - at, now), Ordering::Relaxed);
+                            break;
+                        }
+                    }
+                }
+                Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Ping(Ping { id })) })) => {
+                    if writer.send(&hello(hello_frame::Frame::Pong(Pong { id }))).is_err() {
+                        break broke();
+                    }
+                }
+                // Draining: the pod's deletion is seen in the cluster as well, and decides.
+                Some(Ok(_)) => {}
+                Some(Err(error)) => break format!("the connection broke: {error}"),
+                None => break "the agent closed the connection".to_owned(),
+            },
+            () = tokio::time::sleep_until(wake) => {
+                let now = shared.now();
+                if now >= shared.last_byte.load(Ordering::Acquire) + micros(SILENCE) {
+                    break format!("no byte came for {} s", SILENCE.as_secs_f32());
+                }
+                if now >= next_ping {
+                    pings.push_back((next_id, now));
+                    if pings.len() > MAX_PINGS {
+                        pings.pop_front();
+                    }
+                    if writer.send(&hello(hello_frame::Frame::Ping(Ping { id: next_id }))).is_err() {
+                        break broke();
+                    }
+                    next_id += 1;
+                    next_ping = now + micros(HEARTBEAT);
+                }
+            }
+        }
+    };
+    end(&ended, why);
+    drop(connection);
+}
+
+/// Notes when bytes come, so that silence can be told from quiet.
+pub(super) struct Noted<S> {
+    pub(super) io: S,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.io).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.shared.last_byte.store(self.shared.now(), Ordering::Release);
+        }
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
