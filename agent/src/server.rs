@@ -51,23 +51,23 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// Limits on what one flow may take.
 #[derive(Clone, Debug)]
 pub struct FlowLimits {
+    /// A peer that has not authenticated by then is cut.
+    pub authenticate: Duration,
     /// Flows at once.
     pub flows: u32,
     /// Longest dial.
     pub dial: Duration,
     /// UDP associations end after this long without a datagram.
     pub udp_idle: Duration,
-    /// A peer that has not authenticated by then is cut.
-    pub authenticate: Duration,
 }
 
 impl Default for FlowLimits {
     fn default() -> Self {
         FlowLimits {
+            authenticate: Duration::from_secs(10),
             flows: MAX_FLOWS,
             dial: Duration::from_secs(10),
             udp_idle: Duration::from_secs(60),
-            authenticate: Duration::from_secs(10),
         }
     }
 }

@@ -348,15 +348,6 @@ async fn nonsense_before_the_handshake_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_carrier_without_flows_stays() {
-    let limits = FlowLimits { authenticate: Duration::from_millis(200), ..FlowLimits::default() };
-    let world = world(limits, "/nonexistent").await;
-    let carrier = connect(&world, &world.config).await.expect("connected");
-    timeout(Duration::from_millis(600), carrier.closed()).await.expect_err("it was ended");
-    assert!(carrier.is_alive());
-}
-
-#[tokio::test]
 async fn who_does_not_authenticate_in_time_is_cut() {
     let limits = FlowLimits { authenticate: Duration::from_millis(50), ..FlowLimits::default() };
     let world = world(limits, "/nonexistent").await;
@@ -431,4 +422,12 @@ async fn a_malformed_call_ends_alone() {
     }
     assert_eq!(raw_call(&world, podway_tunnel::HELLO_PATH, b"").await, None, "a second Hello");
     assert!(connect(&world, &world.config).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_idle_carrier_outlives_the_limit_of_the_handshake() {
+    let limits = FlowLimits { authenticate: Duration::from_millis(200), ..FlowLimits::default() };
+    let world = world(limits, "/nonexistent").await;
+    let carrier = connect(&world, &world.config).await.expect("connected");
+    assert!(timeout(Duration::from_secs(1), carrier.closed()).await.is_err(), "an idle carrier was cut");
 }

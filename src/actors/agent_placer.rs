@@ -17,11 +17,11 @@ use tracing::{debug, info, warn};
 use self::core::{AgentPlacerCore, Effect, Input, Place, PlaceOutcome, Plan};
 use self::manifest::Agent;
 use self::messages::RemoveAll;
-use crate::actors::client_list::core::ViaFact;
 use crate::actors::client_list::messages::{PlacementHopeless, ViaWorkloadsChanged};
 use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged, UseClient};
 use crate::actors::shell::{Driven, Reply, Shell, Stop, TaskFailed, drive, drives, spawn_reporting, stop, told};
 use crate::cluster::PodFact;
+use crate::error::chain;
 use crate::ids::{Attempt, ReplyId};
 
 pub mod core;
@@ -181,19 +181,6 @@ fn outcome_of(place: &Place, error: kube::Error) -> PlaceOutcome {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
 async fn remove(client: kube::Client, agent: &Agent, namespace: &str, pods: Vec<Arc<PodFact>>) -> Vec<String> {
     let mut left = Vec::new();
     let name = manifest::own_name(&agent.fingerprint);
@@ -253,8 +240,7 @@ impl From<RightsChanged> for Input {
 
 impl From<ViaWorkloadsChanged> for Input {
     fn from(message: ViaWorkloadsChanged) -> Input {
-        let ViaWorkloadsChanged { generation, workloads, general, special } = message;
-        Input::Via(generation, ViaFact { workloads, general, special })
+        Input::Via(message.generation, message.into())
     }
 }
 

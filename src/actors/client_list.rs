@@ -285,8 +285,14 @@ impl From<RightsChanged> for Input {
 
 impl From<ViaWorkloadsChanged> for Input {
     fn from(message: ViaWorkloadsChanged) -> Input {
-        let ViaWorkloadsChanged { generation, workloads, general, special } = message;
-        Input::Via(generation, ViaFact { workloads, general, special })
+        Input::Via(message.generation, message.into())
+    }
+}
+
+impl From<ViaWorkloadsChanged> for ViaFact {
+    fn from(message: ViaWorkloadsChanged) -> ViaFact {
+        let ViaWorkloadsChanged { generation: _, workloads, general, special } = message;
+        ViaFact { workloads, general, special }
     }
 }
 

@@ -15,7 +15,7 @@ use self::messages::{
 use crate::actors::session::messages::{CredentialsRenewed, Disconnect};
 use crate::actors::session::{Ingredients, Session, Settings};
 use crate::actors::shell::{Exit, Reply, start_monitored};
-use crate::error::{Reason, UserError};
+use crate::error::{Reason, UserError, chain};
 use crate::identity::Identity;
 use crate::spec::ConnectSpec;
 use crate::status::{Phase, SessionStatus};
@@ -81,7 +81,7 @@ impl Daemon {
         let identity = match Identity::load_or_create(&self.settings.state_dir, caller.uid) {
             Ok(identity) => identity,
             Err(cause) => {
-                let message = format!("key pair: {}", crate::actors::session::describe(&cause));
+                let message = format!("key pair: {}", chain(&cause));
                 reply.answer(Err(UserError::new(Reason::Internal, message, "check podwayd's state directory")));
                 return;
             }

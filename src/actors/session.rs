@@ -41,8 +41,6 @@ pub mod messages;
 mod reach;
 mod wiring;
 
-pub use reach::describe;
-
 /// A reachable API server answers the first question within this time.
 const REACH_LIMIT: Duration = Duration::from_secs(20);
 /// PodWatcher answers for itself sooner; this is the net below it.

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use actix::dev::ContextFutureSpawner as _;
 use actix::{Actor, ActorContext as _, AsyncContext as _, Context, SpawnHandle};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -194,14 +193,6 @@ told!(Stop);
 /// Stops the actor of `ctx` after the current message.
 pub fn stop<A: Actor<Context = Context<A>>>(ctx: &mut Context<A>) {
     ctx.stop();
-}
-
-/// Runs `future` on the actor's own thread; it dies with the actor.
-pub fn attend<A: Actor<Context = Context<A>>>(
-    ctx: &mut Context<A>,
-    future: impl actix::fut::ActorFuture<A, Output = ()> + 'static,
-) {
-    future.spawn(ctx);
 }
 
 /// Declares handlers of messages that only feed the core: `Message: Into<Input>`.

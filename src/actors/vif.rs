@@ -3,49 +3,40 @@
 //! Hears the route plan; tells the state of the device, the host's own network, and what flows through. What it decides
 //! is in [`core`]; this file makes the device, talks to the kernel and carries queries from the packet path to Dns.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use self::core::{Change, Effect, Input, VifCore};
+use self::feeds::{pump_blocked, pump_queries, pump_stats, watch_host};
 use self::messages::{Close, FlowStats, Open, StopDataPlane, VifChanged};
 use crate::actors::client_list::messages::FlowsBlocked;
-use crate::actors::dns::messages::{QueryArrived, Transport};
+use crate::actors::dns::messages::QueryArrived;
 use crate::actors::proxy_via::messages::{HostFactsChanged, RoutePlanChanged};
 use crate::actors::shell::{Driven, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told};
 use crate::ids::{Generation, ReplyId};
 use crate::net::cidr::Cidr;
-use crate::net::counters::{Counters, CountersSnapshot};
 use crate::net::data_plane::{DataPlane, DataPlaneHandle, Ended, Wiring};
-use crate::net::dns_tap::{DnsQuery, DnsTransport};
-use crate::net::route::{Own, RouteError, RouteHandle, monitor, nameservers};
-use crate::net::route_plan::HostFacts;
+use crate::net::dns_tap::DnsQuery;
+use crate::net::route::{RouteError, RouteHandle};
 use crate::net::tun::{PacketDevice, TunDevice};
 use crate::net::views::{ClientTable, Target, VipTable};
 
 pub mod core;
+mod feeds;
 pub mod messages;
 
-/// Where the host's name servers are written.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Queries that Dns has not answered yet; more wait in the packet path and are dropped there.
-const DNS_UNACKNOWLEDGED: usize = 64;
 /// Queries that wait for one of these places.
 const DNS_QUEUE: usize = 256;
 /// Blocked targets that wait to be told.
 const BLOCKED_QUEUE: usize = 64;
-/// How often counters are told at most.
-const STATS_EVERY: Duration = Duration::from_secs(1);
 /// How long making the device may take.
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
 /// How long one change of routes may take.
@@ -56,10 +47,6 @@ const STOP_LIMIT: Duration = Duration::from_millis(100);
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 /// How often the device is looked for after its descriptor was closed, and the pause between.
 const GONE_LOOKS: (u32, Duration) = (20, Duration::from_millis(5));
-/// The host's network is read again after this time even when the kernel told nothing: resolv.conf is only a file.
-const FACTS_EVERY: Duration = Duration::from_secs(10);
-/// The pause before the host's network is read again after a failure.
-const FACTS_RETRY: Duration = Duration::from_secs(1);
 /// For tasks that end with the actor.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
@@ -88,8 +75,6 @@ pub struct Vif {
     driven: Driven<VifCore>,
     edges: Edges,
     device: Option<Device>,
-    /// For the watch of the host's network.
-    own: watch::Sender<Own>,
     tasks: Vec<AbortHandle>,
     replies: HashMap<ReplyId, Reply<()>>,
     next_reply: ReplyId,
@@ -113,7 +98,6 @@ impl Vif {
             driven: Driven::new(VifCore::new()),
             edges,
             device: None,
-            own: watch::Sender::new(Own::default()),
             tasks: Vec::new(),
             replies: HashMap::new(),
             next_reply: ReplyId(0),
@@ -166,7 +150,6 @@ impl Vif {
                 }));
             }
             let ifindex = device.ifindex;
-            self.own.send_modify(|own| own.index = Some(ifindex));
             self.device = Some(device);
             ifindex
         });
@@ -223,7 +206,7 @@ impl Actor for Vif {
     type Context = Context<Self>;
 
     fn started(&mut self, _ctx: &mut Context<Self>) {
-        self.serve("watch of the host's network", watch_host(self.edges.proxy_via.clone(), self.own.subscribe()));
+        self.serve("watch of the host's network", watch_host(self.edges.proxy_via.clone()));
     }
 }
 
@@ -320,118 +303,11 @@ async fn remove(device: Device) -> Result<(), RouteError> {
     routes.del_link(ifindex).await
 }
 
-/// Queries from the packet path to Dns and answers back; at most [`DNS_UNACKNOWLEDGED`] are in Dns's hands.
-async fn pump_queries(mut queries: mpsc::Receiver<DnsQuery>, dns: Recipient<QueryArrived>) {
-    let mut waiting = FuturesUnordered::new();
-    loop {
-        tokio::select! {
-            query = queries.recv(), if waiting.len() < DNS_UNACKNOWLEDGED => {
-                let Some(DnsQuery { query, from, transport, reply: asker }) = query else { return };
-                let transport = match transport {
-                    DnsTransport::Udp => Transport::Udp,
-                    DnsTransport::Tcp => Transport::Tcp,
-                };
-                let (reply, answer) = Reply::new();
-                dns.do_send(QueryArrived { query, from, transport, reply });
-                waiting.push(async move {
-                    if let Ok(answer) = answer.await {
-                        // An asker that went away wants no answer.
-                        asker.send(answer).ok();
-                    }
-                });
-            }
-            Some(()) = waiting.next() => {}
-        }
-    }
-}
-
-/// Targets that flows wait for; the data plane bounds their rate.
-async fn pump_blocked(mut blocked: mpsc::Receiver<Target>, clients: Recipient<FlowsBlocked>) {
-    while let Some(target) = blocked.recv().await {
-        clients.do_send(FlowsBlocked { target });
-    }
-}
-
-async fn pump_stats(counters: Arc<Counters>, session: Recipient<FlowStats>) {
-    let mut told = FlowStats::default();
-    let mut ticks = interval(STATS_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let stats = FlowStats::from(counters.snapshot());
-        if stats != told {
-            told = stats;
-            session.do_send(stats);
-        }
-    }
-}
-
-/// Tells the host's own network at once and whenever it differs from what was told last.
-async fn watch_host(proxy_via: Recipient<HostFactsChanged>, mut own: watch::Receiver<Own>) {
-    let mut told: (Generation, Option<Arc<HostFacts>>) = (Generation(0), None);
-    loop {
-        if let Err(error) = follow_host(&proxy_via, &mut own, &mut told).await {
-            warn!(%error, "cannot read the host's network; trying again");
-        }
-        sleep(FACTS_RETRY).await;
-    }
-}
-
-/// Follows the host's network until the kernel's messages end.
-async fn follow_host(
-    proxy_via: &Recipient<HostFactsChanged>,
-    own: &mut watch::Receiver<Own>,
-    told: &mut (Generation, Option<Arc<HostFacts>>),
-) -> Result<(), RouteError> {
-    // Listening begins before reading, so that no change is missed.
-    let mut ticks = monitor()?;
-    let routes = RouteHandle::open()?;
-    loop {
-        let resolvers = resolvers(Path::new(RESOLV_CONF)).await;
-        let seen = own.borrow_and_update().clone();
-        let facts = routes.host_facts(&seen, resolvers).await?;
-        if told.1.as_deref() != Some(&facts) {
-            let facts = Arc::new(facts);
-            *told = (told.0.next(), Some(Arc::clone(&facts)));
-            proxy_via.do_send(HostFactsChanged { generation: told.0, facts });
-        }
-        tokio::select! {
-            tick = timeout(FACTS_EVERY, ticks.recv()) => if let Ok(None) = tick { return Ok(()) },
-            changed = own.changed() => if changed.is_err() { return Ok(()) },
-        }
-    }
-}
-
-/// The host's name servers; none when the file cannot be read.
-async fn resolvers(path: &Path) -> BTreeSet<std::net::IpAddr> {
-    let path = path.to_owned();
-    let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
-    text.ok().and_then(Result::ok).map(|text| nameservers(&text)).unwrap_or_default()
-}
-
 fn why(failed: TaskFailed) -> String {
     match failed {
         TaskFailed::Panicked(text) => format!("bug: {text}"),
         TaskFailed::TimedOut => "it took too long".to_owned(),
         TaskFailed::Aborted => "given up".to_owned(),
-    }
-}
-
-impl From<CountersSnapshot> for FlowStats {
-    fn from(counters: CountersSnapshot) -> Self {
-        FlowStats {
-            tcp_open: counters.tcp_open,
-            tcp_total: counters.tcp_total,
-            udp_open: counters.udp_open,
-            udp_total: counters.udp_total,
-            dns_queries: counters.dns_queries,
-            bytes_sent: counters.bytes_sent,
-            bytes_received: counters.bytes_received,
-            refused: counters.refused,
-            dropped_source: counters.dropped_source,
-            dropped_other: counters.dropped_other,
-            dropped_full: counters.dropped_full,
-        }
     }
 }
 
@@ -506,17 +382,9 @@ impl From<RoutePlanChanged> for Input {
     }
 }
 
-impl Handler<ApplyEnded> for Vif {
-    type Result = ();
-    fn handle(&mut self, message: ApplyEnded, ctx: &mut Context<Self>) {
-        let ApplyEnded { generation, failed } = message;
-        let refused: BTreeSet<Cidr> = failed.keys().filter_map(|text| text.parse().ok()).collect();
-        self.own.send_if_modified(|own| {
-            let news = !refused.is_subset(&own.refused);
-            own.refused.extend(refused);
-            news
-        });
-        drive(self, Input::Applied { generation, failed }, ctx);
+impl From<ApplyEnded> for Input {
+    fn from(message: ApplyEnded) -> Input {
+        Input::Applied { generation: message.generation, failed: message.failed }
     }
 }
 
@@ -538,7 +406,4 @@ impl From<CloseEnded> for Input {
     }
 }
 
-crate::actors::shell::drives!(Vif, Open, RoutePlanChanged, PlaneEnded, PlaneStopped, CloseEnded);
-
-#[cfg(test)]
-mod device_tests;
+crate::actors::shell::drives!(Vif, Open, RoutePlanChanged, ApplyEnded, PlaneEnded, PlaneStopped, CloseEnded);

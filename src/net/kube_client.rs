@@ -22,6 +22,7 @@ use kube::config::AuthInfo;
 use secrecy::SecretString;
 use tower::{BoxError, Service, ServiceBuilder};
 
+use crate::error::chain;
 use crate::spec::{ClusterAccess, Credential};
 
 /// Limit of one connection's set-up: TCP, proxy and TLS. Three retransmitted SYNs fit into it.
@@ -225,20 +226,6 @@ where
 
 fn tls_error(error: kube::Error) -> KubeClientError {
     KubeClientError::Tls(chain(&error))
-}
-
-/// An error and its causes in one line; kube's messages name what failed, never the credential.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// Gives all of connecting one limit: a server that accepts and then says nothing would hold a caller for ever.

@@ -23,7 +23,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::frames::{Decoder, Encoder, Reply, Step, push_control};
-use crate::net::kube_client::chain;
+use crate::error::chain;
 
 /// Masks fetched from the system at once.
 const MASKS: usize = 64;

@@ -76,33 +76,6 @@ async fn all<T>(stream: impl Stream<Item = Result<T, rtnetlink::Error>>) -> Resu
     limited(stream.try_collect::<Vec<T>>()).await
 }
 
-/// How the devices of all sessions are called.
-const OUR_LINKS: &str = "podway";
-
-/// What decides whether another session's device counts as the host's network.
-///
-/// Of two sessions that want overlapping ranges the one with the younger device gives way, so that they never both do.
-/// Of two that want the same destination the kernel gives it to the first: the other gives way, whatever its age.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Own {
-    /// Index of the session's own device, once it is there. The kernel counts upwards.
-    pub index: Option<u32>,
-    /// Destinations that the kernel refused to this session at any time.
-    pub refused: BTreeSet<Cidr>,
-}
-
-impl Own {
-    /// Whether this session gives way to everything on a link.
-    pub fn minds_link(&self, name: &str, index: u32) -> bool {
-        !name.starts_with(OUR_LINKS) || self.index.is_none_or(|own| index < own)
-    }
-
-    /// Whether this session gives way to a route.
-    pub fn minds_route(&self, name: &str, index: u32, destination: &Cidr) -> bool {
-        self.minds_link(name, index) || (self.index != Some(index) && self.refused.contains(destination))
-    }
-}
-
 /// A connection to the kernel's routing tables. Clones share it.
 #[derive(Clone, Debug)]
 pub struct RouteHandle {
@@ -189,30 +162,27 @@ impl RouteHandle {
         Ok(self.main_table().await?.iter().filter(|m| ours(m)).filter_map(destination).collect())
     }
 
-    /// The host's own network, seen from the session `own`.
-    pub async fn host_facts(&self, own: &Own, resolvers: BTreeSet<IpAddr>) -> Result<HostFacts, RouteError> {
+    /// The host's own network: everything but links whose name begins with `skip`.
+    pub async fn host_facts(&self, skip: &str, resolvers: BTreeSet<IpAddr>) -> Result<HostFacts, RouteError> {
         let mut names = BTreeMap::new();
         for link in all(self.handle.link().get().execute()).await? {
             let name = link.attributes.iter().find_map(|attribute| match attribute {
                 LinkAttribute::IfName(name) => Some(name.clone()),
                 _ => None,
             });
-            names.extend(name.map(|name| (link.header.index, name)));
+            names.extend(name.filter(|name| !name.starts_with(skip)).map(|name| (link.header.index, name)));
         }
         let mut facts = HostFacts { resolvers, ..HostFacts::default() };
         for message in self.main_table().await? {
             let Some(destination) = destination(&message) else { continue };
             for (index, gateway) in hops(&message) {
                 let Some(interface) = names.get(&index) else { continue };
-                if own.minds_route(interface, index, &destination) {
-                    facts.gateways.extend(gateway);
-                    facts.routes.insert(HostRoute { destination, interface: interface.clone(), gateway });
-                }
+                facts.gateways.extend(gateway);
+                facts.routes.insert(HostRoute { destination, interface: interface.clone(), gateway });
             }
         }
         for message in all(self.handle.address().get().execute()).await? {
-            let index = message.header.index;
-            if !names.get(&index).is_some_and(|name| own.minds_link(name, index)) {
+            if !names.contains_key(&message.header.index) {
                 continue;
             }
             // On a point-to-point link, `Address` is the other end.

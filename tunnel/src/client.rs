@@ -108,6 +108,7 @@ struct Shared {
     last_byte: AtomicU64,
     close: Notify,
     budget: Budget,
+    /// Where the end of a dropped flow is waited for.
     runtime: tokio::runtime::Handle,
 }
 

@@ -127,8 +127,6 @@ enum Progress {
         until: Millis,
     },
     Failed {
-        why: Arc<str>,
-        tries: u32,
         retry_at: Millis,
     },
     /// Will not work however often it is asked.
@@ -154,6 +152,7 @@ pub struct AgentPlacerCore {
     placements: BTreeMap<Place, Placement>,
     next_attempt: Attempt,
     stopped: bool,
+    now: Millis,
     told: (Generation, BTreeMap<Target, Arc<str>>),
     effects: VecDeque<Effect>,
 }
@@ -169,6 +168,7 @@ impl AgentPlacerCore {
             placements: BTreeMap::new(),
             next_attempt: Attempt(1),
             stopped: false,
+            now: Millis(0),
             told: Default::default(),
             effects: VecDeque::new(),
         }
@@ -180,8 +180,8 @@ impl AgentPlacerCore {
         placement.progress = match outcome {
             PlaceOutcome::Accepted => Progress::Accepted { until: now + SEEN_WITHIN },
             PlaceOutcome::Forbidden(why) | PlaceOutcome::Rejected(why) => Progress::Refused { why },
-            PlaceOutcome::Gone => failed(now, placement.tries, "the pod is gone".into()),
-            PlaceOutcome::Failed(why) => failed(now, placement.tries, why),
+            PlaceOutcome::Gone => failed(now, placement.tries),
+            PlaceOutcome::Failed(_) => failed(now, placement.tries),
         };
     }
 
@@ -405,9 +405,9 @@ fn own_pod_alive(plan: &Plan, pods: &PodSnapshot) -> bool {
     own_pods(plan, pods).next().is_some()
 }
 
-fn failed(now: Millis, tries: u32, why: Arc<str>) -> Progress {
+fn failed(now: Millis, tries: u32) -> Progress {
     let pause = RETRY_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(8)).min(RETRY_MAX);
-    Progress::Failed { why, tries, retry_at: now + pause }
+    Progress::Failed { retry_at: now + pause }
 }
 
 impl Core for AgentPlacerCore {
@@ -415,6 +415,7 @@ impl Core for AgentPlacerCore {
     type Effect = Effect;
 
     fn handle(&mut self, now: Millis, input: Input) {
+        self.now = now;
         match input {
             Input::Pods(generation, pods) if generation > self.pods.0 => self.pods = (generation, pods),
             Input::Rights(generation, rights) if generation > self.rights.0 => {
@@ -449,12 +450,14 @@ impl Core for AgentPlacerCore {
             Place::Pod(uid) => self.pods.1.pods.get(uid).is_some_and(|pod| wanted.contains(&pod.workload)),
             Place::OwnJob | Place::OwnPod => self.via.1.general == GeneralEgress::Wanted,
         };
+        let now = self.now;
         let times = self.placements.iter().filter(|(place, _)| matters(place)).filter_map(|(_, p)| match p.progress {
             Progress::Failed { retry_at, .. } => Some(retry_at),
             Progress::Accepted { until } => Some(until),
             Progress::Asked | Progress::Refused { .. } => None,
         });
-        times.min()
+        // What reconcile passed over although it was due waits for a fact, not for time.
+        times.filter(|at| *at > now).min()
     }
 
     fn woke() -> Input {

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use super::core::DialOutcome;
 use super::{Dialed, Dialer};
-use crate::actors::session::describe;
 use crate::cluster::PodFact;
+use crate::error::chain;
 use crate::identity::Identity;
 use crate::net::agent::native::NativeLink;
 use crate::net::cidr::Cidr;
@@ -49,7 +49,7 @@ impl Dialer for NativeDialer {
             let fault = stream.fault();
             let carrier = Carrier::connect(stream, &config).await.map_err(|error| match fault.get() {
                 Some(fault) => outcome(fault),
-                None => DialOutcome::Failed(describe(&error).into()),
+                None => DialOutcome::Failed(chain(&error).into()),
             })?;
             let closed = carrier.closed();
             Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), closed: Box::pin(closed) })

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::decode::{Names, Object};
 use super::near::near;
 use crate::cluster::{PodSnapshot, Resolution, Resolutions};
-use crate::net::kube_client::chain;
+use crate::error::chain;
 use crate::workload::{Workload, WorkloadKind, WorkloadRef};
 
 /// Limit for finding one workload; with [`NEAR_LIMIT`] it stays below the 2 s that a user waits.

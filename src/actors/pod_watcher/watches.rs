@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::decode::{Names, Object};
 use super::facts::{Event, Kind, Trouble, WatchId};
-use crate::net::kube_client::chain;
+use crate::error::chain;
 
 /// Objects of one page: the usual size, a few MiB of JSON.
 const PAGE: u32 = 500;

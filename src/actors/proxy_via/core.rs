@@ -13,20 +13,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::messages::{
-    AllocateError, Allocation, RangeStatus, RoutePlanChanged, SelectProxyVia, TranslationChanged, Treatment,
-    ViaChanged, ViaState,
-};
+use super::messages::{AllocateError, RoutePlanChanged, SelectProxyVia, TranslationChanged, Treatment, ViaChanged};
+use super::messages::{RangeStatus, ViaState};
 use crate::actors::client_list::core::ViaFact;
 use crate::actors::client_list::messages::GeneralEgress;
 use crate::actors::shell::Core;
 use crate::cluster::ClusterInfo;
 use crate::ids::{Generation, Millis, ReplyId};
 use crate::net::cidr::{Cidr, minimal};
-use crate::net::route_plan::{Decisions, HostFacts, Place, RoutePlan, Wanted, is_default, plan};
+use crate::net::route_plan::{Decisions, HostFacts, Place, RoutePlan, Wanted, plan};
 use crate::net::views::{Target, VipEntry};
-use crate::net::vip::memory::VipMemory;
-use crate::net::vip::{self, Exhausted, Hold, VipPool};
+use crate::net::vip::{self, VipPool};
 use crate::spec::RangeSelector;
 use crate::workload::Workload;
 
@@ -57,8 +54,6 @@ pub enum Input {
         /// The real addresses.
         addresses: Vec<IpAddr>,
     },
-    /// Virtual addresses that flows use now; until it is known, no address is given to something else.
-    InUse(BTreeSet<IpAddr>),
     /// Teardown: nothing is told any more.
     Stop,
     /// Time has passed.
@@ -79,7 +74,7 @@ pub enum Effect {
     /// Tell Session.
     TellSession(ViaChanged),
     /// Answer Dns.
-    Answer(ReplyId, Allocation),
+    Answer(ReplyId, Result<BTreeMap<IpAddr, IpAddr>, AllocateError>),
 }
 
 /// The published table, ordered.
@@ -115,8 +110,6 @@ pub struct ProxyViaCore {
     cluster: (Generation, Arc<ClusterInfo>),
     host: (Generation, Option<Arc<HostFacts>>),
     pools: [VipPool; 2],
-    memory: Arc<VipMemory>,
-    in_use: Option<BTreeSet<IpAddr>>,
     fixed: Vec<(IpAddr, IpAddr, Workload, String)>,
     decisions: Decisions,
     mode: Mode,
@@ -131,8 +124,7 @@ pub struct ProxyViaCore {
 impl ProxyViaCore {
     /// A core that knows nothing yet.
     pub fn new(config: ProxyViaConfig) -> Self {
-        let memory = Arc::<VipMemory>::default();
-        let pools = [config.virtual_v4, config.virtual_v6].map(|range| VipPool::new(range, &memory));
+        let pools = [VipPool::new(config.virtual_v4), VipPool::new(config.virtual_v6)];
         let translation = TranslationChanged {
             generation: Generation(0),
             translated: BTreeSet::new(),
@@ -147,8 +139,6 @@ impl ProxyViaCore {
             cluster: Default::default(),
             host: Default::default(),
             pools,
-            memory,
-            in_use: None,
             fixed: Vec::new(),
             decisions: Decisions::default(),
             mode: Mode::Serving,
@@ -161,27 +151,6 @@ impl ProxyViaCore {
         }
     }
 
-    /// Draws the addresses of before from the ranges of before. For a core that was told nothing yet; a memory of other
-    /// configured ranges is left alone.
-    #[must_use]
-    pub fn remembering(mut self, memory: VipMemory) -> Self {
-        let configured = [self.config.virtual_v4, self.config.virtual_v6];
-        if memory.configured == configured {
-            self.pools = configured.map(|range| VipPool::new(range, &memory));
-            self.memory = Arc::new(memory);
-        }
-        self
-    }
-
-    /// What shall be remembered at `now`, in seconds since 1970.
-    pub fn memory(&self, now: u64) -> VipMemory {
-        VipMemory::new(
-            vec![self.config.virtual_v4, self.config.virtual_v6],
-            self.pools.iter().map(VipPool::range).collect(),
-            self.pools.iter().flat_map(|pool| pool.remember(now)).collect(),
-        )
-    }
-
     /// Whether addresses can be translated: rules, host and the whole of the cluster's ranges are known.
     pub fn is_ready(&self) -> bool {
         self.mode == Mode::Serving && self.selection.is_some() && self.host.1.is_some() && self.cluster.1.complete
@@ -192,24 +161,14 @@ impl ProxyViaCore {
         let (Some(selection), Some(host)) = (&self.selection, &self.host.1) else { return };
         let wanted = wanted(selection, &self.cluster.1, host);
         self.decisions = wanted.decide();
-        let routes = host.routes.iter().map(|route| route.destination).filter(|cidr| !is_default(cidr));
-        let links = host.addresses.iter().map(Cidr::trunc);
-        let host: Vec<Cidr> = routes.chain(links).chain(wanted.protected()).collect();
-        let cluster = &self.cluster.1;
-        let known = cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).chain(&selection.also_proxy);
-        let taken: Vec<Cidr> = host.iter().chain(known.filter(|cidr| !is_default(cidr))).copied().collect();
-        let unused = self.pools.iter().all(|pool| pool.entries().is_empty());
-        for (pool, configured) in self.pools.iter_mut().zip([self.config.virtual_v4, self.config.virtual_v6]) {
-            // What was handed out stays valid for as long as its range works at all.
-            if !unused && !vip::is_broken_by(&pool.range(), &host) {
-                continue;
-            }
-            let before =
-                self.memory.ranges.iter().filter(|range| range.addr().is_ipv4() == configured.addr().is_ipv4());
-            let wanted: Vec<Cidr> = before.copied().chain([configured]).collect();
-            if let Some(range) = vip::choose(&wanted, &taken).filter(|range| *range != pool.range()) {
-                *pool = VipPool::new(range, &self.memory);
-            }
+        if self.pools.iter().all(|pool| pool.entries().is_empty()) {
+            let cluster = &self.cluster.1;
+            let routes = host.routes.iter().map(|route| route.destination).filter(|cidr| cidr.prefix_len() > 0);
+            let links = host.addresses.iter().map(Cidr::trunc);
+            let known = cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).chain(&selection.also_proxy).copied();
+            let taken: Vec<Cidr> = routes.chain(links).chain(known.filter(|cidr| cidr.prefix_len() > 0)).collect();
+            let choose = |range| VipPool::new(vip::choose(range, &taken));
+            self.pools = [choose(self.config.virtual_v4), choose(self.config.virtual_v6)];
         }
     }
 
@@ -226,19 +185,18 @@ impl ProxyViaCore {
             }
             let (real, name) = (cidr.addr(), loopback_name(cidr.addr(), &workload));
             let target = Target::Workload(workload.clone());
-            if let Ok(vip) = self.draw(real, &target, &name.as_str().into(), Hold::Fixed) {
+            if let Ok(vip) = self.pool(real).allocate(real, &target, &name.as_str().into()) {
                 self.fixed.push((vip, real, workload, name));
             }
         }
     }
 
-    fn draw(&mut self, real: IpAddr, target: &Target, name: &Arc<str>, hold: Hold) -> Result<IpAddr, Exhausted> {
+    fn pool(&mut self, real: IpAddr) -> &mut VipPool {
         let [v4, v6] = &mut self.pools;
-        let pool = if real.is_ipv4() { v4 } else { v6 };
-        pool.allocate(real, target, name, hold, self.in_use.as_ref())
+        if real.is_ipv4() { v4 } else { v6 }
     }
 
-    fn allocate(&mut self, now: Millis, name: &Arc<str>, reals: &[IpAddr]) -> Allocation {
+    fn allocate(&mut self, name: &Arc<str>, reals: &[IpAddr]) -> Result<BTreeMap<IpAddr, IpAddr>, AllocateError> {
         if !self.is_ready() {
             return Err(AllocateError::NotReady);
         }
@@ -253,7 +211,7 @@ impl ProxyViaCore {
         for (real, place) in places {
             let handed = match place {
                 Place::Translated(target) => {
-                    self.draw(real, &target, name, Hold::Answer(now)).map_err(|_| AllocateError::Exhausted)?
+                    self.pool(real).allocate(real, &target, name).map_err(|_| AllocateError::Exhausted)?
                 }
                 Place::Plain | Place::Foreign => real,
             };
@@ -358,14 +316,13 @@ impl Core for ProxyViaCore {
     type Input = Input;
     type Effect = Effect;
 
-    fn handle(&mut self, now: Millis, input: Input) {
+    fn handle(&mut self, _: Millis, input: Input) {
         let mut asked = None;
         match input {
             Input::Select(selection) => self.selection = Some(selection),
             Input::Cluster(generation, info) if generation > self.cluster.0 => self.cluster = (generation, info),
             Input::Host(generation, facts) if generation > self.host.0 => self.host = (generation, Some(facts)),
             Input::Allocate { reply, name, addresses } => asked = Some((reply, name, addresses)),
-            Input::InUse(vips) => self.in_use = Some(vips),
             Input::Stop => self.mode = Mode::Stopped,
             Input::Cluster(..) | Input::Host(..) | Input::Woke => {}
         }
@@ -373,7 +330,7 @@ impl Core for ProxyViaCore {
             self.decide();
             self.fix();
         }
-        let answer = asked.map(|(reply, name, reals)| Effect::Answer(reply, self.allocate(now, &name, &reals)));
+        let answer = asked.map(|(reply, name, reals)| Effect::Answer(reply, self.allocate(&name, &reals)));
         if self.mode == Mode::Serving {
             self.publish();
             self.tell();

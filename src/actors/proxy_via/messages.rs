@@ -38,14 +38,6 @@ pub struct HostFactsChanged {
     pub facts: Arc<HostFacts>,
 }
 
-/// Data plane → ProxyVia. Fact: the virtual addresses that flows use. Until it is told, no virtual address is ever given
-/// to something else.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct VipsInUseChanged {
-    /// The addresses.
-    pub vips: BTreeSet<IpAddr>,
-}
-
 /// Real to handed-out address, or why there is none.
 pub type Allocation = Result<BTreeMap<IpAddr, IpAddr>, AllocateError>;
 
@@ -128,12 +120,4 @@ pub struct ViaState {
     pub ready: bool,
 }
 
-told!(
-    SelectProxyVia,
-    HostFactsChanged,
-    AllocateVips,
-    RoutePlanChanged,
-    TranslationChanged,
-    ViaChanged,
-    VipsInUseChanged,
-);
+told!(SelectProxyVia, HostFactsChanged, AllocateVips, RoutePlanChanged, TranslationChanged, ViaChanged);

@@ -22,7 +22,7 @@ use crate::actors::proxy_via::messages::{SelectProxyVia, ViaState};
 use crate::actors::shell::{Core, Exit};
 use crate::actors::vif::messages::{FlowStats, VifState};
 use crate::cluster::{Resolution, Resolutions, Rights};
-use crate::error::{Reason, UserError};
+use crate::error::UserError;
 use crate::ids::{Generation, Millis, ReplyId, WaiterId};
 use crate::net::views::Target;
 use crate::spec::{ConnectSpec, DnsMode, ViaRule};
@@ -554,17 +554,5 @@ impl Core for SessionCore {
 fn newer<T>(slot: &mut Option<(Generation, T)>, generation: Generation, fact: T) {
     if slot.as_ref().is_none_or(|(stored, _)| generation > *stored) {
         *slot = Some((generation, fact));
-    }
-}
-
-impl SessionCore {
-    /// Which reason a user error of this session would carry if it ended now; for tests and status.
-    pub fn failure(&self) -> Option<Reason> {
-        match &self.outcome {
-            Some(ConnectOutcome::Failed(error)) => Some(error.reason),
-            Some(ConnectOutcome::Ready | ConnectOutcome::Degraded { .. } | ConnectOutcome::TimedOut { .. }) | None => {
-                None
-            }
-        }
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 
 use crate::actors::shell::TaskFailed;
-use crate::error::{Reason, UserError};
+use crate::error::{Reason, UserError, chain};
 use crate::net::kube_client::{self, KubeClientError};
 use crate::spec::ClusterAccess;
 
@@ -37,7 +37,7 @@ pub async fn reach(
         }
         // Forbidden is an answer: the server is there and knows us.
         Err(kube::Error::Api(status)) if status.code == 403 => {}
-        Err(error) => return Err(unreachable(&access.server, &describe(&error))),
+        Err(error) => return Err(unreachable(&access.server, &chain(&error))),
     }
     match addresses {
         Ok(addresses) => Ok(addresses.into_iter().collect()),
@@ -49,7 +49,7 @@ pub async fn reach(
 pub fn unusable(error: &KubeClientError) -> UserError {
     UserError::new(
         Reason::KubeconfigInvalid,
-        format!("API server: {}", describe(error)),
+        format!("API server: {}", chain(error)),
         "check that kubectl version works with the same flags",
     )
 }
@@ -73,18 +73,4 @@ fn unreachable(server: &str, why: &str) -> UserError {
         format!("API server {server}: {why}"),
         "check that kubectl version works with the same flags",
     )
-}
-
-/// The chain of causes in one line, without repetition.
-pub fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let next = cause.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        source = cause.source();
-    }
-    text
 }

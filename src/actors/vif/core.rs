@@ -7,8 +7,7 @@
 //! ```
 //!
 //! Invariants: at most one `Apply` is outstanding; nothing is applied before the device is there or after it is closed;
-//! each reply is answered exactly once; `applied` is told only when the newest plan was carried out as far as the host
-//! lets it, and what it did not let is told with it.
+//! each reply is answered exactly once; `applied` is told only when the newest plan is wholly on the device.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -126,7 +125,7 @@ pub struct VifCore {
     applied: RoutePlan,
     /// What could not be added, or so it was said: removed all the same when no longer wanted.
     doubtful: RoutePlan,
-    /// The newest plan that was carried out, except for what `failed` names.
+    /// The newest plan that is wholly applied.
     applied_generation: Generation,
     outstanding: Option<Change>,
     failed: BTreeMap<String, String>,
@@ -234,11 +233,8 @@ impl VifCore {
             self.applied.routes.remove(gone);
             self.doubtful.routes.remove(gone);
         }
-        // A host without IPv6 refuses one family for good: the rest must not wait for it.
-        if failed.is_empty() || !self.applied.routes.is_empty() {
-            self.applied_generation = generation;
-        }
         if failed.is_empty() {
+            self.applied_generation = generation;
             self.retry = None;
         } else {
             let tries = match self.retry {

@@ -49,7 +49,7 @@ pub enum VifState {
         ifindex: u32,
         /// Interface name.
         name: Arc<str>,
-        /// Generation of the newest plan that was carried out; what of it the host refused is in `failed`.
+        /// Generation of the newest plan that is wholly applied.
         applied: Generation,
         /// Destinations on the device now, as text.
         routes: Vec<String>,

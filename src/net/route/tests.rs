@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::{Own, RouteHandle, monitor, nameservers};
+use super::{RouteHandle, monitor, nameservers};
 use crate::net::cidr::Cidr;
 use crate::net::tun::TunDevice;
 
@@ -68,30 +68,12 @@ fn addresses_and_routes_come_and_go() {
             routes.del_route(index, taken).await.unwrap();
             assert!(routes.routes(theirs).await.unwrap().contains(&taken));
         }
-        let mut own = Own { index: Some(index), refused: BTreeSet::new() };
         routes.add_address(theirs, "192.0.2.7/24".parse().unwrap()).await.unwrap();
-        let facts = routes.host_facts(&own, BTreeSet::new()).await.unwrap();
+        let facts = routes.host_facts("podway", BTreeSet::new()).await.unwrap();
         assert!(facts.addresses.contains(&"192.0.2.7/24".parse().unwrap()), "{facts:?}");
         assert!(facts.routes.iter().any(|r| r.destination == "192.0.2.0/24".parse().unwrap()), "{facts:?}");
         assert!(facts.routes.iter().all(|r| r.interface != "podwayt0"), "{facts:?}");
         assert!(!facts.addresses.contains(&"10.9.0.1/32".parse().unwrap()));
-
-        // A younger session is minded only where it was first, an older one always.
-        let younger = TunDevice::create("podwayt1", 1400).unwrap();
-        let its = younger.index().unwrap();
-        routes.set_up(its, 1300).await.unwrap();
-        let [first, second] = cidrs(&["10.4.0.0/16", "10.5.0.0/16"])[..] else { panic!() };
-        routes.add_route(its, first).await.unwrap();
-        routes.add_route(its, second).await.unwrap();
-        assert!(matches!(routes.add_route(index, first).await, Err(super::RouteError::Taken(_))));
-        own.refused.insert(first);
-        let facts = routes.host_facts(&own, BTreeSet::new()).await.unwrap();
-        let minded = |facts: &super::HostFacts, cidr| facts.routes.iter().any(|route| route.destination == cidr);
-        assert!(minded(&facts, first) && !minded(&facts, second), "{facts:?}");
-        let younger_sees = Own { index: Some(its), refused: BTreeSet::new() };
-        let facts = routes.host_facts(&younger_sees, BTreeSet::new()).await.unwrap();
-        assert!(wanted.iter().all(|cidr| minded(&facts, *cidr)) && !minded(&facts, first), "{facts:?}");
-        assert!(facts.addresses.contains(&"10.9.0.1/32".parse().unwrap()));
 
         for route in &wanted {
             routes.del_route(index, *route).await.unwrap();

@@ -229,7 +229,7 @@ impl Drop for TcpFlow {
         if let Poll::Ready(None | Some(Err(_))) = reader.poll_next::<FlowFrame>(&mut cx) {
             return;
         }
-        // A stream dropped before the agent ended it is cancelled, and h2 throws away what is queued on it.
+        // A stream dropped before the agent ended it is cancelled, and what is queued on it is thrown away with it.
         self.shared.runtime.spawn(async move { while let Some(Ok(_)) = reader.next::<FlowFrame>().await {} });
     }
 }

@@ -259,3 +259,27 @@ fn what_was_refused_is_asked_again_when_the_rights_change() {
     let effects = bench.feed(2, Input::Rights(Generation(1), Arc::new(rights)));
     assert_eq!((placed(&effects).len(), hopeless(&effects)), (1, Some(BTreeMap::new())));
 }
+
+#[test]
+fn review_no_deadline_in_the_past() {
+    let mut bench = Bench::new();
+    bench.feed(
+        0,
+        Input::Via(
+            Generation(1),
+            ViaFact { workloads: BTreeSet::new(), general: GeneralEgress::Wanted, special: BTreeMap::new() },
+        ),
+    );
+    let effects = bench.pods(0, &[]);
+    let Some(Effect::Place { place, attempt, .. }) =
+        effects.iter().find(|e| matches!(e, Effect::Place { .. })).cloned()
+    else {
+        panic!("{effects:?}")
+    };
+    bench.feed(10, Input::Finished { place, attempt, outcome: PlaceOutcome::Failed("409".into()) });
+    let mut own = pod("own", &[ContainerState::Running]);
+    own.own_pod_of = Some("1a2b3c4d".into());
+    bench.pods(20, &[own]);
+    bench.feed(5_000, Input::Woke);
+    assert!(bench.core.poll_deadline().is_none_or(|at| at > Millis(5_000)), "{:?}", bench.core.poll_deadline());
+}

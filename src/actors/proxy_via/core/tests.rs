@@ -150,7 +150,7 @@ fn a_late_service_range_keeps_the_workload() {
 }
 
 #[test]
-fn s55_repeated_facts_take_no_vip() {
+fn repeated_facts_take_no_new_address_and_tell_nothing() {
     let mut core = core();
     feed(&mut core, select(&[("service", workload("demo", "web"))]));
     feed(&mut core, host(1, &[]));
@@ -164,7 +164,7 @@ fn s55_repeated_facts_take_no_vip() {
 }
 
 #[test]
-fn s52_overlap_is_decided_by_length_then_order() {
+fn the_longest_prefix_wins_then_the_declared_order() {
     let [wide, narrow, late] = ["wide", "narrow", "late"].map(|name| workload("demo", name));
     let rules = [("10.96.0.0/12", wide.clone()), ("10.96.0.0/24", narrow.clone()), ("service", late)];
     let mut core = core();
@@ -178,7 +178,7 @@ fn s52_overlap_is_decided_by_length_then_order() {
 }
 
 #[test]
-fn s56_workload_in_another_namespace() {
+fn loopback_of_a_workload_in_another_namespace_has_its_name() {
     let db = workload("other", "db");
     let mut core = core();
     feed(&mut core, select(&[("127.0.0.1", db.clone())]));
@@ -203,162 +203,4 @@ fn an_address_of_nowhere_fails_the_whole_answer() {
     assert_eq!(core.table.virtual_ranges[0], cidr("247.246.0.0/16"));
     feed(&mut core, Input::Stop);
     assert_eq!(answer(&mut core, 2, &[SERVICE]), Err(AllocateError::NotReady));
-}
-
-#[test]
-fn a_virtual_range_holds_nothing_that_the_host_needs() {
-    let mut core = core();
-    feed(&mut core, select(&[("service", workload("demo", "web"))]));
-    feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
-    let facts = HostFacts { resolvers: BTreeSet::from([ip("246.246.0.53")]), ..HostFacts::default() };
-    feed(&mut core, Input::Host(Generation(1), Arc::new(facts)));
-    assert_eq!(core.table.virtual_ranges[0], cidr("247.246.0.0/16"));
-    assert!(!core.plan.1.routes.iter().any(|route| route.contains(&ip("246.246.0.53"))));
-}
-
-#[test]
-fn a_virtual_range_that_another_link_takes_over_is_replaced() {
-    let mut core = core();
-    feed(&mut core, select(&[("service", workload("demo", "web"))]));
-    feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
-    feed(&mut core, host(1, &[]));
-    let first = answer(&mut core, 1, &[SERVICE]).unwrap();
-    // What is wider takes nothing away.
-    feed(&mut core, host(2, &["240.0.0.0/4", "0.0.0.0/1", "128.0.0.0/1"]));
-    assert_eq!(answer(&mut core, 2, &[SERVICE]).unwrap(), first);
-    feed(&mut core, host(3, &["246.246.0.0/16"]));
-    let second = answer(&mut core, 3, &[SERVICE]).unwrap();
-    assert!(cidr("247.246.0.0/16").contains(&second[&ip(SERVICE)]));
-    assert!(!core.plan.1.routes.contains(&cidr("246.246.0.0/16")));
-    // Once moved, it stays.
-    feed(&mut core, host(4, &[]));
-    assert_eq!(answer(&mut core, 4, &[SERVICE]).unwrap(), second);
-}
-
-#[test]
-fn s49_two_first_cluster_facts() {
-    let mut core = core();
-    feed(&mut core, select(&[("service", workload("demo", "web"))]));
-    feed(&mut core, host(1, &[]));
-    feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
-    assert_eq!(feed(&mut core, cluster(1, &["10.96.0.0/12"], &[])), []);
-    assert_eq!(feed(&mut core, cluster(2, &["10.96.0.0/12"], &[])), []);
-    assert!(answer(&mut core, 1, &[SERVICE]).is_ok());
-}
-
-/// Sessions on one host: cores whose plans meet in one table of routes, as the kernel keeps it.
-struct Host {
-    cores: Vec<ProxyViaCore>,
-    own: Vec<crate::net::route::Own>,
-    /// Destination to the session that has it.
-    table: BTreeMap<Cidr, usize>,
-}
-
-impl Host {
-    fn new(ranges: &[&str]) -> Host {
-        let index = |n: usize| Some(u32::try_from(n).unwrap());
-        let begun = |range: &&str| {
-            let mut core = core();
-            feed(&mut core, select(&[("127.0.0.1/32", workload("demo", "web"))]));
-            feed(&mut core, cluster(1, &[range], &[]));
-            core
-        };
-        let own = |n| crate::net::route::Own { index: index(n), refused: BTreeSet::new() };
-        Host {
-            cores: ranges.iter().map(begun).collect(),
-            own: (0..ranges.len()).map(own).collect(),
-            table: BTreeMap::new(),
-        }
-    }
-
-    /// One session reads the host's network.
-    fn read(&mut self, n: usize) {
-        let minded = self.table.iter().filter(|(cidr, by)| {
-            **by != n && self.own[n].minds_route(&format!("podway{by}"), u32::try_from(**by).unwrap(), cidr)
-        });
-        let routes =
-            minded.map(|(cidr, by)| HostRoute { destination: *cidr, interface: format!("podway{by}"), gateway: None });
-        let facts = Arc::new(HostFacts { routes: routes.collect(), ..HostFacts::default() });
-        let generation = self.cores[n].host.0.next();
-        feed(&mut self.cores[n], Input::Host(generation, facts));
-    }
-
-    /// One session carries its plan out.
-    fn apply(&mut self, n: usize) {
-        let plan = self.cores[n].plan.1.routes.clone();
-        for cidr in &plan {
-            if *self.table.entry(*cidr).or_insert(n) != n {
-                self.own[n].refused.insert(*cidr);
-            }
-        }
-        self.table.retain(|cidr, by| *by != n || plan.contains(cidr));
-    }
-
-    /// All read, then all apply: the order in which giving way could go on for ever. Whether anything changed.
-    fn round(&mut self) -> bool {
-        let state = |host: &Host| (host.table.clone(), host.own.clone());
-        let before = state(self);
-        let all = 0..self.cores.len();
-        all.clone().for_each(|n| self.read(n));
-        all.for_each(|n| self.apply(n));
-        before != state(self)
-    }
-}
-
-proptest::proptest! {
-    #[test]
-    fn sessions_on_one_host_come_to_rest_side_by_side(
-        ranges in proptest::sample::subsequence(vec!["10.96.0.0/12", "10.96.0.0/16", "10.97.0.0/16", "10.0.0.0/8"], 2..=3),
-        same in proptest::prelude::any::<bool>(),
-        steps in proptest::collection::vec((0..3_usize, proptest::prelude::any::<bool>()), 0..40),
-    ) {
-        let ranges = if same { vec![ranges[0]; ranges.len()] } else { ranges };
-        let mut host = Host::new(&ranges);
-        for (n, reads) in steps {
-            let n = n % ranges.len();
-            if reads { host.read(n) } else { host.apply(n) }
-        }
-        let mut rounds = 0;
-        while host.round() {
-            rounds += 1;
-            proptest::prop_assert!(rounds < 20, "no rest: {:?}", host.table);
-        }
-        let foreign = |n: usize, route: &Cidr| {
-            host.table.iter().any(|(cidr, by)| *by != n && crate::net::cidr::overlaps(cidr, route))
-        };
-        for (n, core) in host.cores.iter().enumerate() {
-            for route in &core.plan.1.routes {
-                proptest::prop_assert_eq!(host.table.get(route), Some(&n), "{} of {:?}", route, host.table);
-                proptest::prop_assert!(!foreign(n, route), "{} in {:?}", route, host.table);
-            }
-        }
-        let virtuals: BTreeSet<Cidr> = host.cores.iter().map(|core| core.table.virtual_ranges[0]).collect();
-        proptest::prop_assert_eq!(virtuals.len(), ranges.len());
-    }
-}
-
-#[test]
-fn addresses_outlive_the_connection() {
-    let begun = |core: &mut ProxyViaCore, routes: &[&str]| {
-        feed(core, select(&[("service", workload("demo", "web"))]));
-        feed(core, cluster(1, &["10.96.0.0/12"], &[]));
-        feed(core, host(1, routes));
-    };
-    let mut first = core();
-    begun(&mut first, &["246.246.0.0/16"]);
-    let got = answer(&mut first, 1, &[SERVICE, "10.96.0.10"]).unwrap();
-    // The route that the first range clashed with is gone; the range of before is used all the same.
-    let mut second = core().remembering(first.memory(7));
-    begun(&mut second, &[]);
-    assert_eq!(answer(&mut second, 1, &["10.96.0.10"]).unwrap()[&ip("10.96.0.10")], got[&ip("10.96.0.10")]);
-    assert_eq!(answer(&mut second, 2, &[SERVICE]).unwrap()[&ip(SERVICE)], got[&ip(SERVICE)]);
-    // Where the range of before is taken, the configured one is.
-    let mut third = core().remembering(second.memory(8));
-    begun(&mut third, &["247.246.9.0/24"]);
-    assert_eq!(third.table.virtual_ranges[0], cidr("246.246.0.0/16"));
-    // Another configuration starts afresh.
-    let config = ProxyViaConfig { virtual_v4: cidr("10.200.0.0/16"), ..core().config };
-    let mut fourth = ProxyViaCore::new(config).remembering(third.memory(9));
-    begun(&mut fourth, &[]);
-    assert_eq!(fourth.table.virtual_ranges[0], cidr("10.200.0.0/16"));
 }

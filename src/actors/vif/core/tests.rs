@@ -74,7 +74,7 @@ fn what_failed_is_tried_again_later() {
     let failure = Input::Applied { generation: Generation(1), failed };
     let told = feed(&mut core, 0, failure.clone());
     assert!(
-        matches!(&told[..], [Effect::Tell(_, VifState::Up { applied: Generation(1), failed, .. })] if failed.len() == 1)
+        matches!(&told[..], [Effect::Tell(_, VifState::Up { applied: Generation(0), failed, .. })] if failed.len() == 1)
     );
     assert_eq!(core.poll_deadline(), Some(Millis(1000)));
     assert_eq!(feed(&mut core, 999, Input::Woke), []);
@@ -95,8 +95,6 @@ fn a_failure_that_is_no_longer_wanted_is_forgotten() {
     feed(&mut core, 0, Input::Plan(Generation(1), plan(&[], &["10.1.0.0/16"])));
     let failed = BTreeMap::from([("10.1.0.0/16".to_owned(), "no".to_owned())]);
     feed(&mut core, 0, Input::Applied { generation: Generation(1), failed });
-    // Nothing of it is on the device.
-    assert!(matches!(core.told.1, VifState::Up { applied: Generation(0), .. }));
     // It may be there all the same.
     let effects = feed(&mut core, 0, Input::Plan(Generation(2), RoutePlan::default()));
     assert_eq!(change(&effects).unwrap().remove_routes, plan(&[], &["10.1.0.0/16"]).routes);
@@ -159,19 +157,4 @@ fn closing_waits_for_the_device_that_is_being_made_and_changed() {
     let mut never = VifCore::new();
     assert_eq!(feed(&mut never, 0, Input::Close(ReplyId(1))), [Effect::Answer(ReplyId(1))]);
     assert_eq!(feed(&mut never, 0, open()), []);
-}
-
-#[test]
-fn an_address_that_the_host_refuses_does_not_hold_the_plan_up() {
-    let mut core = VifCore::new();
-    up(&mut core);
-    feed(&mut core, 0, Input::Plan(Generation(1), plan(&["10.9.0.1/32", "fd09::1/128"], &["10.1.0.0/16"])));
-    let failed = BTreeMap::from([("fd09::1/128".to_owned(), "EACCES".to_owned())]);
-    let told = feed(&mut core, 0, Input::Applied { generation: Generation(1), failed: failed.clone() });
-    let [Effect::Tell(_, VifState::Up { applied, failed: shown, .. })] = &told[..] else { panic!("{told:?}") };
-    assert_eq!((*applied, shown), (Generation(1), &failed));
-    // What is tried again and fails again is no news.
-    assert!(change(&feed(&mut core, 1000, Input::Woke)).is_some());
-    assert_eq!(feed(&mut core, 1000, Input::Applied { generation: Generation(1), failed }), []);
-    assert_eq!(core.poll_deadline(), Some(Millis(3000)));
 }

@@ -1,0 +1,144 @@
+//! What runs beside the actor: queries to Dns, blocked targets to ClientList, counters to Session, the host's own network
+//! to ProxyVia. Each is a task that Vif ends with itself.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Recipient;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::warn;
+
+use super::messages::FlowStats;
+use crate::actors::client_list::messages::FlowsBlocked;
+use crate::actors::dns::messages::{QueryArrived, Transport};
+use crate::actors::proxy_via::messages::HostFactsChanged;
+use crate::actors::shell::Reply;
+use crate::ids::Generation;
+use crate::net::counters::{Counters, CountersSnapshot};
+use crate::net::dns_tap::{DnsQuery, DnsTransport};
+use crate::net::route::{RouteError, RouteHandle, monitor, nameservers};
+use crate::net::route_plan::HostFacts;
+use crate::net::views::Target;
+
+/// Links with this prefix are ours, in this or another session, and no part of the host's own network.
+const OUR_LINKS: &str = "podway";
+/// Where the host's name servers are written.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Queries that Dns has not answered yet; more wait in the packet path and are dropped there.
+const DNS_UNACKNOWLEDGED: usize = 64;
+/// How often counters are told at most.
+const STATS_EVERY: Duration = Duration::from_secs(1);
+/// The host's network is read again after this time even when the kernel told nothing: resolv.conf is only a file.
+const FACTS_EVERY: Duration = Duration::from_secs(10);
+/// The pause before the host's network is read again after a failure.
+const FACTS_RETRY: Duration = Duration::from_secs(1);
+
+/// Queries from the packet path to Dns and answers back; at most [`DNS_UNACKNOWLEDGED`] are in Dns's hands.
+pub(super) async fn pump_queries(mut queries: mpsc::Receiver<DnsQuery>, dns: Recipient<QueryArrived>) {
+    let mut waiting = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            query = queries.recv(), if waiting.len() < DNS_UNACKNOWLEDGED => {
+                let Some(DnsQuery { query, from, transport, reply: asker }) = query else { return };
+                let transport = match transport {
+                    DnsTransport::Udp => Transport::Udp,
+                    DnsTransport::Tcp => Transport::Tcp,
+                };
+                let (reply, answer) = Reply::new();
+                dns.do_send(QueryArrived { query, from, transport, reply });
+                waiting.push(async move {
+                    if let Ok(answer) = answer.await {
+                        // An asker that went away wants no answer.
+                        asker.send(answer).ok();
+                    }
+                });
+            }
+            Some(()) = waiting.next() => {}
+        }
+    }
+}
+
+/// Targets that flows wait for; the data plane bounds their rate.
+pub(super) async fn pump_blocked(mut blocked: mpsc::Receiver<Target>, clients: Recipient<FlowsBlocked>) {
+    while let Some(target) = blocked.recv().await {
+        clients.do_send(FlowsBlocked { target });
+    }
+}
+
+/// Counters to Session, at most once in [`STATS_EVERY`] and only when they differ.
+pub(super) async fn pump_stats(counters: Arc<Counters>, session: Recipient<FlowStats>) {
+    let mut told = FlowStats::default();
+    let mut ticks = interval(STATS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let stats = FlowStats::from(counters.snapshot());
+        if stats != told {
+            told = stats;
+            session.do_send(stats);
+        }
+    }
+}
+
+/// Tells the host's own network at once and whenever it differs from what was told last.
+pub(super) async fn watch_host(proxy_via: Recipient<HostFactsChanged>) {
+    let mut told: (Generation, Option<Arc<HostFacts>>) = (Generation(0), None);
+    loop {
+        if let Err(error) = follow_host(&proxy_via, &mut told).await {
+            warn!(%error, "cannot read the host's network; trying again");
+        }
+        sleep(FACTS_RETRY).await;
+    }
+}
+
+/// Follows the host's network until the kernel's messages end.
+async fn follow_host(
+    proxy_via: &Recipient<HostFactsChanged>,
+    told: &mut (Generation, Option<Arc<HostFacts>>),
+) -> Result<(), RouteError> {
+    // Listening begins before reading, so that no change is missed.
+    let mut ticks = monitor()?;
+    let routes = RouteHandle::open()?;
+    loop {
+        let facts = routes.host_facts(OUR_LINKS, resolvers(Path::new(RESOLV_CONF)).await).await?;
+        if told.1.as_deref() != Some(&facts) {
+            let facts = Arc::new(facts);
+            *told = (told.0.next(), Some(Arc::clone(&facts)));
+            proxy_via.do_send(HostFactsChanged { generation: told.0, facts });
+        }
+        if let Ok(None) = timeout(FACTS_EVERY, ticks.recv()).await {
+            return Ok(());
+        }
+    }
+}
+
+/// The host's name servers; none when the file cannot be read.
+async fn resolvers(path: &Path) -> BTreeSet<IpAddr> {
+    let path = path.to_owned();
+    let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
+    text.ok().and_then(Result::ok).map(|text| nameservers(&text)).unwrap_or_default()
+}
+
+impl From<CountersSnapshot> for FlowStats {
+    fn from(counters: CountersSnapshot) -> Self {
+        FlowStats {
+            tcp_open: counters.tcp_open,
+            tcp_total: counters.tcp_total,
+            udp_open: counters.udp_open,
+            udp_total: counters.udp_total,
+            dns_queries: counters.dns_queries,
+            bytes_sent: counters.bytes_sent,
+            bytes_received: counters.bytes_received,
+            refused: counters.refused,
+            dropped_source: counters.dropped_source,
+            dropped_other: counters.dropped_other,
+            dropped_full: counters.dropped_full,
+        }
+    }
+}
