@@ -223,6 +223,25 @@ async fn drained(shared: &Shared) {
 /// What one connection may do; set by its `Hello`.
 struct Session {
     special: Vec<IpNet>,
+    _counted: Counted,
+}
+
+/// A client among those that keep the agent from leaving. Given back however the tasks that share it end.
+struct Counted(Arc<Shared>);
+
+impl Counted {
+    fn new(shared: &Arc<Shared>) -> Counted {
+        shared.clients.fetch_add(1, Ordering::AcqRel);
+        shared.changed.notify_waiters();
+        Counted(Arc::clone(shared))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.notify_waiters();
+    }
 }
 
 /// What the tasks of one connection share.
@@ -271,10 +290,6 @@ async fn carrier(stream: TcpStream, shared: Arc<Shared>) {
                 Some(Err(_)) | None => break,
             },
         }
-    }
-    if connection.session.get().is_some() {
-        shared.clients.fetch_sub(1, Ordering::AcqRel);
-        shared.changed.notify_waiters();
     }
 }
 
@@ -330,6 +345,8 @@ async fn flow(mut reader: Reader, mut writer: Writer, connection: Arc<Connection
     if !policy::may_dial(to, special, shared.control) {
         return tcp::refuse(&mut writer, Failure::Forbidden, &shared);
     }
+    // What still goes out after the carrier's end is no client.
+    drop(connection);
     match open.protocol() {
         Protocol::Tcp => tcp::serve(open, to, reader, writer, shared).await,
         Protocol::Udp => udp::serve(to, reader, writer, shared).await,
@@ -381,7 +398,7 @@ async fn authenticate(
     reader: &mut Reader,
     writer: &mut Writer,
     connection: &Connection,
-    shared: &Shared,
+    shared: &Arc<Shared>,
 ) -> Result<RoundTrip, &'static str> {
     const NONSENSE: &str = "the handshake was not understood";
     let frame = |frame| HelloFrame { frame: Some(frame) };
@@ -422,11 +439,9 @@ async fn authenticate(
     }
     let special: Result<Vec<IpNet>, _> = proof.allowed_special.iter().map(|prefix| prefix.parse()).collect();
     let special = special.map_err(|_| NONSENSE)?;
-    if connection.session.set(Session { special }).is_err() {
+    if connection.session.set(Session { special, _counted: Counted::new(shared) }).is_err() {
         return Err("this connection is authenticated already");
     }
-    shared.clients.fetch_add(1, Ordering::AcqRel);
-    shared.changed.notify_waiters();
     connection.authenticated.notify_one();
     let text = shared.resolv_conf();
     let conf = ResolvConf::parse(&text);

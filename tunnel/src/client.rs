@@ -35,7 +35,7 @@ use crate::{
 mod flow;
 mod heartbeat;
 
-pub use flow::{Ended, Event, TcpFlow, UdpFlow};
+pub use flow::{Ended, Event, TcpFlow, UdpEnded, UdpFlow};
 
 /// Bytes that the flows of a carrier may hold at the workstation.
 const BUFFERS: u64 = 48 << 20;

@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use podway_tunnel::client::{Carrier, Config, ConnectError};
-use podway_tunnel::frames::{Challenge, Denied, HelloFrame, Stats, Welcome, hello_frame::Frame};
+use podway_tunnel::client::{Carrier, Config, ConnectError, Event};
+use podway_tunnel::frames::{
+    Challenge, Denied, Fin, FlowFrame, HelloFrame, Opened, Stats, Welcome, flow_frame, hello_frame::Frame,
+};
 use podway_tunnel::wire::{Reader, Writer};
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 use tokio::io::DuplexStream;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 fn config() -> Config {
@@ -27,6 +30,18 @@ fn config() -> Config {
 /// Answers a `Hello` with these frames, then hands the stream on.
 async fn agent<F>(io: DuplexStream, answers: Vec<Frame>, then: impl FnOnce(Writer, Reader) -> F)
 where
+    F: Future<Output = ()> + Send + 'static,
+{
+    agent_with_flows(io, answers, then, mpsc::unbounded_channel().0).await;
+}
+
+/// The same; later calls are answered and handed to the test.
+async fn agent_with_flows<F>(
+    io: DuplexStream,
+    answers: Vec<Frame>,
+    then: impl FnOnce(Writer, Reader) -> F,
+    flow_tx: mpsc::UnboundedSender<(Writer, Reader)>,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
     let mut connection = h2::server::handshake(io).await.expect("HTTP/2");
@@ -42,7 +57,12 @@ where
     };
     let (answered_tx, answered_rx) = tokio::sync::oneshot::channel();
     tokio::spawn(async move { drop(answered_tx.send(answering.await)) });
-    let drive = async { while let Some(Ok(_)) = connection.accept().await {} };
+    let drive = async {
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let stream = respond.send_response(http::Response::new(()), false).expect("sent");
+            drop(flow_tx.send((Writer::new(stream), Reader::new(request.into_body()))));
+        }
+    };
     let rest = async {
         let (writer, reader) = answered_rx.await.expect("answered");
         then(writer, reader).await;
@@ -120,4 +140,38 @@ async fn the_end_of_the_stream_below_ends_the_carrier() {
     timeout(Duration::from_secs(5), carrier.closed()).await.expect("noticed before silence would be");
     let refused = carrier.dns(Bytes::from_static(&[0; 12]), Duration::from_secs(1)).await;
     assert!(refused.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_a_hung_agent_does_not_end_is_given_up() {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let (flow_tx, mut flow_rx) = mpsc::unbounded_channel();
+    let talking = |mut writer: Writer, reader: Reader| async move {
+        loop {
+            sleep(Duration::from_secs(5)).await;
+            writer.send(&HelloFrame { frame: Some(Frame::Stats(Stats::default())) }).expect("sent");
+            let _ = &reader;
+        }
+    };
+    let answers = vec![challenge(), Frame::Welcome(Welcome::default())];
+    tokio::spawn(agent_with_flows(theirs, answers, talking, flow_tx));
+    let carrier = Carrier::connect(ours, &config()).await.expect("connected");
+    let opening = carrier.open_tcp("10.0.0.1:80".parse().expect("an address"), Duration::from_secs(5));
+    let answering = async {
+        let (mut writer, reader) = flow_rx.recv().await.expect("a call");
+        writer.send_flow(flow_frame::Frame::Opened(Opened::default())).expect("sent");
+        writer.send_flow(flow_frame::Frame::Fin(Fin {})).expect("sent");
+        (writer, reader)
+    };
+    let (flow, (mut writer, mut reader)) = tokio::join!(opening, answering);
+    let mut flow = flow.expect("opened");
+    assert_eq!(std::future::poll_fn(|cx| flow.poll_event(cx)).await, Event::Fin);
+    flow.send_fin();
+    drop(flow);
+    while let Some(Ok(FlowFrame { .. })) = reader.next::<FlowFrame>().await {}
+    let began = Instant::now();
+    let reset = std::future::poll_fn(|cx| writer.poll_reset(cx));
+    timeout(Duration::from_secs(60), reset).await.expect("the workstation gives the stream up");
+    assert!(began.elapsed() >= Duration::from_secs(29), "what is queued needs its time");
+    assert!(carrier.is_alive());
 }
