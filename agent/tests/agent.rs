@@ -11,7 +11,7 @@ use podway_agent::args::Serve;
 use podway_agent::server::{Agent, FlowLimits};
 use podway_tunnel::client::{Carrier, Config, ConnectError, Event, TcpFlow, UdpEnded};
 use podway_tunnel::frames::{
-    ClientHello, Failure, Fin, FlowFrame, HelloFrame, Open, Proof, Protocol, flow_frame, hello_frame,
+    ClientHello, Failure, Fin, FlowFrame, HelloFrame, Open, Opened, Proof, Protocol, flow_frame, hello_frame,
 };
 use podway_tunnel::wire::{Reader, Writer};
 use ring::rand::SystemRandom;
@@ -495,8 +495,8 @@ async fn an_idle_carrier_outlives_the_limit_of_the_handshake() {
     assert!(timeout(Duration::from_secs(1), carrier.closed()).await.is_err(), "an idle carrier was cut");
 }
 
-/// A flow made by hand that both ends have finished, most of it still in the agent: the far end reads slowly.
-async fn finished_by_both(requests: &mut Requests, bytes: usize) -> (TcpStream, Writer, Reader) {
+/// A flow made by hand that both ends have finished, with how much was sent: the far end has not read any of it.
+async fn finished_by_both(requests: &mut Requests) -> (TcpStream, u64, Writer, Reader) {
     let (listener, address) = far_end().await;
     let (response, stream) = requests.send_request(call(podway_tunnel::FLOW_PATH), false).expect("sent");
     let mut writer = Writer::new(stream);
@@ -513,33 +513,41 @@ async fn finished_by_both(requests: &mut Requests, bytes: usize) -> (TcpStream, 
     socket2::SockRef::from(&far).set_recv_buffer_size(32 * 1024).expect("set");
     far.shutdown().await.expect("finished");
     let mut reader = Reader::new(response.await.expect("an answer").into_body());
+    let Some(Ok(FlowFrame { frame: Some(flow_frame::Frame::Opened(Opened { limit, .. })) })) = reader.next().await
+    else {
+        panic!("not opened")
+    };
+    let fin = reader.next::<FlowFrame>().await;
+    assert!(matches!(fin, Some(Ok(FlowFrame { frame: Some(flow_frame::Frame::Fin(_)) }))), "{fin:?}");
+    // As much as it takes, so that the socket to the far end is full and the agent holds a window of it.
+    let (mut offset, mut limit) = (0, limit);
     loop {
-        let Some(Ok(FlowFrame { frame: Some(frame) })) = reader.next().await else { panic!("no Fin") };
-        if frame == flow_frame::Frame::Fin(Fin {}) {
-            break;
+        while offset < limit {
+            let room = poll_fn(|cx| writer.poll_room(cx)).await.expect("open") as u64;
+            let length = room.min(limit - offset);
+            writer.send_data(offset, Bytes::from(vec![5; length as usize])).expect("sent");
+            offset += length;
         }
-    }
-    let mut offset = 0;
-    while offset < bytes {
-        let room = poll_fn(|cx| writer.poll_room(cx)).await.expect("open").min(bytes - offset);
-        writer.send_data(offset as u64, Bytes::from(vec![5; room])).expect("sent");
-        offset += room;
+        match timeout(Duration::from_millis(300), reader.next::<FlowFrame>()).await {
+            Ok(Some(Ok(FlowFrame { frame: Some(flow_frame::Frame::Ack(ack)) }))) => limit = ack.limit,
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => break,
+        }
     }
     writer.send_flow(flow_frame::Frame::Fin(Fin {})).expect("sent");
     // Room for as much as may wait: nothing waits, so no later call can overtake it.
     while poll_fn(|cx| writer.poll_room(cx)).await.expect("open") < podway_tunnel::MAX_DATA {
         tokio::task::yield_now().await;
     }
-    (far, writer, reader)
+    (far, offset, writer, reader)
 }
 
 #[tokio::test]
 async fn what_came_before_both_ends_finished_goes_out_though_the_stream_or_the_carrier_breaks() {
-    const BYTES: usize = 192 * 1024;
     let world = world(FlowLimits::default(), "/nonexistent").await;
     for carrier_breaks in [false, true] {
         let (mut requests, _hello, connection) = raw_carrier(&world).await;
-        let (mut far, mut writer, _reader) = finished_by_both(&mut requests, BYTES).await;
+        let (mut far, sent, mut writer, _reader) = finished_by_both(&mut requests).await;
         // The agent has all of it once it answers a later call on the same connection.
         let (response, _later) = requests.send_request(call(podway_tunnel::DNS_PATH), false).expect("sent");
         response.await.expect("an answer");
@@ -553,7 +561,7 @@ async fn what_came_before_both_ends_finished_goes_out_though_the_stream_or_the_c
         }
         let mut all = Vec::new();
         timeout(SOON, far.read_to_end(&mut all)).await.expect("in time").expect("no reset");
-        assert_eq!(all.len(), BYTES, "the carrier broke: {carrier_breaks}");
+        assert_eq!(all.len() as u64, sent, "the carrier broke: {carrier_breaks}");
         connection.abort();
     }
 }
