@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use podway_tunnel::frames::{
     Challenge, ClientHello, Denied, DnsAnswer, DnsQuery, Draining, Failure, FlowFrame, HelloFrame, Limits, Ping, Pong,
     Protocol, Welcome, flow_frame, hello_frame,
 };
+use podway_tunnel::round_trip::RoundTrip;
 use podway_tunnel::wire::{Reader, Writer};
 use podway_tunnel::{
     CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOL, SEND_BUFFER, STREAM_WINDOW,
@@ -36,8 +37,12 @@ use crate::{policy, tcp, udp};
 const CLIENT_SILENCE: Duration = Duration::from_secs(60);
 /// Connections at once, authenticated or not.
 const MAX_CONNECTIONS: usize = 64;
-/// Bytes by which the windows of all flows may grow.
-const GROWTH_BUDGET: u64 = 32 << 20;
+/// Bytes that all flows may hold.
+const BUFFERS: u64 = 32 << 20;
+/// Bytes that a peer may have under way before it has authenticated: everyone in the pod can connect.
+const STRANGERS_WINDOW: u32 = 64 * 1024;
+/// Bytes of headers of one call; ours have about a hundred.
+const MAX_HEADERS: u32 = 8 * 1024;
 /// DNS questions under way at once.
 const MAX_DNS: usize = 256;
 /// After SIGTERM flows may go on for this long.
@@ -73,8 +78,8 @@ pub struct Shared {
     serve: Serve,
     /// Limits.
     pub limits: FlowLimits,
-    /// Growth of windows.
-    pub growth: Budget,
+    /// What flows may hold.
+    pub budget: Budget,
     control: SocketAddr,
     began: Instant,
     round_trip: AtomicU64,
@@ -92,7 +97,7 @@ impl Shared {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Smoothed round trip to the workstation, microseconds.
+    /// The shortest round trip to the workstation of late, microseconds.
     pub fn round_trip(&self) -> u64 {
         self.round_trip.load(Ordering::Relaxed)
     }
@@ -141,7 +146,7 @@ impl Agent {
         let shared = Arc::new(Shared {
             serve,
             limits,
-            growth: Budget::new(GROWTH_BUDGET),
+            budget: Budget::new(BUFFERS),
             control,
             began: Instant::now(),
             round_trip: AtomicU64::new(10_000),
@@ -218,11 +223,34 @@ async fn drained(shared: &Shared) {
 /// What one connection may do; set by its `Hello`.
 struct Session {
     special: Vec<IpNet>,
+    _counted: Counted,
+}
+
+/// A client among those that keep the agent from leaving. Given back however the tasks that share it end.
+struct Counted(Arc<Shared>);
+
+impl Counted {
+    fn new(shared: &Arc<Shared>) -> Counted {
+        shared.clients.fetch_add(1, Ordering::AcqRel);
+        shared.changed.notify_waiters();
+        Counted(Arc::clone(shared))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.notify_waiters();
+    }
 }
 
 /// What the tasks of one connection share.
 struct Connection {
     session: OnceLock<Session>,
+    /// Whether `Hello` was called; a second one is refused.
+    greeted: AtomicBool,
+    /// Told when the session is set.
+    authenticated: Notify,
     /// Told when the connection shall end.
     over: Notify,
 }
@@ -231,36 +259,37 @@ async fn carrier(stream: TcpStream, shared: Arc<Shared>) {
     drop(stream.set_nodelay(true));
     let handshake = h2::server::Builder::new()
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(STRANGERS_WINDOW)
         .max_frame_size(FRAME_SIZE)
+        .max_header_list_size(MAX_HEADERS)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(MAX_FLOWS + 1024)
         .max_concurrent_reset_streams(MAX_FLOWS as usize)
         .max_pending_accept_reset_streams(MAX_FLOWS as usize)
         .handshake::<_, Bytes>(stream);
-    let Ok(Ok(mut http)) = timeout(shared.limits.authenticate, handshake).await else { return };
-    let connection = Arc::new(Connection { session: OnceLock::new(), over: Notify::new() });
     let deadline = tokio::time::sleep(shared.limits.authenticate);
+    let Ok(Ok(mut http)) = timeout(shared.limits.authenticate, handshake).await else { return };
+    let connection = Arc::new(Connection {
+        session: OnceLock::new(),
+        greeted: AtomicBool::new(false),
+        authenticated: Notify::new(),
+        over: Notify::new(),
+    });
     tokio::pin!(deadline);
-    let mut watched = true;
+    let mut authenticated = false;
     loop {
         tokio::select! {
             () = connection.over.notified() => break,
-            () = &mut deadline, if watched => {
-                if connection.session.get().is_none() {
-                    break;
-                }
-                watched = false;
+            () = connection.authenticated.notified(), if !authenticated => {
+                authenticated = true;
+                http.set_target_window_size(CONNECTION_WINDOW);
             }
+            () = &mut deadline, if !authenticated => break,
             request = http.accept() => match request {
                 Some(Ok((request, respond))) => answer(request, respond, &connection, &shared),
                 Some(Err(_)) | None => break,
             },
         }
-    }
-    if connection.session.get().is_some() {
-        shared.clients.fetch_sub(1, Ordering::AcqRel);
-        shared.changed.notify_waiters();
     }
 }
 
@@ -271,8 +300,11 @@ fn answer(
     shared: &Arc<Shared>,
 ) {
     let path = request.uri().path().to_owned();
-    let known = path == HELLO_PATH || connection.session.get().is_some();
-    if !known {
+    let welcome = match path.as_str() {
+        HELLO_PATH => !connection.greeted.swap(true, Ordering::AcqRel),
+        _ => connection.session.get().is_some(),
+    };
+    if !welcome {
         respond.send_reset(h2::Reason::REFUSED_STREAM);
         return;
     }
@@ -313,6 +345,8 @@ async fn flow(mut reader: Reader, mut writer: Writer, connection: Arc<Connection
     if !policy::may_dial(to, special, shared.control) {
         return tcp::refuse(&mut writer, Failure::Forbidden, &shared);
     }
+    // What still goes out after the carrier's end is no client.
+    drop(connection);
     match open.protocol() {
         Protocol::Tcp => tcp::serve(open, to, reader, writer, shared).await,
         Protocol::Udp => udp::serve(to, reader, writer, shared).await,
@@ -347,7 +381,7 @@ async fn dns_question(mut reader: Reader, mut writer: Writer, shared: Arc<Shared
 
 async fn hello(mut reader: Reader, mut writer: Writer, connection: Arc<Connection>, shared: Arc<Shared>) {
     match authenticate(&mut reader, &mut writer, &connection, &shared).await {
-        Ok(()) => serve_hello(&mut reader, &mut writer, &shared).await,
+        Ok(round_trip) => serve_hello(&mut reader, &mut writer, round_trip, &shared).await,
         Err(reason) => {
             let denied = hello_frame::Frame::Denied(Denied { reason: reason.to_owned() });
             drop(writer.send(&HelloFrame { frame: Some(denied) }));
@@ -364,8 +398,8 @@ async fn authenticate(
     reader: &mut Reader,
     writer: &mut Writer,
     connection: &Connection,
-    shared: &Shared,
-) -> Result<(), &'static str> {
+    shared: &Arc<Shared>,
+) -> Result<RoundTrip, &'static str> {
     const NONSENSE: &str = "the handshake was not understood";
     let frame = |frame| HelloFrame { frame: Some(frame) };
     let Some(hello_frame::Frame::ClientHello(ClientHello {
@@ -387,7 +421,7 @@ async fn authenticate(
     let asked_at = shared.now();
     writer.send(&frame(hello_frame::Frame::Challenge(challenge))).map_err(|_| NONSENSE)?;
     let Some(hello_frame::Frame::Proof(proof)) = next(reader).await else { return Err(NONSENSE) };
-    shared.round_trip.store((shared.now() - asked_at).max(1), Ordering::Relaxed);
+    let round_trip = RoundTrip::new(shared.now() - asked_at, shared.now());
     let ours = &shared.serve.authorized_key;
     let valid = public_key.as_ref() == ours
         && session_id.len() == 16
@@ -405,18 +439,17 @@ async fn authenticate(
     }
     let special: Result<Vec<IpNet>, _> = proof.allowed_special.iter().map(|prefix| prefix.parse()).collect();
     let special = special.map_err(|_| NONSENSE)?;
-    if connection.session.set(Session { special }).is_err() {
+    if connection.session.set(Session { special, _counted: Counted::new(shared) }).is_err() {
         return Err("this connection is authenticated already");
     }
-    shared.clients.fetch_add(1, Ordering::AcqRel);
-    shared.changed.notify_waiters();
+    connection.authenticated.notify_one();
     let text = shared.resolv_conf();
     let conf = ResolvConf::parse(&text);
     let milliseconds = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
     let welcome = Welcome {
         limits: Some(Limits {
             flows: shared.limits.flows,
-            buffer_bytes: GROWTH_BUDGET,
+            buffer_bytes: BUFFERS,
             dial_timeout_ms: milliseconds(shared.limits.dial),
             udp_idle_ms: milliseconds(shared.limits.udp_idle),
             resume_window_ms: 0,
@@ -427,7 +460,8 @@ async fn authenticate(
         ipv6: has_route("[2001:db8::1]:9"),
         icmp: false,
     };
-    writer.send(&frame(hello_frame::Frame::Welcome(welcome))).map_err(|_| NONSENSE)
+    writer.send(&frame(hello_frame::Frame::Welcome(welcome))).map_err(|_| NONSENSE)?;
+    Ok(round_trip)
 }
 
 /// Whether the pod has a way to a documentation address (RFC 5737, RFC 3849); nothing is sent.
@@ -436,16 +470,32 @@ fn has_route(to: &str) -> bool {
     std::net::UdpSocket::bind(local).and_then(|socket| socket.connect(to)).is_ok()
 }
 
-async fn serve_hello(reader: &mut Reader, writer: &mut Writer, shared: &Shared) {
+/// Answers pings, and sends one with each answer: what the agent lets flows send depends on the round trip as well.
+async fn serve_hello(reader: &mut Reader, writer: &mut Writer, mut round_trip: RoundTrip, shared: &Shared) {
     let mut draining = shared.draining.subscribe();
     let mut told = false;
+    let mut pinged_at = None;
+    let mut next_id = 1;
     loop {
         tokio::select! {
             frame = timeout(CLIENT_SILENCE, next(reader)) => match frame {
                 Ok(Some(hello_frame::Frame::Ping(Ping { id }))) => {
-                    let pong = hello_frame::Frame::Pong(Pong { id });
-                    if writer.send(&HelloFrame { frame: Some(pong) }).is_err() {
-                        return;
+                    let mut answers = vec![hello_frame::Frame::Pong(Pong { id })];
+                    if pinged_at.is_none() {
+                        pinged_at = Some(shared.now());
+                        answers.push(hello_frame::Frame::Ping(Ping { id: next_id }));
+                    }
+                    for frame in answers {
+                        if writer.send(&HelloFrame { frame: Some(frame) }).is_err() {
+                            return;
+                        }
+                    }
+                }
+                Ok(Some(hello_frame::Frame::Pong(Pong { id }))) if id == next_id => {
+                    next_id += 1;
+                    if let Some(at) = pinged_at.take() {
+                        let now = shared.now();
+                        shared.round_trip.store(round_trip.measured(now - at, now), Ordering::Relaxed);
                     }
                 }
                 Ok(Some(_)) => {}

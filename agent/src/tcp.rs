@@ -13,16 +13,19 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use podway_tunnel::MAX_DATA;
 use podway_tunnel::credit::{Receiver, Sender};
 use podway_tunnel::frames::{Ack, Failed, Failure, Fin, FlowFrame, Open, Opened, Reset, flow_frame};
-use podway_tunnel::wire::{Reader, Writer};
+use podway_tunnel::wire::{Reader, WireError, Writer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 
 use crate::server::Shared;
 
 /// The far end is probed after this long without a byte, so that a flow to a host that vanished ends some day.
 const KEEPALIVE: Duration = Duration::from_secs(120);
+
+/// How long the far end may take nothing of what is left for it, once nobody can be told any more.
+const ORPHAN_STALL: Duration = Duration::from_secs(60);
 
 /// Dials and serves one flow until it is over.
 pub async fn serve(open: Open, to: SocketAddr, mut reader: Reader, mut writer: Writer, shared: Arc<Shared>) {
@@ -40,7 +43,7 @@ pub async fn serve(open: Open, to: SocketAddr, mut reader: Reader, mut writer: W
     };
     drop(socket.set_nodelay(true));
     drop(SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE)));
-    let receiver = Receiver::new(Growth(Arc::clone(&shared)), shared.now());
+    let receiver = Receiver::new(Buffers(Arc::clone(&shared)), shared.now());
     let local_address = socket.local_addr().map(|address| address.to_string()).unwrap_or_default();
     let opened = Opened { local_address, limit: receiver.first_limit() };
     if writer.send_flow(flow_frame::Frame::Opened(opened)).is_err() {
@@ -56,6 +59,7 @@ pub async fn serve(open: Open, to: SocketAddr, mut reader: Reader, mut writer: W
         shared,
         from_client: Half::Open,
         to_client: Half::Open,
+        orphaned: None,
     };
     std::future::poll_fn(|cx| flow.poll(cx)).await;
 }
@@ -84,13 +88,13 @@ pub fn failure(error: &io::Error) -> Failure {
     }
 }
 
-/// A handle on the session's growth budget.
-struct Growth(Arc<Shared>);
+/// A handle on the agent's budget.
+struct Buffers(Arc<Shared>);
 
-impl std::ops::Deref for Growth {
+impl std::ops::Deref for Buffers {
     type Target = podway_tunnel::credit::Budget;
     fn deref(&self) -> &Self::Target {
-        &self.0.growth
+        &self.0.budget
     }
 }
 
@@ -106,13 +110,15 @@ struct Flow {
     socket: TcpStream,
     reader: Reader,
     writer: Writer,
-    receiver: Receiver<Growth>,
+    receiver: Receiver<Buffers>,
     sender: Sender,
     /// From the workstation, not written yet; the credit we granted bounds it.
     queue: VecDeque<Bytes>,
     shared: Arc<Shared>,
     from_client: Half,
     to_client: Half,
+    /// Set when the stream broke after both ends: when the far end's patience is over.
+    orphaned: Option<Pin<Box<Sleep>>>,
 }
 
 /// The flow ended before both directions were finished.
@@ -149,16 +155,28 @@ impl Flow {
         // Frames first: they bring credit and the end.
         self.take_frames(cx)?;
         self.write_out(cx)?;
+        if let Some(deadline) = &mut self.orphaned
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Err(Broken::ByClient);
+        }
         self.read_in(cx)
     }
 
     fn take_frames(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
-        loop {
+        while self.orphaned.is_none() {
             let frame = match self.reader.poll_next::<FlowFrame>(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Some(Ok(frame))) => frame.frame,
                 // After its Fin the workstation may leave its side of the stream closed.
                 Poll::Ready(None) if self.from_client != Half::Open => return Ok(()),
+                // The stream broke after both ends: nobody took back what came, so it still goes out.
+                Poll::Ready(Some(Err(WireError::Ended(_))))
+                    if self.from_client != Half::Open && self.to_client == Half::Finished =>
+                {
+                    self.orphaned = Some(Box::pin(sleep(ORPHAN_STALL)));
+                    return Ok(());
+                }
                 Poll::Ready(Some(Err(_)) | None) => return Err(Broken::ByClient),
             };
             match frame {
@@ -177,6 +195,7 @@ impl Flow {
                 _ => {}
             }
         }
+        Ok(())
     }
 
     fn write_out(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
@@ -184,6 +203,9 @@ impl Flow {
             match Pin::new(&mut self.socket).poll_write(cx, front) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(written)) => {
+                    if let Some(deadline) = &mut self.orphaned {
+                        deadline.set(sleep(ORPHAN_STALL));
+                    }
                     front.advance(written);
                     if front.is_empty() {
                         self.queue.pop_front();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use podway_tunnel::MAX_DATA;
-use podway_tunnel::frames::{FlowFrame, Opened, Reset, flow_frame};
+use podway_tunnel::frames::{FlowFrame, Opened, REFUSED, Reset, flow_frame};
 use podway_tunnel::wire::{Reader, Writer};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until};
@@ -44,7 +44,7 @@ pub async fn serve(to: SocketAddr, mut reader: Reader, mut writer: Writer, share
                         if let Err(error) = socket.try_send(&data.bytes)
                             && error.kind() == std::io::ErrorKind::ConnectionRefused
                         {
-                            break "refused";
+                            break REFUSED;
                         }
                     }
                     Some(flow_frame::Frame::Reset(_) | flow_frame::Frame::Fin(_)) => return writer.finish_ok(),
@@ -68,7 +68,8 @@ pub async fn serve(to: SocketAddr, mut reader: Reader, mut writer: Writer, share
                         std::task::Poll::Ready(Err(_)) => return,
                     }
                 }
-                Err(_) => break "refused",
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => break REFUSED,
+                Err(_) => break "the socket failed",
             },
             () = sleep_until(idle_at) => break "idle",
         }

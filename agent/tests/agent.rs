@@ -9,8 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use podway_agent::args::Serve;
 use podway_agent::server::{Agent, FlowLimits};
-use podway_tunnel::client::{Carrier, Config, ConnectError, Event, TcpFlow};
-use podway_tunnel::frames::Failure;
+use podway_tunnel::client::{Carrier, Config, ConnectError, Event, TcpFlow, UdpEnded};
+use podway_tunnel::frames::{
+    ClientHello, Failure, Fin, FlowFrame, HelloFrame, Open, Opened, Proof, Protocol, flow_frame, hello_frame,
+};
+use podway_tunnel::wire::{Reader, Writer};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -38,12 +41,21 @@ impl Drop for World {
 }
 
 async fn world(limits: FlowLimits, resolv_conf: &str) -> World {
+    world_with(limits, resolv_conf, Duration::from_secs(3600)).await
+}
+
+/// An agent that leaves when nobody was there for so long.
+async fn world_idle(idle_exit: Duration) -> World {
+    world_with(FlowLimits::default(), "/nonexistent", idle_exit).await
+}
+
+async fn world_with(limits: FlowLimits, resolv_conf: &str, idle_exit: Duration) -> World {
     let pair = pair();
     let serve = Serve {
         listen: "127.0.0.1:0".parse().expect("an address"),
         authorized_key: pair.public_key().as_ref().try_into().expect("32 bytes"),
         pod_uid: "pod-1".into(),
-        idle_exit: Duration::from_secs(3600),
+        idle_exit,
         resolv_conf: resolv_conf.into(),
     };
     let agent = Agent::bind(serve, limits).await.expect("bound");
@@ -140,6 +152,28 @@ async fn the_far_end_may_finish_first() {
     send_all(&mut flow, Bytes::from_static(b"still here")).await;
     flow.send_fin();
     assert_eq!(far.await.expect("ended"), b"still here");
+}
+
+#[tokio::test]
+async fn a_flow_dropped_after_both_ends_finished_still_delivers_everything() {
+    const BYTES: usize = 192 * 1024;
+    let (_world, carrier) = carrier().await;
+    let (listener, address) = far_end().await;
+    let mut flow = carrier.open_tcp(address, DIAL).await.expect("opened");
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    // So small that the agent still holds most of it when the workstation leaves.
+    socket2::SockRef::from(&stream).set_recv_buffer_size(32 * 1024).expect("set");
+    stream.shutdown().await.expect("finished");
+    assert_eq!(next(&mut flow).await, Event::Fin);
+    send_all(&mut flow, Bytes::from(vec![5; BYTES])).await;
+    flow.send_fin();
+    drop(flow);
+    // The agent has heard of the end once it answers a later question on the same connection.
+    let closed = "127.0.0.1:1".parse().expect("an address");
+    assert!(carrier.open_tcp(closed, DIAL).await.is_err());
+    let mut all = Vec::new();
+    timeout(SOON, stream.read_to_end(&mut all)).await.expect("in time").expect("no reset");
+    assert_eq!(all.len(), BYTES);
 }
 
 #[tokio::test]
@@ -252,10 +286,28 @@ async fn datagrams_stay_datagrams_and_a_refusal_ends_the_association() {
     assert_eq!(length, 0);
     far.send_to(b"answer", from).await.expect("sent");
     let answer = timeout(SOON, poll_fn(|cx| flow.poll_recv(cx))).await.expect("in time");
-    assert_eq!(answer, Some(Bytes::from_static(b"answer")));
+    assert_eq!(answer, Ok(Bytes::from_static(b"answer")));
     drop(far);
     flow.send(Bytes::from_static(b"gone"));
-    assert_eq!(timeout(SOON, poll_fn(|cx| flow.poll_recv(cx))).await.expect("in time"), None);
+    let ended = timeout(SOON, poll_fn(|cx| flow.poll_recv(cx))).await.expect("in time");
+    assert_eq!(ended, Err(UdpEnded::Refused));
+}
+
+#[tokio::test]
+async fn silence_and_the_end_of_the_carrier_are_no_refusal() {
+    let limits = FlowLimits { udp_idle: Duration::from_millis(50), ..FlowLimits::default() };
+    let idle = world(limits, "/nonexistent").await;
+    let idle_carrier = connect(&idle, &idle.config).await.expect("connected");
+    let (_world, cut_carrier) = carrier().await;
+    let far = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
+    let address = far.local_addr().expect("an address");
+    let mut silent = idle_carrier.open_udp(address).await.expect("opened");
+    let mut cut = cut_carrier.open_udp(address).await.expect("opened");
+    cut_carrier.close();
+    for flow in [&mut silent, &mut cut] {
+        let ended = timeout(SOON, poll_fn(|cx| flow.poll_recv(cx))).await.expect("in time");
+        assert_eq!(ended, Err(UdpEnded::Over));
+    }
 }
 
 #[tokio::test]
@@ -326,31 +378,200 @@ async fn nonsense_before_the_handshake_gets_nothing() {
 }
 
 #[tokio::test]
+async fn who_does_not_authenticate_in_time_is_cut() {
+    let limits = FlowLimits { authenticate: Duration::from_millis(50), ..FlowLimits::default() };
+    let world = world(limits, "/nonexistent").await;
+    let mut silent = TcpStream::connect(world.address).await.expect("connected");
+    let mut answer = Vec::new();
+    drop(timeout(SOON, silent.read_to_end(&mut answer)).await.expect("the agent hangs up"));
+    let stream = TcpStream::connect(world.address).await.expect("connected");
+    let (mut requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let request =
+        http::Request::post(format!("http://agent{}", podway_tunnel::HELLO_PATH)).body(()).expect("a request");
+    let (_response, _stream) = requests.send_request(request, false).expect("sent");
+    drop(timeout(SOON, connection).await.expect("the agent hangs up"));
+}
+
+type Requests = h2::client::SendRequest<Bytes>;
+type Connection = h2::client::Connection<TcpStream>;
+
+fn call(path: &str) -> http::Request<()> {
+    http::Request::post(format!("http://agent{path}")).body(()).expect("a request")
+}
+
+/// A carrier made by hand up to the proof, which waits to be sent; what drives it is the caller's.
+async fn almost_authenticated(world: &World) -> (Requests, Writer, Reader, Connection) {
+    let stream = TcpStream::connect(world.address).await.expect("connected");
+    let mut builder = h2::client::Builder::new();
+    builder.max_send_buffer_size(podway_tunnel::MAX_DATA);
+    let (mut requests, mut connection) = builder.handshake(stream).await.expect("HTTP/2");
+    let (response, stream) = requests.send_request(call(podway_tunnel::HELLO_PATH), false).expect("sent");
+    let mut hello = Writer::new(stream);
+    let first = ClientHello {
+        protocol_min: 1,
+        protocol_max: 1,
+        features: vec!["something newer".into()],
+        session_id: Bytes::from_static(&[7; 16]),
+        public_key: Bytes::copy_from_slice(world.config.pair.public_key().as_ref()),
+    };
+    hello.send(&HelloFrame { frame: Some(hello_frame::Frame::ClientHello(first)) }).expect("sent");
+    let challenge = async {
+        let mut reader = Reader::new(response.await.expect("an answer").into_body());
+        (reader.next::<HelloFrame>().await, reader)
+    };
+    let (challenge, reader) = tokio::select! {
+        challenge = challenge => challenge,
+        _ = &mut connection => panic!("the agent hung up"),
+    };
+    let Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Challenge(challenge)) })) = challenge else {
+        panic!("no challenge")
+    };
+    let signature = podway_tunnel::handshake::sign(
+        &world.config.pair,
+        &challenge.nonce,
+        &[7; 16],
+        "pod-1",
+        &["127.0.0.0/8".to_owned()],
+    );
+    let proof = Proof { signature: signature.into(), allowed_special: vec!["127.0.0.0/8".to_owned()] };
+    hello.send(&HelloFrame { frame: Some(hello_frame::Frame::Proof(proof)) }).expect("sent");
+    (requests, hello, reader, connection)
+}
+
+/// A carrier that has authenticated by hand. Lives as long as the call to `Hello`, the other half of what is given.
+async fn raw_carrier(world: &World) -> (Requests, (Writer, Reader), tokio::task::JoinHandle<Result<(), h2::Error>>) {
+    let (requests, hello, mut reader, connection) = almost_authenticated(world).await;
+    let connection = tokio::spawn(connection);
+    let Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Welcome(_)) })) = reader.next().await else {
+        panic!("no welcome")
+    };
+    (requests, (hello, reader), connection)
+}
+
+/// A call on a carrier that has authenticated by hand, with what comes back until its end.
+async fn raw_call(world: &World, path: &str, body: &'static [u8]) -> Option<Vec<u8>> {
+    let (mut requests, _hello, connection) = raw_carrier(world).await;
+    let (response, mut stream) = requests.send_request(call(path), false).expect("sent");
+    stream.send_data(Bytes::from_static(body), false).expect("sent");
+    let answer = async {
+        let mut body = response.await.ok()?.into_body();
+        let mut all = Vec::new();
+        while let Some(Ok(chunk)) = body.data().await {
+            all.extend_from_slice(&chunk);
+        }
+        Some(all)
+    };
+    let answer = timeout(SOON, answer).await.expect("the call ends");
+    assert!(!connection.is_finished(), "one bad call ended the carrier");
+    connection.abort();
+    answer
+}
+
+#[tokio::test]
+async fn a_malformed_call_ends_alone() {
+    let world = world(FlowLimits::default(), "/nonexistent").await;
+    for body in [
+        &b"\x01\0\0\0\0"[..],        // compressed
+        b"\0\xff\xff\xff\xff",       // longer than any message
+        b"\0\0\0\0\x03\xff\xff\xff", // no message
+        b"\0\0\0\0\0",               // a frame of no kind
+        b"\0\0\0\0\x02\x4a\0",       // Fin before Open
+        b"\0\0\0\0\x02\x0a\0",       // Open of nothing
+        b"\0\0\0\0\x02\x22\0",       // Resume of an unknown flow
+    ] {
+        raw_call(&world, podway_tunnel::FLOW_PATH, body).await;
+        raw_call(&world, podway_tunnel::DNS_PATH, body).await;
+    }
+    assert_eq!(raw_call(&world, podway_tunnel::HELLO_PATH, b"").await, None, "a second Hello");
+    assert!(connect(&world, &world.config).await.is_ok());
+}
+
+#[tokio::test]
 async fn an_idle_carrier_outlives_the_limit_of_the_handshake() {
     let limits = FlowLimits { authenticate: Duration::from_millis(200), ..FlowLimits::default() };
     let world = world(limits, "/nonexistent").await;
     let carrier = connect(&world, &world.config).await.expect("connected");
     assert!(timeout(Duration::from_secs(1), carrier.closed()).await.is_err(), "an idle carrier was cut");
-    // A stranger is cut at that limit.
-    let mut stranger = TcpStream::connect(world.address).await.expect("connected");
-    drop(timeout(SOON, stranger.read(&mut [0; 8])).await.expect("the agent hangs up"));
+}
+
+/// A flow made by hand that both ends have finished, with how much was sent: the far end has not read any of it.
+async fn finished_by_both(requests: &mut Requests) -> (TcpStream, u64, Writer, Reader) {
+    let (listener, address) = far_end().await;
+    let (response, stream) = requests.send_request(call(podway_tunnel::FLOW_PATH), false).expect("sent");
+    let mut writer = Writer::new(stream);
+    let open = Open {
+        flow_id: Bytes::from_static(&[1; 16]),
+        protocol: Protocol::Tcp.into(),
+        address: Bytes::from_static(&[127, 0, 0, 1]),
+        port: address.port().into(),
+        limit: 1 << 20,
+        ..Open::default()
+    };
+    writer.send_flow(flow_frame::Frame::Open(open)).expect("sent");
+    let (mut far, _) = listener.accept().await.expect("a connection");
+    socket2::SockRef::from(&far).set_recv_buffer_size(32 * 1024).expect("set");
+    far.shutdown().await.expect("finished");
+    let mut reader = Reader::new(response.await.expect("an answer").into_body());
+    let Some(Ok(FlowFrame { frame: Some(flow_frame::Frame::Opened(Opened { limit, .. })) })) = reader.next().await
+    else {
+        panic!("not opened")
+    };
+    let fin = reader.next::<FlowFrame>().await;
+    assert!(matches!(fin, Some(Ok(FlowFrame { frame: Some(flow_frame::Frame::Fin(_)) }))), "{fin:?}");
+    // As much as it takes, so that the socket to the far end is full and the agent holds a window of it.
+    let (mut offset, mut limit) = (0, limit);
+    loop {
+        while offset < limit {
+            let room = poll_fn(|cx| writer.poll_room(cx)).await.expect("open") as u64;
+            let length = room.min(limit - offset);
+            writer.send_data(offset, Bytes::from(vec![5; length as usize])).expect("sent");
+            offset += length;
+        }
+        match timeout(Duration::from_millis(300), reader.next::<FlowFrame>()).await {
+            Ok(Some(Ok(FlowFrame { frame: Some(flow_frame::Frame::Ack(ack)) }))) => limit = ack.limit,
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => break,
+        }
+    }
+    writer.send_flow(flow_frame::Frame::Fin(Fin {})).expect("sent");
+    // Room for as much as may wait: nothing waits, so no later call can overtake it.
+    while poll_fn(|cx| writer.poll_room(cx)).await.expect("open") < podway_tunnel::MAX_DATA {
+        tokio::task::yield_now().await;
+    }
+    (far, offset, writer, reader)
 }
 
 #[tokio::test]
-async fn what_was_sent_before_a_drop_arrives_when_both_ends_had_finished() {
-    let (_world, carrier) = carrier().await;
-    let (listener, address) = far_end().await;
-    let far = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.expect("a connection");
-        stream.shutdown().await.expect("finished first");
+async fn what_came_before_both_ends_finished_goes_out_though_the_stream_or_the_carrier_breaks() {
+    let world = world(FlowLimits::default(), "/nonexistent").await;
+    for carrier_breaks in [false, true] {
+        let (mut requests, _hello, connection) = raw_carrier(&world).await;
+        let (mut far, sent, mut writer, _reader) = finished_by_both(&mut requests).await;
+        // The agent has all of it once it answers a later call on the same connection.
+        let (response, _later) = requests.send_request(call(podway_tunnel::DNS_PATH), false).expect("sent");
+        response.await.expect("an answer");
+        if carrier_breaks {
+            connection.abort();
+        } else {
+            writer.abort();
+            // And it has heard of that end once it answers another.
+            let (response, _later) = requests.send_request(call(podway_tunnel::DNS_PATH), false).expect("sent");
+            response.await.expect("an answer");
+        }
         let mut all = Vec::new();
-        stream.read_to_end(&mut all).await.expect("no reset");
-        all.len()
-    });
-    let mut flow = carrier.open_tcp(address, DIAL).await.expect("opened");
-    assert_eq!(next(&mut flow).await, Event::Fin);
-    send_all(&mut flow, Bytes::from(vec![7; 200_000])).await;
-    flow.send_fin();
-    drop(flow);
-    assert_eq!(timeout(SOON, far).await.expect("in time").expect("ended"), 200_000);
+        timeout(SOON, far.read_to_end(&mut all)).await.expect("in time").expect("no reset");
+        assert_eq!(all.len() as u64, sent, "the carrier broke: {carrier_breaks}");
+        connection.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_client_whose_carrier_ends_during_the_handshake_does_not_keep_the_agent() {
+    let mut world = world_idle(Duration::from_millis(100)).await;
+    let (requests, hello, reader, mut connection) = almost_authenticated(&world).await;
+    // Written and closed in one go: the agent finds the proof and the end together.
+    drop(poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut connection).poll(cx))).await);
+    drop((connection, requests, hello, reader));
+    timeout(SOON, &mut world.agent).await.expect("the agent leaves when nobody is there").expect("in order");
 }

@@ -96,6 +96,17 @@ pub trait UdpFlow: Send {
     /// Sends one datagram; drops it when the way is congested, as a network does.
     fn send(&mut self, datagram: Bytes);
 
-    /// The next datagram from the far side; `None` when the association ended.
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
+    /// The next datagram from the far side, or why none comes any more.
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, UdpEnded>>;
+}
+
+/// Why an association is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UdpEnded {
+    /// The far side said that nobody listens there.
+    #[error("the far side refused a datagram")]
+    Refused,
+    /// Nothing that the far side said: long silence, or the link's loss. Another may be opened.
+    #[error("the association is over")]
+    Over,
 }

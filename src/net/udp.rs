@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
-use crate::net::agent::OpenError;
+use crate::net::agent::{OpenError, UdpEnded};
 use crate::net::counters::{Open, add};
 use crate::net::data_plane::Plane;
 use crate::net::far::{self, Via};
@@ -26,6 +26,9 @@ const QUOTED: usize = 1500;
 const BUDGET: usize = 64;
 
 /// Carries datagrams until the association is idle, the far side ends it, or `packets` is closed.
+///
+/// A program hears of the end only if its far side refused it. Any other end is ours to hide: the next datagram begins a
+/// new association.
 pub(crate) async fn run(plane: Arc<Plane>, key: FlowKey, via: Via, packets: &mut mpsc::Receiver<Bytes>) {
     let Some(first) = packets.recv().await else {
         return;
@@ -54,16 +57,9 @@ pub(crate) async fn run(plane: Arc<Plane>, key: FlowKey, via: Via, packets: &mut
     let refused = poll_fn(|cx| {
         for _ in 0..BUDGET {
             let mut nothing = true;
-            match packets.poll_recv(cx) {
-                Poll::Ready(Some(packet)) => {
-                    send(&mut flow, packet);
-                    nothing = false;
-                }
-                Poll::Ready(None) => return Poll::Ready(false),
-                Poll::Pending => {}
-            }
+            // The end first: datagrams that are still in the channel then begin the next association.
             match flow.poll_recv(cx) {
-                Poll::Ready(Some(payload)) => {
+                Poll::Ready(Ok(payload)) => {
                     nothing = false;
                     match packet::datagram(key.remote, key.local, &payload, plane.device.mtu()) {
                         Some(packet) => {
@@ -73,7 +69,16 @@ pub(crate) async fn run(plane: Arc<Plane>, key: FlowKey, via: Via, packets: &mut
                         None => add(&plane.counters.dropped_other, 1),
                     }
                 }
-                Poll::Ready(None) => return Poll::Ready(true),
+                Poll::Ready(Err(UdpEnded::Refused)) => return Poll::Ready(true),
+                Poll::Ready(Err(UdpEnded::Over)) => return Poll::Ready(false),
+                Poll::Pending => {}
+            }
+            match packets.poll_recv(cx) {
+                Poll::Ready(Some(packet)) => {
+                    send(&mut flow, packet);
+                    nothing = false;
+                }
+                Poll::Ready(None) => return Poll::Ready(false),
                 Poll::Pending => {}
             }
             if !nothing {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use podway::net::agent::{AgentLink, FlowEnded, FlowEvent, OpenError, TcpFlow, UdpFlow};
+use podway::net::agent::{AgentLink, FlowEnded, FlowEvent, OpenError, TcpFlow, UdpEnded, UdpFlow};
 use tokio::sync::mpsc;
 
 /// What a link does with a dial.
@@ -258,10 +258,11 @@ impl UdpFlow for Near {
         self.0.push(Sent::Data(datagram));
     }
 
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, UdpEnded>> {
         match self.poll_event(cx) {
-            Poll::Ready(FlowEvent::Data(data)) => Poll::Ready(Some(data)),
-            Poll::Ready(FlowEvent::Fin | FlowEvent::Reset) => Poll::Ready(None),
+            Poll::Ready(FlowEvent::Data(data)) => Poll::Ready(Ok(data)),
+            Poll::Ready(FlowEvent::Fin) => Poll::Ready(Err(UdpEnded::Over)),
+            Poll::Ready(FlowEvent::Reset) => Poll::Ready(Err(UdpEnded::Refused)),
             Poll::Pending => Poll::Pending,
         }
     }

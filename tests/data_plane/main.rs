@@ -400,8 +400,32 @@ fn datagrams_go_both_ways_and_an_idle_association_ends() {
         assert_eq!(far.next().await, Sent::Dropped);
         bench.send(&datagram(bench.from(), bench.to(), b"again", 1500).unwrap());
         let far = opened.recv().await.unwrap();
-        far.event(FlowEvent::Fin);
+        far.event(FlowEvent::Reset);
         assert!(describe(&recv(bench.device()).await).starts_with(if v6 { "icmp 1/4" } else { "icmp 3/3" }));
+    });
+}
+
+#[test]
+fn an_association_that_its_far_side_did_not_refuse_ends_silently_and_the_next_datagram_begins_another() {
+    both(|v6| async move {
+        let (link, mut opened) = FakeLink::new(Manner::Open);
+        let bench = Bench::new(v6, links(&[link]));
+        let ask = |word: &[u8]| bench.send(&datagram(bench.from(), bench.to(), word, 1500).unwrap());
+        ask(b"one");
+        let far = opened.recv().await.unwrap();
+        assert_eq!(far.read(3).await, b"one");
+        far.event(FlowEvent::Fin);
+        bench.counted(|c| c.udp_open == 0).await;
+        assert!(nothing(bench.device()));
+        // The end and a datagram at once: the datagram is not lost with the association that ended.
+        ask(b"two");
+        let far = opened.recv().await.unwrap();
+        assert_eq!(far.read(3).await, b"two");
+        far.event(FlowEvent::Fin);
+        ask(b"three");
+        let far = opened.recv().await.unwrap();
+        assert_eq!(far.read(5).await, b"three");
+        assert!(nothing(bench.device()));
     });
 }
 

@@ -16,14 +16,16 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use self::heartbeat::{AbortOnDrop, Counted, end, heartbeat};
+use self::heartbeat::{AbortOnDrop, Noted, end, heartbeat};
 use crate::credit::{Budget, Receiver};
 use crate::frames::{
-    ClientHello, DnsAnswer, DnsQuery, Failure, HelloFrame, Open, Proof, Protocol, Welcome, flow_frame, hello_frame,
+    ClientHello, DnsAnswer, DnsQuery, Failure, FlowFrame, HelloFrame, Open, Proof, Protocol, Welcome, flow_frame,
+    hello_frame,
 };
+use crate::round_trip::RoundTrip;
 use crate::wire::{Reader, WireError, Writer};
 use crate::{
     CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOL, SEND_BUFFER, STREAM_WINDOW,
@@ -33,12 +35,10 @@ use crate::{
 mod flow;
 mod heartbeat;
 
-pub use flow::{Ended, Event, TcpFlow, UdpFlow};
+pub use flow::{Ended, Event, TcpFlow, UdpEnded, UdpFlow};
 
-/// Bytes by which the windows of all flows of a session may grow at the workstation.
-const GROWTH_BUDGET: u64 = 48 << 20;
-/// The round trip assumed before one was measured.
-const FIRST_ROUND_TRIP: Duration = Duration::from_millis(10);
+/// Bytes that the flows of a carrier may hold at the workstation.
+const BUFFERS: u64 = 48 << 20;
 
 /// Who connects, and to whom.
 #[derive(Clone)]
@@ -102,11 +102,12 @@ impl std::fmt::Debug for Carrier {
 #[derive(Debug)]
 struct Shared {
     began: Instant,
-    /// Smoothed round trip, microseconds.
+    /// The shortest round trip of late, microseconds.
     round_trip: AtomicU64,
-    /// Bytes read so far.
-    bytes_read: AtomicU64,
-    growth: Budget,
+    /// When the last byte came, microseconds since `began`.
+    last_byte: AtomicU64,
+    close: Notify,
+    budget: Budget,
     /// Where the end of a dropped flow is waited for.
     runtime: tokio::runtime::Handle,
 }
@@ -118,11 +119,6 @@ impl Shared {
 
     fn round_trip(&self) -> u64 {
         self.round_trip.load(Ordering::Relaxed)
-    }
-
-    fn measured(&self, sample: u64) {
-        let old = self.round_trip();
-        self.round_trip.store((old * 7 + sample) / 8, Ordering::Relaxed);
     }
 }
 
@@ -141,12 +137,13 @@ impl Carrier {
     {
         let shared = Arc::new(Shared {
             began: Instant::now(),
-            round_trip: AtomicU64::new(micros(FIRST_ROUND_TRIP)),
-            bytes_read: AtomicU64::new(0),
-            growth: Budget::new(GROWTH_BUDGET),
+            round_trip: AtomicU64::new(1),
+            last_byte: AtomicU64::new(0),
+            close: Notify::new(),
+            budget: Budget::new(BUFFERS),
             runtime: tokio::runtime::Handle::current(),
         });
-        let counted = Counted { io, shared: Arc::clone(&shared) };
+        let noted = Noted { io, shared: Arc::clone(&shared) };
         let (mut requests, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -155,7 +152,7 @@ impl Carrier {
             .initial_max_send_streams(MAX_FLOWS as usize)
             .max_concurrent_reset_streams(MAX_FLOWS as usize)
             .enable_push(false)
-            .handshake::<_, Bytes>(counted)
+            .handshake::<_, Bytes>(noted)
             .await?;
         let (ended, closed) = watch::channel(None);
         let ended = Arc::new(ended);
@@ -186,6 +183,7 @@ impl Carrier {
                 _ => {}
             }
         };
+        let round_trip = RoundTrip::new(shared.now() - began, shared.now());
         shared.round_trip.store((shared.now() - began).max(1), Ordering::Relaxed);
         if challenge.protocol != PROTOCOL {
             return Err(ConnectError::Protocol(challenge.protocol));
@@ -205,7 +203,7 @@ impl Carrier {
                 _ => {}
             }
         };
-        tokio::spawn(heartbeat(reader, writer, Arc::clone(&shared), ended, guard));
+        tokio::spawn(heartbeat(reader, writer, round_trip, Arc::clone(&shared), ended, guard));
         Ok(Carrier { requests, welcome: Arc::new(welcome), closed, shared })
     }
 
@@ -230,10 +228,9 @@ impl Carrier {
         }
     }
 
-    /// Ends the carrier and all its flows.
+    /// Ends the carrier and all its flows, soon: [`Carrier::closed`] tells when.
     pub fn close(&self) {
-        // The heartbeat sees it and ends the connection.
-        self.shared.bytes_read.store(CLOSE, Ordering::Release);
+        self.shared.close.notify_one();
     }
 
     /// Dials `to` from inside the pod. Cancel safe: dropping it ends the flow.
@@ -296,7 +293,7 @@ impl Carrier {
         writer.send_flow(flow_frame::Frame::Open(open)).map_err(|_| Failure::Unspecified)?;
         let mut reader = Reader::new(response.await.map_err(lost)?.into_body());
         loop {
-            let Some(Ok(frame)) = reader.next::<crate::frames::FlowFrame>().await else {
+            let Some(Ok(frame)) = reader.next::<FlowFrame>().await else {
                 return Err(Failure::Unspecified);
             };
             match frame.frame {
@@ -307,9 +304,6 @@ impl Carrier {
         }
     }
 }
-
-/// Stored in `bytes_read` to end a carrier on purpose.
-const CLOSE: u64 = u64::MAX;
 
 fn hello(frame: hello_frame::Frame) -> HelloFrame {
     HelloFrame { frame: Some(frame) }

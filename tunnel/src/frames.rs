@@ -354,10 +354,13 @@ pub struct Ack {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Fin {}
 
+/// The reason of a [`Reset`] that means something to a program: the far side of an association said that nobody listens.
+pub const REFUSED: &str = "refused";
+
 /// The end of both directions.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reset {
-    /// Why, for people.
+    /// Why, for people; [`REFUSED`] for programs too.
     #[prost(string, tag = "1")]
     pub reason: String,
 }

@@ -3,6 +3,7 @@
 //! - [`frames`]: the messages; `proto/tunnel.proto` is their other form.
 //! - [`handshake`]: who may use an agent.
 //! - [`credit`]: how much of a flow may be under way. Pure.
+//! - [`round_trip`]: how long the way is. Pure.
 //! - [`wire`]: gRPC messages on HTTP/2 streams.
 //! - [`client`]: the workstation's end.
 
@@ -10,6 +11,7 @@ pub mod client;
 pub mod credit;
 pub mod frames;
 pub mod handshake;
+pub mod round_trip;
 pub mod wire;
 
 use std::time::Duration;

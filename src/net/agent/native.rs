@@ -8,7 +8,7 @@ use bytes::Bytes;
 use podway_tunnel::client::{self, Carrier, Event};
 use podway_tunnel::frames::Failure;
 
-use super::{AgentLink, FlowEnded, FlowEvent, OpenError, TcpFlow, UdpFlow};
+use super::{AgentLink, FlowEnded, FlowEvent, OpenError, TcpFlow, UdpEnded, UdpFlow};
 
 /// A link over one carrier.
 #[derive(Debug)]
@@ -94,7 +94,10 @@ impl UdpFlow for client::UdpFlow {
         client::UdpFlow::send(self, datagram);
     }
 
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        client::UdpFlow::poll_recv(self, cx)
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, UdpEnded>> {
+        client::UdpFlow::poll_recv(self, cx).map_err(|ended| match ended {
+            client::UdpEnded::Refused => UdpEnded::Refused,
+            client::UdpEnded::Over => UdpEnded::Over,
+        })
     }
 }

@@ -3,13 +3,19 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use super::Shared;
 use crate::credit::{Budget, Receiver, Sender};
-use crate::frames::{Ack, Data, Fin, FlowFrame, Reset, flow_frame};
+use crate::frames::{Ack, Data, Fin, FlowFrame, REFUSED, Reset, flow_frame};
 use crate::wire::{Reader, Writer};
+
+/// How long a dropped flow that both ends finished may wait for the agent to end its stream. What takes longer has left
+/// for the agent by then, which needs no carrier to deliver it; a stream of a hung agent must not be held for ever.
+const LEAVE_WITHIN: Duration = Duration::from_secs(30);
 
 /// How far one direction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,20 +42,20 @@ pub enum Event {
 #[error("the flow has ended")]
 pub struct Ended;
 
-/// A handle on the session's growth budget that lives as long as the carrier's shared state.
+/// A handle on the carrier's budget.
 #[derive(Debug)]
-pub(super) struct Growth(Arc<Shared>);
+pub(super) struct Buffers(Arc<Shared>);
 
-impl std::ops::Deref for Growth {
+impl std::ops::Deref for Buffers {
     type Target = Budget;
     fn deref(&self) -> &Budget {
-        &self.0.growth
+        &self.0.budget
     }
 }
 
-impl From<Arc<Shared>> for Growth {
-    fn from(shared: Arc<Shared>) -> Growth {
-        Growth(shared)
+impl From<Arc<Shared>> for Buffers {
+    fn from(shared: Arc<Shared>) -> Buffers {
+        Buffers(shared)
     }
 }
 
@@ -59,7 +65,7 @@ pub struct TcpFlow {
     /// Taken only by `drop`.
     reader: Option<Reader>,
     writer: Writer,
-    receiver: Receiver<Growth>,
+    receiver: Receiver<Buffers>,
     sender: Sender,
     shared: Arc<Shared>,
     /// Bytes handed out by the last event and not yet acknowledged.
@@ -75,7 +81,7 @@ impl TcpFlow {
     pub(super) fn new(
         reader: Reader,
         writer: Writer,
-        receiver: Receiver<Growth>,
+        receiver: Receiver<Buffers>,
         limit: u64,
         shared: Arc<Shared>,
     ) -> TcpFlow {
@@ -230,8 +236,22 @@ impl Drop for TcpFlow {
             return;
         }
         // A stream dropped before the agent ended it is cancelled, and what is queued on it is thrown away with it.
-        self.shared.runtime.spawn(async move { while let Some(Ok(_)) = reader.next::<FlowFrame>().await {} });
+        self.shared.runtime.spawn(async move {
+            let ended = async { while let Some(Ok(_)) = reader.next::<FlowFrame>().await {} };
+            drop(timeout(LEAVE_WITHIN, ended).await);
+        });
     }
+}
+
+/// Why an association is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UdpEnded {
+    /// The far side said that nobody listens there.
+    #[error("the far side refused a datagram")]
+    Refused,
+    /// Silence for long, or the carrier's loss: nothing that the far side said.
+    #[error("the association is over")]
+    Over,
 }
 
 /// One UDP association.
@@ -239,19 +259,18 @@ impl Drop for TcpFlow {
 pub struct UdpFlow {
     reader: Reader,
     writer: Writer,
-    ended: bool,
-    waiting: VecDeque<Bytes>,
+    ended: Option<UdpEnded>,
 }
 
 impl UdpFlow {
     /// An association that the agent has opened.
     pub(super) fn new(reader: Reader, writer: Writer) -> UdpFlow {
-        UdpFlow { reader, writer, ended: false, waiting: VecDeque::new() }
+        UdpFlow { reader, writer, ended: None }
     }
 
     /// Sends one datagram; drops it when the way is congested.
     pub fn send(&mut self, datagram: Bytes) {
-        if datagram.len() > crate::MAX_DATA || self.ended {
+        if datagram.len() > crate::MAX_DATA || self.ended.is_some() {
             return;
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -262,22 +281,26 @@ impl UdpFlow {
         }
     }
 
-    /// The next datagram; `None` when the association ended.
-    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    /// The next datagram, or why none comes any more.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, UdpEnded>> {
         loop {
-            if let Some(datagram) = self.waiting.pop_front() {
-                return Poll::Ready(Some(datagram));
+            if let Some(ended) = self.ended {
+                return Poll::Ready(Err(ended));
             }
-            if self.ended {
-                return Poll::Ready(None);
-            }
-            match ready!(self.reader.poll_next::<FlowFrame>(cx)) {
-                Some(Ok(frame)) => match frame.frame {
-                    Some(flow_frame::Frame::Data(data)) => self.waiting.push_back(data.bytes),
-                    Some(flow_frame::Frame::Reset(_) | flow_frame::Frame::Fin(_)) => self.ended = true,
-                    _ => {}
-                },
-                Some(Err(_)) | None => self.ended = true,
+            let frame = match ready!(self.reader.poll_next::<FlowFrame>(cx)) {
+                Some(Ok(frame)) => frame.frame,
+                Some(Err(_)) | None => {
+                    self.ended = Some(UdpEnded::Over);
+                    continue;
+                }
+            };
+            match frame {
+                Some(flow_frame::Frame::Data(data)) => return Poll::Ready(Ok(data.bytes)),
+                Some(flow_frame::Frame::Reset(Reset { reason })) if reason == REFUSED => {
+                    self.ended = Some(UdpEnded::Refused);
+                }
+                Some(flow_frame::Frame::Reset(_) | flow_frame::Frame::Fin(_)) => self.ended = Some(UdpEnded::Over),
+                _ => {}
             }
         }
     }
@@ -285,7 +308,7 @@ impl UdpFlow {
 
 impl Drop for UdpFlow {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.ended.is_none() {
             drop(self.writer.send_flow(flow_frame::Frame::Reset(Reset { reason: String::new() })));
         }
         self.writer.finish();

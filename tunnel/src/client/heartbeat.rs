@@ -10,10 +10,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
-use super::{CLOSE, Shared, hello, micros};
+use super::{Shared, hello, micros};
 use crate::frames::{HelloFrame, Ping, Pong, hello_frame};
+use crate::round_trip::RoundTrip;
 use crate::wire::{Reader, Writer};
 use crate::{HEARTBEAT, SILENCE};
+
+/// Pings whose answer is still waited for.
+const MAX_PINGS: usize = 8;
 
 /// Ends a task with its owner.
 pub(super) struct AbortOnDrop(pub(super) tokio::task::AbortHandle);
@@ -39,31 +43,34 @@ pub(super) fn end(ended: &watch::Sender<Option<Arc<str>>>, why: String) {
 pub(super) async fn heartbeat(
     mut reader: Reader,
     mut writer: Writer,
+    mut round_trip: RoundTrip,
     shared: Arc<Shared>,
     ended: Arc<watch::Sender<Option<Arc<str>>>>,
     connection: AbortOnDrop,
 ) {
-    /// How often silence and a wish to close are looked for.
-    const LOOK: Duration = Duration::from_millis(250);
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut last_bytes, mut last_change, mut last_ping) = (0, shared.now(), 0);
+    let broke = || "the connection broke".to_owned();
     let mut pings: VecDeque<(u64, u64)> = VecDeque::new();
-    let mut next_id = 0;
+    let (mut next_id, mut next_ping) = (1, shared.now());
     let why = loop {
+        let silent_at = shared.last_byte.load(Ordering::Acquire) + micros(SILENCE);
+        let wake = shared.began + Duration::from_micros(silent_at.min(next_ping));
         tokio::select! {
+            biased;
+            () = shared.close.notified() => break "closed".to_owned(),
+            () = ended.closed() => break "nobody uses it".to_owned(),
             frame = reader.next::<HelloFrame>() => match frame {
                 Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Pong(Pong { id })) })) => {
                     while let Some((sent_id, at)) = pings.pop_front() {
                         if sent_id == id {
-                            shared.measured(shared.now() - at);
+                            let now = shared.now();
+                            shared.round_trip.store(round_trip.measured(now - at, now), Ordering::Relaxed);
                             break;
                         }
                     }
                 }
                 Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Ping(Ping { id })) })) => {
                     if writer.send(&hello(hello_frame::Frame::Pong(Pong { id }))).is_err() {
-                        break "the connection broke".to_owned();
+                        break broke();
                     }
                 }
                 // Draining: the pod's deletion is seen in the cluster as well, and decides.
@@ -71,29 +78,21 @@ pub(super) async fn heartbeat(
                 Some(Err(error)) => break format!("the connection broke: {error}"),
                 None => break "the agent closed the connection".to_owned(),
             },
-            _ = look.tick() => {
+            () = tokio::time::sleep_until(wake) => {
                 let now = shared.now();
-                let bytes = shared.bytes_read.load(Ordering::Acquire);
-                if bytes == CLOSE {
-                    break "closed".to_owned();
-                }
-                if ended.is_closed() {
-                    break "nobody uses it".to_owned();
-                }
-                if bytes != last_bytes {
-                    (last_bytes, last_change) = (bytes, now);
-                }
-                if now - last_change >= micros(SILENCE) {
+                if now >= shared.last_byte.load(Ordering::Acquire) + micros(SILENCE) {
                     break format!("no byte came for {} s", SILENCE.as_secs_f32());
                 }
-                if now - last_ping >= micros(HEARTBEAT) || last_ping == 0 {
-                    last_ping = now;
-                    next_id += 1;
+                if now >= next_ping {
                     pings.push_back((next_id, now));
-                    pings.truncate(8);
-                    if writer.send(&hello(hello_frame::Frame::Ping(Ping { id: next_id }))).is_err() {
-                        break "the connection broke".to_owned();
+                    if pings.len() > MAX_PINGS {
+                        pings.pop_front();
                     }
+                    if writer.send(&hello(hello_frame::Frame::Ping(Ping { id: next_id }))).is_err() {
+                        break broke();
+                    }
+                    next_id += 1;
+                    next_ping = now + micros(HEARTBEAT);
                 }
             }
         }
@@ -102,25 +101,24 @@ pub(super) async fn heartbeat(
     drop(connection);
 }
 
-/// Counts what is read, so that silence can be told from quiet.
-pub(super) struct Counted<S> {
+/// Notes when bytes come, so that silence can be told from quiet.
+pub(super) struct Noted<S> {
     pub(super) io: S,
     pub(super) shared: Arc<Shared>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        let read = (buf.filled().len() - before) as u64;
-        if read > 0 && self.shared.bytes_read.load(Ordering::Relaxed) != CLOSE {
-            self.shared.bytes_read.fetch_add(read, Ordering::Release);
+        if buf.filled().len() > before {
+            self.shared.last_byte.store(self.shared.now(), Ordering::Release);
         }
         result
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }

@@ -1,0 +1,251 @@
+//! What the tunnel does on loopback, beside plain TCP: `cargo run --release -p podway-agent --example rate`.
+#![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "prints measured figures")]
+#![allow(clippy::allow_attributes, reason = "see above")]
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use podway_agent::args::Serve;
+use podway_agent::server::{Agent, FlowLimits};
+use podway_tunnel::client::{Carrier, Config, Event, TcpFlow};
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+const DIAL: Duration = Duration::from_secs(5);
+const BULK: usize = 2 << 30;
+const WINDOW: Duration = Duration::from_secs(3);
+
+/// Runs `work` on a runtime and a thread of its own, and gives the address that it reports.
+fn on_a_thread<F, W>(work: W) -> SocketAddr
+where
+    W: FnOnce(std::sync::mpsc::Sender<SocketAddr>) -> F + Send + 'static,
+    F: Future<Output = ()>,
+{
+    let (address_tx, address_rx) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(work(address_tx));
+    });
+    address_rx.recv().expect("an address")
+}
+
+/// The far end: `e` echoes, `d` sends without end, `u` swallows.
+fn far_end() -> SocketAddr {
+    on_a_thread(async |address_tx| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        address_tx.send(listener.local_addr().expect("an address")).expect("told");
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            stream.set_nodelay(true).expect("set");
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 1 << 16];
+                match stream.read_u8().await {
+                    Ok(b'e') => {
+                        while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+                            if stream.write_all(&buffer[..length]).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
+                    Ok(b'd') => while stream.write_all(&buffer).await.is_ok() {},
+                    _ => while let Ok(1..) = stream.read(&mut buffer).await {},
+                }
+            });
+        }
+    })
+}
+
+fn agent(key: [u8; 32]) -> SocketAddr {
+    on_a_thread(async move |address_tx| {
+        let serve = Serve {
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            authorized_key: key,
+            pod_uid: "pod".into(),
+            idle_exit: Duration::from_secs(3600),
+            resolv_conf: "/nonexistent".into(),
+        };
+        let agent = Agent::bind(serve, FlowLimits::default()).await.expect("bound");
+        address_tx.send(agent.address()).expect("told");
+        agent.run(std::future::pending()).await;
+    })
+}
+
+async fn send(flow: &mut TcpFlow, mut data: Bytes) {
+    while !data.is_empty() {
+        let room = poll_fn(|cx| flow.poll_send_ready(cx)).await.expect("open");
+        flow.send(data.split_to(room.min(data.len()))).expect("open");
+    }
+}
+
+async fn receive(flow: &mut TcpFlow, length: usize) {
+    let mut left = length;
+    while left > 0 {
+        match poll_fn(|cx| flow.poll_event(cx)).await {
+            Event::Data(data) => left = left.saturating_sub(data.len()),
+            other @ (Event::Fin | Event::Reset) => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn open(carrier: &Carrier, to: SocketAddr, mode: u8) -> TcpFlow {
+    let mut flow = carrier.open_tcp(to, DIAL).await.expect("opened");
+    send(&mut flow, Bytes::copy_from_slice(&[mode])).await;
+    flow
+}
+
+/// New flows with one exchange each, `workers` at a time.
+async fn flows(carrier: &Carrier, to: SocketAddr, workers: usize) {
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..workers)
+        .map(|_| {
+            let carrier = carrier.clone();
+            tokio::spawn(async move {
+                let mut done = 0_u32;
+                while began.elapsed() < WINDOW {
+                    let mut flow = open(&carrier, to, b'e').await;
+                    send(&mut flow, Bytes::from_static(&[7; 64])).await;
+                    receive(&mut flow, 64).await;
+                    done += 1;
+                }
+                done
+            })
+        })
+        .collect();
+    let mut done = 0;
+    for task in tasks {
+        done += task.await.expect("done");
+    }
+    println!("new flows, {workers:3} at a time: {:7.0} /s", f64::from(done) / began.elapsed().as_secs_f64());
+}
+
+async fn plain_flows(to: SocketAddr, workers: usize) {
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..workers)
+        .map(|_| {
+            tokio::spawn(async move {
+                let mut done = 0_u32;
+                while began.elapsed() < WINDOW {
+                    let mut stream = TcpStream::connect(to).await.expect("connected");
+                    stream.write_all(&[b'e'; 65]).await.expect("sent");
+                    stream.read_exact(&mut [0; 64]).await.expect("received");
+                    done += 1;
+                }
+                done
+            })
+        })
+        .collect();
+    let mut done = 0;
+    for task in tasks {
+        done += task.await.expect("done");
+    }
+    println!("  plain,   {workers:3} at a time: {:7.0} /s", f64::from(done) / began.elapsed().as_secs_f64());
+}
+
+async fn bulk(carrier: &Carrier, to: SocketAddr, mode: u8, until: impl Fn() -> bool) -> usize {
+    let mut flow = open(carrier, to, mode).await;
+    let chunk = Bytes::from(vec![0; 1 << 16]);
+    let mut moved = 0;
+    while moved < BULK * 16 && !until() {
+        if mode == b'd' {
+            match poll_fn(|cx| flow.poll_event(cx)).await {
+                Event::Data(data) => moved += data.len(),
+                other @ (Event::Fin | Event::Reset) => panic!("{other:?}"),
+            }
+        } else {
+            // Only credit comes from the far end; looking for room takes it.
+            send(&mut flow, chunk.clone()).await;
+            moved += chunk.len();
+        }
+    }
+    moved
+}
+
+/// Seconds of processor that this process has used (proc_pid_stat(5): 14 and 15, in hundredths).
+fn processor() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("read");
+    let fields = stat.rsplit(')').next().expect("a name").split_whitespace().skip(11).take(2);
+    fields.map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
+}
+
+/// What passes, by the clock and by the processor: the second says more on a machine that others use too.
+async fn throughput(carrier: &Carrier, to: SocketAddr, mode: u8, count: usize) {
+    let began = Instant::now();
+    let used = processor();
+    let tasks: Vec<_> = (0..count)
+        .map(|_| {
+            let carrier = carrier.clone();
+            tokio::spawn(async move { bulk(&carrier, to, mode, || began.elapsed() > WINDOW).await })
+        })
+        .collect();
+    let mut moved = 0;
+    for task in tasks {
+        moved += task.await.expect("done");
+    }
+    let gigabits = moved as f64 * 8e-9 / began.elapsed().as_secs_f64();
+    let each = moved as f64 * 8e-9 / (processor() - used);
+    let way = if mode == b'd' { "down" } else { "up  " };
+    println!("{way} {count}: {gigabits:5.1} Gbit/s, {each:5.1} Gbit for a second of processor");
+}
+
+/// Round trips of 64 bytes beside `count` bulk flows.
+async fn beside(carrier: &Carrier, to: SocketAddr, echo: SocketAddr, mode: u8, count: usize) {
+    let over = Arc::new(AtomicBool::new(false));
+    let bulks: Vec<_> = (0..count)
+        .map(|_| {
+            let (carrier, over) = (carrier.clone(), Arc::clone(&over));
+            tokio::spawn(async move { bulk(&carrier, to, mode, || over.load(Ordering::Relaxed)).await })
+        })
+        .collect();
+    let mut flow = open(carrier, echo, b'e').await;
+    let mut times = Vec::new();
+    let began = Instant::now();
+    while began.elapsed() < WINDOW {
+        let at = Instant::now();
+        send(&mut flow, Bytes::from_static(&[7; 64])).await;
+        receive(&mut flow, 64).await;
+        times.push(at.elapsed().as_micros());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    for bulk in bulks {
+        bulk.await.expect("done");
+    }
+    times.sort_unstable();
+    let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or(0);
+    println!("64-byte round trip beside {count} {}: p50 {} us, p99 {} us", char::from(mode), at(50), at(99));
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
+    let pair = Arc::new(Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("its pair"));
+    let far = far_end();
+    // On a thread of its own, so that what is measured is the tunnel.
+    let echo = far_end();
+    let agent = agent(pair.public_key().as_ref().try_into().expect("32 bytes"));
+    let config = Config { pair, session_id: [7; 16], pod_uid: "pod".into(), special: vec!["127.0.0.0/8".to_owned()] };
+    let stream = TcpStream::connect(agent).await.expect("connected");
+    stream.set_nodelay(true).expect("set");
+    let carrier = Carrier::connect(stream, &config).await.expect("welcome");
+    let only = std::env::args().nth(1);
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    for workers in [1, 16, 128].into_iter().filter(|_| wanted("flows")) {
+        flows(&carrier, far, workers).await;
+        plain_flows(far, workers).await;
+    }
+    for (mode, count) in [(b'u', 1), (b'd', 1), (b'u', 8), (b'd', 8)].into_iter().filter(|_| wanted("bulk")) {
+        throughput(&carrier, far, mode, count).await;
+    }
+    for (mode, count) in
+        [(b'u', 0), (b'u', 1), (b'u', 8), (b'd', 1), (b'd', 8)].into_iter().filter(|_| wanted("beside"))
+    {
+        beside(&carrier, far, echo, mode, count).await;
+    }
+}

@@ -1,0 +1,177 @@
+//! The workstation's end against an agent made by hand, over a pipe and with time that only moves when all wait.
+#![allow(
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::allow_attributes,
+    reason = "a test says what it expects"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use podway_tunnel::client::{Carrier, Config, ConnectError, Event};
+use podway_tunnel::frames::{
+    Challenge, Denied, Fin, FlowFrame, HelloFrame, Opened, Stats, Welcome, flow_frame, hello_frame::Frame,
+};
+use podway_tunnel::wire::{Reader, Writer};
+use ring::rand::SystemRandom;
+use ring::signature::Ed25519KeyPair;
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+fn config() -> Config {
+    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
+    let pair = Arc::new(Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("its pair"));
+    Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special: Vec::new() }
+}
+
+/// Answers a `Hello` with these frames, then hands the stream on.
+async fn agent<F>(io: DuplexStream, answers: Vec<Frame>, then: impl FnOnce(Writer, Reader) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    agent_with_flows(io, answers, then, mpsc::unbounded_channel().0).await;
+}
+
+/// The same; later calls are answered and handed to the test.
+async fn agent_with_flows<F>(
+    io: DuplexStream,
+    answers: Vec<Frame>,
+    then: impl FnOnce(Writer, Reader) -> F,
+    flow_tx: mpsc::UnboundedSender<(Writer, Reader)>,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut connection = h2::server::handshake(io).await.expect("HTTP/2");
+    let (request, mut respond) = connection.accept().await.expect("a call").expect("a good one");
+    let stream = respond.send_response(http::Response::new(()), false).expect("sent");
+    let (mut writer, mut reader) = (Writer::new(stream), Reader::new(request.into_body()));
+    let answering = async move {
+        for answer in answers {
+            drop(reader.next::<HelloFrame>().await);
+            writer.send(&HelloFrame { frame: Some(answer) }).expect("sent");
+        }
+        (writer, reader)
+    };
+    let (answered_tx, answered_rx) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move { drop(answered_tx.send(answering.await)) });
+    let drive = async {
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let stream = respond.send_response(http::Response::new(()), false).expect("sent");
+            drop(flow_tx.send((Writer::new(stream), Reader::new(request.into_body()))));
+        }
+    };
+    let rest = async {
+        let (writer, reader) = answered_rx.await.expect("answered");
+        then(writer, reader).await;
+    };
+    tokio::join!(drive, rest);
+}
+
+fn challenge() -> Frame {
+    Frame::Challenge(Challenge { pod_uid: "pod-1".into(), protocol: 1, ..Challenge::default() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_ends_a_carrier_after_seven_and_a_half_seconds() {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let answers = vec![challenge(), Frame::Welcome(Welcome::default())];
+    tokio::spawn(agent(theirs, answers, |writer, reader| async move {
+        std::future::pending::<()>().await;
+        drop((writer, reader));
+    }));
+    let carrier = Carrier::connect(ours, &config()).await.expect("connected");
+    let began = Instant::now();
+    let why = timeout(Duration::from_secs(60), carrier.closed()).await.expect("noticed");
+    assert!(why.contains("7.5 s"), "{why}");
+    assert!(began.elapsed() >= Duration::from_secs(7) && began.elapsed() < Duration::from_secs(8));
+    assert!(!carrier.is_alive());
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_byte_keeps_a_carrier_even_without_a_pong() {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let answers = vec![challenge(), Frame::Welcome(Welcome::default())];
+    tokio::spawn(agent(theirs, answers, |mut writer, reader| async move {
+        for _ in 0..10 {
+            sleep(Duration::from_secs(7)).await;
+            writer.send(&HelloFrame { frame: Some(Frame::Stats(Stats::default())) }).expect("sent");
+        }
+        drop(reader);
+    }));
+    let carrier = Carrier::connect(ours, &config()).await.expect("connected");
+    timeout(Duration::from_secs(65), carrier.closed()).await.expect_err("it was ended");
+    timeout(Duration::from_secs(60), carrier.closed()).await.expect("noticed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_denies_or_is_another_or_hangs_up_is_told_apart() {
+    let meet = async |answers: Vec<Frame>| {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        tokio::spawn(agent(theirs, answers, |mut writer, reader| async move {
+            writer.finish_ok();
+            drop(reader);
+        }));
+        timeout(Duration::from_secs(5), Carrier::connect(ours, &config())).await.expect("in time").err()
+    };
+    let denied = Frame::Denied(Denied { reason: "no".into() });
+    assert!(matches!(meet(vec![denied.clone()]).await, Some(ConnectError::Denied(why)) if why == "no"));
+    assert!(matches!(meet(vec![challenge(), denied]).await, Some(ConnectError::Denied(_))));
+    assert!(matches!(meet(vec![challenge()]).await, Some(ConnectError::HungUp)));
+    assert!(matches!(meet(Vec::new()).await, Some(ConnectError::HungUp)));
+    let newer = Frame::Challenge(Challenge { pod_uid: "pod-1".into(), protocol: 9, ..Challenge::default() });
+    assert!(matches!(meet(vec![newer]).await, Some(ConnectError::Protocol(9))));
+    let other = Frame::Challenge(Challenge { pod_uid: "pod-2".into(), protocol: 1, ..Challenge::default() });
+    assert!(matches!(meet(vec![other]).await, Some(ConnectError::WrongPod { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_stream_below_ends_the_carrier() {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let answers = vec![challenge(), Frame::Welcome(Welcome::default())];
+    let agent = tokio::spawn(agent(theirs, answers, |writer, reader| async move {
+        std::future::pending::<()>().await;
+        drop((writer, reader));
+    }));
+    let carrier = Carrier::connect(ours, &config()).await.expect("connected");
+    agent.abort();
+    timeout(Duration::from_secs(5), carrier.closed()).await.expect("noticed before silence would be");
+    let refused = carrier.dns(Bytes::from_static(&[0; 12]), Duration::from_secs(1)).await;
+    assert!(refused.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_a_hung_agent_does_not_end_is_given_up() {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let (flow_tx, mut flow_rx) = mpsc::unbounded_channel();
+    let talking = |mut writer: Writer, reader: Reader| async move {
+        loop {
+            sleep(Duration::from_secs(5)).await;
+            writer.send(&HelloFrame { frame: Some(Frame::Stats(Stats::default())) }).expect("sent");
+            let _ = &reader;
+        }
+    };
+    let answers = vec![challenge(), Frame::Welcome(Welcome::default())];
+    tokio::spawn(agent_with_flows(theirs, answers, talking, flow_tx));
+    let carrier = Carrier::connect(ours, &config()).await.expect("connected");
+    let opening = carrier.open_tcp("10.0.0.1:80".parse().expect("an address"), Duration::from_secs(5));
+    let answering = async {
+        let (mut writer, reader) = flow_rx.recv().await.expect("a call");
+        writer.send_flow(flow_frame::Frame::Opened(Opened::default())).expect("sent");
+        writer.send_flow(flow_frame::Frame::Fin(Fin {})).expect("sent");
+        (writer, reader)
+    };
+    let (flow, (mut writer, mut reader)) = tokio::join!(opening, answering);
+    let mut flow = flow.expect("opened");
+    assert_eq!(std::future::poll_fn(|cx| flow.poll_event(cx)).await, Event::Fin);
+    flow.send_fin();
+    drop(flow);
+    while let Some(Ok(FlowFrame { .. })) = reader.next::<FlowFrame>().await {}
+    let began = Instant::now();
+    let reset = std::future::poll_fn(|cx| writer.poll_reset(cx));
+    timeout(Duration::from_secs(60), reset).await.expect("the workstation gives the stream up");
+    assert!(began.elapsed() >= Duration::from_secs(29), "what is queued needs its time");
+    assert!(carrier.is_alive());
+}
