@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,6 +76,8 @@ pub struct Vif {
     driven: Driven<VifCore>,
     edges: Edges,
     device: Option<Device>,
+    /// Where the host's resolver is configured (`/etc`).
+    etc: PathBuf,
     tasks: Vec<AbortHandle>,
     replies: HashMap<ReplyId, Reply<()>>,
     next_reply: ReplyId,
@@ -98,6 +101,7 @@ impl Vif {
             driven: Driven::new(VifCore::new()),
             edges,
             device: None,
+            etc: "/etc".into(),
             tasks: Vec::new(),
             replies: HashMap::new(),
             next_reply: ReplyId(0),
@@ -206,7 +210,7 @@ impl Actor for Vif {
     type Context = Context<Self>;
 
     fn started(&mut self, _ctx: &mut Context<Self>) {
-        self.serve("watch of the host's network", watch_host(self.edges.proxy_via.clone()));
+        self.serve("watch of the host's network", watch_host(self.edges.proxy_via.clone(), self.etc.clone()));
     }
 }
 
@@ -407,3 +411,6 @@ impl From<CloseEnded> for Input {
 }
 
 crate::actors::shell::drives!(Vif, Open, RoutePlanChanged, ApplyEnded, PlaneEnded, PlaneStopped, CloseEnded);
+
+#[cfg(test)]
+mod device_tests;

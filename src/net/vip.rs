@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::net::cidr::{Cidr, overlaps};
+use crate::net::cidr::{Cidr, covers, overlaps};
 use crate::net::views::{Target, VipEntry};
 
 /// Addresses at the base of a range that are never handed out.
@@ -23,16 +23,27 @@ const OTHERS_V6: [u16; 3] = [0x246, 0x247, 0x248];
 #[error("all virtual addresses are in use")]
 pub struct Exhausted;
 
-/// `wanted`, or the first range of the fixed list that overlaps nothing of `taken`; `wanted` when all are taken.
-pub fn choose(wanted: Cidr, taken: &[Cidr]) -> Cidr {
+/// The ranges that addresses may be drawn from: `wanted`, then a fixed list of the same family.
+pub fn candidates(wanted: Cidr) -> Vec<Cidr> {
     let others: Vec<Cidr> = match wanted {
         Cidr::V4(_) => OTHERS_V4.iter().filter_map(|[a, b]| net(Ipv4Addr::new(*a, *b, 0, 0).into(), 16)).collect(),
         Cidr::V6(_) => {
             OTHERS_V6.iter().filter_map(|n| net(Ipv6Addr::new(0xfd00, 0, 0, *n, 0, 0, 0, 0).into(), 64)).collect()
         }
     };
-    let free = |range: &Cidr| !taken.iter().any(|t| overlaps(t, range));
-    std::iter::once(wanted).chain(others).find(free).unwrap_or(wanted)
+    let wanted = wanted.trunc();
+    std::iter::once(wanted).chain(others.into_iter().filter(|other| *other != wanted)).collect()
+}
+
+/// Whether nothing of `taken` overlaps `range`.
+pub fn is_free(range: &Cidr, taken: &[Cidr]) -> bool {
+    !taken.iter().any(|t| overlaps(t, range))
+}
+
+/// Whether a range in use cannot work beside `taken`: one of it takes packets out of the range, or needs an address in
+/// it. A destination that is wider than the range takes none.
+pub fn is_broken_by(range: &Cidr, taken: &[Cidr]) -> bool {
+    taken.iter().any(|t| covers(range, t))
 }
 
 fn net(address: IpAddr, prefix: u8) -> Option<Cidr> {
@@ -167,10 +178,23 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_range_is_replaced() {
-        let wanted = "246.246.0.0/16".parse().unwrap();
-        assert_eq!(choose(wanted, &["10.0.0.0/8".parse().unwrap()]), wanted);
-        assert_eq!(choose(wanted, &["246.246.1.0/24".parse().unwrap()]).to_string(), "247.246.0.0/16");
+    fn the_first_free_range_is_found() {
+        let first = |taken: &[&str]| {
+            let taken: Vec<Cidr> = taken.iter().map(|text| text.parse().unwrap()).collect();
+            let ranges = candidates("246.246.0.0/16".parse().unwrap());
+            ranges.iter().find(|range| is_free(range, &taken)).map(Cidr::to_string)
+        };
+        assert_eq!(first(&["10.0.0.0/8"]).unwrap(), "246.246.0.0/16");
+        assert_eq!(first(&["246.246.1.0/24"]).unwrap(), "247.246.0.0/16");
+        assert_eq!(first(&["246.246.0.0/16", "247.246.0.9/32", "245.0.0.0/8"]).unwrap(), "241.246.0.0/16");
+        assert_eq!(first(&["0.0.0.0/0"]), None);
+    }
+
+    #[test]
+    fn only_what_takes_packets_out_of_a_range_breaks_it() {
+        let broken = |taken: &str| is_broken_by(&"246.246.0.0/16".parse().unwrap(), &[taken.parse().unwrap()]);
+        assert!(broken("246.246.0.0/16") && broken("246.246.3.0/24") && broken("246.246.0.9/32"));
+        assert!(!broken("240.0.0.0/4") && !broken("10.0.0.0/8"));
     }
 
     proptest! {

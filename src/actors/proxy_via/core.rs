@@ -102,14 +102,51 @@ enum Mode {
     Stopped,
 }
 
+/// Which range the virtual addresses of one family come from: chosen once, and left only when it cannot work any more.
+///
+/// What a choice causes (routes, an edited resolv.conf) comes back as a fact of the host, late and in any order. So a
+/// range that works is never weighed against others, and one that was left is never taken again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Choice {
+    candidates: Vec<Cidr>,
+    made: bool,
+    left: BTreeSet<Cidr>,
+}
+
+impl Choice {
+    fn new(wanted: Cidr) -> Choice {
+        Choice { candidates: vip::candidates(wanted), made: false, left: BTreeSet::new() }
+    }
+
+    /// Keeps the range of `pool` or replaces it, as the networks of others and the cluster's real ranges demand. When
+    /// none is free, it stays.
+    fn review(&mut self, pool: &mut VipPool, others: &[Cidr], real: &[Cidr]) {
+        let range = pool.range();
+        if self.made {
+            if vip::is_free(&range, real) && !vip::is_broken_by(&range, others) {
+                return;
+            }
+            self.left.insert(range);
+        }
+        let works =
+            |range: &&Cidr| !self.left.contains(range) && vip::is_free(range, real) && vip::is_free(range, others);
+        if let Some(better) = self.candidates.iter().find(works)
+            && *better != range
+        {
+            *pool = VipPool::new(*better);
+        }
+        self.made = true;
+    }
+}
+
 /// The core.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProxyViaCore {
-    config: ProxyViaConfig,
     selection: Option<SelectProxyVia>,
     cluster: (Generation, Arc<ClusterInfo>),
     host: (Generation, Option<Arc<HostFacts>>),
     pools: [VipPool; 2],
+    choices: [Choice; 2],
     fixed: Vec<(IpAddr, IpAddr, Workload, String)>,
     decisions: Decisions,
     mode: Mode,
@@ -125,6 +162,7 @@ impl ProxyViaCore {
     /// A core that knows nothing yet.
     pub fn new(config: ProxyViaConfig) -> Self {
         let pools = [VipPool::new(config.virtual_v4), VipPool::new(config.virtual_v6)];
+        let choices = [Choice::new(config.virtual_v4), Choice::new(config.virtual_v6)];
         let translation = TranslationChanged {
             generation: Generation(0),
             translated: BTreeSet::new(),
@@ -134,11 +172,11 @@ impl ProxyViaCore {
             ready: false,
         };
         ProxyViaCore {
-            config,
             selection: None,
             cluster: Default::default(),
             host: Default::default(),
             pools,
+            choices,
             fixed: Vec::new(),
             decisions: Decisions::default(),
             mode: Mode::Serving,
@@ -156,19 +194,29 @@ impl ProxyViaCore {
         self.mode == Mode::Serving && self.selection.is_some() && self.host.1.is_some() && self.cluster.1.complete
     }
 
+    /// The host's resolver names our own DNS address once it was made to ask us, and that for a while after we left it.
+    fn without_ourselves(&self, mut facts: Arc<HostFacts>) -> Arc<HostFacts> {
+        let ours: BTreeSet<IpAddr> =
+            self.choices.iter().flat_map(|choice| &choice.candidates).map(vip::dns_address).collect();
+        if !facts.resolvers.is_disjoint(&ours) {
+            Arc::make_mut(&mut facts).resolvers.retain(|resolver| !ours.contains(resolver));
+        }
+        facts
+    }
+
     /// The ranges, their decisions taken from all that is known.
     fn decide(&mut self) {
         let (Some(selection), Some(host)) = (&self.selection, &self.host.1) else { return };
         let wanted = wanted(selection, &self.cluster.1, host);
         self.decisions = wanted.decide();
-        if self.pools.iter().all(|pool| pool.entries().is_empty()) {
-            let cluster = &self.cluster.1;
-            let routes = host.routes.iter().map(|route| route.destination).filter(|cidr| cidr.prefix_len() > 0);
-            let links = host.addresses.iter().map(Cidr::trunc);
-            let known = cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).chain(&selection.also_proxy).copied();
-            let taken: Vec<Cidr> = routes.chain(links).chain(known.filter(|cidr| cidr.prefix_len() > 0)).collect();
-            let choose = |range| VipPool::new(vip::choose(range, &taken));
-            self.pools = [choose(self.config.virtual_v4), choose(self.config.virtual_v6)];
+        let routes = host.routes.iter().map(|route| route.destination).filter(|cidr| cidr.prefix_len() > 0);
+        let links = host.addresses.iter().map(Cidr::trunc);
+        let others: Vec<Cidr> = routes.chain(links).collect();
+        let cluster = &self.cluster.1;
+        let known = cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).chain(&selection.also_proxy);
+        let known: Vec<Cidr> = known.filter(|cidr| cidr.prefix_len() > 0).copied().collect();
+        for (pool, choice) in self.pools.iter_mut().zip(&mut self.choices) {
+            choice.review(pool, &others, &known);
         }
     }
 
@@ -321,7 +369,9 @@ impl Core for ProxyViaCore {
         match input {
             Input::Select(selection) => self.selection = Some(selection),
             Input::Cluster(generation, info) if generation > self.cluster.0 => self.cluster = (generation, info),
-            Input::Host(generation, facts) if generation > self.host.0 => self.host = (generation, Some(facts)),
+            Input::Host(generation, facts) if generation > self.host.0 => {
+                self.host = (generation, Some(self.without_ourselves(facts)));
+            }
             Input::Allocate { reply, name, addresses } => asked = Some((reply, name, addresses)),
             Input::Stop => self.mode = Mode::Stopped,
             Input::Cluster(..) | Input::Host(..) | Input::Woke => {}

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +28,6 @@ use crate::net::views::Target;
 
 /// Links with this prefix are ours, in this or another session, and no part of the host's own network.
 const OUR_LINKS: &str = "podway";
-/// Where the host's name servers are written.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Queries that Dns has not answered yet; more wait in the packet path and are dropped there.
 const DNS_UNACKNOWLEDGED: usize = 64;
 /// How often counters are told at most.
@@ -87,10 +85,10 @@ pub(super) async fn pump_stats(counters: Arc<Counters>, session: Recipient<FlowS
 }
 
 /// Tells the host's own network at once and whenever it differs from what was told last.
-pub(super) async fn watch_host(proxy_via: Recipient<HostFactsChanged>) {
+pub(super) async fn watch_host(proxy_via: Recipient<HostFactsChanged>, etc: PathBuf) {
     let mut told: (Generation, Option<Arc<HostFacts>>) = (Generation(0), None);
     loop {
-        if let Err(error) = follow_host(&proxy_via, &mut told).await {
+        if let Err(error) = follow_host(&proxy_via, &etc, &mut told).await {
             warn!(%error, "cannot read the host's network; trying again");
         }
         sleep(FACTS_RETRY).await;
@@ -100,13 +98,14 @@ pub(super) async fn watch_host(proxy_via: Recipient<HostFactsChanged>) {
 /// Follows the host's network until the kernel's messages end.
 async fn follow_host(
     proxy_via: &Recipient<HostFactsChanged>,
+    etc: &Path,
     told: &mut (Generation, Option<Arc<HostFacts>>),
 ) -> Result<(), RouteError> {
     // Listening begins before reading, so that no change is missed.
     let mut ticks = monitor()?;
     let routes = RouteHandle::open()?;
     loop {
-        let facts = routes.host_facts(OUR_LINKS, resolvers(Path::new(RESOLV_CONF)).await).await?;
+        let facts = routes.host_facts(OUR_LINKS, resolvers(&etc.join("resolv.conf")).await).await?;
         if told.1.as_deref() != Some(&facts) {
             let facts = Arc::new(facts);
             *told = (told.0.next(), Some(Arc::clone(&facts)));

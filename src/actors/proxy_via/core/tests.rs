@@ -204,3 +204,67 @@ fn an_address_of_nowhere_fails_the_whole_answer() {
     feed(&mut core, Input::Stop);
     assert_eq!(answer(&mut core, 2, &[SERVICE]), Err(AllocateError::NotReady));
 }
+
+#[test]
+fn what_the_host_tells_of_our_own_doing_changes_nothing() {
+    let ours = ["246.246.0.2", "fd12:3456:789a:1::2"];
+    let facts = |resolvers: &[&str], routes: &[&str]| {
+        let Input::Host(_, facts) = host(1, routes) else { panic!() };
+        HostFacts { resolvers: resolvers.iter().map(|text| ip(text)).collect(), ..(*facts).clone() }
+    };
+    // Our DNS address in resolv.conf, beside the one of before or alone, with and without another's routes, also wide ones.
+    let echoes = [
+        facts(&ours, &["0.0.0.0/0"]),
+        facts(&["192.168.1.1", ours[0], ours[1]], &["0.0.0.0/0", "240.0.0.0/4"]),
+        facts(&["192.168.1.1"], &["0.0.0.0/0", "172.30.0.0/16"]),
+        facts(&[ours[0], "247.246.0.2"], &["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1"]),
+    ];
+    let echoes = echoes.map(|facts| Input::Host(Generation(0), Arc::new(facts)));
+    for order in permutations(echoes.to_vec()) {
+        let mut core = core();
+        feed(&mut core, host(1, &["0.0.0.0/0"]));
+        feed(&mut core, select(&[("service", workload("demo", "web"))]));
+        feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+        let mut generation = Generation(1);
+        // The second round is what comes when the kernel's messages were told one by one.
+        for echo in order.iter().chain(&order) {
+            let Input::Host(_, facts) = echo else { panic!() };
+            generation = generation.next();
+            assert_eq!(feed(&mut core, Input::Host(generation, Arc::clone(facts))), []);
+        }
+    }
+}
+
+#[test]
+fn a_virtual_range_is_left_only_for_a_clash_and_never_taken_again() {
+    for used in [false, true] {
+        let mut core = core();
+        feed(&mut core, host(1, &["246.0.0.0/8"]));
+        feed(&mut core, select(&[("service", workload("demo", "web"))]));
+        feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+        let mut at = |generation, routes: &[&str]| {
+            feed(&mut core, host(generation, routes));
+            if used {
+                assert!(answer(&mut core, generation, &[SERVICE]).is_ok());
+            }
+            assert!(core.plan.1.routes.contains(&core.table.virtual_ranges[0]));
+            core.table.virtual_ranges[0].to_string()
+        };
+        assert_eq!(at(2, &["246.0.0.0/8"]), "247.246.0.0/16");
+        assert_eq!(at(3, &[]), "247.246.0.0/16");
+        // What is wider takes no packet away from it.
+        assert_eq!(at(4, &["240.0.0.0/4"]), "247.246.0.0/16");
+        assert_eq!(at(5, &["247.246.9.0/24"]), "246.246.0.0/16");
+        assert_eq!(at(6, &[]), "246.246.0.0/16");
+        assert_eq!(at(7, &["246.246.0.0/16"]), "245.246.0.0/16");
+        let rest = ["245.246.0.0/17", "241.246.0.0/16", "198.18.0.0/15"];
+        for generation in 8..20 {
+            assert_eq!(at(generation, &rest), "245.246.0.0/16", "none is left, so it stays");
+        }
+    }
+    let mut core = core();
+    feed(&mut core, host(1, &[]));
+    feed(&mut core, select(&[("service", workload("demo", "web"))]));
+    feed(&mut core, cluster(1, &["246.0.0.0/8"], &[]));
+    assert_eq!(core.table.virtual_ranges[0], cidr("247.246.0.0/16"), "real addresses are no virtual ones");
+}
