@@ -123,6 +123,8 @@ impl Vif {
     }
 
     fn open(&mut self, device: String, mtu: u32, ctx: &mut Context<Self>) {
+        let host = watch_host(self.edges.proxy_via.clone(), self.etc.clone(), device.clone());
+        self.serve("watch of the host's network", host);
         let me = ctx.address();
         let (clients, vips) = (self.edges.clients.clone(), self.edges.vips.clone());
         self.tasks.push(spawn_reporting(make(device, mtu, clients, vips), OPEN_LIMIT, move |made| {
@@ -208,10 +210,6 @@ impl Drop for Vif {
 
 impl Actor for Vif {
     type Context = Context<Self>;
-
-    fn started(&mut self, _ctx: &mut Context<Self>) {
-        self.serve("watch of the host's network", watch_host(self.edges.proxy_via.clone(), self.etc.clone()));
-    }
 }
 
 impl Shell for Vif {

@@ -32,6 +32,18 @@ pub struct HostFacts {
     pub addresses: BTreeSet<Cidr>,
     /// Name servers the host uses.
     pub resolvers: BTreeSet<IpAddr>,
+    /// Whether a device of ours may have an IPv6 address.
+    pub ipv6: Ipv6,
+}
+
+/// Whether the host takes part in IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ipv6 {
+    /// It does.
+    #[default]
+    On,
+    /// It was built or booted without, or `disable_ipv6` is set.
+    Off,
 }
 
 /// One route of the host.
@@ -197,6 +209,11 @@ impl Wanted<'_> {
         own.chain(others).chain(hops).collect()
     }
 
+    /// Why nothing of `cidr` can be carried on this host, whatever is wanted.
+    fn off(&self, cidr: &Cidr) -> Option<&'static str> {
+        (self.host.ipv6 == Ipv6::Off && matches!(cidr, Cidr::V6(_))).then_some("IPv6 is off on this host")
+    }
+
     /// What `--never-proxy` takes from `cidr`: an also-proxy smaller than the never-proxy stays.
     fn never_of(&self, cidr: &Cidr, source: &str) -> BTreeSet<Cidr> {
         let wins = |never: &Cidr| source == "also" && never != cidr && covers(never, cidr);
@@ -208,6 +225,9 @@ impl Wanted<'_> {
         let excluded = |why: &str| (Treatment::Excluded { why: why.to_owned() }, BTreeSet::new());
         if cidr.prefix_len() == 0 {
             return excluded("a default route would take every connection");
+        }
+        if let Some(why) = self.off(cidr) {
+            return excluded(why);
         }
         let special = NEVER.iter().filter_map(|text| text.parse().ok()).collect();
         let left = subtract(&BTreeSet::from([*cidr]), &special);
@@ -245,6 +265,8 @@ impl Wanted<'_> {
             for (cidr, source) in self.expand(selector) {
                 let treatment = if cidr.prefix_len() == 0 || cidr.addr().is_multicast() {
                     Treatment::Excluded { why: "default and multicast ranges are never translated".to_owned() }
+                } else if let Some(why) = self.off(&cidr) {
+                    Treatment::Excluded { why: why.to_owned() }
                 } else if decisions.rules.iter().any(|(earlier, _)| *earlier == cidr) {
                     Treatment::Excluded { why: "an earlier rule has this range".to_owned() }
                 } else {

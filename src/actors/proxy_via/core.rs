@@ -21,7 +21,7 @@ use crate::actors::shell::Core;
 use crate::cluster::ClusterInfo;
 use crate::ids::{Generation, Millis, ReplyId};
 use crate::net::cidr::{Cidr, minimal};
-use crate::net::route_plan::{Decisions, HostFacts, Place, RoutePlan, Wanted, plan};
+use crate::net::route_plan::{Decisions, HostFacts, Ipv6, Place, RoutePlan, Wanted, plan};
 use crate::net::views::{Target, VipEntry};
 use crate::net::vip::{self, VipPool};
 use crate::spec::RangeSelector;
@@ -268,11 +268,16 @@ impl ProxyViaCore {
         Ok(answer)
     }
 
+    fn ipv6(&self) -> Ipv6 {
+        self.host.1.as_ref().map(|host| host.ipv6).unwrap_or_default()
+    }
+
     fn virtual_ranges(&self) -> Vec<Cidr> {
         if self.selection.is_none() || self.host.1.is_none() {
             return Vec::new();
         }
-        self.pools.iter().map(VipPool::range).collect()
+        let carried = |range: &Cidr| self.ipv6() == Ipv6::On || matches!(range, Cidr::V4(_));
+        self.pools.iter().map(VipPool::range).filter(carried).collect()
     }
 
     fn publish(&mut self) {
@@ -327,6 +332,7 @@ impl ProxyViaCore {
             virtual_ranges: ranges,
             fixed: self.fixed.clone(),
             plan: self.plan.0,
+            ipv6: self.ipv6(),
             ready,
         };
         if state != self.via.state {

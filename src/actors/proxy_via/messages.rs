@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::actors::shell::{Reply, told};
 use crate::ids::Generation;
 use crate::net::cidr::Cidr;
-use crate::net::route_plan::{HostFacts, RoutePlan};
+use crate::net::route_plan::{HostFacts, Ipv6, RoutePlan};
 pub use crate::net::route_plan::{RangeStatus, Treatment};
 use crate::spec::{RangeSelector, ViaRule};
 use crate::workload::Workload;
@@ -116,6 +116,8 @@ pub struct ViaState {
     pub fixed: Vec<(IpAddr, IpAddr, Workload, String)>,
     /// Generation of the route plan that belongs to this state.
     pub plan: Generation,
+    /// Whether the host takes part in IPv6.
+    pub ipv6: Ipv6,
     /// Whether every rule's range is known and routed as planned.
     pub ready: bool,
 }

@@ -243,3 +243,18 @@ fn a_connection_at_rest_stays_at_rest() {
         both.close("podway0").await;
     });
 }
+
+#[test]
+fn a_host_without_ipv6_is_connected() {
+    in_namespace(|| async {
+        if let Err(error) = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1") {
+            return skipped(&format!("IPv6 cannot be turned off ({error})"));
+        }
+        let etc = tempfile::tempdir().unwrap();
+        let mut both = Both::start(etc.path());
+        both.connect("podway0", "10.96.0.0/12");
+        let failed = both.carries(&["10.96.0.0/12", "246.246.0.0/16"]).await;
+        assert_eq!(failed, BTreeMap::new());
+        both.close("podway0").await;
+    });
+}

@@ -23,11 +23,13 @@ use crate::ids::Generation;
 use crate::net::counters::{Counters, CountersSnapshot};
 use crate::net::dns_tap::{DnsQuery, DnsTransport};
 use crate::net::route::{RouteError, RouteHandle, monitor, nameservers};
-use crate::net::route_plan::HostFacts;
+use crate::net::route_plan::{HostFacts, Ipv6};
 use crate::net::views::Target;
 
 /// Links with this prefix are ours, in this or another session, and no part of the host's own network.
 const OUR_LINKS: &str = "podway";
+/// Where the kernel has its settings of IPv6 by link; absent where it has no IPv6.
+const IPV6: &str = "/proc/sys/net/ipv6/conf";
 /// Queries that Dns has not answered yet; more wait in the packet path and are dropped there.
 const DNS_UNACKNOWLEDGED: usize = 64;
 /// How often counters are told at most.
@@ -85,10 +87,10 @@ pub(super) async fn pump_stats(counters: Arc<Counters>, session: Recipient<FlowS
 }
 
 /// Tells the host's own network at once and whenever it differs from what was told last.
-pub(super) async fn watch_host(proxy_via: Recipient<HostFactsChanged>, etc: PathBuf) {
+pub(super) async fn watch_host(proxy_via: Recipient<HostFactsChanged>, etc: PathBuf, device: String) {
     let mut told: (Generation, Option<Arc<HostFacts>>) = (Generation(0), None);
     loop {
-        if let Err(error) = follow_host(&proxy_via, &etc, &mut told).await {
+        if let Err(error) = follow_host(&proxy_via, &etc, &device, &mut told).await {
             warn!(%error, "cannot read the host's network; trying again");
         }
         sleep(FACTS_RETRY).await;
@@ -99,13 +101,15 @@ pub(super) async fn watch_host(proxy_via: Recipient<HostFactsChanged>, etc: Path
 async fn follow_host(
     proxy_via: &Recipient<HostFactsChanged>,
     etc: &Path,
+    device: &str,
     told: &mut (Generation, Option<Arc<HostFacts>>),
 ) -> Result<(), RouteError> {
     // Listening begins before reading, so that no change is missed.
     let mut ticks = monitor()?;
     let routes = RouteHandle::open()?;
     loop {
-        let facts = routes.host_facts(OUR_LINKS, resolvers(&etc.join("resolv.conf")).await).await?;
+        let (resolvers, ipv6) = read_files(etc, device).await;
+        let facts = HostFacts { ipv6, ..routes.host_facts(OUR_LINKS, resolvers).await? };
         if told.1.as_deref() != Some(&facts) {
             let facts = Arc::new(facts);
             *told = (told.0.next(), Some(Arc::clone(&facts)));
@@ -117,11 +121,23 @@ async fn follow_host(
     }
 }
 
-/// The host's name servers; none when the file cannot be read.
-async fn resolvers(path: &Path) -> BTreeSet<IpAddr> {
-    let path = path.to_owned();
-    let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
-    text.ok().and_then(Result::ok).map(|text| nameservers(&text)).unwrap_or_default()
+/// What the host says in files: its name servers (none when they cannot be read), and whether `device` may have IPv6.
+async fn read_files(etc: &Path, device: &str) -> (BTreeSet<IpAddr>, Ipv6) {
+    let (file, device) = (etc.join("resolv.conf"), device.to_owned());
+    let read = tokio::task::spawn_blocking(move || {
+        let servers = std::fs::read_to_string(file).map(|text| nameservers(&text)).unwrap_or_default();
+        (servers, ipv6(Path::new(IPV6), &device))
+    });
+    read.await.unwrap_or_default()
+}
+
+/// By the settings of `device`, or as long as it is not there, of those to come.
+fn ipv6(settings: &Path, device: &str) -> Ipv6 {
+    let disabled = |link: &str| std::fs::read_to_string(settings.join(link).join("disable_ipv6"));
+    match disabled(device).or_else(|_| disabled("default")) {
+        Ok(text) if text.trim() == "0" => Ipv6::On,
+        Ok(_) | Err(_) => Ipv6::Off,
+    }
 }
 
 impl From<CountersSnapshot> for FlowStats {
@@ -139,5 +155,26 @@ impl From<CountersSnapshot> for FlowStats {
             dropped_other: counters.dropped_other,
             dropped_full: counters.dropped_full,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv6_is_off_without_settings_or_by_them() {
+        let settings = tempfile::tempdir().unwrap();
+        assert_eq!(ipv6(settings.path(), "podway0"), Ipv6::Off);
+        let set = |link: &str, text: &str| {
+            std::fs::create_dir_all(settings.path().join(link)).unwrap();
+            std::fs::write(settings.path().join(link).join("disable_ipv6"), text).unwrap();
+        };
+        set("default", "0\n");
+        assert_eq!(ipv6(settings.path(), "podway0"), Ipv6::On);
+        set("default", "1\n");
+        assert_eq!(ipv6(settings.path(), "podway0"), Ipv6::Off);
+        set("podway0", "0\n");
+        assert_eq!(ipv6(settings.path(), "podway0"), Ipv6::On);
     }
 }

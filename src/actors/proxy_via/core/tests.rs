@@ -268,3 +268,20 @@ fn a_virtual_range_is_left_only_for_a_clash_and_never_taken_again() {
     feed(&mut core, cluster(1, &["246.0.0.0/8"], &[]));
     assert_eq!(core.table.virtual_ranges[0], cidr("247.246.0.0/16"), "real addresses are no virtual ones");
 }
+
+#[test]
+fn a_host_without_ipv6_gets_a_plan_without() {
+    let mut core = core();
+    feed(&mut core, select(&[("fd00:96::/64", workload("demo", "web"))]));
+    feed(&mut core, cluster(1, &["10.96.0.0/12", "fd00:97::/112"], &[]));
+    let facts = |ipv6| Arc::new(HostFacts { ipv6, ..HostFacts::default() });
+    feed(&mut core, Input::Host(Generation(1), facts(Ipv6::Off)));
+    assert!(core.is_ready() && core.via.state.ipv6 == Ipv6::Off);
+    let RoutePlan { addresses, routes } = &core.plan.1;
+    assert!(addresses.iter().chain(routes).all(|cidr| matches!(cidr, Cidr::V4(_))), "{:?}", core.plan.1);
+    assert_eq!(routes.len(), 2);
+    let off = Treatment::Excluded { why: "IPv6 is off on this host".to_owned() };
+    assert_eq!(core.via.state.ranges.iter().filter(|range| range.treatment == off).count(), 2);
+    feed(&mut core, Input::Host(Generation(2), facts(Ipv6::On)));
+    assert_eq!(core.plan.1.addresses.len(), 2);
+}
