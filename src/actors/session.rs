@@ -214,6 +214,14 @@ fn virtual_v6(uid: u32) -> Cidr {
     Cidr::from(ipnet::Ipv6Net::new_assert(octets.into(), 64))
 }
 
+/// Where the virtual addresses of this user's connection to this cluster are remembered.
+fn vip_memory(ingredients: &Ingredients) -> std::path::PathBuf {
+    let connection = format!("{}\n{}", ingredients.access.server, ingredients.spec.name);
+    let hash = ring::digest::digest(&ring::digest::SHA256, connection.as_bytes());
+    let name: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    ingredients.settings.state_dir.join("vips").join(format!("{}-{name}.json", ingredients.owner_uid))
+}
+
 /// Asks one child and gives the receiver of its answer.
 fn ask<A, M>(child: &Addr<A>, message: impl FnOnce(Reply<()>) -> M) -> oneshot::Receiver<()>
 where

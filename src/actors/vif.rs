@@ -16,11 +16,11 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use self::core::{Change, Effect, Input, VifCore};
-use self::feeds::{pump_blocked, pump_queries, pump_stats, watch_host};
+use self::feeds::{pump_blocked, pump_in_use, pump_queries, pump_stats, watch_host};
 use self::messages::{Close, FlowStats, Open, StopDataPlane, VifChanged};
 use crate::actors::client_list::messages::FlowsBlocked;
 use crate::actors::dns::messages::QueryArrived;
-use crate::actors::proxy_via::messages::{HostFactsChanged, RoutePlanChanged};
+use crate::actors::proxy_via::messages::{HostFactsChanged, RoutePlanChanged, VipsInUseChanged};
 use crate::actors::shell::{Driven, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told};
 use crate::ids::{Generation, ReplyId};
 use crate::net::cidr::Cidr;
@@ -61,6 +61,8 @@ pub struct Edges {
     pub stats: Recipient<FlowStats>,
     /// ProxyVia: the host's own network.
     pub proxy_via: Recipient<HostFactsChanged>,
+    /// ProxyVia: the virtual addresses that flows use.
+    pub in_use: Recipient<VipsInUseChanged>,
     /// Dns: queries out of the packet path.
     pub queries: Recipient<QueryArrived>,
     /// ClientList: flows that wait for a link.
@@ -144,6 +146,7 @@ impl Vif {
             }
             if let Some(plane) = &device.plane {
                 self.serve("pump of counters", pump_stats(plane.shared_counters(), self.edges.stats.clone()));
+                self.serve("pump of addresses in use", pump_in_use(plane.virtual_in_use(), self.edges.in_use.clone()));
                 let me = ctx.address();
                 let ended = plane.ended();
                 self.tasks.push(spawn_reporting(ended, FOREVER, move |ended| {

@@ -13,8 +13,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::messages::{AllocateError, RoutePlanChanged, SelectProxyVia, TranslationChanged, Treatment, ViaChanged};
-use super::messages::{RangeStatus, ViaState};
+use super::messages::{
+    AllocateError, Allocation, RangeStatus, RoutePlanChanged, SelectProxyVia, TranslationChanged, Treatment,
+    ViaChanged, ViaState,
+};
 use crate::actors::client_list::core::ViaFact;
 use crate::actors::client_list::messages::GeneralEgress;
 use crate::actors::shell::Core;
@@ -23,7 +25,8 @@ use crate::ids::{Generation, Millis, ReplyId};
 use crate::net::cidr::{Cidr, minimal};
 use crate::net::route_plan::{Decisions, HostFacts, Ipv6, Place, RoutePlan, Wanted, plan};
 use crate::net::views::{Target, VipEntry};
-use crate::net::vip::{self, VipPool};
+use crate::net::vip::memory::VipMemory;
+use crate::net::vip::{self, Exhausted, Hold, VipPool};
 use crate::spec::RangeSelector;
 use crate::workload::Workload;
 
@@ -54,6 +57,10 @@ pub enum Input {
         /// The real addresses.
         addresses: Vec<IpAddr>,
     },
+    /// Virtual addresses that flows use now; until it is known, no address is given to something else.
+    InUse(BTreeSet<IpAddr>),
+    /// What earlier connections left.
+    Remember(VipMemory),
     /// Teardown: nothing is told any more.
     Stop,
     /// Time has passed.
@@ -74,7 +81,7 @@ pub enum Effect {
     /// Tell Session.
     TellSession(ViaChanged),
     /// Answer Dns.
-    Answer(ReplyId, Result<BTreeMap<IpAddr, IpAddr>, AllocateError>),
+    Answer(ReplyId, Allocation),
 }
 
 /// The published table, ordered.
@@ -118,9 +125,14 @@ impl Choice {
         Choice { candidates: vip::candidates(wanted), made: false, left: BTreeSet::new() }
     }
 
+    /// Puts a range of before in front.
+    fn prefer(&mut self, ranges: &[Cidr]) {
+        self.candidates.sort_by_key(|candidate| !ranges.contains(candidate));
+    }
+
     /// Keeps the range of `pool` or replaces it, as the networks of others and the cluster's real ranges demand. When
     /// none is free, it stays.
-    fn review(&mut self, pool: &mut VipPool, others: &[Cidr], real: &[Cidr]) {
+    fn review(&mut self, pool: &mut VipPool, memory: &VipMemory, others: &[Cidr], real: &[Cidr]) {
         let range = pool.range();
         if self.made {
             if vip::is_free(&range, real) && !vip::is_broken_by(&range, others) {
@@ -133,7 +145,7 @@ impl Choice {
         if let Some(better) = self.candidates.iter().find(works)
             && *better != range
         {
-            *pool = VipPool::new(*better);
+            *pool = VipPool::new(*better, memory);
         }
         self.made = true;
     }
@@ -142,11 +154,15 @@ impl Choice {
 /// The core.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProxyViaCore {
+    config: ProxyViaConfig,
     selection: Option<SelectProxyVia>,
     cluster: (Generation, Arc<ClusterInfo>),
     host: (Generation, Option<Arc<HostFacts>>),
     pools: [VipPool; 2],
     choices: [Choice; 2],
+    /// What earlier connections left, once it is known.
+    memory: Option<Arc<VipMemory>>,
+    in_use: Option<BTreeSet<IpAddr>>,
     fixed: Vec<(IpAddr, IpAddr, Workload, String)>,
     decisions: Decisions,
     mode: Mode,
@@ -161,7 +177,8 @@ pub struct ProxyViaCore {
 impl ProxyViaCore {
     /// A core that knows nothing yet.
     pub fn new(config: ProxyViaConfig) -> Self {
-        let pools = [VipPool::new(config.virtual_v4), VipPool::new(config.virtual_v6)];
+        let memory = Arc::<VipMemory>::default();
+        let pools = [config.virtual_v4, config.virtual_v6].map(|range| VipPool::new(range, &memory));
         let choices = [Choice::new(config.virtual_v4), Choice::new(config.virtual_v6)];
         let translation = TranslationChanged {
             generation: Generation(0),
@@ -172,11 +189,14 @@ impl ProxyViaCore {
             ready: false,
         };
         ProxyViaCore {
+            config,
             selection: None,
             cluster: Default::default(),
             host: Default::default(),
             pools,
             choices,
+            memory: Some(memory),
+            in_use: None,
             fixed: Vec::new(),
             decisions: Decisions::default(),
             mode: Mode::Serving,
@@ -189,9 +209,40 @@ impl ProxyViaCore {
         }
     }
 
+    /// The same, but no range is chosen before it is known what earlier connections left.
+    #[must_use]
+    pub fn awaiting_memory(self) -> Self {
+        ProxyViaCore { memory: None, ..self }
+    }
+
+    /// Draws the addresses of before from the ranges of before. A memory of other configured ranges is left alone.
+    fn remember(&mut self, memory: VipMemory) {
+        let configured = [self.config.virtual_v4, self.config.virtual_v6];
+        let memory = if memory.configured == configured { memory } else { VipMemory::default() };
+        for (choice, (pool, range)) in self.choices.iter_mut().zip(self.pools.iter_mut().zip(configured)) {
+            choice.prefer(&memory.ranges);
+            *pool = VipPool::new(range, &memory);
+        }
+        self.memory = Some(Arc::new(memory));
+    }
+
+    /// What shall be remembered at `now`, in seconds since 1970.
+    pub fn memory(&self, now: u64) -> VipMemory {
+        VipMemory::new(
+            vec![self.config.virtual_v4, self.config.virtual_v6],
+            self.pools.iter().map(VipPool::range).collect(),
+            self.pools.iter().flat_map(|pool| pool.remember(now)).collect(),
+        )
+    }
+
     /// Whether addresses can be translated: rules, host and the whole of the cluster's ranges are known.
     pub fn is_ready(&self) -> bool {
-        self.mode == Mode::Serving && self.selection.is_some() && self.host.1.is_some() && self.cluster.1.complete
+        self.mode == Mode::Serving && self.knows_ranges() && self.cluster.1.complete
+    }
+
+    /// Whether virtual ranges can be chosen.
+    fn knows_ranges(&self) -> bool {
+        self.selection.is_some() && self.host.1.is_some() && self.memory.is_some()
     }
 
     /// The host's resolver names our own DNS address once it was made to ask us, and that for a while after we left it.
@@ -206,7 +257,7 @@ impl ProxyViaCore {
 
     /// The ranges, their decisions taken from all that is known.
     fn decide(&mut self) {
-        let (Some(selection), Some(host)) = (&self.selection, &self.host.1) else { return };
+        let (Some(selection), Some(host), Some(memory)) = (&self.selection, &self.host.1, &self.memory) else { return };
         let wanted = wanted(selection, &self.cluster.1, host);
         self.decisions = wanted.decide();
         let routes = host.routes.iter().map(|route| route.destination).filter(|cidr| cidr.prefix_len() > 0);
@@ -216,7 +267,7 @@ impl ProxyViaCore {
         let known = cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).chain(&selection.also_proxy);
         let known: Vec<Cidr> = known.filter(|cidr| cidr.prefix_len() > 0).copied().collect();
         for (pool, choice) in self.pools.iter_mut().zip(&mut self.choices) {
-            choice.review(pool, &others, &known);
+            choice.review(pool, memory, &others, &known);
         }
     }
 
@@ -233,18 +284,27 @@ impl ProxyViaCore {
             }
             let (real, name) = (cidr.addr(), loopback_name(cidr.addr(), &workload));
             let target = Target::Workload(workload.clone());
-            if let Ok(vip) = self.pool(real).allocate(real, &target, &name.as_str().into()) {
+            if let Ok(vip) = self.draw(real, &target, &name.as_str().into(), Hold::Fixed) {
                 self.fixed.push((vip, real, workload, name));
             }
         }
     }
 
-    fn pool(&mut self, real: IpAddr) -> &mut VipPool {
+    fn draw(&mut self, real: IpAddr, target: &Target, name: &Arc<str>, hold: Hold) -> Result<IpAddr, Exhausted> {
         let [v4, v6] = &mut self.pools;
-        if real.is_ipv4() { v4 } else { v6 }
+        let pool = if real.is_ipv4() { v4 } else { v6 };
+        pool.allocate(real, target, name, hold, self.in_use.as_ref())
     }
 
-    fn allocate(&mut self, name: &Arc<str>, reals: &[IpAddr]) -> Result<BTreeMap<IpAddr, IpAddr>, AllocateError> {
+    /// Flows use these addresses now. Those that they used until now have their quarantine before them as well.
+    fn used(&mut self, now: Millis, vips: BTreeSet<IpAddr>) {
+        let before = self.in_use.replace(vips.clone()).unwrap_or_default();
+        for pool in &mut self.pools {
+            pool.touch(before.union(&vips), now);
+        }
+    }
+
+    fn allocate(&mut self, now: Millis, name: &Arc<str>, reals: &[IpAddr]) -> Allocation {
         if !self.is_ready() {
             return Err(AllocateError::NotReady);
         }
@@ -259,7 +319,7 @@ impl ProxyViaCore {
         for (real, place) in places {
             let handed = match place {
                 Place::Translated(target) => {
-                    self.pool(real).allocate(real, &target, name).map_err(|_| AllocateError::Exhausted)?
+                    self.draw(real, &target, name, Hold::Answer(now)).map_err(|_| AllocateError::Exhausted)?
                 }
                 Place::Plain | Place::Foreign => real,
             };
@@ -273,7 +333,7 @@ impl ProxyViaCore {
     }
 
     fn virtual_ranges(&self) -> Vec<Cidr> {
-        if self.selection.is_none() || self.host.1.is_none() {
+        if !self.knows_ranges() {
             return Vec::new();
         }
         let carried = |range: &Cidr| self.ipv6() == Ipv6::On || matches!(range, Cidr::V4(_));
@@ -370,7 +430,7 @@ impl Core for ProxyViaCore {
     type Input = Input;
     type Effect = Effect;
 
-    fn handle(&mut self, _: Millis, input: Input) {
+    fn handle(&mut self, now: Millis, input: Input) {
         let mut asked = None;
         match input {
             Input::Select(selection) => self.selection = Some(selection),
@@ -379,14 +439,16 @@ impl Core for ProxyViaCore {
                 self.host = (generation, Some(self.without_ourselves(facts)));
             }
             Input::Allocate { reply, name, addresses } => asked = Some((reply, name, addresses)),
+            Input::InUse(vips) => self.used(now, vips),
+            Input::Remember(memory) if self.memory.is_none() => self.remember(memory),
             Input::Stop => self.mode = Mode::Stopped,
-            Input::Cluster(..) | Input::Host(..) | Input::Woke => {}
+            Input::Cluster(..) | Input::Host(..) | Input::Remember(_) | Input::Woke => {}
         }
         if self.mode == Mode::Serving {
             self.decide();
             self.fix();
         }
-        let answer = asked.map(|(reply, name, reals)| Effect::Answer(reply, self.allocate(&name, &reals)));
+        let answer = asked.map(|(reply, name, reals)| Effect::Answer(reply, self.allocate(now, &name, &reals)));
         if self.mode == Mode::Serving {
             self.publish();
             self.tell();

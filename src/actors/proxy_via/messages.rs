@@ -38,6 +38,13 @@ pub struct HostFactsChanged {
     pub facts: Arc<HostFacts>,
 }
 
+/// Data plane → ProxyVia, at most once a second. Fact: the virtual addresses that flows use.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VipsInUseChanged {
+    /// The addresses.
+    pub vips: BTreeSet<IpAddr>,
+}
+
 /// Real to handed-out address, or why there is none.
 pub type Allocation = Result<BTreeMap<IpAddr, IpAddr>, AllocateError>;
 
@@ -122,4 +129,12 @@ pub struct ViaState {
     pub ready: bool,
 }
 
-told!(SelectProxyVia, HostFactsChanged, AllocateVips, RoutePlanChanged, TranslationChanged, ViaChanged);
+told!(
+    SelectProxyVia,
+    HostFactsChanged,
+    AllocateVips,
+    RoutePlanChanged,
+    TranslationChanged,
+    ViaChanged,
+    VipsInUseChanged
+);

@@ -62,6 +62,7 @@ pub fn start(ingredients: &Ingredients, run: u64, client: kube::Client, ctx: &mu
         dns: dns.clone().recipient(),
         stats: gate.clone().recipient(),
         proxy_via: proxy_via.clone().recipient(),
+        in_use: proxy_via.clone().recipient(),
         queries: dns.clone().recipient(),
         blocked: client_list.clone().recipient(),
         clients,
@@ -80,7 +81,8 @@ pub fn start(ingredients: &Ingredients, run: u64, client: kube::Client, ctx: &mu
         virtual_v4: ingredients.settings.virtual_subnet,
         virtual_v6: super::virtual_v6(ingredients.owner_uid),
     };
-    monitor(Child::ProxyVia, ProxyVia::new(config, edges), proxy_via_context, &gate);
+    let actor = ProxyVia::new(config, edges).remembering(super::vip_memory(ingredients), ingredients.wall);
+    monitor(Child::ProxyVia, actor, proxy_via_context, &gate);
 
     let edges = pod_watcher::Edges {
         client_list: client_list.clone().recipient(),

@@ -12,7 +12,7 @@ use super::*;
 use crate::actors::client_list::messages::ViaWorkloadsChanged;
 use crate::actors::pod_watcher::messages::ClusterInfoChanged;
 use crate::actors::proxy_via::core::ProxyViaConfig;
-use crate::actors::proxy_via::messages::{SelectProxyVia, TranslationChanged, ViaChanged};
+use crate::actors::proxy_via::messages::{SelectProxyVia, TranslationChanged, ViaChanged, VipsInUseChanged};
 use crate::actors::proxy_via::{self, ProxyVia};
 use crate::actors::shell::start_monitored;
 use crate::cluster::ClusterInfo;
@@ -75,7 +75,7 @@ macro_rules! hears {
         }
     )*};
 }
-hears!(FlowStats, QueryArrived, FlowsBlocked, TranslationChanged, ViaChanged, ViaWorkloadsChanged);
+hears!(FlowStats, QueryArrived, FlowsBlocked, TranslationChanged, ViaChanged, ViaWorkloadsChanged, VipsInUseChanged);
 
 /// Vif, with ProxyVia where the test wants its decisions.
 struct Both {
@@ -99,6 +99,7 @@ impl Both {
             dns: deaf.clone().recipient(),
             stats: deaf.clone().recipient(),
             proxy_via: ear.clone().recipient(),
+            in_use: deaf.clone().recipient(),
             queries: deaf.clone().recipient(),
             blocked: deaf.clone().recipient(),
             clients,

@@ -10,14 +10,14 @@ use std::time::Duration;
 use actix::Recipient;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::warn;
 
 use super::messages::FlowStats;
 use crate::actors::client_list::messages::FlowsBlocked;
 use crate::actors::dns::messages::{QueryArrived, Transport};
-use crate::actors::proxy_via::messages::HostFactsChanged;
+use crate::actors::proxy_via::messages::{HostFactsChanged, VipsInUseChanged};
 use crate::actors::shell::Reply;
 use crate::ids::Generation;
 use crate::net::counters::{Counters, CountersSnapshot};
@@ -82,6 +82,17 @@ pub(super) async fn pump_stats(counters: Arc<Counters>, session: Recipient<FlowS
         if stats != told {
             told = stats;
             session.do_send(stats);
+        }
+    }
+}
+
+/// Virtual addresses that flows use to ProxyVia, at once and with each change.
+pub(super) async fn pump_in_use(mut in_use: watch::Receiver<BTreeSet<IpAddr>>, proxy_via: Recipient<VipsInUseChanged>) {
+    loop {
+        let vips = in_use.borrow_and_update().clone();
+        proxy_via.do_send(VipsInUseChanged { vips });
+        if in_use.changed().await.is_err() {
+            return;
         }
     }
 }

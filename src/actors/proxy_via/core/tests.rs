@@ -285,3 +285,59 @@ fn a_host_without_ipv6_gets_a_plan_without() {
     feed(&mut core, Input::Host(Generation(2), facts(Ipv6::On)));
     assert_eq!(core.plan.1.addresses.len(), 2);
 }
+
+#[test]
+fn addresses_outlive_the_connection() {
+    let begun = |mut core: ProxyViaCore, memory: VipMemory, routes: &[&str]| {
+        core = core.awaiting_memory();
+        feed(&mut core, select(&[("service", workload("demo", "web"))]));
+        feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+        feed(&mut core, host(1, routes));
+        assert!(core.table.virtual_ranges.is_empty(), "nothing is chosen before it is known what was");
+        assert_eq!(answer(&mut core, 0, &[SERVICE]), Err(AllocateError::NotReady));
+        feed(&mut core, Input::Remember(memory));
+        core
+    };
+    let mut first = begun(core(), VipMemory::default(), &["246.246.0.0/16"]);
+    let got = answer(&mut first, 1, &[SERVICE, "10.96.0.10"]).unwrap();
+    // The route that the first range clashed with is gone; the range of before is used all the same.
+    let mut second = begun(core(), first.memory(7), &[]);
+    assert_eq!(answer(&mut second, 1, &["10.96.0.10"]).unwrap()[&ip("10.96.0.10")], got[&ip("10.96.0.10")]);
+    assert_eq!(answer(&mut second, 2, &[SERVICE]).unwrap()[&ip(SERVICE)], got[&ip(SERVICE)]);
+    // Where the range of before is taken, the configured one is.
+    let third = begun(core(), second.memory(8), &["247.246.9.0/24"]);
+    assert_eq!(third.table.virtual_ranges[0], cidr("246.246.0.0/16"));
+    // Another configuration starts afresh.
+    let config = ProxyViaConfig { virtual_v4: cidr("10.200.0.0/16"), ..core().config };
+    let fourth = begun(ProxyViaCore::new(config), third.memory(9), &[]);
+    assert_eq!(fourth.table.virtual_ranges[0], cidr("10.200.0.0/16"));
+}
+
+#[test]
+fn an_address_is_given_to_something_else_only_after_its_last_flow() {
+    let config = ProxyViaConfig { virtual_v4: cidr("10.200.0.0/23"), ..core().config };
+    let mut core = ProxyViaCore::new(config);
+    feed(&mut core, select(&[("service", workload("demo", "web"))]));
+    feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+    feed(&mut core, host(1, &[]));
+    let real = |n: u32| IpAddr::from(std::net::Ipv4Addr::from_bits(0x0a60_0000 + n));
+    let at = |core: &mut ProxyViaCore, now: u64, n: u32| {
+        let (reply, name) = (ReplyId(u64::from(n)), "x".into());
+        core.handle(Millis(now), Input::Allocate { reply, name, addresses: vec![real(n)] });
+        let effects: Vec<Effect> = std::iter::from_fn(|| core.poll_effect()).collect();
+        effects.into_iter().find_map(|effect| match effect {
+            Effect::Answer(_, answer) => Some(answer.map(|given| given[&real(n)])),
+            Effect::Publish(_) | Effect::TellVif(_) | Effect::TellWorkloads(..) | Effect::TellDns(_) => None,
+            Effect::TellSession(_) => None,
+        })
+    };
+    let given: Vec<IpAddr> = (0..256).map(|n| at(&mut core, 0, n).unwrap().unwrap()).collect();
+    let quarantine = u64::try_from(vip::QUARANTINE.as_millis()).unwrap();
+    let exhausted = Some(Err(AllocateError::Exhausted));
+    assert_eq!(at(&mut core, 2 * quarantine, 300), exhausted, "flows are not known");
+    core.handle(Millis(1), Input::InUse(given.iter().copied().collect()));
+    assert_eq!(at(&mut core, 2 * quarantine, 300), exhausted, "flows use them all");
+    core.handle(Millis(2 * quarantine), Input::InUse(given[1..].iter().copied().collect()));
+    assert_eq!(at(&mut core, 3 * quarantine - 1, 300), exhausted, "the quarantine begins with the end of the flow");
+    assert_eq!(at(&mut core, 3 * quarantine, 300), Some(Ok(given[0])));
+}
