@@ -21,6 +21,14 @@ const NEVER: [&str; 9] = [
     "ff00::/8",
 ];
 
+/// Whether a destination stands for "everything else". VPNs write a default route as two halves or more.
+pub fn is_default(cidr: &Cidr) -> bool {
+    match cidr {
+        Cidr::V4(v4) => v4.prefix_len() <= 1,
+        Cidr::V6(v6) => v6.prefix_len() <= 3,
+    }
+}
+
 /// What the host's own network looks like, our device left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostFacts {
@@ -138,7 +146,8 @@ pub struct Decisions {
     /// Real ranges routed to the device, minimal and disjoint.
     pub routed: BTreeSet<Cidr>,
     rules: Vec<(Cidr, Target)>,
-    cluster: Vec<(Cidr, Treatment)>,
+    cluster: Vec<(Cidr, (Treatment, BTreeSet<Cidr>))>,
+    protected: BTreeSet<Cidr>,
 }
 
 impl Decisions {
@@ -149,8 +158,14 @@ impl Decisions {
             return Place::Translated(target.clone());
         }
         match winner(&self.cluster, &address) {
-            Some(Treatment::Translated { target, .. }) => Place::Translated(target.clone()),
-            Some(Treatment::Routed | Treatment::Excluded { .. }) => Place::Plain,
+            // A clash moves a range to virtual addresses; never-proxy leaves its part of it where it was.
+            Some((Treatment::Translated { conflict: Some(_), .. }, never))
+                if never.iter().any(|never| covers(never, &address)) =>
+            {
+                Place::Plain
+            }
+            Some((Treatment::Translated { target, .. }, _)) => Place::Translated(target.clone()),
+            Some((Treatment::Routed | Treatment::Excluded { .. }, _)) => Place::Plain,
             None => Place::Foreign,
         }
     }
@@ -200,8 +215,8 @@ impl Wanted<'_> {
         }
     }
 
-    /// Single addresses that are never routed.
-    fn protected(&self) -> BTreeSet<Cidr> {
+    /// Single addresses that are never routed: the API server, gateways, resolvers, the host's own.
+    pub fn protected(&self) -> BTreeSet<Cidr> {
         let host = self.host;
         let own = host.addresses.iter().map(|cidr| Cidr::from(cidr.addr()));
         let others = self.api_server.iter().chain(&host.gateways).chain(&host.resolvers).map(|a| Cidr::from(*a));
@@ -223,7 +238,7 @@ impl Wanted<'_> {
     /// The part of `cidr` that may be routed, and how it clashes with the host.
     fn treat(&self, cidr: &Cidr, source: &str) -> (Treatment, BTreeSet<Cidr>) {
         let excluded = |why: &str| (Treatment::Excluded { why: why.to_owned() }, BTreeSet::new());
-        if cidr.prefix_len() == 0 {
+        if is_default(cidr) {
             return excluded("a default route would take every connection");
         }
         if let Some(why) = self.off(cidr) {
@@ -241,7 +256,7 @@ impl Wanted<'_> {
         let left = subtract(&left, &self.protected());
         let allowed = |range: &Cidr| self.allow.iter().any(|allow| covers(allow, range));
         let clashes = |route: &&HostRoute| {
-            route.destination.prefix_len() > 0 && left.iter().any(|part| overlaps(part, &route.destination))
+            !is_default(&route.destination) && left.iter().any(|part| overlaps(part, &route.destination))
         };
         if !allowed(cidr)
             && let Some(route) = self.host.routes.iter().find(clashes)
@@ -259,7 +274,7 @@ impl Wanted<'_> {
 
     /// Decides over every range.
     pub fn decide(&self) -> Decisions {
-        let mut decisions = Decisions::default();
+        let mut decisions = Decisions { protected: self.protected(), ..Decisions::default() };
         let via = self.rules.iter().map(|rule| (rule.range, Target::Workload(rule.workload.clone())));
         for (selector, target) in via.chain(self.vnat.iter().map(|range| (*range, Target::General))) {
             for (cidr, source) in self.expand(selector) {
@@ -290,8 +305,9 @@ impl Wanted<'_> {
                     routed.extend(parts);
                     treatment
                 };
-                if cidr.prefix_len() > 0 {
-                    decisions.cluster.push((cidr, treatment.clone()));
+                if !is_default(&cidr) {
+                    let never = self.never_of(&cidr, &source);
+                    decisions.cluster.push((cidr, (treatment.clone(), never)));
                 }
                 decisions.ranges.push(RangeStatus { cidr, source, treatment });
             }
@@ -302,10 +318,13 @@ impl Wanted<'_> {
 }
 
 /// The plan for the device: its addresses, each virtual range as one plain route, and what is routed as it is.
+///
+/// A virtual range that holds what is never routed is carved; [`crate::net::vip::choose`] avoids such a range.
 pub fn plan(decisions: &Decisions, virtual_ranges: &[Cidr], device_addresses: &[IpAddr]) -> RoutePlan {
+    let virtual_ranges = subtract(&virtual_ranges.iter().copied().collect(), &decisions.protected);
     RoutePlan {
         addresses: device_addresses.iter().map(|address| Cidr::from(*address)).collect(),
-        routes: minimal(decisions.routed.iter().chain(virtual_ranges)),
+        routes: minimal(decisions.routed.iter().chain(&virtual_ranges)),
     }
 }
 
