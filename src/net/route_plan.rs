@@ -148,16 +148,19 @@ pub struct Decisions {
     rules: Vec<(Cidr, Target)>,
     cluster: Vec<(Cidr, (Treatment, BTreeSet<Cidr>))>,
     protected: BTreeSet<Cidr>,
+    never: BTreeSet<Cidr>,
 }
 
 impl Decisions {
     /// What happens to `address`: rules first, longest prefix first, then declared order.
     pub fn place(&self, address: IpAddr) -> Place {
         let address = Cidr::from(address);
-        if let Some(target) = winner(&self.rules, &address) {
-            return Place::Translated(target.clone());
+        if let Some((rule, target)) = winner(&self.rules, &address) {
+            // Of a rule and a never-proxy the longer prefix wins, as between rules.
+            let never = |never: &Cidr| covers(never, &address) && never.prefix_len() > rule.prefix_len();
+            return if self.never.iter().any(never) { Place::Plain } else { Place::Translated(target.clone()) };
         }
-        match winner(&self.cluster, &address) {
+        match winner(&self.cluster, &address).map(|(_, value)| value) {
             // A clash moves a range to virtual addresses; never-proxy leaves its part of it where it was.
             Some((Treatment::Translated { conflict: Some(_), .. }, never))
                 if never.iter().any(|never| covers(never, &address)) =>
@@ -187,14 +190,14 @@ impl Decisions {
 }
 
 /// Of the ranges that cover `cidr`, the longest; of equal ones the first.
-fn winner<'a, T>(ranges: &'a [(Cidr, T)], cidr: &Cidr) -> Option<&'a T> {
+fn winner<'a, T>(ranges: &'a [(Cidr, T)], cidr: &Cidr) -> Option<&'a (Cidr, T)> {
     let mut best: Option<&(Cidr, T)> = None;
     for range in ranges.iter().filter(|range| covers(&range.0, cidr)) {
         if best.is_none_or(|b| b.0.prefix_len() < range.0.prefix_len()) {
             best = Some(range);
         }
     }
-    best.map(|(_, value)| value)
+    best
 }
 
 impl Wanted<'_> {
@@ -274,7 +277,11 @@ impl Wanted<'_> {
 
     /// Decides over every range.
     pub fn decide(&self) -> Decisions {
-        let mut decisions = Decisions { protected: self.protected(), ..Decisions::default() };
+        let mut decisions = Decisions {
+            protected: self.protected(),
+            never: self.never.iter().map(Cidr::trunc).collect(),
+            ..Decisions::default()
+        };
         let via = self.rules.iter().map(|rule| (rule.range, Target::Workload(rule.workload.clone())));
         for (selector, target) in via.chain(self.vnat.iter().map(|range| (*range, Target::General))) {
             for (cidr, source) in self.expand(selector) {
@@ -298,7 +305,7 @@ impl Wanted<'_> {
                 if ruled.contains(&cidr) {
                     continue;
                 }
-                let treatment = if let Some(target) = winner(&decisions.rules, &cidr) {
+                let treatment = if let Some((_, target)) = winner(&decisions.rules, &cidr) {
                     Treatment::Translated { target: target.clone(), conflict: None }
                 } else {
                     let (treatment, parts) = self.treat(&cidr, &source);
@@ -319,7 +326,7 @@ impl Wanted<'_> {
 
 /// The plan for the device: its addresses, each virtual range as one plain route, and what is routed as it is.
 ///
-/// A virtual range that holds what is never routed is carved; [`crate::net::vip::choose`] avoids such a range.
+/// A virtual range that holds what is never routed is carved; ProxyVia chooses none such when there is another.
 pub fn plan(decisions: &Decisions, virtual_ranges: &[Cidr], device_addresses: &[IpAddr]) -> RoutePlan {
     let virtual_ranges = subtract(&virtual_ranges.iter().copied().collect(), &decisions.protected);
     RoutePlan {

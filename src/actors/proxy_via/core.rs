@@ -23,7 +23,7 @@ use crate::actors::shell::Core;
 use crate::cluster::ClusterInfo;
 use crate::ids::{Generation, Millis, ReplyId};
 use crate::net::cidr::{Cidr, minimal};
-use crate::net::route_plan::{Decisions, HostFacts, Ipv6, Place, RoutePlan, Wanted, plan};
+use crate::net::route_plan::{Decisions, HostFacts, Ipv6, Place, RoutePlan, Wanted, is_default, plan};
 use crate::net::views::{Target, VipEntry};
 use crate::net::vip::memory::VipMemory;
 use crate::net::vip::{self, Exhausted, Hold, VipPool};
@@ -260,12 +260,12 @@ impl ProxyViaCore {
         let (Some(selection), Some(host), Some(memory)) = (&self.selection, &self.host.1, &self.memory) else { return };
         let wanted = wanted(selection, &self.cluster.1, host);
         self.decisions = wanted.decide();
-        let routes = host.routes.iter().map(|route| route.destination).filter(|cidr| cidr.prefix_len() > 0);
+        let routes = host.routes.iter().map(|route| route.destination).filter(|cidr| !is_default(cidr));
         let links = host.addresses.iter().map(Cidr::trunc);
-        let others: Vec<Cidr> = routes.chain(links).collect();
+        let others: Vec<Cidr> = routes.chain(links).chain(wanted.protected()).collect();
         let cluster = &self.cluster.1;
         let known = cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).chain(&selection.also_proxy);
-        let known: Vec<Cidr> = known.filter(|cidr| cidr.prefix_len() > 0).copied().collect();
+        let known: Vec<Cidr> = known.filter(|cidr| !is_default(cidr)).copied().collect();
         for (pool, choice) in self.pools.iter_mut().zip(&mut self.choices) {
             choice.review(pool, memory, &others, &known);
         }

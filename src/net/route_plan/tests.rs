@@ -42,6 +42,7 @@ proptest! {
             gateways: gateways.clone(),
             resolvers: resolvers.clone(),
             addresses: links.clone(),
+            ipv6: Ipv6::On,
         };
         let (also, never, allow) = (Vec::from_iter(also), Vec::from_iter(never), Vec::from_iter(allow));
         let wanted = Wanted {
@@ -126,4 +127,31 @@ fn never_proxy_also_keeps_its_part_of_a_range_that_clashes() {
     assert_eq!(place("10.96.5.1"), Place::Plain);
     assert_eq!(place("10.96.6.1"), Place::Translated(Target::General));
     assert_eq!(place("10.0.0.1"), Place::Foreign);
+}
+
+#[test]
+fn never_proxy_inside_the_range_of_a_rule_wins_when_it_is_longer() {
+    let rule = ViaRule {
+        range: "10.96.0.0/16".parse().unwrap(),
+        workload: Workload::new("demo", crate::workload::WorkloadKind::Deployment, "web"),
+    };
+    let (host, none) = (HostFacts::default(), BTreeSet::new());
+    let never = [cidr("10.96.5.0/24"), cidr("10.0.0.0/8")];
+    let service = BTreeSet::from([cidr("10.96.0.0/12")]);
+    let wanted = Wanted {
+        rules: std::slice::from_ref(&rule),
+        vnat: &[],
+        also: &[],
+        never: &never,
+        allow: &[],
+        api_server: &BTreeSet::new(),
+        service: &service,
+        pods: &none,
+        host: &host,
+    };
+    let decisions = wanted.decide();
+    assert_eq!(decisions.place("10.96.5.1".parse().unwrap()), Place::Plain);
+    let target = Target::Workload(rule.workload.clone());
+    assert_eq!(decisions.place("10.96.6.1".parse().unwrap()), Place::Translated(target));
+    assert!(!decisions.routed.iter().any(|route| overlaps(route, &never[0])), "{:?}", decisions.routed);
 }

@@ -341,3 +341,26 @@ fn an_address_is_given_to_something_else_only_after_its_last_flow() {
     assert_eq!(at(&mut core, 3 * quarantine - 1, 300), exhausted, "the quarantine begins with the end of the flow");
     assert_eq!(at(&mut core, 3 * quarantine, 300), Some(Ok(given[0])));
 }
+
+#[test]
+fn a_virtual_range_holds_nothing_that_the_host_needs() {
+    let needed = ip("246.246.0.53");
+    let facts = [
+        HostFacts { resolvers: BTreeSet::from([needed]), ..HostFacts::default() },
+        HostFacts { gateways: BTreeSet::from([needed]), ..HostFacts::default() },
+        HostFacts { addresses: BTreeSet::from([cidr("246.246.0.53/32")]), ..HostFacts::default() },
+    ];
+    for facts in facts {
+        let mut core = core();
+        feed(&mut core, select(&[("service", workload("demo", "web"))]));
+        feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+        feed(&mut core, Input::Host(Generation(1), Arc::new(facts)));
+        assert_eq!(core.table.virtual_ranges[0], cidr("247.246.0.0/16"));
+        assert!(!core.plan.1.routes.iter().any(|route| route.contains(&needed)));
+    }
+    let mut core = core();
+    let Input::Select(selection) = select(&[]) else { panic!() };
+    feed(&mut core, Input::Select(SelectProxyVia { api_server: BTreeSet::from([needed]), ..selection }));
+    feed(&mut core, host(1, &["128.0.0.0/1", "0.0.0.0/1"]));
+    assert_eq!(core.table.virtual_ranges[0], cidr("247.246.0.0/16"));
+}
