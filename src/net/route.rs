@@ -249,17 +249,6 @@ pub fn monitor() -> Result<mpsc::Receiver<()>, RouteError> {
     Ok(ticks)
 }
 
-/// The name servers in the text of a `resolv.conf`.
-pub fn nameservers(text: &str) -> BTreeSet<IpAddr> {
-    let server = |line: &str| {
-        let mut words = line.split_whitespace();
-        let address = (words.next() == Some("nameserver")).then(|| words.next()).flatten()?;
-        // A link-local server bears its zone.
-        address.split('%').next()?.parse().ok()
-    };
-    text.lines().filter_map(server).collect()
-}
-
 fn family(cidr: Cidr) -> AddressFamily {
     match cidr {
         Cidr::V4(_) => AddressFamily::Inet,

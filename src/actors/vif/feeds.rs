@@ -22,7 +22,8 @@ use crate::actors::shell::Reply;
 use crate::ids::Generation;
 use crate::net::counters::{Counters, CountersSnapshot};
 use crate::net::dns_tap::{DnsQuery, DnsTransport};
-use crate::net::route::{RouteError, RouteHandle, monitor, nameservers};
+use crate::net::resolver::host::host_resolvers;
+use crate::net::route::{RouteError, RouteHandle, monitor};
 use crate::net::route_plan::{HostFacts, Ipv6};
 use crate::net::views::Target;
 
@@ -134,11 +135,8 @@ async fn follow_host(
 
 /// What the host says in files: its name servers (none when they cannot be read), and whether `device` may have IPv6.
 async fn read_files(etc: &Path, device: &str) -> (BTreeSet<IpAddr>, Ipv6) {
-    let (file, device) = (etc.join("resolv.conf"), device.to_owned());
-    let read = tokio::task::spawn_blocking(move || {
-        let servers = std::fs::read_to_string(file).map(|text| nameservers(&text)).unwrap_or_default();
-        (servers, ipv6(Path::new(IPV6), &device))
-    });
+    let (etc, device) = (etc.to_owned(), device.to_owned());
+    let read = tokio::task::spawn_blocking(move || (host_resolvers(&etc), ipv6(Path::new(IPV6), &device)));
     read.await.unwrap_or_default()
 }
 

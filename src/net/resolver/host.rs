@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, servers};
+use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, is_marked, servers};
 use super::systemd_resolved::{Resolved, ResolvedError};
 use super::{AttachFailed, Attached, Backend, LinkPlan};
 use crate::net::os_journal::{Change, OsJournal};
@@ -191,13 +191,20 @@ pub fn recover(etc: &Path, journal: &OsJournal) -> Vec<String> {
     left
 }
 
-/// The name servers the host uses, `own` addresses and loopback left out. Blocks on the file system, briefly.
-pub fn host_resolvers(own: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
-    let uplink = fs::read(UPLINK).map(|text| servers(&text)).unwrap_or_default();
-    let linked = fs::read("/etc/resolv.conf").map(|text| servers(&text)).unwrap_or_default();
-    let before = ResolvConf::new("/etc").previous_servers();
-    let all = uplink.into_iter().chain(linked).chain(before);
-    all.filter(|server| !own.contains(server) && !server.is_loopback()).collect()
+/// The name servers the host uses, loopback left out: those that systemd-resolved asks, and those that the file in `etc`
+/// names, or named before we replaced it. Blocks on the file system, briefly.
+///
+/// systemd-resolved lists the servers of every link, ours among them.
+pub fn host_resolvers(etc: &Path) -> BTreeSet<IpAddr> {
+    resolvers(etc, Path::new(UPLINK))
+}
+
+fn resolvers(etc: &Path, uplink: &Path) -> BTreeSet<IpAddr> {
+    let uplink = fs::read(uplink).map(|text| servers(&text)).unwrap_or_default();
+    let linked = fs::read(etc.join("resolv.conf")).ok().filter(|text| !is_marked(text));
+    let linked = linked.map(|text| servers(&text)).unwrap_or_default();
+    let before = ResolvConf::new(etc).previous_servers();
+    uplink.into_iter().chain(linked).chain(before).filter(|server| !server.is_loopback()).collect()
 }
 
 /// Whether the file in `etc` names this server now, so that asking it would be asking ourselves.
@@ -215,5 +222,33 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(ResolvConfError::Io { path: "resolv.conf".into(), source: std::io::Error::other(error) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(interface: &str) -> LinkPlan {
+        LinkPlan {
+            ifindex: 7,
+            interface: interface.into(),
+            servers: vec!["246.246.0.2".parse().unwrap()],
+            search: Vec::new(),
+            routing: vec!["cluster.local".into()],
+        }
+    }
+
+    #[test]
+    fn the_host_s_servers_are_those_of_before_and_those_that_resolved_asks() {
+        let etc = tempfile::tempdir().unwrap();
+        let uplink = etc.path().join("uplink");
+        let found = || resolvers(etc.path(), &uplink).iter().map(IpAddr::to_string).collect::<Vec<_>>();
+        assert!(found().is_empty());
+        fs::write(etc.path().join("resolv.conf"), "nameserver 127.0.0.53\nnameserver 192.0.2.53\n").unwrap();
+        fs::write(&uplink, "nameserver 10.96.0.53\n").unwrap();
+        assert_eq!(found(), ["10.96.0.53", "192.0.2.53"]);
+        ResolvConf::new(etc.path()).apply(&plan("podway0")).unwrap();
+        assert_eq!(found(), ["10.96.0.53", "192.0.2.53"], "ours is no server of the host");
     }
 }

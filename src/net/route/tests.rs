@@ -2,18 +2,12 @@ use std::collections::BTreeSet;
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::{RouteHandle, monitor, nameservers};
+use super::{RouteHandle, monitor};
 use crate::net::cidr::Cidr;
 use crate::net::tun::TunDevice;
 
 fn cidrs(texts: &[&str]) -> Vec<Cidr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
-}
-
-#[test]
-fn resolv_conf_is_read() {
-    let text = "# x\nnameserver 127.0.0.53\nsearch a\nnameserver\tfe80::1%eth0\nnameserver x\n";
-    assert_eq!(nameservers(text), BTreeSet::from(["127.0.0.53".parse().unwrap(), "fe80::1".parse().unwrap()]));
 }
 
 /// Says that a test was left out; fails where nothing may be.
