@@ -259,3 +259,58 @@ fn a_host_without_ipv6_is_connected() {
         both.close("podway0").await;
     });
 }
+
+#[test]
+fn connections_to_two_clusters_come_to_rest_side_by_side() {
+    in_namespace(|| async {
+        let etc = tempfile::tempdir().unwrap();
+        let mut first = Both::start(etc.path());
+        first.connect("podway0", "10.96.0.0/12");
+        first.carries(&["10.96.0.0/12", "246.246.0.0/16"]).await;
+        let mut second = Both::start(etc.path());
+        second.connect("podway1", "10.96.0.0/16");
+        second.carries(&["247.246.0.0/16"]).await;
+        assert!(first.told.is_empty() || first.told.try_recv().is_ok_and(|told| !matches!(told, Told::Plan(_))));
+
+        // What the first held comes to the second when it ends; virtual addresses stay.
+        first.close("podway0").await;
+        second.carries(&["10.96.0.0/16", "247.246.0.0/16"]).await;
+        // Its device is the older one now.
+        let mut third = Both::start(etc.path());
+        third.connect("podway0", "10.0.0.0/8");
+        third.carries(&["246.246.0.0/16"]).await;
+        second.close("podway1").await;
+        third.carries(&["10.0.0.0/8", "246.246.0.0/16"]).await;
+        third.close("podway0").await;
+    });
+}
+
+#[test]
+fn connections_made_at_once_come_to_rest_side_by_side() {
+    in_namespace(|| async {
+        let etc = tempfile::tempdir().unwrap();
+        let (mut first, mut second) = (Both::start(etc.path()), Both::start(etc.path()));
+        first.connect("podway0", "10.96.0.0/16");
+        second.connect("podway1", "10.97.0.0/16");
+        first.carries(&["10.96.0.0/16"]).await;
+        second.carries(&["10.97.0.0/16"]).await;
+        let routes = RouteHandle::open().unwrap();
+        loop {
+            let mut held = Vec::new();
+            for device in ["podway0", "podway1"] {
+                let all = routes.routes(routes.link_index(device).await.unwrap()).await.unwrap();
+                held.push(
+                    all.into_iter()
+                        .filter(|cidr| cidr.prefix_len() == 16 && !cidr.to_string().starts_with("10."))
+                        .count(),
+                );
+            }
+            if held == [1, 1] {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        first.close("podway0").await;
+        second.close("podway1").await;
+    });
+}

@@ -20,15 +20,14 @@ use crate::actors::dns::messages::{QueryArrived, Transport};
 use crate::actors::proxy_via::messages::{HostFactsChanged, VipsInUseChanged};
 use crate::actors::shell::Reply;
 use crate::ids::Generation;
+use crate::net::cidr::Cidr;
 use crate::net::counters::{Counters, CountersSnapshot};
 use crate::net::dns_tap::{DnsQuery, DnsTransport};
 use crate::net::resolver::host::host_resolvers;
-use crate::net::route::{RouteError, RouteHandle, monitor};
+use crate::net::route::{Own, RouteError, RouteHandle, monitor};
 use crate::net::route_plan::{HostFacts, Ipv6};
 use crate::net::views::Target;
 
-/// Links with this prefix are ours, in this or another session, and no part of the host's own network.
-const OUR_LINKS: &str = "podway";
 /// Where the kernel has its settings of IPv6 by link; absent where it has no IPv6.
 const IPV6: &str = "/proc/sys/net/ipv6/conf";
 /// Queries that Dns has not answered yet; more wait in the packet path and are dropped there.
@@ -99,36 +98,45 @@ pub(super) async fn pump_in_use(mut in_use: watch::Receiver<BTreeSet<IpAddr>>, p
 }
 
 /// Tells the host's own network at once and whenever it differs from what was told last.
-pub(super) async fn watch_host(proxy_via: Recipient<HostFactsChanged>, etc: PathBuf, device: String) {
+pub(super) async fn watch_host(
+    proxy_via: Recipient<HostFactsChanged>,
+    etc: PathBuf,
+    device: String,
+    mut taken: watch::Receiver<BTreeSet<Cidr>>,
+) {
+    let mut own = Own { device, taken: BTreeSet::new() };
     let mut told: (Generation, Option<Arc<HostFacts>>) = (Generation(0), None);
     loop {
-        if let Err(error) = follow_host(&proxy_via, &etc, &device, &mut told).await {
+        if let Err(error) = follow_host(&proxy_via, &etc, &mut own, &mut taken, &mut told).await {
             warn!(%error, "cannot read the host's network; trying again");
         }
         sleep(FACTS_RETRY).await;
     }
 }
 
-/// Follows the host's network until the kernel's messages end.
+/// Follows the host's network until the kernel's messages end, or Vif does.
 async fn follow_host(
     proxy_via: &Recipient<HostFactsChanged>,
     etc: &Path,
-    device: &str,
+    own: &mut Own,
+    taken: &mut watch::Receiver<BTreeSet<Cidr>>,
     told: &mut (Generation, Option<Arc<HostFacts>>),
 ) -> Result<(), RouteError> {
     // Listening begins before reading, so that no change is missed.
     let mut ticks = monitor()?;
     let routes = RouteHandle::open()?;
     loop {
-        let (resolvers, ipv6) = read_files(etc, device).await;
-        let facts = HostFacts { ipv6, ..routes.host_facts(OUR_LINKS, resolvers).await? };
+        own.taken.clone_from(&taken.borrow_and_update());
+        let (resolvers, ipv6) = read_files(etc, &own.device).await;
+        let facts = HostFacts { ipv6, ..routes.host_facts(own, resolvers).await? };
         if told.1.as_deref() != Some(&facts) {
             let facts = Arc::new(facts);
             *told = (told.0.next(), Some(Arc::clone(&facts)));
             proxy_via.do_send(HostFactsChanged { generation: told.0, facts });
         }
-        if let Ok(None) = timeout(FACTS_EVERY, ticks.recv()).await {
-            return Ok(());
+        tokio::select! {
+            tick = timeout(FACTS_EVERY, ticks.recv()) => if let Ok(None) = tick { return Ok(()) },
+            changed = taken.changed() => if changed.is_err() { return Ok(()) },
         }
     }
 }
