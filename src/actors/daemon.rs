@@ -389,6 +389,7 @@ mod tests {
             include_suffixes: Vec::new(),
             runtime_dir: directory.path().into(),
             state_dir: directory.path().into(),
+            editor: Default::default(),
         };
         let work = async {
             let daemon = Daemon::new(settings, "agent".to_owned(), || 0, Reply::new().0).start();

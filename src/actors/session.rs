@@ -31,6 +31,7 @@ use crate::identity::Identity;
 use crate::ids::ReplyId;
 use crate::net::cidr::Cidr;
 use crate::net::kube_client;
+use crate::net::resolver::host::FileEditor;
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::SessionStatus;
 use crate::workload::WorkloadRef;
@@ -79,6 +80,8 @@ pub struct Settings {
     pub runtime_dir: std::path::PathBuf,
     /// State directory.
     pub state_dir: std::path::PathBuf,
+    /// Which connection edits `resolv.conf`.
+    pub editor: FileEditor,
 }
 
 /// The children of one run.

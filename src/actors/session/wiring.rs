@@ -55,7 +55,11 @@ pub fn start(ingredients: &Ingredients, run: u64, client: kube::Client, ctx: &mu
     let proxy_via_context = Context::<ProxyVia>::new();
     let proxy_via = proxy_via_context.address();
     let edges = dns::Edges { proxy_via: proxy_via.clone().recipient(), session: gate.clone().recipient() };
-    let places = dns::Places { etc: "/etc".into(), runtime_dir: ingredients.settings.runtime_dir.clone() };
+    let places = dns::Places {
+        etc: "/etc".into(),
+        runtime_dir: ingredients.settings.runtime_dir.clone(),
+        editor: ingredients.settings.editor.clone(),
+    };
     let dns = child(Child::Dns, Dns::new(edges, clients.clone(), places), &gate);
     let edges = vif::Edges {
         session: gate.clone().recipient(),
