@@ -1,4 +1,4 @@
-//! Daemon: the root. Owns one Session for each named connection; sessions share nothing.
+//! Daemon: the root. Owns one Session for each named connection; sessions share nothing but who edits `resolv.conf`.
 //!
 //! Answers Control. A connect of a name that exists is idempotent when equal and refused with the difference when not.
 
