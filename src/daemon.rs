@@ -75,6 +75,7 @@ async fn serve(config: Config, directories: Directories, listener: Listener) -> 
         include_suffixes: config.dns.include_suffixes.clone(),
         runtime_dir: directories.runtime.clone(),
         state_dir: directories.state.clone(),
+        editor: Default::default(),
     };
     let daemon = Daemon::new(settings, config.agent_image.clone(), wall, bug).start();
     let edges = control::Edges {

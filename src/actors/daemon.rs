@@ -1,4 +1,4 @@
-//! Daemon: the root. Owns one Session for each named connection; sessions share nothing.
+//! Daemon: the root. Owns one Session for each named connection; sessions share nothing but who edits `resolv.conf`.
 //!
 //! Answers Control. A connect of a name that exists is idempotent when equal and refused with the difference when not.
 
@@ -16,7 +16,7 @@ use crate::actors::session::messages::{CredentialsRenewed, Disconnect};
 use crate::actors::session::{Ingredients, Session, Settings};
 use crate::actors::shell::{Exit, Reply, start_monitored};
 use crate::error::{Reason, UserError};
-use crate::spec::ConnectSpec;
+use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::{Phase, SessionStatus};
 
 pub mod messages;
@@ -37,7 +37,7 @@ pub struct Daemon {
 /// One connection.
 struct Running {
     spec: ConnectSpec,
-    server: String,
+    cluster: Cluster,
     owner_uid: u32,
     device: u32,
     address: Addr<Session>,
@@ -72,6 +72,10 @@ impl Daemon {
             reply.answer(found);
             return;
         }
+        let same = self.sessions.iter().find(|(_, running)| same_cluster(&running.cluster, &Cluster::of(&access)));
+        if let Some((other, running)) = same {
+            return reply.answer(Err(running.reaches_already(other, caller)));
+        }
         if self.sessions.values().filter(|s| s.owner_uid == caller.uid).count() >= SESSIONS_PER_USER {
             let message = format!("connect: {SESSIONS_PER_USER} connections are open already");
             reply.answer(Err(UserError::new(Reason::LimitReached, message, "podway disconnect ends those not needed")));
@@ -89,7 +93,7 @@ impl Daemon {
         };
         let (status, status_rx) = watch::channel(Arc::new(initial));
         info!(session = %name, server = access.server, uid = caller.uid, "connecting");
-        let server = access.server.clone();
+        let cluster = Cluster::of(&access);
         let session = Session::new(Ingredients {
             spec: spec.clone(),
             access,
@@ -103,7 +107,7 @@ impl Daemon {
         let context = Context::new();
         let address = context.address();
         start_monitored(session, context, move |exit| me.do_send(SessionEnded { name: ended, exit }));
-        let running = Running { spec, server, owner_uid: caller.uid, device, address, status: status_rx };
+        let running = Running { spec, cluster, owner_uid: caller.uid, device, address, status: status_rx };
         reply.answer(Ok(running.view(&name)));
         self.sessions.insert(name, running);
     }
@@ -153,7 +157,41 @@ impl Daemon {
     }
 }
 
+/// What tells clusters apart before one is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cluster {
+    server: String,
+    proxy: Option<String>,
+    authority: Option<String>,
+}
+
+impl Cluster {
+    fn of(access: &ClusterAccess) -> Cluster {
+        let authority = access.certificate_authority_data.as_ref().map(|pem| pem.trim().to_owned());
+        Cluster { server: access.server.clone(), proxy: access.proxy_url.clone(), authority }
+    }
+}
+
+/// Whether two connections would reach one cluster: one URL, reached the same way, with no two certificates to the contrary
+/// (a URL of this host can lead to one cluster today and to another tomorrow).
+fn same_cluster(a: &Cluster, b: &Cluster) -> bool {
+    let url = |cluster: &Cluster| cluster.server.trim_end_matches('/').to_ascii_lowercase();
+    let contrary = a.authority.is_some() && b.authority.is_some() && a.authority != b.authority;
+    url(a) == url(b) && a.proxy == b.proxy && !contrary
+}
+
 impl Running {
+    /// Why there cannot be a second connection to the cluster of this one.
+    fn reaches_already(&self, name: &str, caller: Caller) -> UserError {
+        let (who, hint) = if self.visible_to(caller) {
+            let hint = format!("use that connection, or podway disconnect {name} first");
+            (format!("connection {name:?}"), hint)
+        } else {
+            ("a connection of another user".to_owned(), "its owner or root may end it".to_owned())
+        };
+        UserError::new(Reason::AlreadyConnected, format!("connect: {who} already reaches this cluster"), hint)
+    }
+
     fn view(&self, name: &Arc<str>) -> SessionView {
         SessionView { name: Arc::clone(name), owner_uid: self.owner_uid, status: self.status.clone() }
     }
@@ -190,15 +228,16 @@ fn existing(
             "try again in a moment",
         ));
     }
-    let differences = differences(&running.spec, spec, &running.server, server);
+    let differences = differences(&running.spec, spec, &running.cluster.server, server);
     if differences.is_empty() {
         return Ok(running.view(name));
     }
-    Err(UserError::new(
-        Reason::AlreadyConnected,
-        format!("connection {name}: exists and differs in {}", differences.join(", ")),
-        format!("podway disconnect {name} first, or choose another --name"),
-    ))
+    let mut hint = format!("podway disconnect {name} first");
+    if running.cluster.server != server {
+        hint.push_str(", or choose another --name");
+    }
+    let message = format!("connection {name}: exists and differs in {}", differences.join(", "));
+    Err(UserError::new(Reason::AlreadyConnected, message, hint))
 }
 
 /// The flags in which two connections differ, as users spell them. The time limit is not part of a connection.
@@ -261,7 +300,7 @@ impl Handler<RenewCredentials> for Daemon {
         let RenewCredentials { caller, name, access, reply } = message;
         let found = self.find(caller, Some(&name)).and_then(|name| {
             let Some(running) = self.sessions.get(&name) else { return Err(not_connected("gone")) };
-            if running.server != access.server {
+            if running.cluster.server != access.server {
                 let hint = "disconnect first to use another cluster";
                 return Err(UserError::new(Reason::BadRequest, "renew: that is another cluster", hint));
             }
@@ -306,7 +345,7 @@ mod tests {
     use tokio::task::LocalSet;
 
     use super::*;
-    use crate::spec::{AgentMode, ClusterAccess, Credential, DnsMode};
+    use crate::spec::{AgentMode, Credential, DnsMode};
     use crate::status::ConnectOutcome;
 
     #[tokio::test(start_paused = true)]
@@ -318,6 +357,7 @@ mod tests {
             mtu: 1500,
             virtual_subnet: "246.246.0.0/16".parse().expect("a range"),
             include_suffixes: Vec::new(),
+            editor: Default::default(),
             runtime_dir: dir.path().into(),
             state_dir: dir.path().into(),
         };
@@ -357,5 +397,65 @@ mod tests {
                 assert!(error.message.starts_with("key pair: "), "{error}");
             })
             .await;
+    }
+
+    fn cluster(server: &str, proxy: Option<&str>, authority: Option<&str>) -> Cluster {
+        let own = |text: &str| text.to_owned();
+        Cluster { server: server.to_owned(), proxy: proxy.map(own), authority: authority.map(own) }
+    }
+
+    #[test]
+    fn a_cluster_is_known_by_its_url_and_the_way_there() {
+        let a = cluster("https://192.0.2.1:6443", None, Some("A"));
+        assert!(same_cluster(&a, &a.clone()));
+        assert!(same_cluster(&a, &cluster("https://192.0.2.1:6443/", None, None)), "unchecked certificates");
+        assert!(!same_cluster(&a, &cluster("https://192.0.2.1:6443", None, Some("B"))));
+        assert!(!same_cluster(&a, &cluster("https://192.0.2.1:6443", Some("socks5://192.0.2.9"), Some("A"))));
+        assert!(!same_cluster(&a, &cluster("https://192.0.2.2:6443", None, Some("A"))));
+    }
+
+    /// Asks for a connection to a server that no client can be made for, so that nothing is done to the host.
+    async fn open(daemon: &Addr<Daemon>, uid: u32, name: &str, server: &str) -> Result<SessionView, UserError> {
+        let spec = serde_json::json!({ "name": name, "namespace": "demo", "timeout_ms": 1000 });
+        let (reply, answer) = Reply::new();
+        daemon.do_send(OpenSession {
+            caller: Caller { uid, gid: uid, pid: None },
+            spec: serde_json::from_value(spec).unwrap(),
+            access: serde_json::from_value(serde_json::json!({ "server": server })).unwrap(),
+            reply,
+        });
+        answer.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_second_connection_to_a_cluster_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            mtu: 1400,
+            virtual_subnet: "246.246.0.0/16".parse().unwrap(),
+            include_suffixes: Vec::new(),
+            runtime_dir: directory.path().into(),
+            state_dir: directory.path().into(),
+            editor: Default::default(),
+        };
+        let work = async {
+            let daemon = Daemon::new(settings, "agent".to_owned(), || 0, Reply::new().0).start();
+            let all = tokio::join!(
+                open(&daemon, 1000, "a", "no URL"),
+                open(&daemon, 1000, "b", "no URL/"),
+                open(&daemon, 1001, "c", "no URL"),
+                open(&daemon, 1000, "d", "no URL either"),
+            );
+            assert!(all.0.is_ok() && all.3.is_ok());
+            let refused = all.1.unwrap_err();
+            assert_eq!(refused.message, "connect: connection \"a\" already reaches this cluster");
+            assert_eq!(refused.hint, "use that connection, or podway disconnect a first");
+            let refused = all.2.unwrap_err();
+            assert_eq!(refused.message, "connect: a connection of another user already reaches this cluster");
+            let (reply, over) = Reply::new();
+            daemon.do_send(Shutdown { reply });
+            over.await.unwrap();
+        };
+        LocalSet::new().run_until(work).await;
     }
 }

@@ -21,7 +21,7 @@ use crate::actors::vif::messages::VifChanged;
 use crate::ids::{Attempt, Generation, ReplyId};
 use crate::net::os_journal::OsJournal;
 use crate::net::resolver::forward::forward;
-use crate::net::resolver::host::HostResolver;
+use crate::net::resolver::host::{FileEditor, HostResolver};
 use crate::net::resolver::systemd_resolved::Resolved;
 use crate::net::resolver::{AttachFailed, Backend, LinkPlan};
 use crate::net::views::ClientTable;
@@ -72,6 +72,8 @@ pub struct Places {
     pub etc: PathBuf,
     /// The daemon's runtime directory, for the journal.
     pub runtime_dir: PathBuf,
+    /// Shared by all connections: who edits `resolv.conf`.
+    pub editor: FileEditor,
 }
 
 /// Task → Dns. Something that took time came to an end.
@@ -87,7 +89,7 @@ impl Dns {
             driven: Driven::new(DnsCore::default()),
             edges,
             clients,
-            host: HostResolver::new(places.etc, OsJournal::new(places.runtime_dir)),
+            host: HostResolver::new(places.etc, OsJournal::new(places.runtime_dir), places.editor),
             replies: BTreeMap::new(),
             restores: BTreeMap::new(),
             last_reply: ReplyId::default(),
@@ -364,7 +366,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn tasks_end_with_an_actor_that_panics() {
         let dir = tempfile::tempdir().expect("a directory");
-        let places = Places { etc: dir.path().into(), runtime_dir: dir.path().into() };
+        let places = Places { etc: dir.path().into(), runtime_dir: dir.path().into(), editor: Default::default() };
         LocalSet::new()
             .run_until(async {
                 let sink = Sink.start();

@@ -4,21 +4,26 @@
 //! the plan, the translation and the workloads. What it decides is in [`core`]; this file tells and publishes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use actix::{Actor, Context, Handler, Recipient};
+use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
 use tokio::sync::watch;
+use tracing::warn;
 
 use self::core::{Effect, Input, ProxyViaConfig, ProxyViaCore, Table};
 use self::messages::{
     AllocateVips, Allocation, HostFactsChanged, RoutePlanChanged, SelectProxyVia, TranslationChanged, ViaChanged,
+    VipsInUseChanged,
 };
 use crate::actors::client_list::core::ViaFact;
 use crate::actors::client_list::messages::ViaWorkloadsChanged;
 use crate::actors::pod_watcher::messages::ClusterInfoChanged;
-use crate::actors::shell::{Driven, Reply, Shell, Stop, drive, stop};
+use crate::actors::shell::{Driven, Reply, Shell, Stop, drive, spawn_reporting, stop, told};
 use crate::ids::ReplyId;
 use crate::net::views::VipTable;
+use crate::net::vip::memory::VipMemory;
 
 pub mod core;
 pub mod messages;
@@ -39,25 +44,105 @@ pub struct Edges {
     pub table: watch::Sender<Arc<VipTable>>,
 }
 
+/// How long new virtual addresses wait for being written down: many come at once.
+const SAVE_AFTER: Duration = Duration::from_secs(3);
+/// How long reading or writing them may take.
+const FILE_LIMIT: Duration = Duration::from_secs(1);
+
 /// The actor.
 pub struct ProxyVia {
     driven: Driven<ProxyViaCore>,
     edges: Edges,
     asked: HashMap<ReplyId, Reply<Allocation>>,
     next_reply: ReplyId,
+    memory: Option<Memory>,
+}
+
+/// Where virtual addresses are kept for the next connection.
+struct Memory {
+    path: PathBuf,
+    /// Seconds since 1970 now.
+    wall: fn() -> i64,
+    /// One writer at a time.
+    writing: Arc<Mutex<()>>,
+    save: Save,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Save {
+    Done,
+    Due,
+}
+
+impl Memory {
+    fn now(&self) -> u64 {
+        u64::try_from((self.wall)()).unwrap_or(0)
+    }
+
+    /// Writes down what the core knows now; `then` is called when that is done, or given up.
+    fn save(&mut self, core: &ProxyViaCore, then: impl FnOnce() + Send + 'static) {
+        self.save = Save::Done;
+        let (path, writing, memory) = (self.path.clone(), Arc::clone(&self.writing), core.memory(self.now()));
+        let write = move || {
+            // What a writer that panicked left behind is replaced as a whole.
+            let _one = writing.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = memory.save(&path) {
+                warn!(path = %path.display(), %error, "virtual addresses are not kept for the next connection");
+            }
+        };
+        let work = async move { tokio::task::spawn_blocking(write).await.ok() };
+        spawn_reporting(work, FILE_LIMIT, move |_| then());
+    }
 }
 
 impl ProxyVia {
     /// A ProxyVia that draws from the ranges of `config`.
     pub fn new(config: ProxyViaConfig, edges: Edges) -> Self {
         let driven = Driven::new(ProxyViaCore::new(config));
-        ProxyVia { driven, edges, asked: HashMap::new(), next_reply: ReplyId(0) }
+        ProxyVia { driven, edges, asked: HashMap::new(), next_reply: ReplyId(0), memory: None }
+    }
+
+    /// Gives addresses of earlier connections their meaning again, and keeps those of this one in the file `path`, which
+    /// belongs to this user, cluster and connection alone. `wall` tells the seconds since 1970.
+    #[must_use]
+    pub fn remembering(mut self, path: PathBuf, wall: fn() -> i64) -> Self {
+        self.driven = Driven::new(self.driven.core.awaiting_memory());
+        self.memory = Some(Memory { path, wall, writing: Arc::default(), save: Save::Done });
+        self
+    }
+
+    fn save_soon(&mut self, ctx: &mut Context<Self>) {
+        let Some(memory) = self.memory.as_mut().filter(|memory| memory.save == Save::Done) else { return };
+        memory.save = Save::Due;
+        ctx.run_later(SAVE_AFTER, |this, _| {
+            if let Some(memory) = &mut this.memory {
+                memory.save(&this.driven.core, || ());
+            }
+        });
     }
 }
 
 impl Actor for ProxyVia {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let Some(memory) = &self.memory else { return };
+        let (me, path, now) = (ctx.address(), memory.path.clone(), memory.now());
+        let load = async move { tokio::task::spawn_blocking(move || VipMemory::load(&path, now)).await.ok() };
+        spawn_reporting(load, FILE_LIMIT, move |loaded| {
+            let known = loaded.ok().flatten().unwrap_or_else(|| {
+                warn!("the virtual addresses of before could not be read in time; starting without them");
+                VipMemory::default()
+            });
+            me.do_send(Loaded(known));
+        });
+    }
 }
+
+/// self → ProxyVia. What earlier connections left.
+struct Loaded(VipMemory);
+
+told!(Loaded);
 
 impl Shell for ProxyVia {
     type Core = ProxyViaCore;
@@ -66,9 +151,10 @@ impl Shell for ProxyVia {
         &mut self.driven
     }
 
-    fn perform(&mut self, effect: Effect, _: &mut Context<Self>) {
+    fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::Publish(table) => {
+                self.save_soon(ctx);
                 self.edges.table.send_replace(Arc::new(table.into()));
             }
             Effect::TellVif(fact) => self.edges.vif.do_send(fact),
@@ -103,8 +189,13 @@ impl Handler<Stop> for ProxyVia {
     type Result = ();
     fn handle(&mut self, message: Stop, ctx: &mut Context<Self>) {
         drive(self, Input::Stop, ctx);
+        match &mut self.memory {
+            Some(memory) if memory.save == Save::Due => {
+                memory.save(&self.driven.core, || message.reply.answer(()));
+            }
+            Some(_) | None => message.reply.answer(()),
+        }
         stop(ctx);
-        message.reply.answer(());
     }
 }
 
@@ -128,10 +219,25 @@ impl From<ClusterInfoChanged> for Input {
     }
 }
 
+impl From<Loaded> for Input {
+    fn from(message: Loaded) -> Input {
+        Input::Remember(message.0)
+    }
+}
+
+impl From<VipsInUseChanged> for Input {
+    fn from(message: VipsInUseChanged) -> Input {
+        Input::InUse(message.vips)
+    }
+}
+
 impl From<HostFactsChanged> for Input {
     fn from(message: HostFactsChanged) -> Input {
         Input::Host(message.generation, message.facts)
     }
 }
 
-crate::actors::shell::drives!(ProxyVia, SelectProxyVia, ClusterInfoChanged, HostFactsChanged);
+crate::actors::shell::drives!(ProxyVia, SelectProxyVia, ClusterInfoChanged, HostFactsChanged, VipsInUseChanged, Loaded);
+
+#[cfg(test)]
+mod shell_tests;

@@ -31,6 +31,7 @@ use crate::identity::Identity;
 use crate::ids::ReplyId;
 use crate::net::cidr::Cidr;
 use crate::net::kube_client;
+use crate::net::resolver::host::FileEditor;
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::SessionStatus;
 use crate::workload::WorkloadRef;
@@ -77,6 +78,8 @@ pub struct Settings {
     pub runtime_dir: std::path::PathBuf,
     /// State directory.
     pub state_dir: std::path::PathBuf,
+    /// Which connection edits `resolv.conf`.
+    pub editor: FileEditor,
 }
 
 /// The children of one run.
@@ -210,6 +213,14 @@ fn virtual_v6(uid: u32) -> Cidr {
         *first = 0xfd;
     }
     Cidr::from(ipnet::Ipv6Net::new_assert(octets.into(), 64))
+}
+
+/// Where the virtual addresses of this user's connection to this cluster are remembered.
+fn vip_memory(ingredients: &Ingredients) -> std::path::PathBuf {
+    let connection = format!("{}\n{}", ingredients.access.server, ingredients.spec.name);
+    let hash = ring::digest::digest(&ring::digest::SHA256, connection.as_bytes());
+    let name: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    ingredients.settings.state_dir.join("vips").join(format!("{}-{name}.json", ingredients.owner_uid))
 }
 
 /// Asks one child and gives the receiver of its answer.

@@ -3,8 +3,9 @@
 //! Hears the route plan; tells the state of the device, the host's own network, and what flows through. What it decides
 //! is in [`core`]; this file makes the device, talks to the kernel and carries queries from the packet path to Dns.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +16,11 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use self::core::{Change, Effect, Input, VifCore};
-use self::feeds::{pump_blocked, pump_queries, pump_stats, watch_host};
+use self::feeds::{pump_blocked, pump_in_use, pump_queries, pump_stats, watch_host};
 use self::messages::{Close, FlowStats, Open, StopDataPlane, VifChanged};
 use crate::actors::client_list::messages::FlowsBlocked;
 use crate::actors::dns::messages::QueryArrived;
-use crate::actors::proxy_via::messages::{HostFactsChanged, RoutePlanChanged};
+use crate::actors::proxy_via::messages::{HostFactsChanged, RoutePlanChanged, VipsInUseChanged};
 use crate::actors::shell::{Driven, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told};
 use crate::ids::{Generation, ReplyId};
 use crate::net::cidr::Cidr;
@@ -60,6 +61,8 @@ pub struct Edges {
     pub stats: Recipient<FlowStats>,
     /// ProxyVia: the host's own network.
     pub proxy_via: Recipient<HostFactsChanged>,
+    /// ProxyVia: the virtual addresses that flows use.
+    pub in_use: Recipient<VipsInUseChanged>,
     /// Dns: queries out of the packet path.
     pub queries: Recipient<QueryArrived>,
     /// ClientList: flows that wait for a link.
@@ -75,6 +78,10 @@ pub struct Vif {
     driven: Driven<VifCore>,
     edges: Edges,
     device: Option<Device>,
+    /// Destinations that the kernel would not give to us, for the watch of the host's network.
+    taken: watch::Sender<BTreeSet<Cidr>>,
+    /// Where the host's resolver is configured (`/etc`).
+    etc: PathBuf,
     tasks: Vec<AbortHandle>,
     replies: HashMap<ReplyId, Reply<()>>,
     next_reply: ReplyId,
@@ -98,6 +105,8 @@ impl Vif {
             driven: Driven::new(VifCore::new()),
             edges,
             device: None,
+            taken: watch::Sender::new(BTreeSet::new()),
+            etc: "/etc".into(),
             tasks: Vec::new(),
             replies: HashMap::new(),
             next_reply: ReplyId(0),
@@ -119,6 +128,8 @@ impl Vif {
     }
 
     fn open(&mut self, device: String, mtu: u32, ctx: &mut Context<Self>) {
+        let host = watch_host(self.edges.proxy_via.clone(), self.etc.clone(), device.clone(), self.taken.subscribe());
+        self.serve("watch of the host's network", host);
         let me = ctx.address();
         let (clients, vips) = (self.edges.clients.clone(), self.edges.vips.clone());
         self.tasks.push(spawn_reporting(make(device, mtu, clients, vips), OPEN_LIMIT, move |made| {
@@ -138,6 +149,7 @@ impl Vif {
             }
             if let Some(plane) = &device.plane {
                 self.serve("pump of counters", pump_stats(plane.shared_counters(), self.edges.stats.clone()));
+                self.serve("pump of addresses in use", pump_in_use(plane.virtual_in_use(), self.edges.in_use.clone()));
                 let me = ctx.address();
                 let ended = plane.ended();
                 self.tasks.push(spawn_reporting(ended, FOREVER, move |ended| {
@@ -160,12 +172,13 @@ impl Vif {
         let me = ctx.address();
         let generation = change.generation;
         let Some(device) = &self.device else {
-            return me.do_send(ApplyEnded { generation, failed: all_failed(&change, "there is no device") });
+            let failed = all_failed(&change, "there is no device");
+            return me.do_send(ApplyEnded { generation, failed, taken: BTreeSet::new() });
         };
         let (routes, whole) = (device.routes.clone(), change.clone());
         spawn_reporting(apply(routes, change), APPLY_LIMIT, move |result| {
-            let failed = result.unwrap_or_else(|failed| all_failed(&whole, &why(failed)));
-            me.do_send(ApplyEnded { generation, failed });
+            let (failed, taken) = result.unwrap_or_else(|failed| (all_failed(&whole, &why(failed)), BTreeSet::new()));
+            me.do_send(ApplyEnded { generation, failed, taken });
         });
     }
 
@@ -204,10 +217,6 @@ impl Drop for Vif {
 
 impl Actor for Vif {
     type Context = Context<Self>;
-
-    fn started(&mut self, _ctx: &mut Context<Self>) {
-        self.serve("watch of the host's network", watch_host(self.edges.proxy_via.clone()));
-    }
 }
 
 impl Shell for Vif {
@@ -257,13 +266,14 @@ async fn make(
     Ok(Device { tun, ifindex, routes, plane: Some(plane), queries: Some(queries), blocked: Some(blocked) })
 }
 
-/// Carries a change out and says what failed. What is new comes first, so that nothing that stays is ever without a
+/// Carries a change out and says what failed, and which routes others have. What is new comes first, so that nothing that stays is ever without a
 /// route.
-async fn apply(routes: RouteHandle, change: Change) -> BTreeMap<String, String> {
-    let mut failed = BTreeMap::new();
+async fn apply(routes: RouteHandle, change: Change) -> (BTreeMap<String, String>, BTreeSet<Cidr>) {
+    let (mut failed, mut taken) = (BTreeMap::new(), BTreeSet::new());
     let mut note = |cidr: &Cidr, result: Result<(), RouteError>| {
         if let Err(error) = result {
             failed.insert(cidr.to_string(), error.to_string());
+            taken.extend(matches!(error, RouteError::Taken(_)).then_some(*cidr));
         }
     };
     for address in &change.add_addresses {
@@ -278,7 +288,7 @@ async fn apply(routes: RouteHandle, change: Change) -> BTreeMap<String, String> 
     for address in &change.remove_addresses {
         note(address, routes.del_address(change.ifindex, *address).await);
     }
-    failed
+    (failed, taken)
 }
 
 fn all_failed(change: &Change, why: &str) -> BTreeMap<String, String> {
@@ -318,6 +328,7 @@ struct OpenEnded(Result<Device, String>);
 struct ApplyEnded {
     generation: Generation,
     failed: BTreeMap<String, String>,
+    taken: BTreeSet<Cidr>,
 }
 
 /// self → Vif. The data plane ended; says why.
@@ -382,9 +393,18 @@ impl From<RoutePlanChanged> for Input {
     }
 }
 
-impl From<ApplyEnded> for Input {
-    fn from(message: ApplyEnded) -> Input {
-        Input::Applied { generation: message.generation, failed: message.failed }
+impl Handler<ApplyEnded> for Vif {
+    type Result = ();
+    fn handle(&mut self, message: ApplyEnded, ctx: &mut Context<Self>) {
+        let ApplyEnded { generation, failed, mut taken } = message;
+        // A virtual range is left to the older of two connections by the younger, which sees its address.
+        taken.retain(|cidr| !self.edges.vips.borrow().virtual_ranges.contains(cidr));
+        self.taken.send_if_modified(|known| {
+            let before = known.len();
+            known.extend(taken);
+            known.len() > before
+        });
+        drive(self, Input::Applied { generation, failed }, ctx);
     }
 }
 
@@ -406,4 +426,7 @@ impl From<CloseEnded> for Input {
     }
 }
 
-crate::actors::shell::drives!(Vif, Open, RoutePlanChanged, ApplyEnded, PlaneEnded, PlaneStopped, CloseEnded);
+crate::actors::shell::drives!(Vif, Open, RoutePlanChanged, PlaneEnded, PlaneStopped, CloseEnded);
+
+#[cfg(test)]
+mod device_tests;

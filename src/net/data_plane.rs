@@ -9,17 +9,17 @@
 //! - Stopping drops the table of flows; each sees its channel closed, resets both its sides and ends.
 #![expect(clippy::disallowed_methods, reason = "the shell of the data plane: timers and smoltcp need the clock")]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::net::agent::OpenError;
@@ -46,6 +46,9 @@ const LONGEST: usize = 65_536;
 
 /// How long flows may take to end when the data plane stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How often it is looked which virtual addresses flows use.
+const IN_USE_EVERY: Duration = Duration::from_secs(1);
 
 /// How often reaching the limit of flows is logged.
 const LIMIT_LOG: Duration = Duration::from_secs(60);
@@ -82,6 +85,7 @@ pub struct DataPlane;
 #[derive(Debug)]
 pub struct DataPlaneHandle {
     counters: Arc<Counters>,
+    virtual_in_use: watch::Receiver<BTreeSet<IpAddr>>,
     stop: CancellationToken,
     ended: watch::Receiver<Option<Ended>>,
 }
@@ -110,12 +114,13 @@ impl DataPlane {
         });
         let stop = CancellationToken::new();
         let (ended_tx, ended) = watch::channel(None);
-        let reader = tokio::spawn(Reader::new(plane, wiring.vips).run(stop.clone()));
+        let (in_use_tx, virtual_in_use) = watch::channel(BTreeSet::new());
+        let reader = tokio::spawn(Reader::new(plane, wiring.vips, in_use_tx).run(stop.clone()));
         tokio::spawn(async move {
             let why = reader.await.unwrap_or(Ended::Panicked);
             ended_tx.send_replace(Some(why));
         });
-        DataPlaneHandle { counters, stop, ended }
+        DataPlaneHandle { counters, virtual_in_use, stop, ended }
     }
 }
 
@@ -128,6 +133,11 @@ impl DataPlaneHandle {
     /// The counters themselves, for whoever publishes them.
     pub fn shared_counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
+    }
+
+    /// The virtual addresses that flows use, looked at once a second.
+    pub fn virtual_in_use(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+        self.virtual_in_use.clone()
     }
 
     /// Returns when the data plane has ended and says why; independent of the handle's life. Cancel safe.
@@ -241,6 +251,7 @@ struct Reader {
     plane: Arc<Plane>,
     vips: watch::Receiver<Arc<VipTable>>,
     flows: HashMap<FlowKey, Entry>,
+    in_use_tx: watch::Sender<BTreeSet<IpAddr>>,
     started: u64,
     over_tx: mpsc::UnboundedSender<(FlowKey, u64, Vec<Bytes>)>,
     over_rx: mpsc::UnboundedReceiver<(FlowKey, u64, Vec<Bytes>)>,
@@ -248,19 +259,26 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(plane: Arc<Plane>, vips: watch::Receiver<Arc<VipTable>>) -> Self {
+    fn new(
+        plane: Arc<Plane>,
+        vips: watch::Receiver<Arc<VipTable>>,
+        in_use_tx: watch::Sender<BTreeSet<IpAddr>>,
+    ) -> Self {
         let (over_tx, over_rx) = mpsc::unbounded_channel();
-        Self { plane, vips, flows: HashMap::new(), started: 0, over_tx, over_rx, limit_logged: None }
+        Self { plane, vips, flows: HashMap::new(), in_use_tx, started: 0, over_tx, over_rx, limit_logged: None }
     }
 
     async fn run(mut self, stop: CancellationToken) -> Ended {
         let device = Arc::clone(&self.plane.device);
         let mut buffer = vec![0; LONGEST];
         let mut chunk = BytesMut::new();
+        let mut looks = tokio::time::interval(IN_USE_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let why = loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break Ended::Stopped,
+                _ = looks.tick() => self.tell_in_use(),
                 Some((key, number, left)) = self.over_rx.recv() => {
                     if self.flows.get(&key).is_some_and(|entry| entry.number == number) {
                         self.flows.remove(&key);
@@ -281,6 +299,17 @@ impl Reader {
         };
         self.end_flows().await;
         why
+    }
+
+    fn tell_in_use(&self) {
+        let table = self.vips.borrow();
+        let remotes = self.flows.keys().map(|key| key.remote.ip());
+        let now: BTreeSet<IpAddr> = remotes.filter(|ip| table.vips.contains_key(ip)).collect();
+        self.in_use_tx.send_if_modified(|told| {
+            let differs = *told != now;
+            *told = now;
+            differs
+        });
     }
 
     fn read(&mut self, buffer: &mut [u8], chunk: &mut BytesMut) -> io::Result<()> {

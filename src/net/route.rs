@@ -76,6 +76,32 @@ async fn all<T>(stream: impl Stream<Item = Result<T, rtnetlink::Error>>) -> Resu
     limited(stream.try_collect::<Vec<T>>()).await
 }
 
+/// How the devices of all connections begin.
+const OUR_LINKS: &str = "podway";
+
+/// Which devices of ours count as the host's network, seen from one connection.
+///
+/// Of two connections that want overlapping ranges the one with the younger device gives way, so that they never both do.
+/// Where the younger was first all the same, the kernel decided, and the older gives way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Name of the connection's own device, whether or not it is there yet.
+    pub device: String,
+    /// Destinations that the kernel would not give to this connection, at any time.
+    pub taken: BTreeSet<Cidr>,
+}
+
+impl Own {
+    /// Whether this connection, whose device has the index `own` or none yet, gives way to all on a link.
+    fn minds_link(&self, own: Option<u32>, name: &str, index: u32) -> bool {
+        name != self.device && (!name.starts_with(OUR_LINKS) || own.is_none_or(|own| index < own))
+    }
+
+    fn minds_route(&self, own: Option<u32>, name: &str, index: u32, destination: &Cidr) -> bool {
+        self.minds_link(own, name, index) || (name != self.device && self.taken.contains(destination))
+    }
+}
+
 /// A connection to the kernel's routing tables. Clones share it.
 #[derive(Clone, Debug)]
 pub struct RouteHandle {
@@ -162,27 +188,32 @@ impl RouteHandle {
         Ok(self.main_table().await?.iter().filter(|m| ours(m)).filter_map(destination).collect())
     }
 
-    /// The host's own network: everything but links whose name begins with `skip`.
-    pub async fn host_facts(&self, skip: &str, resolvers: BTreeSet<IpAddr>) -> Result<HostFacts, RouteError> {
+    /// The host's own network, seen from the connection `own`.
+    pub async fn host_facts(&self, own: &Own, resolvers: BTreeSet<IpAddr>) -> Result<HostFacts, RouteError> {
         let mut names = BTreeMap::new();
         for link in all(self.handle.link().get().execute()).await? {
             let name = link.attributes.iter().find_map(|attribute| match attribute {
                 LinkAttribute::IfName(name) => Some(name.clone()),
                 _ => None,
             });
-            names.extend(name.filter(|name| !name.starts_with(skip)).map(|name| (link.header.index, name)));
+            names.extend(name.map(|name| (link.header.index, name)));
         }
+        // The kernel counts links upwards.
+        let index_of_ours = names.iter().find(|(_, name)| **name == own.device).map(|(index, _)| *index);
         let mut facts = HostFacts { resolvers, ..HostFacts::default() };
         for message in self.main_table().await? {
             let Some(destination) = destination(&message) else { continue };
             for (index, gateway) in hops(&message) {
                 let Some(interface) = names.get(&index) else { continue };
-                facts.gateways.extend(gateway);
-                facts.routes.insert(HostRoute { destination, interface: interface.clone(), gateway });
+                if own.minds_route(index_of_ours, interface, index, &destination) {
+                    facts.gateways.extend(gateway);
+                    facts.routes.insert(HostRoute { destination, interface: interface.clone(), gateway });
+                }
             }
         }
         for message in all(self.handle.address().get().execute()).await? {
-            if !names.contains_key(&message.header.index) {
+            let index = message.header.index;
+            if !names.get(&index).is_some_and(|name| own.minds_link(index_of_ours, name, index)) {
                 continue;
             }
             // On a point-to-point link, `Address` is the other end.
@@ -247,17 +278,6 @@ pub fn monitor() -> Result<mpsc::Receiver<()>, RouteError> {
         }
     });
     Ok(ticks)
-}
-
-/// The name servers in the text of a `resolv.conf`.
-pub fn nameservers(text: &str) -> BTreeSet<IpAddr> {
-    let server = |line: &str| {
-        let mut words = line.split_whitespace();
-        let address = (words.next() == Some("nameserver")).then(|| words.next()).flatten()?;
-        // A link-local server bears its zone.
-        address.split('%').next()?.parse().ok()
-    };
-    text.lines().filter_map(server).collect()
 }
 
 fn family(cidr: Cidr) -> AddressFamily {

@@ -21,6 +21,14 @@ const NEVER: [&str; 9] = [
     "ff00::/8",
 ];
 
+/// Whether a destination stands for "everything else". VPNs write a default route as two halves or more.
+pub fn is_default(cidr: &Cidr) -> bool {
+    match cidr {
+        Cidr::V4(v4) => v4.prefix_len() <= 1,
+        Cidr::V6(v6) => v6.prefix_len() <= 3,
+    }
+}
+
 /// What the host's own network looks like, our device left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostFacts {
@@ -32,6 +40,18 @@ pub struct HostFacts {
     pub addresses: BTreeSet<Cidr>,
     /// Name servers the host uses.
     pub resolvers: BTreeSet<IpAddr>,
+    /// Whether a device of ours may have an IPv6 address.
+    pub ipv6: Ipv6,
+}
+
+/// Whether the host takes part in IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ipv6 {
+    /// It does.
+    #[default]
+    On,
+    /// It was built or booted without, or `disable_ipv6` is set.
+    Off,
 }
 
 /// One route of the host.
@@ -126,19 +146,29 @@ pub struct Decisions {
     /// Real ranges routed to the device, minimal and disjoint.
     pub routed: BTreeSet<Cidr>,
     rules: Vec<(Cidr, Target)>,
-    cluster: Vec<(Cidr, Treatment)>,
+    cluster: Vec<(Cidr, (Treatment, BTreeSet<Cidr>))>,
+    protected: BTreeSet<Cidr>,
+    never: BTreeSet<Cidr>,
 }
 
 impl Decisions {
     /// What happens to `address`: rules first, longest prefix first, then declared order.
     pub fn place(&self, address: IpAddr) -> Place {
         let address = Cidr::from(address);
-        if let Some(target) = winner(&self.rules, &address) {
-            return Place::Translated(target.clone());
+        if let Some((rule, target)) = winner(&self.rules, &address) {
+            // Of a rule and a never-proxy the longer prefix wins, as between rules.
+            let never = |never: &Cidr| covers(never, &address) && never.prefix_len() > rule.prefix_len();
+            return if self.never.iter().any(never) { Place::Plain } else { Place::Translated(target.clone()) };
         }
-        match winner(&self.cluster, &address) {
-            Some(Treatment::Translated { target, .. }) => Place::Translated(target.clone()),
-            Some(Treatment::Routed | Treatment::Excluded { .. }) => Place::Plain,
+        match winner(&self.cluster, &address).map(|(_, value)| value) {
+            // A clash moves a range to virtual addresses; never-proxy leaves its part of it where it was.
+            Some((Treatment::Translated { conflict: Some(_), .. }, never))
+                if never.iter().any(|never| covers(never, &address)) =>
+            {
+                Place::Plain
+            }
+            Some((Treatment::Translated { target, .. }, _)) => Place::Translated(target.clone()),
+            Some((Treatment::Routed | Treatment::Excluded { .. }, _)) => Place::Plain,
             None => Place::Foreign,
         }
     }
@@ -160,14 +190,14 @@ impl Decisions {
 }
 
 /// Of the ranges that cover `cidr`, the longest; of equal ones the first.
-fn winner<'a, T>(ranges: &'a [(Cidr, T)], cidr: &Cidr) -> Option<&'a T> {
+fn winner<'a, T>(ranges: &'a [(Cidr, T)], cidr: &Cidr) -> Option<&'a (Cidr, T)> {
     let mut best: Option<&(Cidr, T)> = None;
     for range in ranges.iter().filter(|range| covers(&range.0, cidr)) {
         if best.is_none_or(|b| b.0.prefix_len() < range.0.prefix_len()) {
             best = Some(range);
         }
     }
-    best.map(|(_, value)| value)
+    best
 }
 
 impl Wanted<'_> {
@@ -188,13 +218,18 @@ impl Wanted<'_> {
         }
     }
 
-    /// Single addresses that are never routed.
-    fn protected(&self) -> BTreeSet<Cidr> {
+    /// Single addresses that are never routed: the API server, gateways, resolvers, the host's own.
+    pub fn protected(&self) -> BTreeSet<Cidr> {
         let host = self.host;
         let own = host.addresses.iter().map(|cidr| Cidr::from(cidr.addr()));
         let others = self.api_server.iter().chain(&host.gateways).chain(&host.resolvers).map(|a| Cidr::from(*a));
         let hops = host.routes.iter().filter_map(|route| route.gateway).map(Cidr::from);
         own.chain(others).chain(hops).collect()
+    }
+
+    /// Why nothing of `cidr` can be carried on this host, whatever is wanted.
+    fn off(&self, cidr: &Cidr) -> Option<&'static str> {
+        (self.host.ipv6 == Ipv6::Off && matches!(cidr, Cidr::V6(_))).then_some("IPv6 is off on this host")
     }
 
     /// What `--never-proxy` takes from `cidr`: an also-proxy smaller than the never-proxy stays.
@@ -206,8 +241,11 @@ impl Wanted<'_> {
     /// The part of `cidr` that may be routed, and how it clashes with the host.
     fn treat(&self, cidr: &Cidr, source: &str) -> (Treatment, BTreeSet<Cidr>) {
         let excluded = |why: &str| (Treatment::Excluded { why: why.to_owned() }, BTreeSet::new());
-        if cidr.prefix_len() == 0 {
+        if is_default(cidr) {
             return excluded("a default route would take every connection");
+        }
+        if let Some(why) = self.off(cidr) {
+            return excluded(why);
         }
         let special = NEVER.iter().filter_map(|text| text.parse().ok()).collect();
         let left = subtract(&BTreeSet::from([*cidr]), &special);
@@ -221,7 +259,7 @@ impl Wanted<'_> {
         let left = subtract(&left, &self.protected());
         let allowed = |range: &Cidr| self.allow.iter().any(|allow| covers(allow, range));
         let clashes = |route: &&HostRoute| {
-            route.destination.prefix_len() > 0 && left.iter().any(|part| overlaps(part, &route.destination))
+            !is_default(&route.destination) && left.iter().any(|part| overlaps(part, &route.destination))
         };
         if !allowed(cidr)
             && let Some(route) = self.host.routes.iter().find(clashes)
@@ -239,12 +277,18 @@ impl Wanted<'_> {
 
     /// Decides over every range.
     pub fn decide(&self) -> Decisions {
-        let mut decisions = Decisions::default();
+        let mut decisions = Decisions {
+            protected: self.protected(),
+            never: self.never.iter().map(Cidr::trunc).collect(),
+            ..Decisions::default()
+        };
         let via = self.rules.iter().map(|rule| (rule.range, Target::Workload(rule.workload.clone())));
         for (selector, target) in via.chain(self.vnat.iter().map(|range| (*range, Target::General))) {
             for (cidr, source) in self.expand(selector) {
                 let treatment = if cidr.prefix_len() == 0 || cidr.addr().is_multicast() {
                     Treatment::Excluded { why: "default and multicast ranges are never translated".to_owned() }
+                } else if let Some(why) = self.off(&cidr) {
+                    Treatment::Excluded { why: why.to_owned() }
                 } else if decisions.rules.iter().any(|(earlier, _)| *earlier == cidr) {
                     Treatment::Excluded { why: "an earlier rule has this range".to_owned() }
                 } else {
@@ -261,15 +305,16 @@ impl Wanted<'_> {
                 if ruled.contains(&cidr) {
                     continue;
                 }
-                let treatment = if let Some(target) = winner(&decisions.rules, &cidr) {
+                let treatment = if let Some((_, target)) = winner(&decisions.rules, &cidr) {
                     Treatment::Translated { target: target.clone(), conflict: None }
                 } else {
                     let (treatment, parts) = self.treat(&cidr, &source);
                     routed.extend(parts);
                     treatment
                 };
-                if cidr.prefix_len() > 0 {
-                    decisions.cluster.push((cidr, treatment.clone()));
+                if !is_default(&cidr) {
+                    let never = self.never_of(&cidr, &source);
+                    decisions.cluster.push((cidr, (treatment.clone(), never)));
                 }
                 decisions.ranges.push(RangeStatus { cidr, source, treatment });
             }
@@ -280,10 +325,13 @@ impl Wanted<'_> {
 }
 
 /// The plan for the device: its addresses, each virtual range as one plain route, and what is routed as it is.
+///
+/// A virtual range that holds what is never routed is carved; ProxyVia chooses none such when there is another.
 pub fn plan(decisions: &Decisions, virtual_ranges: &[Cidr], device_addresses: &[IpAddr]) -> RoutePlan {
+    let virtual_ranges = subtract(&virtual_ranges.iter().copied().collect(), &decisions.protected);
     RoutePlan {
         addresses: device_addresses.iter().map(|address| Cidr::from(*address)).collect(),
-        routes: minimal(decisions.routed.iter().chain(virtual_ranges)),
+        routes: minimal(decisions.routed.iter().chain(&virtual_ranges)),
     }
 }
 

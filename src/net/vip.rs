@@ -1,14 +1,23 @@
 //! Virtual addresses: which stands for what. Pure.
 //!
-//! A virtual address starts at a hash of what it stands for, so it tends to be the same after a reconnect, and is never
-//! given to anything else while the pool lives.
+//! A virtual address is looked for from a hash of what it stands for, or is the one that [`memory`] knows. It is given
+//! to something else only when none is free, nobody was told of it for [`QUARANTINE`], and no flow uses it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::net::cidr::{Cidr, overlaps};
+use self::memory::{KeptVip, VipMemory};
+use crate::ids::Millis;
+use crate::net::cidr::{Cidr, covers, overlaps};
 use crate::net::views::{Target, VipEntry};
+
+pub mod memory;
+
+/// How long an address stands for what it stands for after the last answer that held it: the time to live of answers and
+/// a long grace, as programs keep addresses longer than they may.
+pub const QUARANTINE: Duration = Duration::from_secs(600);
 
 /// Addresses at the base of a range that are never handed out.
 const RESERVED: u64 = 256;
@@ -23,16 +32,27 @@ const OTHERS_V6: [u16; 3] = [0x246, 0x247, 0x248];
 #[error("all virtual addresses are in use")]
 pub struct Exhausted;
 
-/// `wanted`, or the first range of the fixed list that overlaps nothing of `taken`; `wanted` when all are taken.
-pub fn choose(wanted: Cidr, taken: &[Cidr]) -> Cidr {
+/// The ranges that addresses may be drawn from: `wanted`, then a fixed list of the same family.
+pub fn candidates(wanted: Cidr) -> Vec<Cidr> {
     let others: Vec<Cidr> = match wanted {
         Cidr::V4(_) => OTHERS_V4.iter().filter_map(|[a, b]| net(Ipv4Addr::new(*a, *b, 0, 0).into(), 16)).collect(),
         Cidr::V6(_) => {
             OTHERS_V6.iter().filter_map(|n| net(Ipv6Addr::new(0xfd00, 0, 0, *n, 0, 0, 0, 0).into(), 64)).collect()
         }
     };
-    let free = |range: &Cidr| !taken.iter().any(|t| overlaps(t, range));
-    std::iter::once(wanted).chain(others).find(free).unwrap_or(wanted)
+    let wanted = wanted.trunc();
+    std::iter::once(wanted).chain(others.into_iter().filter(|other| *other != wanted)).collect()
+}
+
+/// Whether nothing of `taken` overlaps `range`.
+pub fn is_free(range: &Cidr, taken: &[Cidr]) -> bool {
+    !taken.iter().any(|t| overlaps(t, range))
+}
+
+/// Whether a range in use cannot work beside `taken`: one of it takes packets out of the range, or needs an address in
+/// it. A destination that is wider than the range takes none.
+pub fn is_broken_by(range: &Cidr, taken: &[Cidr]) -> bool {
+    taken.iter().any(|t| covers(range, t))
 }
 
 fn net(address: IpAddr, prefix: u8) -> Option<Cidr> {
@@ -65,6 +85,25 @@ fn nth(range: &Cidr, offset: u64) -> IpAddr {
     }
 }
 
+/// Why an address is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hold {
+    /// For an answer given at this time.
+    Answer(Millis),
+    /// For good.
+    Fixed,
+}
+
+impl Hold {
+    /// When it may be given to something else.
+    fn until(self) -> Millis {
+        match self {
+            Hold::Answer(now) => now + QUARANTINE,
+            Hold::Fixed => Millis(u64::MAX),
+        }
+    }
+}
+
 /// The virtual addresses of one family.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VipPool {
@@ -72,12 +111,29 @@ pub struct VipPool {
     by_key: BTreeMap<VipEntry, IpAddr>,
     entries: BTreeMap<IpAddr, VipEntry>,
     names: BTreeMap<IpAddr, Arc<str>>,
+    /// When the quarantine of each address ends, unless an answer holds it again.
+    until: BTreeMap<IpAddr, Millis>,
+    /// Addresses of before, and when they were last in use, in seconds since 1970.
+    remembered: BTreeMap<VipEntry, (IpAddr, u64)>,
+    kept_free: BTreeSet<IpAddr>,
 }
 
 impl VipPool {
-    /// An empty pool over `range`.
-    pub fn new(range: Cidr) -> VipPool {
-        VipPool { range: range.trunc(), by_key: BTreeMap::new(), entries: BTreeMap::new(), names: BTreeMap::new() }
+    /// A pool over `range` with nothing in use, that gives what it finds in `memory` the same address again.
+    pub fn new(range: Cidr, memory: &VipMemory) -> VipPool {
+        let range = range.trunc();
+        let known = memory.vips.iter().filter(|kept| range.contains(&kept.vip) && memory.ranges.contains(&range));
+        let remembered: BTreeMap<VipEntry, (IpAddr, u64)> =
+            known.map(|kept| (kept.entry(), (kept.vip, kept.at))).collect();
+        VipPool {
+            range,
+            by_key: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            names: BTreeMap::new(),
+            until: BTreeMap::new(),
+            kept_free: remembered.values().map(|(vip, _)| *vip).collect(),
+            remembered,
+        }
     }
 
     /// The range.
@@ -95,24 +151,81 @@ impl VipPool {
         &self.names
     }
 
-    /// The virtual address of `real` through `target`: the one it has, or a new one.
-    pub fn allocate(&mut self, real: IpAddr, target: &Target, name: &Arc<str>) -> Result<IpAddr, Exhausted> {
+    /// What shall be remembered at `now` (seconds since 1970): what is in use, and what was remembered before.
+    pub fn remember(&self, now: u64) -> impl Iterator<Item = KeptVip> {
+        let used = self.entries.iter().map(move |(vip, entry)| KeptVip::new(*vip, entry, now));
+        let before = self
+            .remembered
+            .iter()
+            .filter(|(key, (vip, _))| !self.by_key.contains_key(key) && !self.entries.contains_key(vip));
+        used.chain(before.map(|(key, (vip, at))| KeptVip::new(*vip, key, *at)))
+    }
+
+    /// The virtual address of `real` through `target`: the one it has or had, or a new one.
+    ///
+    /// `in_use` are the addresses that flows use now; while it is not known, no address is given to something else.
+    ///
+    /// # Errors
+    ///
+    /// Every address is in use or was told lately.
+    pub fn allocate(
+        &mut self,
+        real: IpAddr,
+        target: &Target,
+        name: &Arc<str>,
+        hold: Hold,
+        in_use: Option<&BTreeSet<IpAddr>>,
+    ) -> Result<IpAddr, Exhausted> {
         let key = VipEntry { real, target: target.clone() };
         if let Some(vip) = self.by_key.get(&key) {
+            let until = self.until.entry(*vip).or_default();
+            *until = hold.until().max(*until);
             return Ok(*vip);
         }
-        let capacity = capacity(&self.range);
-        if u64::try_from(self.entries.len()).unwrap_or(u64::MAX) >= capacity {
-            return Err(Exhausted);
-        }
-        let start = hash(&key) % capacity;
-        let offsets = (start..capacity).chain(0..start);
-        let mut free = offsets.map(|n| nth(&self.range, RESERVED + n)).filter(|vip| !self.entries.contains_key(vip));
-        let vip = free.next().ok_or(Exhausted)?;
+        let vip = self.of_before(&key).or_else(|| self.free(&key)).or_else(|| self.release(hold, in_use));
+        let vip = vip.ok_or(Exhausted)?;
         self.entries.insert(vip, key.clone());
         self.by_key.insert(key, vip);
         self.names.insert(vip, Arc::clone(name));
+        self.until.insert(vip, hold.until());
         Ok(vip)
+    }
+
+    /// Flows used these addresses until now: their quarantine starts anew.
+    pub fn touch<'a>(&mut self, in_use: impl Iterator<Item = &'a IpAddr>, now: Millis) {
+        for vip in in_use {
+            if let Some(until) = self.until.get_mut(vip) {
+                *until = (*until).max(now + QUARANTINE);
+            }
+        }
+    }
+
+    fn of_before(&self, key: &VipEntry) -> Option<IpAddr> {
+        self.remembered.get(key).map(|(vip, _)| *vip).filter(|vip| !self.entries.contains_key(vip))
+    }
+
+    /// A free address; one that is remembered for something else only when there is no other.
+    fn free(&self, key: &VipEntry) -> Option<IpAddr> {
+        let capacity = capacity(&self.range);
+        if u64::try_from(self.entries.len()).unwrap_or(u64::MAX) >= capacity {
+            return None;
+        }
+        let start = hash(key) % capacity;
+        let offsets = || (start..capacity).chain(0..start).map(|n| nth(&self.range, RESERVED + n));
+        let free = |vip: &IpAddr| !self.entries.contains_key(vip);
+        offsets().find(|vip| free(vip) && !self.kept_free.contains(vip)).or_else(|| offsets().find(free))
+    }
+
+    /// Takes the least recently told address from what it stood for.
+    fn release(&mut self, hold: Hold, in_use: Option<&BTreeSet<IpAddr>>) -> Option<IpAddr> {
+        let (Hold::Answer(now), Some(in_use)) = (hold, in_use) else { return None };
+        let idle = self.until.iter().filter(|(vip, until)| **until <= now && !in_use.contains(vip));
+        let vip = *idle.min_by_key(|(vip, until)| (**until, **vip))?.0;
+        let key = self.entries.remove(&vip)?;
+        self.by_key.remove(&key);
+        self.names.remove(&vip);
+        self.until.remove(&vip);
+        Some(vip)
     }
 }
 
@@ -134,43 +247,126 @@ mod tests {
     use super::*;
     use crate::workload::{Workload, WorkloadKind};
 
+    const NOW: Hold = Hold::Answer(Millis(0));
+
     fn pool(range: &str) -> VipPool {
-        VipPool::new(range.parse().unwrap())
+        VipPool::new(range.parse().unwrap(), &VipMemory::default())
     }
 
     fn via(name: &str) -> Target {
         Target::Workload(Workload::new("demo", WorkloadKind::Deployment, name))
     }
 
+    fn real(n: u32) -> IpAddr {
+        Ipv4Addr::from_bits(0x0a00_0000 + n).into()
+    }
+
+    fn later(times: u32) -> Hold {
+        Hold::Answer(Millis(0) + QUARANTINE * times)
+    }
+
+    /// A pool whose 256 addresses are all in use, each told one millisecond after the one before.
+    fn full() -> VipPool {
+        let mut pool = pool("246.246.0.0/23");
+        for n in 0..256_u32 {
+            let at = Hold::Answer(Millis(n.into()));
+            pool.allocate(real(n), &Target::General, &"n".into(), at, None).unwrap();
+        }
+        pool
+    }
+
     #[test]
     fn the_same_key_has_the_same_address_in_every_pool() {
         let (mut a, mut b) = (pool("246.246.0.0/16"), pool("246.246.0.0/16"));
-        let real = "10.96.0.9".parse().unwrap();
-        let first = a.allocate(real, &via("web"), &"web".into()).unwrap();
-        assert_eq!(a.allocate(real, &via("web"), &"other".into()), Ok(first));
-        b.allocate("10.96.0.77".parse().unwrap(), &via("web"), &"x".into()).unwrap();
-        assert_eq!(b.allocate(real, &via("web"), &"web".into()), Ok(first));
-        assert_ne!(a.allocate(real, &via("db"), &"web".into()), Ok(first));
+        let first = a.allocate(real(9), &via("web"), &"web".into(), NOW, None).unwrap();
+        assert_eq!(a.allocate(real(9), &via("web"), &"other".into(), NOW, None), Ok(first));
+        b.allocate(real(77), &via("web"), &"x".into(), NOW, None).unwrap();
+        assert_eq!(b.allocate(real(9), &via("web"), &"web".into(), NOW, None), Ok(first));
+        assert_ne!(a.allocate(real(9), &via("db"), &"web".into(), NOW, None), Ok(first));
         assert_eq!(&*a.names()[&first], "web");
     }
 
     #[test]
     fn a_full_range_refuses_only_what_is_new() {
-        let mut pool = pool("246.246.0.0/23");
-        let real = |n: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + n));
-        for n in 0..256 {
-            pool.allocate(real(n), &Target::General, &"n".into()).unwrap();
-        }
-        assert_eq!(pool.allocate(real(999), &Target::General, &"n".into()), Err(Exhausted));
-        assert!(pool.allocate(real(7), &Target::General, &"n".into()).is_ok());
+        let mut pool = full();
+        let none = BTreeSet::new();
+        assert_eq!(pool.allocate(real(999), &Target::General, &"n".into(), NOW, Some(&none)), Err(Exhausted));
+        assert!(pool.allocate(real(7), &Target::General, &"n".into(), NOW, None).is_ok());
         assert_eq!(capacity(&"fd00::/64".parse().unwrap()), u64::MAX - RESERVED);
     }
 
     #[test]
-    fn a_taken_range_is_replaced() {
-        let wanted = "246.246.0.0/16".parse().unwrap();
-        assert_eq!(choose(wanted, &["10.0.0.0/8".parse().unwrap()]), wanted);
-        assert_eq!(choose(wanted, &["246.246.1.0/24".parse().unwrap()]).to_string(), "247.246.0.0/16");
+    fn the_least_recently_told_address_is_given_to_something_else_after_its_quarantine() {
+        let mut pool = full();
+        let vip = |pool: &VipPool, n| pool.by_key[&VipEntry { real: real(n), target: Target::General }];
+        let (second, third) = (vip(&pool, 1), vip(&pool, 2));
+        let new = |pool: &mut VipPool, n: u32, in_use: Option<&[IpAddr]>| {
+            let in_use: Option<BTreeSet<IpAddr>> = in_use.map(|vips| vips.iter().copied().collect());
+            pool.allocate(real(n), &via("web"), &"new".into(), later(2), in_use.as_ref())
+        };
+        pool.allocate(real(0), &Target::General, &"n".into(), later(2), None).unwrap();
+        assert_eq!(new(&mut pool, 1000, None), Err(Exhausted), "flows are not known");
+        assert_eq!(new(&mut pool, 1000, Some(&[second])), Ok(third), "a flow uses the second");
+        assert_eq!(new(&mut pool, 1001, Some(&[])), Ok(second));
+        assert_eq!((&*pool.names()[&second], pool.entries().len(), pool.by_key.len()), ("new", 256, 256));
+        assert_eq!(pool.until.len(), 256);
+    }
+
+    #[test]
+    fn what_is_fixed_is_never_given_to_something_else() {
+        let mut pool = full();
+        for n in 0..256 {
+            pool.allocate(real(n), &Target::General, &"n".into(), Hold::Fixed, None).unwrap();
+            pool.allocate(real(n), &Target::General, &"n".into(), NOW, None).unwrap();
+        }
+        let got = pool.allocate(real(999), &Target::General, &"n".into(), later(9), Some(&BTreeSet::new()));
+        assert_eq!(got, Err(Exhausted));
+    }
+
+    #[test]
+    fn what_was_remembered_has_its_address_again_and_nothing_else_has() {
+        let range: Cidr = "246.246.0.0/23".parse().unwrap();
+        let mut first = pool("246.246.0.0/23");
+        for n in 0..200 {
+            first.allocate(real(n), &Target::General, &"n".into(), NOW, None).unwrap();
+        }
+        let memory = VipMemory::new(vec![range], vec![range], first.remember(7).collect());
+        let mut second = VipPool::new(range, &memory);
+        for n in (0..230).rev().step_by(2) {
+            let vip = second.allocate(real(n), &Target::General, &"n".into(), NOW, None).unwrap();
+            let before = first.by_key.get(&VipEntry { real: real(n), target: Target::General });
+            assert_eq!(before.is_some(), first.entries.contains_key(&vip));
+            assert!(before.is_none_or(|before| *before == vip));
+        }
+        let kept: Vec<KeptVip> = second.remember(9).collect();
+        assert_eq!(kept.iter().filter(|kept| kept.at == 9).count(), second.entries.len());
+        assert_eq!(kept.iter().filter(|kept| kept.at == 7).count(), 100);
+        // When nothing else is left, what is only remembered gives way.
+        for n in 1000..1141 {
+            second.allocate(real(n), &Target::General, &"n".into(), NOW, None).unwrap();
+        }
+        assert_eq!(second.entries.len(), 256);
+        assert_eq!(second.remember(9).count(), 256);
+    }
+
+    #[test]
+    fn the_first_free_range_is_found() {
+        let first = |taken: &[&str]| {
+            let taken: Vec<Cidr> = taken.iter().map(|text| text.parse().unwrap()).collect();
+            let ranges = candidates("246.246.0.0/16".parse().unwrap());
+            ranges.iter().find(|range| is_free(range, &taken)).map(Cidr::to_string)
+        };
+        assert_eq!(first(&["10.0.0.0/8"]).unwrap(), "246.246.0.0/16");
+        assert_eq!(first(&["246.246.1.0/24"]).unwrap(), "247.246.0.0/16");
+        assert_eq!(first(&["246.246.0.0/16", "247.246.0.9/32", "245.0.0.0/8"]).unwrap(), "241.246.0.0/16");
+        assert_eq!(first(&["0.0.0.0/0"]), None);
+    }
+
+    #[test]
+    fn only_what_takes_packets_out_of_a_range_breaks_it() {
+        let broken = |taken: &str| is_broken_by(&"246.246.0.0/16".parse().unwrap(), &[taken.parse().unwrap()]);
+        assert!(broken("246.246.0.0/16") && broken("246.246.3.0/24") && broken("246.246.0.9/32"));
+        assert!(!broken("240.0.0.0/4") && !broken("10.0.0.0/8"));
     }
 
     proptest! {
@@ -178,7 +374,8 @@ mod tests {
         fn addresses_are_distinct_and_above_the_reserve(reals in prop::collection::btree_set(any::<u32>(), 0..200)) {
             let mut pool = pool("246.246.0.0/23");
             for real in &reals {
-                let _ = pool.allocate(Ipv4Addr::from_bits(*real).into(), &Target::General, &"n".into()).unwrap();
+                let real = Ipv4Addr::from_bits(*real).into();
+                pool.allocate(real, &Target::General, &"n".into(), NOW, None).unwrap();
             }
             prop_assert_eq!(pool.entries().len(), reals.len());
             let low = nth(&pool.range(), RESERVED);

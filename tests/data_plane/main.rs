@@ -509,3 +509,21 @@ fn a_device_that_is_gone_ends_it_with_the_reason() {
         assert_eq!(ended.await, Ended::DeviceGone("the other end is gone".into()));
     });
 }
+
+#[test]
+fn the_virtual_addresses_that_flows_use_are_told() {
+    both(|v6| async move {
+        let (link, mut opened) = FakeLink::new(Manner::Open);
+        let mut bench = Bench::new(v6, links(&[link]));
+        let mut in_use = bench.handle.virtual_in_use();
+        assert!(in_use.borrow().is_empty());
+        let vip = bench.pick("246.246.1.0", "fd99::100");
+        let mut peer = bench.peer(SocketAddr::new(vip, 80));
+        let far = opened.recv().await.unwrap();
+        peer.state_is(State::Established).await;
+        in_use.wait_for(|vips| vips.iter().eq([&vip])).await.unwrap();
+        far.event(FlowEvent::Reset);
+        peer.state_is(State::Closed).await;
+        in_use.wait_for(std::collections::BTreeSet::is_empty).await.unwrap();
+    });
+}

@@ -13,17 +13,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::messages::{AllocateError, RoutePlanChanged, SelectProxyVia, TranslationChanged, Treatment, ViaChanged};
-use super::messages::{RangeStatus, ViaState};
+use super::messages::{
+    AllocateError, Allocation, RangeStatus, RoutePlanChanged, SelectProxyVia, TranslationChanged, Treatment,
+    ViaChanged, ViaState,
+};
 use crate::actors::client_list::core::ViaFact;
 use crate::actors::client_list::messages::GeneralEgress;
 use crate::actors::shell::Core;
 use crate::cluster::ClusterInfo;
 use crate::ids::{Generation, Millis, ReplyId};
 use crate::net::cidr::{Cidr, minimal};
-use crate::net::route_plan::{Decisions, HostFacts, Place, RoutePlan, Wanted, plan};
+use crate::net::route_plan::{Decisions, HostFacts, Ipv6, Place, RoutePlan, Wanted, is_default, plan};
 use crate::net::views::{Target, VipEntry};
-use crate::net::vip::{self, VipPool};
+use crate::net::vip::memory::VipMemory;
+use crate::net::vip::{self, Exhausted, Hold, VipPool};
 use crate::spec::RangeSelector;
 use crate::workload::Workload;
 
@@ -54,6 +57,10 @@ pub enum Input {
         /// The real addresses.
         addresses: Vec<IpAddr>,
     },
+    /// Virtual addresses that flows use now; until it is known, no address is given to something else.
+    InUse(BTreeSet<IpAddr>),
+    /// What earlier connections left.
+    Remember(VipMemory),
     /// Teardown: nothing is told any more.
     Stop,
     /// Time has passed.
@@ -74,7 +81,7 @@ pub enum Effect {
     /// Tell Session.
     TellSession(ViaChanged),
     /// Answer Dns.
-    Answer(ReplyId, Result<BTreeMap<IpAddr, IpAddr>, AllocateError>),
+    Answer(ReplyId, Allocation),
 }
 
 /// The published table, ordered.
@@ -102,6 +109,48 @@ enum Mode {
     Stopped,
 }
 
+/// Which range the virtual addresses of one family come from: chosen once, and left only when it cannot work any more.
+///
+/// What a choice causes (routes, an edited resolv.conf) comes back as a fact of the host, late and in any order. So a
+/// range that works is never weighed against others, and one that was left is never taken again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Choice {
+    candidates: Vec<Cidr>,
+    made: bool,
+    left: BTreeSet<Cidr>,
+}
+
+impl Choice {
+    fn new(wanted: Cidr) -> Choice {
+        Choice { candidates: vip::candidates(wanted), made: false, left: BTreeSet::new() }
+    }
+
+    /// Puts a range of before in front.
+    fn prefer(&mut self, ranges: &[Cidr]) {
+        self.candidates.sort_by_key(|candidate| !ranges.contains(candidate));
+    }
+
+    /// Keeps the range of `pool` or replaces it, as the networks of others and the cluster's real ranges demand. When
+    /// none is free, it stays.
+    fn review(&mut self, pool: &mut VipPool, memory: &VipMemory, others: &[Cidr], real: &[Cidr]) {
+        let range = pool.range();
+        if self.made {
+            if vip::is_free(&range, real) && !vip::is_broken_by(&range, others) {
+                return;
+            }
+            self.left.insert(range);
+        }
+        let works =
+            |range: &&Cidr| !self.left.contains(range) && vip::is_free(range, real) && vip::is_free(range, others);
+        if let Some(better) = self.candidates.iter().find(works)
+            && *better != range
+        {
+            *pool = VipPool::new(*better, memory);
+        }
+        self.made = true;
+    }
+}
+
 /// The core.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProxyViaCore {
@@ -110,6 +159,10 @@ pub struct ProxyViaCore {
     cluster: (Generation, Arc<ClusterInfo>),
     host: (Generation, Option<Arc<HostFacts>>),
     pools: [VipPool; 2],
+    choices: [Choice; 2],
+    /// What earlier connections left, once it is known.
+    memory: Option<Arc<VipMemory>>,
+    in_use: Option<BTreeSet<IpAddr>>,
     fixed: Vec<(IpAddr, IpAddr, Workload, String)>,
     decisions: Decisions,
     mode: Mode,
@@ -124,7 +177,9 @@ pub struct ProxyViaCore {
 impl ProxyViaCore {
     /// A core that knows nothing yet.
     pub fn new(config: ProxyViaConfig) -> Self {
-        let pools = [VipPool::new(config.virtual_v4), VipPool::new(config.virtual_v6)];
+        let memory = Arc::<VipMemory>::default();
+        let pools = [config.virtual_v4, config.virtual_v6].map(|range| VipPool::new(range, &memory));
+        let choices = [Choice::new(config.virtual_v4), Choice::new(config.virtual_v6)];
         let translation = TranslationChanged {
             generation: Generation(0),
             translated: BTreeSet::new(),
@@ -139,6 +194,9 @@ impl ProxyViaCore {
             cluster: Default::default(),
             host: Default::default(),
             pools,
+            choices,
+            memory: Some(memory),
+            in_use: None,
             fixed: Vec::new(),
             decisions: Decisions::default(),
             mode: Mode::Serving,
@@ -151,24 +209,65 @@ impl ProxyViaCore {
         }
     }
 
+    /// The same, but no range is chosen before it is known what earlier connections left.
+    #[must_use]
+    pub fn awaiting_memory(self) -> Self {
+        ProxyViaCore { memory: None, ..self }
+    }
+
+    /// Draws the addresses of before from the ranges of before. A memory of other configured ranges is left alone.
+    fn remember(&mut self, memory: VipMemory) {
+        let configured = [self.config.virtual_v4, self.config.virtual_v6];
+        let memory = if memory.configured == configured { memory } else { VipMemory::default() };
+        for (choice, (pool, range)) in self.choices.iter_mut().zip(self.pools.iter_mut().zip(configured)) {
+            choice.prefer(&memory.ranges);
+            *pool = VipPool::new(range, &memory);
+        }
+        self.memory = Some(Arc::new(memory));
+    }
+
+    /// What shall be remembered at `now`, in seconds since 1970.
+    pub fn memory(&self, now: u64) -> VipMemory {
+        VipMemory::new(
+            vec![self.config.virtual_v4, self.config.virtual_v6],
+            self.pools.iter().map(VipPool::range).collect(),
+            self.pools.iter().flat_map(|pool| pool.remember(now)).collect(),
+        )
+    }
+
     /// Whether addresses can be translated: rules, host and the whole of the cluster's ranges are known.
     pub fn is_ready(&self) -> bool {
-        self.mode == Mode::Serving && self.selection.is_some() && self.host.1.is_some() && self.cluster.1.complete
+        self.mode == Mode::Serving && self.knows_ranges() && self.cluster.1.complete
+    }
+
+    /// Whether virtual ranges can be chosen.
+    fn knows_ranges(&self) -> bool {
+        self.selection.is_some() && self.host.1.is_some() && self.memory.is_some()
+    }
+
+    /// The host's resolver names our own DNS address once it was made to ask us, and that for a while after we left it.
+    fn without_ourselves(&self, mut facts: Arc<HostFacts>) -> Arc<HostFacts> {
+        let ours: BTreeSet<IpAddr> =
+            self.choices.iter().flat_map(|choice| &choice.candidates).map(vip::dns_address).collect();
+        if !facts.resolvers.is_disjoint(&ours) {
+            Arc::make_mut(&mut facts).resolvers.retain(|resolver| !ours.contains(resolver));
+        }
+        facts
     }
 
     /// The ranges, their decisions taken from all that is known.
     fn decide(&mut self) {
-        let (Some(selection), Some(host)) = (&self.selection, &self.host.1) else { return };
+        let (Some(selection), Some(host), Some(memory)) = (&self.selection, &self.host.1, &self.memory) else { return };
         let wanted = wanted(selection, &self.cluster.1, host);
         self.decisions = wanted.decide();
-        if self.pools.iter().all(|pool| pool.entries().is_empty()) {
-            let cluster = &self.cluster.1;
-            let routes = host.routes.iter().map(|route| route.destination).filter(|cidr| cidr.prefix_len() > 0);
-            let links = host.addresses.iter().map(Cidr::trunc);
-            let known = cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).chain(&selection.also_proxy).copied();
-            let taken: Vec<Cidr> = routes.chain(links).chain(known.filter(|cidr| cidr.prefix_len() > 0)).collect();
-            let choose = |range| VipPool::new(vip::choose(range, &taken));
-            self.pools = [choose(self.config.virtual_v4), choose(self.config.virtual_v6)];
+        let routes = host.routes.iter().map(|route| route.destination).filter(|cidr| !is_default(cidr));
+        let links = host.addresses.iter().map(Cidr::trunc);
+        let others: Vec<Cidr> = routes.chain(links).chain(wanted.protected()).collect();
+        let cluster = &self.cluster.1;
+        let known = cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).chain(&selection.also_proxy);
+        let known: Vec<Cidr> = known.filter(|cidr| !is_default(cidr)).copied().collect();
+        for (pool, choice) in self.pools.iter_mut().zip(&mut self.choices) {
+            choice.review(pool, memory, &others, &known);
         }
     }
 
@@ -185,18 +284,27 @@ impl ProxyViaCore {
             }
             let (real, name) = (cidr.addr(), loopback_name(cidr.addr(), &workload));
             let target = Target::Workload(workload.clone());
-            if let Ok(vip) = self.pool(real).allocate(real, &target, &name.as_str().into()) {
+            if let Ok(vip) = self.draw(real, &target, &name.as_str().into(), Hold::Fixed) {
                 self.fixed.push((vip, real, workload, name));
             }
         }
     }
 
-    fn pool(&mut self, real: IpAddr) -> &mut VipPool {
+    fn draw(&mut self, real: IpAddr, target: &Target, name: &Arc<str>, hold: Hold) -> Result<IpAddr, Exhausted> {
         let [v4, v6] = &mut self.pools;
-        if real.is_ipv4() { v4 } else { v6 }
+        let pool = if real.is_ipv4() { v4 } else { v6 };
+        pool.allocate(real, target, name, hold, self.in_use.as_ref())
     }
 
-    fn allocate(&mut self, name: &Arc<str>, reals: &[IpAddr]) -> Result<BTreeMap<IpAddr, IpAddr>, AllocateError> {
+    /// Flows use these addresses now. Those that they used until now have their quarantine before them as well.
+    fn used(&mut self, now: Millis, vips: BTreeSet<IpAddr>) {
+        let before = self.in_use.replace(vips.clone()).unwrap_or_default();
+        for pool in &mut self.pools {
+            pool.touch(before.union(&vips), now);
+        }
+    }
+
+    fn allocate(&mut self, now: Millis, name: &Arc<str>, reals: &[IpAddr]) -> Allocation {
         if !self.is_ready() {
             return Err(AllocateError::NotReady);
         }
@@ -211,7 +319,7 @@ impl ProxyViaCore {
         for (real, place) in places {
             let handed = match place {
                 Place::Translated(target) => {
-                    self.pool(real).allocate(real, &target, name).map_err(|_| AllocateError::Exhausted)?
+                    self.draw(real, &target, name, Hold::Answer(now)).map_err(|_| AllocateError::Exhausted)?
                 }
                 Place::Plain | Place::Foreign => real,
             };
@@ -220,11 +328,16 @@ impl ProxyViaCore {
         Ok(answer)
     }
 
+    fn ipv6(&self) -> Ipv6 {
+        self.host.1.as_ref().map(|host| host.ipv6).unwrap_or_default()
+    }
+
     fn virtual_ranges(&self) -> Vec<Cidr> {
-        if self.selection.is_none() || self.host.1.is_none() {
+        if !self.knows_ranges() {
             return Vec::new();
         }
-        self.pools.iter().map(VipPool::range).collect()
+        let carried = |range: &Cidr| self.ipv6() == Ipv6::On || matches!(range, Cidr::V4(_));
+        self.pools.iter().map(VipPool::range).filter(carried).collect()
     }
 
     fn publish(&mut self) {
@@ -279,6 +392,7 @@ impl ProxyViaCore {
             virtual_ranges: ranges,
             fixed: self.fixed.clone(),
             plan: self.plan.0,
+            ipv6: self.ipv6(),
             ready,
         };
         if state != self.via.state {
@@ -316,21 +430,25 @@ impl Core for ProxyViaCore {
     type Input = Input;
     type Effect = Effect;
 
-    fn handle(&mut self, _: Millis, input: Input) {
+    fn handle(&mut self, now: Millis, input: Input) {
         let mut asked = None;
         match input {
             Input::Select(selection) => self.selection = Some(selection),
             Input::Cluster(generation, info) if generation > self.cluster.0 => self.cluster = (generation, info),
-            Input::Host(generation, facts) if generation > self.host.0 => self.host = (generation, Some(facts)),
+            Input::Host(generation, facts) if generation > self.host.0 => {
+                self.host = (generation, Some(self.without_ourselves(facts)));
+            }
             Input::Allocate { reply, name, addresses } => asked = Some((reply, name, addresses)),
+            Input::InUse(vips) => self.used(now, vips),
+            Input::Remember(memory) if self.memory.is_none() => self.remember(memory),
             Input::Stop => self.mode = Mode::Stopped,
-            Input::Cluster(..) | Input::Host(..) | Input::Woke => {}
+            Input::Cluster(..) | Input::Host(..) | Input::Remember(_) | Input::Woke => {}
         }
         if self.mode == Mode::Serving {
             self.decide();
             self.fix();
         }
-        let answer = asked.map(|(reply, name, reals)| Effect::Answer(reply, self.allocate(&name, &reals)));
+        let answer = asked.map(|(reply, name, reals)| Effect::Answer(reply, self.allocate(now, &name, &reals)));
         if self.mode == Mode::Serving {
             self.publish();
             self.tell();

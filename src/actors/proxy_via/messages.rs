@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::actors::shell::{Reply, told};
 use crate::ids::Generation;
 use crate::net::cidr::Cidr;
-use crate::net::route_plan::{HostFacts, RoutePlan};
+use crate::net::route_plan::{HostFacts, Ipv6, RoutePlan};
 pub use crate::net::route_plan::{RangeStatus, Treatment};
 use crate::spec::{RangeSelector, ViaRule};
 use crate::workload::Workload;
@@ -36,6 +36,13 @@ pub struct HostFactsChanged {
     pub generation: Generation,
     /// The facts.
     pub facts: Arc<HostFacts>,
+}
+
+/// Data plane → ProxyVia, at most once a second. Fact: the virtual addresses that flows use.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VipsInUseChanged {
+    /// The addresses.
+    pub vips: BTreeSet<IpAddr>,
 }
 
 /// Real to handed-out address, or why there is none.
@@ -116,8 +123,18 @@ pub struct ViaState {
     pub fixed: Vec<(IpAddr, IpAddr, Workload, String)>,
     /// Generation of the route plan that belongs to this state.
     pub plan: Generation,
+    /// Whether the host takes part in IPv6.
+    pub ipv6: Ipv6,
     /// Whether every rule's range is known and routed as planned.
     pub ready: bool,
 }
 
-told!(SelectProxyVia, HostFactsChanged, AllocateVips, RoutePlanChanged, TranslationChanged, ViaChanged);
+told!(
+    SelectProxyVia,
+    HostFactsChanged,
+    AllocateVips,
+    RoutePlanChanged,
+    TranslationChanged,
+    ViaChanged,
+    VipsInUseChanged
+);

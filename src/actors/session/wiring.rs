@@ -62,13 +62,18 @@ pub fn start(
     let proxy_via_context = Context::<ProxyVia>::new();
     let proxy_via = proxy_via_context.address();
     let edges = dns::Edges { proxy_via: proxy_via.clone().recipient(), session: gate.clone().recipient() };
-    let places = dns::Places { etc: "/etc".into(), runtime_dir: ingredients.settings.runtime_dir.clone() };
+    let places = dns::Places {
+        etc: "/etc".into(),
+        runtime_dir: ingredients.settings.runtime_dir.clone(),
+        editor: ingredients.settings.editor.clone(),
+    };
     let dns = child(Child::Dns, Dns::new(edges, clients.clone(), places), &gate);
     let edges = vif::Edges {
         session: gate.clone().recipient(),
         dns: dns.clone().recipient(),
         stats: gate.clone().recipient(),
         proxy_via: proxy_via.clone().recipient(),
+        in_use: proxy_via.clone().recipient(),
         queries: dns.clone().recipient(),
         blocked: client_list.clone().recipient(),
         clients,
@@ -87,7 +92,8 @@ pub fn start(
         virtual_v4: ingredients.settings.virtual_subnet,
         virtual_v6: super::virtual_v6(ingredients.owner_uid),
     };
-    monitor(Child::ProxyVia, ProxyVia::new(config, edges), proxy_via_context, &gate);
+    let actor = ProxyVia::new(config, edges).remembering(super::vip_memory(ingredients), ingredients.wall);
+    monitor(Child::ProxyVia, actor, proxy_via_context, &gate);
 
     let edges = pod_watcher::Edges {
         client_list: client_list.clone().recipient(),

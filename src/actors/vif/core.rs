@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Invariants: at most one `Apply` is outstanding; nothing is applied before the device is there or after it is closed;
-//! each reply is answered exactly once; `applied` is told only when the newest plan is wholly on the device.
+//! each reply is answered exactly once; `applied` is told only when the newest plan is on the device, wholly or but for
+//! what the host refused of IPv6, which is told with it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -125,7 +126,7 @@ pub struct VifCore {
     applied: RoutePlan,
     /// What could not be added, or so it was said: removed all the same when no longer wanted.
     doubtful: RoutePlan,
-    /// The newest plan that is wholly applied.
+    /// The newest plan that is applied.
     applied_generation: Generation,
     outstanding: Option<Change>,
     failed: BTreeMap<String, String>,
@@ -233,8 +234,11 @@ impl VifCore {
             self.applied.routes.remove(gone);
             self.doubtful.routes.remove(gone);
         }
-        if failed.is_empty() {
+        // A host can refuse one family for good: the other must not wait for it.
+        if failed.keys().all(|destination| destination.contains(':')) {
             self.applied_generation = generation;
+        }
+        if failed.is_empty() {
             self.retry = None;
         } else {
             let tries = match self.retry {

@@ -3,33 +3,33 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Recipient;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::warn;
 
 use super::messages::FlowStats;
 use crate::actors::client_list::messages::FlowsBlocked;
 use crate::actors::dns::messages::{QueryArrived, Transport};
-use crate::actors::proxy_via::messages::HostFactsChanged;
+use crate::actors::proxy_via::messages::{HostFactsChanged, VipsInUseChanged};
 use crate::actors::shell::Reply;
 use crate::ids::Generation;
+use crate::net::cidr::Cidr;
 use crate::net::counters::{Counters, CountersSnapshot};
 use crate::net::dns_tap::{DnsQuery, DnsTransport};
-use crate::net::route::{RouteError, RouteHandle, monitor, nameservers};
-use crate::net::route_plan::HostFacts;
+use crate::net::resolver::host::host_resolvers;
+use crate::net::route::{Own, RouteError, RouteHandle, monitor};
+use crate::net::route_plan::{HostFacts, Ipv6};
 use crate::net::views::Target;
 
-/// Links with this prefix are ours, in this or another session, and no part of the host's own network.
-const OUR_LINKS: &str = "podway";
-/// Where the host's name servers are written.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where the kernel has its settings of IPv6 by link; absent where it has no IPv6.
+const IPV6: &str = "/proc/sys/net/ipv6/conf";
 /// Queries that Dns has not answered yet; more wait in the packet path and are dropped there.
 const DNS_UNACKNOWLEDGED: usize = 64;
 /// How often counters are told at most.
@@ -86,43 +86,75 @@ pub(super) async fn pump_stats(counters: Arc<Counters>, session: Recipient<FlowS
     }
 }
 
+/// Virtual addresses that flows use to ProxyVia, at once and with each change.
+pub(super) async fn pump_in_use(mut in_use: watch::Receiver<BTreeSet<IpAddr>>, proxy_via: Recipient<VipsInUseChanged>) {
+    loop {
+        let vips = in_use.borrow_and_update().clone();
+        proxy_via.do_send(VipsInUseChanged { vips });
+        if in_use.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Tells the host's own network at once and whenever it differs from what was told last.
-pub(super) async fn watch_host(proxy_via: Recipient<HostFactsChanged>) {
+pub(super) async fn watch_host(
+    proxy_via: Recipient<HostFactsChanged>,
+    etc: PathBuf,
+    device: String,
+    mut taken: watch::Receiver<BTreeSet<Cidr>>,
+) {
+    let mut own = Own { device, taken: BTreeSet::new() };
     let mut told: (Generation, Option<Arc<HostFacts>>) = (Generation(0), None);
     loop {
-        if let Err(error) = follow_host(&proxy_via, &mut told).await {
+        if let Err(error) = follow_host(&proxy_via, &etc, &mut own, &mut taken, &mut told).await {
             warn!(%error, "cannot read the host's network; trying again");
         }
         sleep(FACTS_RETRY).await;
     }
 }
 
-/// Follows the host's network until the kernel's messages end.
+/// Follows the host's network until the kernel's messages end, or Vif does.
 async fn follow_host(
     proxy_via: &Recipient<HostFactsChanged>,
+    etc: &Path,
+    own: &mut Own,
+    taken: &mut watch::Receiver<BTreeSet<Cidr>>,
     told: &mut (Generation, Option<Arc<HostFacts>>),
 ) -> Result<(), RouteError> {
     // Listening begins before reading, so that no change is missed.
     let mut ticks = monitor()?;
     let routes = RouteHandle::open()?;
     loop {
-        let facts = routes.host_facts(OUR_LINKS, resolvers(Path::new(RESOLV_CONF)).await).await?;
+        own.taken.clone_from(&taken.borrow_and_update());
+        let (resolvers, ipv6) = read_files(etc, &own.device).await;
+        let facts = HostFacts { ipv6, ..routes.host_facts(own, resolvers).await? };
         if told.1.as_deref() != Some(&facts) {
             let facts = Arc::new(facts);
             *told = (told.0.next(), Some(Arc::clone(&facts)));
             proxy_via.do_send(HostFactsChanged { generation: told.0, facts });
         }
-        if let Ok(None) = timeout(FACTS_EVERY, ticks.recv()).await {
-            return Ok(());
+        tokio::select! {
+            tick = timeout(FACTS_EVERY, ticks.recv()) => if let Ok(None) = tick { return Ok(()) },
+            changed = taken.changed() => if changed.is_err() { return Ok(()) },
         }
     }
 }
 
-/// The host's name servers; none when the file cannot be read.
-async fn resolvers(path: &Path) -> BTreeSet<IpAddr> {
-    let path = path.to_owned();
-    let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
-    text.ok().and_then(Result::ok).map(|text| nameservers(&text)).unwrap_or_default()
+/// What the host says in files: its name servers (none when they cannot be read), and whether `device` may have IPv6.
+async fn read_files(etc: &Path, device: &str) -> (BTreeSet<IpAddr>, Ipv6) {
+    let (etc, device) = (etc.to_owned(), device.to_owned());
+    let read = tokio::task::spawn_blocking(move || (host_resolvers(&etc), ipv6(Path::new(IPV6), &device)));
+    read.await.unwrap_or_default()
+}
+
+/// By the settings of `device`, or as long as it is not there, of those to come.
+fn ipv6(settings: &Path, device: &str) -> Ipv6 {
+    let disabled = |link: &str| std::fs::read_to_string(settings.join(link).join("disable_ipv6"));
+    match disabled(device).or_else(|_| disabled("default")) {
+        Ok(text) if text.trim() == "0" => Ipv6::On,
+        Ok(_) | Err(_) => Ipv6::Off,
+    }
 }
 
 impl From<CountersSnapshot> for FlowStats {
@@ -140,5 +172,26 @@ impl From<CountersSnapshot> for FlowStats {
             dropped_other: counters.dropped_other,
             dropped_full: counters.dropped_full,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv6_is_off_without_settings_or_by_them() {
+        let settings = tempfile::tempdir().unwrap();
+        assert_eq!(ipv6(settings.path(), "podway0"), Ipv6::Off);
+        let set = |link: &str, text: &str| {
+            std::fs::create_dir_all(settings.path().join(link)).unwrap();
+            std::fs::write(settings.path().join(link).join("disable_ipv6"), text).unwrap();
+        };
+        set("default", "0\n");
+        assert_eq!(ipv6(settings.path(), "podway0"), Ipv6::On);
+        set("default", "1\n");
+        assert_eq!(ipv6(settings.path(), "podway0"), Ipv6::Off);
+        set("podway0", "0\n");
+        assert_eq!(ipv6(settings.path(), "podway0"), Ipv6::On);
     }
 }

@@ -49,7 +49,7 @@ pub enum VifState {
         ifindex: u32,
         /// Interface name.
         name: Arc<str>,
-        /// Generation of the newest plan that is wholly applied.
+        /// Generation of the newest plan that is applied; what of its IPv6 the host refused is in `failed`.
         applied: Generation,
         /// Destinations on the device now, as text.
         routes: Vec<String>,

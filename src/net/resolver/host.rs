@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, servers};
+use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, is_marked, servers};
 use super::systemd_resolved::{Resolved, ResolvedError};
 use super::{AttachFailed, Attached, Backend, LinkPlan, REPLACED};
 use crate::net::os_journal::{Change, OsJournal};
@@ -17,12 +17,43 @@ const UPLINK: &str = "/run/systemd/resolve/resolv.conf";
 const OFF_HINT: &str = "names are not attached: the host does not use systemd-resolved and its resolv.conf cannot be \
                         replaced; set your resolver to ask the DNS address shown, or see --dns";
 
+const TAKEN: &str = "another connection has replaced resolv.conf, and without systemd-resolved only one can";
+
 /// The host's resolver. Cheap to clone; clones share what was done.
 #[derive(Clone, Debug)]
 pub struct HostResolver {
     etc: PathBuf,
     journal: OsJournal,
+    editor: FileEditor,
     done: Arc<Mutex<Done>>,
+}
+
+/// Who may edit `resolv.conf`: one connection of those that share this. A program asks the servers of that file in turn
+/// and believes the first answer, so the names of two connections cannot both be found through it.
+#[derive(Clone, Debug, Default)]
+pub struct FileEditor {
+    /// What the editor did; gone with it, so that nobody needs to give it back.
+    by: Arc<Mutex<Weak<Mutex<Done>>>>,
+}
+
+impl FileEditor {
+    /// Makes `done` the editor unless another is, and says whether it is now.
+    fn take(&self, done: &Arc<Mutex<Done>>) -> bool {
+        let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
+        let edits = |other: &Arc<Mutex<Done>>| other.lock().unwrap_or_else(PoisonError::into_inner).file;
+        if by.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, done) && edits(&other)) {
+            return false;
+        }
+        *by = Arc::downgrade(done);
+        done.lock().unwrap_or_else(PoisonError::into_inner).file = true;
+        true
+    }
+
+    /// Whether another than `done` edits the file.
+    fn is_taken(&self, done: &Arc<Mutex<Done>>) -> bool {
+        let by = self.by.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        by.is_some_and(|other| !Arc::ptr_eq(&other, done) && other.lock().unwrap_or_else(PoisonError::into_inner).file)
+    }
 }
 
 /// What was done to the host in this run.
@@ -34,9 +65,10 @@ struct Done {
 }
 
 impl HostResolver {
-    /// The resolver whose files are in `etc` (`/etc`); changes that outlive us are noted in `journal`.
-    pub fn new(etc: impl Into<PathBuf>, journal: OsJournal) -> HostResolver {
-        HostResolver { etc: etc.into(), journal, done: Arc::default() }
+    /// The resolver whose files are in `etc` (`/etc`); changes that outlive us are noted in `journal`. All connections of
+    /// one daemon share `editor`.
+    pub fn new(etc: impl Into<PathBuf>, journal: OsJournal, editor: FileEditor) -> HostResolver {
+        HostResolver { etc: etc.into(), journal, editor, done: Arc::default() }
     }
 
     /// Makes the host ask us as planned; what is already so stays untouched.
@@ -60,6 +92,9 @@ impl HostResolver {
                         Err(failed) => return Err(AttachFailed { hopeless: false, ..failed }),
                         Ok(done) => return Ok(done),
                     }
+                }
+                if self.editor.is_taken(&self.done) {
+                    return Ok(attached(Backend::Off, false, &format!("names are not attached: {TAKEN}")));
                 }
                 let file = self.file();
                 match blocking(move || file.replaceable()).await {
@@ -129,7 +164,9 @@ impl HostResolver {
     async fn by_file(&self, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
         let failed = |message: String, hopeless| AttachFailed { message, hopeless };
         let (file, journal, change, plan) = (self.file(), self.journal.clone(), self.change(), plan.clone());
-        self.update(|done| done.file = true);
+        if !self.editor.take(&self.done) {
+            return Err(failed(format!("{TAKEN}; end that one, or connect with --dns off"), true));
+        }
         let applied = blocking(move || {
             journal.record(&change).map_err(|source| ResolvConfError::Io { path: "os-journal.json".into(), source })?;
             let applied = file.apply(&plan)?;
@@ -190,13 +227,20 @@ pub fn recover(etc: &Path, journal: &OsJournal) -> Vec<String> {
     left
 }
 
-/// The name servers the host uses, `own` addresses and loopback left out. Blocks on the file system, briefly.
-pub fn host_resolvers(own: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
-    let uplink = fs::read(UPLINK).map(|text| servers(&text)).unwrap_or_default();
-    let linked = fs::read("/etc/resolv.conf").map(|text| servers(&text)).unwrap_or_default();
-    let before = ResolvConf::new("/etc").previous_servers();
-    let all = uplink.into_iter().chain(linked).chain(before);
-    all.filter(|server| !own.contains(server) && !server.is_loopback()).collect()
+/// The name servers the host uses, loopback left out: those that systemd-resolved asks, and those that the file in `etc`
+/// names, or named before we replaced it. Blocks on the file system, briefly.
+///
+/// systemd-resolved lists the servers of every link, ours among them.
+pub fn host_resolvers(etc: &Path) -> BTreeSet<IpAddr> {
+    resolvers(etc, Path::new(UPLINK))
+}
+
+fn resolvers(etc: &Path, uplink: &Path) -> BTreeSet<IpAddr> {
+    let uplink = fs::read(uplink).map(|text| servers(&text)).unwrap_or_default();
+    let linked = fs::read(etc.join("resolv.conf")).ok().filter(|text| !is_marked(text));
+    let linked = linked.map(|text| servers(&text)).unwrap_or_default();
+    let before = ResolvConf::new(etc).previous_servers();
+    uplink.into_iter().chain(linked).chain(before).filter(|server| !server.is_loopback()).collect()
 }
 
 /// Whether the file in `etc` names this server now, so that asking it would be asking ourselves.
@@ -214,5 +258,64 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(ResolvConfError::Io { path: "resolv.conf".into(), source: std::io::Error::other(error) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(interface: &str) -> LinkPlan {
+        LinkPlan {
+            ifindex: 7,
+            interface: interface.into(),
+            servers: vec!["246.246.0.2".parse().unwrap()],
+            search: Vec::new(),
+            routing: vec!["cluster.local".into()],
+        }
+    }
+
+    #[test]
+    fn the_host_s_servers_are_those_of_before_and_those_that_resolved_asks() {
+        let etc = tempfile::tempdir().unwrap();
+        let uplink = etc.path().join("uplink");
+        let found = || resolvers(etc.path(), &uplink).iter().map(IpAddr::to_string).collect::<Vec<_>>();
+        assert!(found().is_empty());
+        fs::write(etc.path().join("resolv.conf"), "nameserver 127.0.0.53\nnameserver 192.0.2.53\n").unwrap();
+        fs::write(&uplink, "nameserver 10.96.0.53\n").unwrap();
+        assert_eq!(found(), ["10.96.0.53", "192.0.2.53"]);
+        ResolvConf::new(etc.path()).apply(&plan("podway0")).unwrap();
+        assert_eq!(found(), ["10.96.0.53", "192.0.2.53"], "ours is no server of the host");
+    }
+
+    #[tokio::test]
+    async fn one_connection_edits_the_file_and_another_after_it() {
+        const THEIRS: &str = "nameserver 192.0.2.53\n";
+        let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = etc.path().join("resolv.conf");
+        fs::write(&path, THEIRS).unwrap();
+        let editor = FileEditor::default();
+        let resolver = || HostResolver::new(etc.path(), OsJournal::new(run.path()), editor.clone());
+        let (first, second) = (resolver(), resolver());
+        assert_eq!(first.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
+        let ours = fs::read(&path).unwrap();
+        let refused = second.attach(DnsMode::File, &plan("podway1")).await.unwrap_err();
+        assert!(refused.hopeless && refused.message.contains("another connection"), "{refused:?}");
+        let off = second.attach(DnsMode::Auto, &plan("podway1")).await.unwrap();
+        assert!(off.backend == Backend::Off && off.message.contains("another connection"), "{off:?}");
+        // What another connection did is not the second's to undo.
+        assert_eq!(second.detach().await, Vec::<String>::new());
+        assert_eq!(fs::read(&path).unwrap(), ours);
+        assert_eq!(first.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
+
+        assert_eq!(first.detach().await, Vec::<String>::new());
+        assert_eq!(fs::read_to_string(&path).unwrap(), THEIRS);
+        assert_eq!(second.attach(DnsMode::File, &plan("podway1")).await.unwrap().backend, Backend::File);
+        // Without a word, as a connection that panicked: the next takes it over.
+        drop(second);
+        let third = resolver();
+        assert_eq!(third.attach(DnsMode::File, &plan("podway2")).await.unwrap().backend, Backend::File);
+        assert_eq!(third.detach().await, Vec::<String>::new());
+        assert_eq!(fs::read_to_string(&path).unwrap(), THEIRS);
     }
 }

@@ -344,7 +344,12 @@ fn render(plan: &LinkPlan, original: Option<&Contents>) -> Vec<u8> {
 }
 
 fn is_ours(contents: &Contents) -> bool {
-    let first = contents.bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    is_marked(&contents.bytes)
+}
+
+/// Whether a text has our marker.
+pub(super) fn is_marked(text: &[u8]) -> bool {
+    let first = text.split(|b| *b == b'\n').next().unwrap_or_default();
     first.windows(MARKER.len()).any(|window| window == MARKER.as_bytes())
 }
 

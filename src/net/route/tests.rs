@@ -2,18 +2,12 @@ use std::collections::BTreeSet;
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::{RouteHandle, monitor, nameservers};
+use super::{Own, RouteHandle, monitor};
 use crate::net::cidr::Cidr;
 use crate::net::tun::TunDevice;
 
 fn cidrs(texts: &[&str]) -> Vec<Cidr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
-}
-
-#[test]
-fn resolv_conf_is_read() {
-    let text = "# x\nnameserver 127.0.0.53\nsearch a\nnameserver\tfe80::1%eth0\nnameserver x\n";
-    assert_eq!(nameservers(text), BTreeSet::from(["127.0.0.53".parse().unwrap(), "fe80::1".parse().unwrap()]));
 }
 
 /// Says that a test was left out; fails where nothing may be.
@@ -69,11 +63,31 @@ fn addresses_and_routes_come_and_go() {
             assert!(routes.routes(theirs).await.unwrap().contains(&taken));
         }
         routes.add_address(theirs, "192.0.2.7/24".parse().unwrap()).await.unwrap();
-        let facts = routes.host_facts("podway", BTreeSet::new()).await.unwrap();
+        let own = |device: &str, taken: &[Cidr]| Own { device: device.into(), taken: taken.iter().copied().collect() };
+        let facts = routes.host_facts(&own("podwayt0", &[]), BTreeSet::new()).await.unwrap();
         assert!(facts.addresses.contains(&"192.0.2.7/24".parse().unwrap()), "{facts:?}");
         assert!(facts.routes.iter().any(|r| r.destination == "192.0.2.0/24".parse().unwrap()), "{facts:?}");
         assert!(facts.routes.iter().all(|r| r.interface != "podwayt0"), "{facts:?}");
         assert!(!facts.addresses.contains(&"10.9.0.1/32".parse().unwrap()));
+
+        // A younger connection is minded only where it was first, an older one always.
+        let younger = TunDevice::create("podwayt1", 1400).unwrap();
+        let its = younger.index().unwrap();
+        routes.set_up(its, 1300).await.unwrap();
+        let [first, second] = cidrs(&["10.4.0.0/16", "10.5.0.0/16"])[..] else { panic!() };
+        routes.add_route(its, first).await.unwrap();
+        routes.add_route(its, second).await.unwrap();
+        assert!(matches!(routes.add_route(index, first).await, Err(super::RouteError::Taken(_))));
+        let minded = |facts: &super::HostFacts, cidr| facts.routes.iter().any(|route| route.destination == cidr);
+        let facts = routes.host_facts(&own("podwayt0", &[first]), BTreeSet::new()).await.unwrap();
+        assert!(minded(&facts, first) && !minded(&facts, second), "{facts:?}");
+        // Also before its own device is there.
+        for device in ["podwayt1", "podwayt2"] {
+            let facts = routes.host_facts(&own(device, &[]), BTreeSet::new()).await.unwrap();
+            assert!(wanted.iter().all(|cidr| minded(&facts, *cidr)), "{device}: {facts:?}");
+            assert_eq!(minded(&facts, first), device == "podwayt2");
+            assert!(facts.addresses.contains(&"10.9.0.1/32".parse().unwrap()));
+        }
 
         for route in &wanted {
             routes.del_route(index, *route).await.unwrap();

@@ -34,24 +34,33 @@ proptest! {
     fn api_server_gateways_and_resolvers_are_never_routed(
         service in ranges(), pods in ranges(), also in ranges(), never in ranges(), allow in ranges(),
         api_server in addresses(), gateways in addresses(), resolvers in addresses(), routes in ranges(),
+        links in ranges(), virtual_range in range(),
     ) {
         let route = |destination| HostRoute { destination, interface: "wg0".into(), gateway: None };
         let host = HostFacts {
             routes: routes.into_iter().map(route).collect(),
             gateways: gateways.clone(),
             resolvers: resolvers.clone(),
-            ..HostFacts::default()
+            addresses: links.clone(),
+            ipv6: Ipv6::On,
         };
         let (also, never, allow) = (Vec::from_iter(also), Vec::from_iter(never), Vec::from_iter(allow));
         let wanted = Wanted {
             rules: &[], vnat: &[], also: &also, never: &never, allow: &allow,
             api_server: &api_server, service: &service, pods: &pods, host: &host,
         };
-        let routes = plan(&wanted.decide(), &[cidr("246.246.0.0/16")], &[]).routes;
+        let decisions = wanted.decide();
+        let routes = plan(&decisions, &[virtual_range], &[]).routes;
         for address in api_server.iter().chain(&gateways).chain(&resolvers) {
             prop_assert!(!routes.iter().any(|route| route.contains(address)), "{address} in {routes:?}");
         }
-        prop_assert!(routes.iter().any(|route| covers(route, &cidr("246.246.0.0/16"))));
+        for link in &links {
+            prop_assert!(!routes.iter().any(|route| route.contains(&link.addr())), "{link} in {routes:?}");
+            let allowed = allow.iter().any(|range| covers(range, link));
+            prop_assert!(allowed || !decisions.routed.iter().any(|route| overlaps(route, link)), "{link}");
+        }
+        let free = plan(&decisions, &[cidr("246.246.0.0/16")], &[]).routes;
+        prop_assert!(free.iter().any(|route| covers(route, &cidr("246.246.0.0/16"))));
     }
 }
 
@@ -98,4 +107,51 @@ fn default_loopback_and_multicast_are_excluded() {
         assert!(matches!(decisions.ranges[0].treatment, Treatment::Excluded { .. }), "{text}");
         assert!(decisions.routed.is_empty(), "{text}");
     }
+}
+
+#[test]
+fn the_halves_of_a_default_route_clash_with_nothing() {
+    for half in ["0.0.0.0/1", "128.0.0.0/1"] {
+        let decisions = decide(&["10.96.0.0/12", "172.20.0.0/16", "192.168.7.0/24"], &[], &[], half);
+        assert!(decisions.ranges.iter().all(|range| range.treatment == Treatment::Routed), "{half}");
+        let asked = decide(&[half], &[], &[], "192.168.0.0/24");
+        assert!(matches!(asked.ranges[0].treatment, Treatment::Excluded { .. }));
+    }
+    assert!(is_default(&cidr("2000::/3")) && !is_default(&cidr("fd00::/8")));
+}
+
+#[test]
+fn never_proxy_also_keeps_its_part_of_a_range_that_clashes() {
+    let clash = decide(&["10.96.0.0/12"], &["10.96.5.0/24"], &[], "10.0.0.0/8");
+    let place = |text: &str| clash.place(text.parse().unwrap());
+    assert_eq!(place("10.96.5.1"), Place::Plain);
+    assert_eq!(place("10.96.6.1"), Place::Translated(Target::General));
+    assert_eq!(place("10.0.0.1"), Place::Foreign);
+}
+
+#[test]
+fn never_proxy_inside_the_range_of_a_rule_wins_when_it_is_longer() {
+    let rule = ViaRule {
+        range: "10.96.0.0/16".parse().unwrap(),
+        workload: Workload::new("demo", crate::workload::WorkloadKind::Deployment, "web"),
+    };
+    let (host, none) = (HostFacts::default(), BTreeSet::new());
+    let never = [cidr("10.96.5.0/24"), cidr("10.0.0.0/8")];
+    let service = BTreeSet::from([cidr("10.96.0.0/12")]);
+    let wanted = Wanted {
+        rules: std::slice::from_ref(&rule),
+        vnat: &[],
+        also: &[],
+        never: &never,
+        allow: &[],
+        api_server: &BTreeSet::new(),
+        service: &service,
+        pods: &none,
+        host: &host,
+    };
+    let decisions = wanted.decide();
+    assert_eq!(decisions.place("10.96.5.1".parse().unwrap()), Place::Plain);
+    let target = Target::Workload(rule.workload.clone());
+    assert_eq!(decisions.place("10.96.6.1".parse().unwrap()), Place::Translated(target));
+    assert!(!decisions.routed.iter().any(|route| overlaps(route, &never[0])), "{:?}", decisions.routed);
 }

@@ -204,3 +204,163 @@ fn an_address_of_nowhere_fails_the_whole_answer() {
     feed(&mut core, Input::Stop);
     assert_eq!(answer(&mut core, 2, &[SERVICE]), Err(AllocateError::NotReady));
 }
+
+#[test]
+fn what_the_host_tells_of_our_own_doing_changes_nothing() {
+    let ours = ["246.246.0.2", "fd12:3456:789a:1::2"];
+    let facts = |resolvers: &[&str], routes: &[&str]| {
+        let Input::Host(_, facts) = host(1, routes) else { panic!() };
+        HostFacts { resolvers: resolvers.iter().map(|text| ip(text)).collect(), ..(*facts).clone() }
+    };
+    // Our DNS address in resolv.conf, beside the one of before or alone, with and without another's routes, also wide ones.
+    let echoes = [
+        facts(&ours, &["0.0.0.0/0"]),
+        facts(&["192.168.1.1", ours[0], ours[1]], &["0.0.0.0/0", "240.0.0.0/4"]),
+        facts(&["192.168.1.1"], &["0.0.0.0/0", "172.30.0.0/16"]),
+        facts(&[ours[0], "247.246.0.2"], &["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1"]),
+    ];
+    let echoes = echoes.map(|facts| Input::Host(Generation(0), Arc::new(facts)));
+    for order in permutations(echoes.to_vec()) {
+        let mut core = core();
+        feed(&mut core, host(1, &["0.0.0.0/0"]));
+        feed(&mut core, select(&[("service", workload("demo", "web"))]));
+        feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+        let mut generation = Generation(1);
+        // The second round is what comes when the kernel's messages were told one by one.
+        for echo in order.iter().chain(&order) {
+            let Input::Host(_, facts) = echo else { panic!() };
+            generation = generation.next();
+            assert_eq!(feed(&mut core, Input::Host(generation, Arc::clone(facts))), []);
+        }
+    }
+}
+
+#[test]
+fn a_virtual_range_is_left_only_for_a_clash_and_never_taken_again() {
+    for used in [false, true] {
+        let mut core = core();
+        feed(&mut core, host(1, &["246.0.0.0/8"]));
+        feed(&mut core, select(&[("service", workload("demo", "web"))]));
+        feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+        let mut at = |generation, routes: &[&str]| {
+            feed(&mut core, host(generation, routes));
+            if used {
+                assert!(answer(&mut core, generation, &[SERVICE]).is_ok());
+            }
+            assert!(core.plan.1.routes.contains(&core.table.virtual_ranges[0]));
+            core.table.virtual_ranges[0].to_string()
+        };
+        assert_eq!(at(2, &["246.0.0.0/8"]), "247.246.0.0/16");
+        assert_eq!(at(3, &[]), "247.246.0.0/16");
+        // What is wider takes no packet away from it.
+        assert_eq!(at(4, &["240.0.0.0/4"]), "247.246.0.0/16");
+        assert_eq!(at(5, &["247.246.9.0/24"]), "246.246.0.0/16");
+        assert_eq!(at(6, &[]), "246.246.0.0/16");
+        assert_eq!(at(7, &["246.246.0.0/16"]), "245.246.0.0/16");
+        let rest = ["245.246.0.0/17", "241.246.0.0/16", "198.18.0.0/15"];
+        for generation in 8..20 {
+            assert_eq!(at(generation, &rest), "245.246.0.0/16", "none is left, so it stays");
+        }
+    }
+    let mut core = core();
+    feed(&mut core, host(1, &[]));
+    feed(&mut core, select(&[("service", workload("demo", "web"))]));
+    feed(&mut core, cluster(1, &["246.0.0.0/8"], &[]));
+    assert_eq!(core.table.virtual_ranges[0], cidr("247.246.0.0/16"), "real addresses are no virtual ones");
+}
+
+#[test]
+fn a_host_without_ipv6_gets_a_plan_without() {
+    let mut core = core();
+    feed(&mut core, select(&[("fd00:96::/64", workload("demo", "web"))]));
+    feed(&mut core, cluster(1, &["10.96.0.0/12", "fd00:97::/112"], &[]));
+    let facts = |ipv6| Arc::new(HostFacts { ipv6, ..HostFacts::default() });
+    feed(&mut core, Input::Host(Generation(1), facts(Ipv6::Off)));
+    assert!(core.is_ready() && core.via.state.ipv6 == Ipv6::Off);
+    let RoutePlan { addresses, routes } = &core.plan.1;
+    assert!(addresses.iter().chain(routes).all(|cidr| matches!(cidr, Cidr::V4(_))), "{:?}", core.plan.1);
+    assert_eq!(routes.len(), 2);
+    let off = Treatment::Excluded { why: "IPv6 is off on this host".to_owned() };
+    assert_eq!(core.via.state.ranges.iter().filter(|range| range.treatment == off).count(), 2);
+    feed(&mut core, Input::Host(Generation(2), facts(Ipv6::On)));
+    assert_eq!(core.plan.1.addresses.len(), 2);
+}
+
+#[test]
+fn addresses_outlive_the_connection() {
+    let begun = |mut core: ProxyViaCore, memory: VipMemory, routes: &[&str]| {
+        core = core.awaiting_memory();
+        feed(&mut core, select(&[("service", workload("demo", "web"))]));
+        feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+        feed(&mut core, host(1, routes));
+        assert!(core.table.virtual_ranges.is_empty(), "nothing is chosen before it is known what was");
+        assert_eq!(answer(&mut core, 0, &[SERVICE]), Err(AllocateError::NotReady));
+        feed(&mut core, Input::Remember(memory));
+        core
+    };
+    let mut first = begun(core(), VipMemory::default(), &["246.246.0.0/16"]);
+    let got = answer(&mut first, 1, &[SERVICE, "10.96.0.10"]).unwrap();
+    // The route that the first range clashed with is gone; the range of before is used all the same.
+    let mut second = begun(core(), first.memory(7), &[]);
+    assert_eq!(answer(&mut second, 1, &["10.96.0.10"]).unwrap()[&ip("10.96.0.10")], got[&ip("10.96.0.10")]);
+    assert_eq!(answer(&mut second, 2, &[SERVICE]).unwrap()[&ip(SERVICE)], got[&ip(SERVICE)]);
+    // Where the range of before is taken, the configured one is.
+    let third = begun(core(), second.memory(8), &["247.246.9.0/24"]);
+    assert_eq!(third.table.virtual_ranges[0], cidr("246.246.0.0/16"));
+    // Another configuration starts afresh.
+    let config = ProxyViaConfig { virtual_v4: cidr("10.200.0.0/16"), ..core().config };
+    let fourth = begun(ProxyViaCore::new(config), third.memory(9), &[]);
+    assert_eq!(fourth.table.virtual_ranges[0], cidr("10.200.0.0/16"));
+}
+
+#[test]
+fn an_address_is_given_to_something_else_only_after_its_last_flow() {
+    let config = ProxyViaConfig { virtual_v4: cidr("10.200.0.0/23"), ..core().config };
+    let mut core = ProxyViaCore::new(config);
+    feed(&mut core, select(&[("service", workload("demo", "web"))]));
+    feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+    feed(&mut core, host(1, &[]));
+    let real = |n: u32| IpAddr::from(std::net::Ipv4Addr::from_bits(0x0a60_0000 + n));
+    let at = |core: &mut ProxyViaCore, now: u64, n: u32| {
+        let (reply, name) = (ReplyId(u64::from(n)), "x".into());
+        core.handle(Millis(now), Input::Allocate { reply, name, addresses: vec![real(n)] });
+        let effects: Vec<Effect> = std::iter::from_fn(|| core.poll_effect()).collect();
+        effects.into_iter().find_map(|effect| match effect {
+            Effect::Answer(_, answer) => Some(answer.map(|given| given[&real(n)])),
+            Effect::Publish(_) | Effect::TellVif(_) | Effect::TellWorkloads(..) | Effect::TellDns(_) => None,
+            Effect::TellSession(_) => None,
+        })
+    };
+    let given: Vec<IpAddr> = (0..256).map(|n| at(&mut core, 0, n).unwrap().unwrap()).collect();
+    let quarantine = u64::try_from(vip::QUARANTINE.as_millis()).unwrap();
+    let exhausted = Some(Err(AllocateError::Exhausted));
+    assert_eq!(at(&mut core, 2 * quarantine, 300), exhausted, "flows are not known");
+    core.handle(Millis(1), Input::InUse(given.iter().copied().collect()));
+    assert_eq!(at(&mut core, 2 * quarantine, 300), exhausted, "flows use them all");
+    core.handle(Millis(2 * quarantine), Input::InUse(given[1..].iter().copied().collect()));
+    assert_eq!(at(&mut core, 3 * quarantine - 1, 300), exhausted, "the quarantine begins with the end of the flow");
+    assert_eq!(at(&mut core, 3 * quarantine, 300), Some(Ok(given[0])));
+}
+
+#[test]
+fn a_virtual_range_holds_nothing_that_the_host_needs() {
+    let needed = ip("246.246.0.53");
+    let facts = [
+        HostFacts { resolvers: BTreeSet::from([needed]), ..HostFacts::default() },
+        HostFacts { gateways: BTreeSet::from([needed]), ..HostFacts::default() },
+        HostFacts { addresses: BTreeSet::from([cidr("246.246.0.53/32")]), ..HostFacts::default() },
+    ];
+    for facts in facts {
+        let mut core = core();
+        feed(&mut core, select(&[("service", workload("demo", "web"))]));
+        feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+        feed(&mut core, Input::Host(Generation(1), Arc::new(facts)));
+        assert_eq!(core.table.virtual_ranges[0], cidr("247.246.0.0/16"));
+        assert!(!core.plan.1.routes.iter().any(|route| route.contains(&needed)));
+    }
+    let mut core = core();
+    let Input::Select(selection) = select(&[]) else { panic!() };
+    feed(&mut core, Input::Select(SelectProxyVia { api_server: BTreeSet::from([needed]), ..selection }));
+    feed(&mut core, host(1, &["128.0.0.0/1", "0.0.0.0/1"]));
+    assert_eq!(core.table.virtual_ranges[0], cidr("247.246.0.0/16"));
+}

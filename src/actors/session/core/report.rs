@@ -9,6 +9,7 @@ use crate::actors::proxy_via::messages::{RangeStatus, Treatment};
 use crate::actors::vif::messages::VifState;
 use crate::ids::Millis;
 use crate::net::resolver::REPLACED;
+use crate::net::route_plan::Ipv6;
 use crate::net::views::Target;
 use crate::spec::DnsMode;
 use crate::status::{
@@ -253,6 +254,9 @@ impl SessionCore {
             && !(dns.ready && dns.message == REPLACED)
         {
             warnings.push(format!("DNS: {}", dns.message));
+        }
+        if self.facts.via.as_ref().is_some_and(|(_, via)| via.ipv6 == Ipv6::Off) {
+            warnings.push("IPv6 is off on this host: only IPv4 addresses of the cluster are reached".to_owned());
         }
         if let Some((_, VifState::Up { failed, .. })) = &self.facts.vif {
             warnings.extend(failed.iter().map(|(route, why)| format!("route {route}: {why}")));

@@ -158,3 +158,18 @@ fn closing_waits_for_the_device_that_is_being_made_and_changed() {
     assert_eq!(feed(&mut never, 0, Input::Close(ReplyId(1))), [Effect::Answer(ReplyId(1))]);
     assert_eq!(feed(&mut never, 0, open()), []);
 }
+
+#[test]
+fn an_ipv6_address_that_the_host_refuses_does_not_hold_the_plan_up() {
+    let mut core = VifCore::new();
+    up(&mut core);
+    feed(&mut core, 0, Input::Plan(Generation(1), plan(&["10.9.0.1/32", "fd09::1/128"], &["10.1.0.0/16"])));
+    let failed = BTreeMap::from([("fd09::1/128".to_owned(), "EACCES".to_owned())]);
+    let told = feed(&mut core, 0, Input::Applied { generation: Generation(1), failed: failed.clone() });
+    let [Effect::Tell(_, VifState::Up { applied, failed: shown, .. })] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((*applied, shown), (Generation(1), &failed));
+    // What is tried again and fails again is no news.
+    assert!(change(&feed(&mut core, 1000, Input::Woke)).is_some());
+    assert_eq!(feed(&mut core, 1000, Input::Applied { generation: Generation(1), failed }), []);
+    assert_eq!(core.poll_deadline(), Some(Millis(3000)));
+}
