@@ -339,7 +339,9 @@ class Podway:
         return json.loads(self.ok("status", "-o", "json").out)
 
     def conditions(self):
-        return {c["type"]: c for c in find(self.status(), "conditions") or []}
+        """By type, or by "type subject" where one type is told of several."""
+        found = find(self.status(), "conditions") or []
+        return {" ".join(filter(None, (c["type"], c.get("subject")))): c for c in found}
 
     def is_true(self, condition):
         return self.conditions().get(condition, {}).get("status") == "True"

@@ -27,11 +27,11 @@ def idle(w):
             began = time.monotonic()
             p.connect("--proxy-via", "service=idle", code=4)
             w.note(f"connect said so after {time.monotonic() - began:.2f} s")
-            condition = p.conditions()["WorkloadReady/demo/deployment/idle"]
+            condition = p.conditions()["WorkloadReady demo/deployment/idle"]
             expect(condition["status"] != "True", str(condition))
             w.cluster.scale("idle", 1)
             w.cluster.rolled_out("deployment/idle")
-            _, took = until("the workload attaches", lambda: p.is_true("WorkloadReady/demo/deployment/idle"), 15)
+            _, took = until("the workload attaches", lambda: p.is_true("WorkloadReady demo/deployment/idle"), 15)
             w.note(f"attached {took:.2f} s after its pod was ready")
             p.ok("wait", "--for=workload/idle", "--timeout", "5s")
             seen = w.ws.seen_from(TARGET)

@@ -46,7 +46,7 @@ def status(w):
         for word in ("web", "podway0"):
             expect(word in text, f"{word} is not in status: {text}")
         conditions = p.conditions()
-        for wanted in ("Ready", "RoutesReady", "DNSReady", "WorkloadReady/demo/deployment/web"):
+        for wanted in ("Ready", "RoutesReady", "DNSReady", "WorkloadReady demo/deployment/web"):
             expect(conditions.get(wanted, {}).get("status") == "True", f"{wanted}: {conditions.get(wanted)}")
         p.ok("wait", "--for=condition=Ready", "--timeout", "5s")
 
