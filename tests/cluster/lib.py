@@ -455,3 +455,24 @@ def temporary():
 
 def have(program, ws):
     expect(shutil.which(program) or ws.run("sh", "-c", f"command -v {program}").code == 0, f"{program} is not installed")
+
+
+def ready(world):
+    """The run's own conditions, checked once, with the fix in the message."""
+    for program in ("podway", "podwayd"):
+        if not (world.podway.bin / program).exists():
+            sys.exit(f"error: {world.podway.bin / program} does not exist\nhint: cargo build --locked --release, or set PODWAY_BIN")
+    for program in ("kubectl", "curl", "dig", "ip"):
+        if world.ws.run("sh", "-c", f"command -v {program}").code:
+            sys.exit(f"error: {program} is not installed on the workstation")
+    try:
+        world.cluster.get("deployment", "web")
+    except Failed as e:
+        sys.exit(f"error: the sample workloads are not there: {e}\nhint: docs/testing.md says what they are")
+    agent = world.podway.bin / "podway-agent"
+    if words("PODWAY_LOAD_IMAGE"):
+        agent = pathlib.Path(os.environ.get("PODWAY_AGENT_BIN", agent))
+        done = run([*words("PODWAY_LOAD_IMAGE"), world.podway.image, agent])
+        if done.code:
+            sys.exit(f"error: the agent's image was not loaded: {done.said()}")
+    world.cluster.settled()
