@@ -36,7 +36,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             socket: crate::control_client::DEFAULT_SOCKET.into(),
-            log: "info".into(),
+            log: "info,kube_client=error,netlink_proto=error".into(),
             agent_image: concat!("podway-agent:", env!("CARGO_PKG_VERSION")).into(),
             mtu: 65_520,
             virtual_subnet: Cidr::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(246, 246, 0, 0), 16)),

@@ -24,12 +24,17 @@ pub mod messages;
 /// A user who needs more connections at once than this is looping.
 const SESSIONS_PER_USER: usize = 16;
 
+/// Requests that wait for a connection to be over. Teardown takes two seconds at most.
+const HELD: usize = 64;
+
 /// The actor.
 pub struct Daemon {
     settings: Arc<Settings>,
     agent_image: String,
     wall: fn() -> i64,
     sessions: BTreeMap<Arc<str>, Running>,
+    /// Requests for what a connection that is being ended still has; looked at again whenever one is over.
+    held: Vec<OpenSession>,
     on_end: Option<Reply<()>>,
     when_empty: Vec<Reply<()>>,
 }
@@ -52,12 +57,26 @@ impl Daemon {
             agent_image,
             wall,
             sessions: BTreeMap::new(),
+            held: Vec::new(),
             on_end: Some(on_end),
             when_empty: Vec::new(),
         }
     }
 
+    /// Whether a connection that is being ended has the name or the cluster that is asked for.
+    fn waits_for_an_end(&self, asked: &OpenSession) -> bool {
+        let cluster = Cluster::of(&asked.access);
+        self.sessions.iter().any(|(name, running)| {
+            let own_name = **name == *asked.spec.name && running.owner_uid == asked.caller.uid;
+            running.is_ending() && (own_name || same_cluster(&running.cluster, &cluster))
+        })
+    }
+
     fn open(&mut self, message: OpenSession, ctx: &mut Context<Self>) {
+        if self.held.len() < HELD && self.waits_for_an_end(&message) {
+            self.held.push(message);
+            return;
+        }
         let OpenSession { caller, mut spec, access, reply } = message;
         if spec.agent_image.is_empty() {
             spec.agent_image = self.agent_image.clone();
@@ -181,6 +200,10 @@ fn same_cluster(a: &Cluster, b: &Cluster) -> bool {
 }
 
 impl Running {
+    fn is_ending(&self) -> bool {
+        matches!(self.status.borrow().phase, Phase::Disconnecting | Phase::Disconnected)
+    }
+
     /// Why there cannot be a second connection to the cluster of this one.
     fn reaches_already(&self, name: &str, caller: Caller) -> UserError {
         let (who, hint) = if self.visible_to(caller) {
@@ -220,8 +243,7 @@ fn existing(
             "choose another --name",
         ));
     }
-    let phase = running.status.borrow().phase;
-    if matches!(phase, Phase::Disconnecting | Phase::Disconnected) {
+    if running.is_ending() {
         return Err(UserError::new(
             Reason::AlreadyConnected,
             format!("connection {name}: is being ended"),
@@ -313,8 +335,13 @@ impl Handler<RenewCredentials> for Daemon {
 
 impl Handler<SessionEnded> for Daemon {
     type Result = ();
-    fn handle(&mut self, message: SessionEnded, _: &mut Context<Self>) {
+    fn handle(&mut self, message: SessionEnded, ctx: &mut Context<Self>) {
         self.sessions.remove(&message.name);
+        // A daemon that shuts down opens nothing any more; dropping a request answers it.
+        let held = std::mem::take(&mut self.held);
+        if self.when_empty.is_empty() {
+            held.into_iter().for_each(|asked| self.open(asked, ctx));
+        }
         if let Exit::Panicked(why) = &message.exit {
             error!(session = %message.name, why, "a session panicked");
             // Its children are without a parent: let systemd start the daemon anew.
@@ -425,6 +452,32 @@ mod tests {
             reply,
         });
         answer.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_while_a_connection_ends_waits_for_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            mtu: 1400,
+            virtual_subnet: "246.246.0.0/16".parse().unwrap(),
+            include_suffixes: Vec::new(),
+            runtime_dir: directory.path().into(),
+            state_dir: directory.path().into(),
+            editor: Default::default(),
+        };
+        let work = async {
+            let daemon = Daemon::new(settings, "agent".to_owned(), || 0, Reply::new().0).start();
+            for round in 0..5 {
+                // Other options each time: what exists would be refused as different.
+                let mut view = open(&daemon, 1000, "a", &format!("no URL {round}")).await.expect("accepted");
+                let failed = |status: &Arc<SessionStatus>| matches!(status.outcome, Some(ConnectOutcome::Failed(_)));
+                view.status.wait_for(failed).await.expect("an outcome");
+            }
+            let (reply, over) = Reply::new();
+            daemon.do_send(Shutdown { reply });
+            over.await.unwrap();
+        };
+        LocalSet::new().run_until(work).await;
     }
 
     #[tokio::test]

@@ -102,7 +102,7 @@ fn none(output: TextOrJson, silent: bool) -> Result<Exit, Failure> {
 fn print(sessions: &[SessionStatus], form: StatusForm) -> Result<(), UserError> {
     match form {
         StatusForm::Table => {
-            sessions.iter().for_each(|status| anstream::println!("{}", render(status, Detail::Brief, wall())))
+            sessions.iter().for_each(|status| anstream::println!("{}", render(status, Detail::brief(), wall())))
         }
         StatusForm::Wide => {
             sessions.iter().for_each(|status| anstream::println!("{}", render(status, Detail::Wide, wall())))

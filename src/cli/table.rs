@@ -3,6 +3,7 @@
 //! What is not known is left out; colours go through anstream, which drops them where they would not be seen.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::presets::NOTHING;
@@ -18,7 +19,7 @@ pub const WARN: Style = AnsiColor::Yellow.on_default();
 /// Does not work.
 pub const BAD: Style = AnsiColor::Red.on_default();
 
-/// A terminal's width, which tables keep to unless all is asked for.
+/// A terminal's width where nothing says another.
 const WIDTH: u16 = 80;
 /// Credentials that last longer than this are nobody's worry yet, in seconds.
 const ENDS_SOON: i64 = 86_400;
@@ -27,9 +28,25 @@ const ENDS_SOON: i64 = 86_400;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
     /// What matters.
-    Brief,
+    Brief {
+        /// Columns that tables keep to, breaking what is longer; none where a program may read on.
+        width: Option<u16>,
+    },
     /// All of it.
     Wide,
+}
+
+impl Detail {
+    /// What matters, as wide as the terminal that shows it.
+    pub fn brief() -> Detail {
+        let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
+        let width = || columns().unwrap_or(WIDTH).max(WIDTH / 2);
+        Detail::Brief { width: std::io::stdout().is_terminal().then(width) }
+    }
+
+    fn is_brief(self) -> bool {
+        matches!(self, Detail::Brief { .. })
+    }
 }
 
 /// One connection, as it stands at `now`.
@@ -51,7 +68,7 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
     }
     section(&mut text, detail, ["RANGE", "FROM", "TREATMENT", "NOTE"], range_rows(&status.ranges, detail).into_iter());
     let links = status.workloads.iter().flat_map(workload_rows);
-    if detail == Detail::Brief {
+    if detail.is_brief() {
         let brief = links.map(|[workload, state, pod, _, link, note]| {
             let link = Some(link).filter(|link| link != "ready" && !link.is_empty());
             let note = [link.unwrap_or_default(), note].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
@@ -90,7 +107,7 @@ pub fn list_of(sessions: &[SessionStatus]) -> String {
     let mut text = String::new();
     section(
         &mut text,
-        Detail::Brief,
+        Detail::brief(),
         ["CONNECTION", "WORKLOAD", "STATE", "AGENT POD", "PLACEMENT", "LINK", "NOTE"],
         rows,
     );
@@ -126,7 +143,7 @@ fn credentials(status: &SessionStatus, detail: Detail, now: i64) -> String {
     match status.credentials_expire_at {
         None => String::new(),
         Some(at) if at <= now => format!("{BAD}ended{BAD:#} {} ago ({})", span(now - at), moment(at)),
-        Some(at) if detail == Detail::Brief && at - now >= ENDS_SOON => String::new(),
+        Some(at) if detail.is_brief() && at - now >= ENDS_SOON => String::new(),
         Some(at) => format!("end in {} ({})", span(at - now), moment(at)),
     }
 }
@@ -201,7 +218,7 @@ fn range_rows(ranges: &[RangeLine], detail: Detail) -> Vec<[String; 4]> {
     let alike = |a: &RangeLine, b: &RangeLine| (&a.source, &a.treatment, &a.note) == (&b.source, &b.treatment, &b.note);
     let mut rows = Vec::new();
     for (at, range) in ranges.iter().enumerate() {
-        let single = |r: &&RangeLine| detail == Detail::Brief && r.is_cluster_address() && alike(r, range);
+        let single = |r: &&RangeLine| detail.is_brief() && r.is_cluster_address() && alike(r, range);
         let count = ranges.iter().filter(single).count();
         let what = match (range.is_cluster_address(), count) {
             (true, 2..) if ranges[..at].iter().any(|earlier| single(&earlier)) => continue,
@@ -260,8 +277,8 @@ fn section<const N: usize>(
     let said: Vec<usize> = (0..N).filter(|column| rows.iter().any(|row| !row[*column].is_empty())).collect();
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(said.iter().map(|column| header[*column]));
-    if detail == Detail::Brief {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+    if let Detail::Brief { width: Some(width) } = detail {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     }
     table.add_rows(rows.iter().map(|row| said.iter().map(|column| row[*column].as_str()).collect::<Vec<_>>()));
     table.column_iter_mut().for_each(|column| {

@@ -2,6 +2,8 @@ use super::*;
 use crate::actors::vif::messages::FlowStats;
 use crate::status::{Condition, DeviceLine, DnsLine, RangeLine, Vips};
 
+const BRIEF: Detail = Detail::Brief { width: Some(WIDTH) };
+
 const START: i64 = 1_795_399_260;
 
 fn plain(text: &str) -> String {
@@ -98,7 +100,7 @@ fn busy() -> SessionStatus {
 
 #[test]
 fn a_connection_is_shown_as_committed() {
-    insta::assert_snapshot!("status_plain", plain(&render(&busy(), Detail::Brief, START + 7_500)));
+    insta::assert_snapshot!("status_plain", plain(&render(&busy(), BRIEF, START + 7_500)));
     insta::assert_snapshot!("status_wide", plain(&render(&busy(), Detail::Wide, START + 60)));
 }
 
@@ -110,14 +112,14 @@ fn what_is_not_known_is_left_out() {
 
 #[test]
 fn every_warning_is_said_once() {
-    let text = plain(&render(&busy(), Detail::Brief, START));
+    let text = plain(&render(&busy(), BRIEF, START));
     assert_eq!(text.matches("resolv.conf is replaced").count(), 1);
     assert_eq!(text.matches("10.1.0.0/16: exists").count(), 1);
 }
 
 #[test]
 fn colours_are_there_to_be_dropped() {
-    let text = render(&busy(), Detail::Brief, START);
+    let text = render(&busy(), BRIEF, START);
     assert_ne!(text, plain(&text));
 }
 
@@ -135,7 +137,7 @@ fn tables_fit_a_terminal_and_have_no_empty_column() {
     status.workloads[3].links[0].message =
         "image registry.example/tools/podway-agent:0.1.0 cannot be pulled: not found, and so not started".into();
     status.workloads[0].links[0].pod = "shop/web-7d9f8b6c5d-x2x4z".into();
-    let text = plain(&render(&status, Detail::Brief, START));
+    let text = plain(&render(&status, BRIEF, START));
     let tables = text.split_once("RANGE").expect("tables").1.split_once("warning:").expect("warnings").0;
     for line in tables.lines() {
         assert!(line.chars().count() <= 80, "{line:?}");
@@ -147,7 +149,7 @@ fn tables_fit_a_terminal_and_have_no_empty_column() {
 fn names_of_some_namespaces_are_one_line() {
     let mut status = busy();
     status.dns.only = Some(vec!["shop".into()]);
-    let text = plain(&render(&status, Detail::Brief, START));
+    let text = plain(&render(&status, BRIEF, START));
     assert!(text.contains(", ready\n             namespace shop only (no right to list namespaces)\n"), "{text}");
 }
 
@@ -161,7 +163,7 @@ fn single_addresses_are_one_row() {
     };
     let ranges = vec![line("10.0.0.1/32", "routed"), line("10.0.0.2/32", "routed"), line("10.0.0.3/32", "excluded")];
     let status = SessionStatus { ranges, ..busy() };
-    let text = plain(&render(&status, Detail::Brief, START));
+    let text = plain(&render(&status, BRIEF, START));
     assert!(text.contains("\n2 addresses  service  routed\n10.0.0.3/32  service  excluded\n"), "{text}");
     assert!(plain(&render(&status, Detail::Wide, START)).contains("10.0.0.2/32"));
 }
@@ -171,8 +173,15 @@ fn what_nobody_needs_to_know_is_not_said() {
     let mut status = busy();
     status.credentials_expire_at = Some(START + 2 * 86_400);
     status.flows = FlowStats { dropped_other: 7, ..FlowStats::default() };
-    let text = plain(&render(&status, Detail::Brief, START));
+    let text = plain(&render(&status, BRIEF, START));
     assert!(!text.contains("Credentials") && !text.contains("Lost"), "{text}");
     let text = plain(&render(&status, Detail::Wide, START));
     assert!(text.contains("Credentials") && text.contains("7 packets that are neither TCP nor UDP"), "{text}");
+}
+
+#[test]
+fn where_a_program_may_read_on_no_name_is_broken() {
+    let text = plain(&render(&busy(), Detail::Brief { width: None }, START));
+    let pod = busy().workloads[0].links[0].pod.clone();
+    assert!(text.contains(&pod), "{pod} in {text}");
 }

@@ -13,6 +13,10 @@ use crate::actors::control::protocol::{Ended, Event, Op};
 use crate::control_client::{ControlClient, Next};
 use crate::error::{Reason, UserError};
 use crate::status::{ConnectOutcome, SessionStatus, WorkloadLine};
+use crate::workload::WorkloadRef;
+
+/// The types of condition that a connection has.
+const CONDITIONS: [&str; 6] = ["Ready", "WatchReady", "RoutesReady", "DNSReady", "AgentReady", "WorkloadReady"];
 
 /// What is waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +35,8 @@ impl FromStr for Goal {
     fn from_str(text: &str) -> Result<Goal, String> {
         match (text, text.strip_prefix("condition="), text.strip_prefix("workload/")) {
             ("dns", _, _) => Ok(Goal::Dns),
-            (_, Some(condition), _) if !condition.is_empty() => Ok(Goal::Condition(condition.to_owned())),
+            (_, Some(condition), _) if CONDITIONS.contains(&condition) => Ok(Goal::Condition(condition.to_owned())),
+            (_, Some(_), _) => Err(format!("expected one of the conditions {}", CONDITIONS.join(", "))),
             (_, _, Some(workload)) if !workload.is_empty() => Ok(Goal::Workload(workload.to_owned())),
             _ => Err("expected condition=TYPE, workload/WORKLOAD or dns".to_owned()),
         }
@@ -52,7 +57,11 @@ impl Goal {
         if let Some(ConnectOutcome::Failed(error)) = &status.outcome {
             return Some(error.clone());
         }
-        let Goal::Workload(wanted) = self else { return None };
+        let wanted = match self {
+            Goal::Workload(wanted) => wanted,
+            Goal::Condition(condition) => return hopeless(status, condition),
+            Goal::Dns => return None,
+        };
         let lines: Vec<&WorkloadLine> = lines_of(status, wanted).collect();
         if let Some(line) = lines.iter().find(|line| line.state == "Hopeless") {
             let message = format!("wait: {}: {}", line.workload, line.message);
@@ -73,9 +82,40 @@ impl Goal {
     }
 }
 
-/// What the connection says of a workload by its name, kind/name or namespace/kind/name.
+impl Goal {
+    /// What keeps the goal from being reached, in the connection's own words; empty where it says none.
+    fn lacks(&self, status: &SessionStatus) -> String {
+        let condition = match self {
+            Goal::Workload(wanted) => {
+                let said = lines_of(status, wanted).find(|line| !line.message.is_empty());
+                return said.map(|line| line.message.clone()).unwrap_or_default();
+            }
+            Goal::Condition(condition) => condition,
+            Goal::Dns => "DNSReady",
+        };
+        let said = status.conditions.iter().find(|c| c.r#type == *condition && c.status != "True");
+        said.map(|condition| condition.message.clone()).unwrap_or_default()
+    }
+}
+
+/// Why a condition will not come, where one that it rests on is hopeless.
+fn hopeless(status: &SessionStatus, condition: &str) -> Option<UserError> {
+    let through_workloads = status.conditions.iter().any(|c| c.r#type == "WorkloadReady");
+    let rests_on = |kind: &str| match condition {
+        "Ready" if through_workloads => kind == "WorkloadReady",
+        "Ready" => kind == "AgentReady",
+        other => kind == other,
+    };
+    let found = status.conditions.iter().find(|c| c.reason == "Hopeless" && rests_on(&c.r#type))?;
+    let what = if found.subject.is_empty() { &found.r#type } else { &found.subject };
+    Some(UserError::new(Reason::AgentNotPlaced, format!("wait: {what}: {}", found.message), "podway status"))
+}
+
+/// What the connection says of a workload by its name, kind/name or namespace/kind/name, in any spelling of the kind.
 fn lines_of<'a>(status: &'a SessionStatus, wanted: &'a str) -> impl Iterator<Item = &'a WorkloadLine> {
-    let fits = move |line: &&WorkloadLine| line.workload == wanted || line.workload.ends_with(&format!("/{wanted}"));
+    let canonical = wanted.parse::<WorkloadRef>().map_or_else(|_| wanted.to_owned(), |wanted| wanted.to_string());
+    let fits =
+        move |line: &&WorkloadLine| line.workload == canonical || line.workload.ends_with(&format!("/{canonical}"));
     status.workloads.iter().filter(fits)
 }
 
@@ -87,7 +127,8 @@ fn lines_of<'a>(status: &'a SessionStatus, wanted: &'a str) -> impl Iterator<Ite
 pub async fn run(socket: &Path, args: &WaitArgs) -> Result<Exit, Failure> {
     let mut client = ControlClient::open(socket).await?;
     client.send_request(Op::Watch { name: args.name.clone() }).await?;
-    match tokio::time::timeout(args.timeout, reach(&mut client, &args.what)).await {
+    let mut lacks = String::new();
+    match tokio::time::timeout(args.timeout, reach(&mut client, &args.what, &mut lacks)).await {
         Ok(Ok(status)) => {
             if args.output == TextOrJson::Json {
                 println!("{}", document("Connection", "status", &json!(status)));
@@ -99,14 +140,18 @@ pub async fn run(socket: &Path, args: &WaitArgs) -> Result<Exit, Failure> {
             exit: Exit::TimedOut,
             error: UserError::new(
                 Reason::TimedOut,
-                format!("wait: not reached in {:?}", args.timeout),
+                match lacks.is_empty() {
+                    true => format!("wait: not reached in {:?}", args.timeout),
+                    false => format!("wait: not reached in {:?}: {lacks}", args.timeout),
+                },
                 "podway status",
             ),
         }),
     }
 }
 
-async fn reach(client: &mut ControlClient, goal: &Goal) -> Result<Box<SessionStatus>, Failure> {
+/// Waits without limit; `lacks` says what is missing so far.
+async fn reach(client: &mut ControlClient, goal: &Goal, lacks: &mut String) -> Result<Box<SessionStatus>, Failure> {
     loop {
         match client.next::<Ended>().await? {
             Next::Event(Event::Status { status }) => {
@@ -116,6 +161,7 @@ async fn reach(client: &mut ControlClient, goal: &Goal) -> Result<Box<SessionSta
                 if let Some(error) = goal.refusal(&status) {
                     return Err(error.into());
                 }
+                *lacks = goal.lacks(&status);
             }
             Next::Event(Event::Progress { .. }) => {}
             Next::Result(Ended { name }) => {
@@ -129,6 +175,7 @@ async fn reach(client: &mut ControlClient, goal: &Goal) -> Result<Box<SessionSta
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::Condition;
 
     fn status(outcome: Option<ConnectOutcome>, workloads: &[(&str, &str)]) -> SessionStatus {
         let line = |(workload, state): &(&str, &str)| WorkloadLine {
@@ -153,7 +200,7 @@ mod tests {
         assert_eq!(error.reason, Reason::WorkloadNotFound);
         assert!(error.message.contains("nope") && error.hint.contains("demo/deployment/web"), "{error:?}");
         assert_eq!(refusal("workload/web", &known), None);
-        assert_eq!(refusal("condition=Nope", &known), None);
+        assert_eq!(refusal("workload/deploy/web", &known), None, "another spelling of its kind");
         assert_eq!(refusal("workload/nope", &status(None, &web)), None, "it is connecting");
         let late = ConnectOutcome::TimedOut { missing: Vec::new() };
         assert_eq!(refusal("workload/nope", &status(Some(late), &[])), None, "its rules may not be known");
@@ -167,5 +214,32 @@ mod tests {
         let failed = status(Some(ConnectOutcome::Failed(cause.clone())), &[]);
         assert_eq!(refusal("workload/nope", &failed), Some(cause.clone()));
         assert_eq!(refusal("dns", &failed), Some(cause));
+    }
+
+    #[test]
+    fn a_condition_that_no_connection_has_is_a_wrong_flag() {
+        assert!("condition=Nope".parse::<Goal>().expect_err("refused").contains("AgentReady"));
+    }
+
+    #[test]
+    fn a_condition_that_rests_on_what_is_hopeless_is_refused() {
+        let condition = |kind: &str, subject: &str, reason: &str| Condition {
+            r#type: kind.into(),
+            subject: subject.into(),
+            status: "False".into(),
+            reason: reason.into(),
+            message: "no image".into(),
+            last_transition_time: 0,
+        };
+        let agent = condition("AgentReady", "", "Hopeless");
+        let plain = SessionStatus { conditions: vec![agent.clone()], ..SessionStatus::default() };
+        assert!(refusal("condition=Ready", &plain).expect("refused").message.contains("no image"));
+        assert!(refusal("condition=AgentReady", &plain).is_some());
+        assert_eq!(refusal("condition=DNSReady", &plain), None);
+        let pending = condition("WorkloadReady", "demo/deployment/web", "Pending");
+        let via = SessionStatus { conditions: vec![agent, pending], ..SessionStatus::default() };
+        assert_eq!(refusal("condition=Ready", &via), None, "the workload may come, and carries the traffic");
+        let ready = "condition=WorkloadReady".parse::<Goal>().expect("a goal");
+        assert_eq!(ready.lacks(&via), "no image");
     }
 }

@@ -456,7 +456,7 @@ impl SessionCore {
 
     fn select_and_wait(&mut self) {
         let (Some(api_server), Some(rules)) = (self.facts.api_server.clone(), self.rules()) else { return };
-        let workloads: BTreeSet<Workload> = rules.iter().map(|rule| rule.workload.clone()).collect();
+        let targets = needed(&rules);
         let selection = SelectProxyVia {
             rules,
             vnat: self.spec.vnat.clone(),
@@ -472,8 +472,7 @@ impl SessionCore {
         if self.outcome.is_some() {
             return;
         }
-        for workload in workloads {
-            let target = Target::Workload(workload);
+        for target in targets {
             if self.facts.waiters.values().any(|(waiting, _)| *waiting == target) {
                 continue;
             }
@@ -549,6 +548,13 @@ impl Core for SessionCore {
     fn woke() -> Input {
         Input::Woke
     }
+}
+
+/// Through whom traffic has to flow for the connection to work: the workloads of its rules; without any rule, the default
+/// egress.
+fn needed(rules: &[ViaRule<Workload>]) -> BTreeSet<Target> {
+    let workloads: BTreeSet<Target> = rules.iter().map(|rule| Target::Workload(rule.workload.clone())).collect();
+    if workloads.is_empty() { BTreeSet::from([Target::General]) } else { workloads }
 }
 
 fn newer<T>(slot: &mut Option<(Generation, T)>, generation: Generation, fact: T) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Facts, Life, SessionCore};
+use super::{Facts, Life, SessionCore, needed};
 use crate::actors::client_list::messages::{LinkState, Placement, TargetState};
 use crate::actors::pod_watcher::messages::WatchHealth;
 use crate::actors::proxy_via::messages::{RangeStatus, Treatment};
@@ -38,8 +38,7 @@ impl SessionCore {
                 missing.insert("rules".to_owned(), "the workloads of --proxy-via are still being looked up".to_owned());
             }
             Some(rules) => {
-                for rule in rules {
-                    let target = Target::Workload(rule.workload.clone());
+                for target in needed(&rules) {
                     let line = self.workload_line(&target);
                     if line.state != "Ready" {
                         missing.insert(line.workload.clone(), format!("{}: {}", line.workload, line.message));
@@ -251,7 +250,8 @@ impl SessionCore {
         let mut warnings = Vec::new();
         if let Some((_, dns)) = &self.facts.dns
             && !dns.message.is_empty()
-            && !(dns.ready && dns.message == REPLACED)
+            // What the user asked for is told as a step.
+            && dns.message != REPLACED
         {
             warnings.push(format!("DNS: {}", dns.message));
         }
@@ -288,7 +288,15 @@ impl SessionCore {
         }
         if let Some((_, dns)) = self.facts.dns.as_ref().filter(|(_, dns)| dns.ready) {
             let undone = if dns.message == REPLACED { "; the former file comes back at disconnect" } else { "" };
-            found.push((Mark::Ok, format!("names are answered through {}{undone}", dns.backend)));
+            found.push((
+                Mark::Ok,
+                match self.spec.dns {
+                    DnsMode::Off => "the host asks no names here (--dns off)".to_owned(),
+                    DnsMode::Auto | DnsMode::Resolved | DnsMode::File => {
+                        format!("names are answered through {}{undone}", dns.backend)
+                    }
+                },
+            ));
         }
         for target in self.targets() {
             let line = self.workload_line(&target);
@@ -353,6 +361,8 @@ fn range_step(line: &RangeLine) -> String {
     let note = if line.note.is_empty() { String::new() } else { format!(" ({})", line.note) };
     match line.is_cluster_address() && note.is_empty() {
         true => format!("{}: {}, single addresses only (no right to list the ranges)", line.source, line.treatment),
+        // A range that the user named is its own source.
+        false if line.source == line.cidr => format!("{}: {}{note}", line.cidr, line.treatment),
         false => format!("{} {}: {}{note}", line.source, line.cidr, line.treatment),
     }
 }

@@ -1,9 +1,12 @@
 use super::*;
+use crate::actors::client_list::messages::{LinkStatus, WaiterOutcome};
 use crate::actors::dns::messages::DnsState;
-use crate::actors::session::core::{Input, errors};
+use crate::actors::proxy_via::messages::ViaState;
+use crate::actors::session::core::{Effect, Input, errors};
 use crate::actors::shell::Core as _;
-use crate::ids::{Generation, ReplyId};
+use crate::ids::{Generation, ReplyId, WaiterId};
 use crate::spec::{AgentMode, ConnectSpec};
+use crate::workload::PodUid;
 
 fn running() -> SessionCore {
     let spec = ConnectSpec {
@@ -69,4 +72,60 @@ fn a_missing_right_names_the_command_that_prints_the_rule() {
     assert!(error.hint.contains("podway rbac -n shop --user NAME"), "{}", error.hint);
     let error = errors::target(&Target::General, "shop", "missing right: create pods");
     assert!(error.hint.contains("podway rbac -n shop --user NAME"), "{}", error.hint);
+}
+
+/// A plain connection for which all but its way into the cluster is there.
+fn all_but_an_exit() -> SessionCore {
+    let mut core = running();
+    let via = ViaState { ready: true, ..ViaState::default() };
+    let up = VifState::Up {
+        name: "podway0".into(),
+        ifindex: 7,
+        routes: Default::default(),
+        applied: via.plan,
+        failed: Default::default(),
+    };
+    core.handle(Millis(1), Input::Reached(Ok([].into())));
+    core.handle(Millis(1), Input::Watch(Generation(1), WatchHealth::Fresh));
+    core.handle(Millis(1), Input::Via(Generation(1), via));
+    core.handle(Millis(1), Input::Vif(Generation(1), up));
+    let dns = DnsState { ready: true, ..DnsState::default() };
+    core.handle(Millis(1), Input::Dns(Generation(1), dns));
+    core
+}
+
+fn asked(core: &mut SessionCore) -> (WaiterId, Target) {
+    let effects = std::iter::from_fn(|| core.poll_effect());
+    let mut waits = effects.filter_map(|effect| match effect {
+        Effect::Register(id, target, _) => Some((id, target)),
+        _ => None,
+    });
+    waits.next().expect("a waiter")
+}
+
+#[test]
+fn a_plain_connection_is_ready_with_its_way_into_the_cluster_and_not_before() {
+    let mut core = all_but_an_exit();
+    assert_eq!(core.outcome(), None);
+    let (id, target) = asked(&mut core);
+    assert_eq!(target, Target::General);
+    let link = LinkStatus {
+        pod: PodUid("u".into()),
+        pod_name: "shop/podway-agent".into(),
+        placement: Placement::OwnPod,
+        state: LinkState::Ready,
+    };
+    let state = TargetState { pods: 1, links: vec![link], hopeless: None };
+    core.handle(Millis(2), Input::Links(Generation(1), [(Target::General, state)].into()));
+    core.handle(Millis(2), Input::Settled(id, WaiterOutcome::Ready { pod: PodUid("u".into()) }));
+    assert_eq!(core.outcome(), Some(&ConnectOutcome::Ready));
+}
+
+#[test]
+fn a_plain_connection_without_any_way_into_the_cluster_fails() {
+    let mut core = all_but_an_exit();
+    let (id, _) = asked(&mut core);
+    core.handle(Millis(2), Input::Settled(id, WaiterOutcome::Hopeless { why: "missing right: create pods".into() }));
+    let Some(ConnectOutcome::Failed(error)) = core.outcome() else { panic!("{:?}", core.outcome()) };
+    assert!(error.hint.contains("podway rbac"), "{}", error.hint);
 }
