@@ -35,8 +35,10 @@ impl FromStr for Goal {
     fn from_str(text: &str) -> Result<Goal, String> {
         match (text, text.strip_prefix("condition="), text.strip_prefix("workload/")) {
             ("dns", _, _) => Ok(Goal::Dns),
-            (_, Some(condition), _) if CONDITIONS.contains(&condition) => Ok(Goal::Condition(condition.to_owned())),
-            (_, Some(_), _) => Err(format!("expected one of the conditions {}", CONDITIONS.join(", "))),
+            (_, Some(wanted), _) => match CONDITIONS.iter().find(|known| known.eq_ignore_ascii_case(wanted)) {
+                Some(condition) => Ok(Goal::Condition((*condition).to_owned())),
+                None => Err(format!("expected one of the conditions {}", CONDITIONS.join(", "))),
+            },
             (_, _, Some(workload)) if !workload.is_empty() => Ok(Goal::Workload(workload.to_owned())),
             _ => Err("expected condition=TYPE, workload/WORKLOAD or dns".to_owned()),
         }

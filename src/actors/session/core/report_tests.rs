@@ -96,9 +96,9 @@ fn all_but_an_exit() -> SessionCore {
 
 fn asked(core: &mut SessionCore) -> (WaiterId, Target) {
     let effects = std::iter::from_fn(|| core.poll_effect());
-    let mut waits = effects.filter_map(|effect| match effect {
-        Effect::Register(id, target, _) => Some((id, target)),
-        _ => None,
+    let mut waits = effects.filter_map(|effect| {
+        let Effect::Register(id, target, _) = effect else { return None };
+        Some((id, target))
     });
     waits.next().expect("a waiter")
 }
