@@ -262,6 +262,10 @@ class Cluster:
             if kind == "ReplicaSet":
                 kind, name = "Deployment", name.rsplit("-", 1)[0]
             self.restart(f"{kind.lower()}/{name}", ns)
+        # A kubelet that still ends the pods before starts no container in those after.
+        until("the pods before are gone", lambda: not any(
+            "deletionTimestamp" in pod["metadata"] for ns in {ns for ns, _, _ in wanted} for pod in self.get("pods", ns=ns)["items"]
+        ), 60, every=0.2)
 
 
 class Podway:
