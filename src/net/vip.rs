@@ -111,6 +111,8 @@ pub struct VipPool {
     by_key: BTreeMap<VipEntry, IpAddr>,
     entries: BTreeMap<IpAddr, VipEntry>,
     names: BTreeMap<IpAddr, Arc<str>>,
+    /// Whether an address got a meaning since this was last asked.
+    drew: bool,
     /// When the quarantine of each address ends, unless an answer holds it again.
     until: BTreeMap<IpAddr, Millis>,
     /// Addresses of before, and when they were last in use, in seconds since 1970.
@@ -130,6 +132,7 @@ impl VipPool {
             by_key: BTreeMap::new(),
             entries: BTreeMap::new(),
             names: BTreeMap::new(),
+            drew: false,
             until: BTreeMap::new(),
             kept_free: remembered.values().map(|(vip, _)| *vip).collect(),
             remembered,
@@ -188,7 +191,13 @@ impl VipPool {
         self.by_key.insert(key, vip);
         self.names.insert(vip, Arc::clone(name));
         self.until.insert(vip, hold.until());
+        self.drew = true;
         Ok(vip)
+    }
+
+    /// Whether an address got a meaning, or another one, since this was asked before.
+    pub fn take_drew(&mut self) -> bool {
+        std::mem::take(&mut self.drew)
     }
 
     /// Flows used these addresses until now: their quarantine starts anew.

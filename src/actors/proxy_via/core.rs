@@ -432,6 +432,8 @@ impl Core for ProxyViaCore {
 
     fn handle(&mut self, now: Millis, input: Input) {
         let mut asked = None;
+        // These change nothing that ranges are decided by; each answered name is one.
+        let decided = matches!(input, Input::Allocate { .. } | Input::InUse(_));
         match input {
             Input::Select(selection) => self.selection = Some(selection),
             Input::Cluster(generation, info) if generation > self.cluster.0 => self.cluster = (generation, info),
@@ -444,12 +446,13 @@ impl Core for ProxyViaCore {
             Input::Stop => self.mode = Mode::Stopped,
             Input::Cluster(..) | Input::Host(..) | Input::Remember(_) | Input::Woke => {}
         }
-        if self.mode == Mode::Serving {
+        if self.mode == Mode::Serving && !decided {
             self.decide();
             self.fix();
         }
         let answer = asked.map(|(reply, name, reals)| Effect::Answer(reply, self.allocate(now, &name, &reals)));
-        if self.mode == Mode::Serving {
+        let drew = self.pools.iter_mut().fold(false, |drew, pool| pool.take_drew() | drew);
+        if self.mode == Mode::Serving && (drew || !decided) {
             self.publish();
             self.tell();
         }
