@@ -9,9 +9,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ring::digest;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
+
+use crate::digest::{hex, sha256};
 
 /// Version of the tunnel protocol that an agent's name stands for.
 const PROTOCOL: &str = "podway.tunnel.v1";
@@ -77,10 +78,9 @@ impl Identity {
     /// Eight hex digits that name the agents of this key with this image and protocol, and their first port.
     pub fn fingerprint(&self, image: &str) -> (String, u16) {
         let text = format!("{}\n{image}\n{PROTOCOL}", self.public);
-        let hash = digest::digest(&digest::SHA256, text.as_bytes());
-        let bytes = hash.as_ref();
-        let name = bytes.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        let word = bytes.iter().skip(4).take(2).fold(0_u16, |word, byte| word << 8 | u16::from(*byte));
+        let hash = sha256(text.as_bytes());
+        let name = hex(&hash[..4]);
+        let word = hash.iter().skip(4).take(2).fold(0_u16, |word, byte| word << 8 | u16::from(*byte));
         (name, PORTS.start + word % (PORTS.end - PORTS.start))
     }
 }

@@ -5,11 +5,13 @@
 //! - [`cluster`], [`workload`], [`spec`], [`ids`]: the words they share.
 
 pub mod actors;
+pub mod backoff;
 pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod control_client;
 pub mod daemon;
+pub mod digest;
 pub mod error;
 pub mod identity;
 pub mod ids;

@@ -130,6 +130,11 @@ pub struct Condition {
     pub last_transition_time: i64,
 }
 
+impl Condition {
+    /// The types that a connection has.
+    pub const TYPES: [&str; 6] = ["Ready", "WatchReady", "RoutesReady", "DNSReady", "AgentReady", "WorkloadReady"];
+}
+
 /// One step of connect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {

@@ -102,39 +102,40 @@ async fn open(carrier: &Carrier, to: SocketAddr, mode: u8) -> TcpFlow {
 
 /// New flows with one exchange each, `workers` at a time.
 async fn flows(carrier: &Carrier, to: SocketAddr, workers: usize) {
-    let began = Instant::now();
-    let tasks: Vec<_> = (0..workers)
-        .map(|_| {
-            let carrier = carrier.clone();
-            tokio::spawn(async move {
-                let mut done = 0_u32;
-                while began.elapsed() < WINDOW {
-                    let mut flow = open(&carrier, to, b'e').await;
-                    send(&mut flow, Bytes::from_static(&[7; 64])).await;
-                    receive(&mut flow, 64).await;
-                    done += 1;
-                }
-                done
-            })
-        })
-        .collect();
-    let mut done = 0;
-    for task in tasks {
-        done += task.await.expect("done");
-    }
-    println!("new flows, {workers:3} at a time: {:7.0} /s", f64::from(done) / began.elapsed().as_secs_f64());
+    let carrier = carrier.clone();
+    let exchange = move || {
+        let carrier = carrier.clone();
+        async move {
+            let mut flow = open(&carrier, to, b'e').await;
+            send(&mut flow, Bytes::from_static(&[7; 64])).await;
+            receive(&mut flow, 64).await;
+        }
+    };
+    println!("new flows, {workers:3} at a time: {:7.0} /s", exchanges(workers, exchange).await);
 }
 
 async fn plain_flows(to: SocketAddr, workers: usize) {
+    let exchange = move || async move {
+        let mut stream = TcpStream::connect(to).await.expect("connected");
+        stream.write_all(&[b'e'; 65]).await.expect("sent");
+        stream.read_exact(&mut [0; 64]).await.expect("received");
+    };
+    println!("  plain,   {workers:3} at a time: {:7.0} /s", exchanges(workers, exchange).await);
+}
+
+/// Makes one exchange after the other in each of `workers` tasks; how many a second.
+async fn exchanges<F>(workers: usize, exchange: impl Fn() -> F + Clone + Send + 'static) -> f64
+where
+    F: Future<Output = ()> + Send,
+{
     let began = Instant::now();
     let tasks: Vec<_> = (0..workers)
         .map(|_| {
+            let exchange = exchange.clone();
             tokio::spawn(async move {
                 let mut done = 0_u32;
                 while began.elapsed() < WINDOW {
-                    let mut stream = TcpStream::connect(to).await.expect("connected");
-                    stream.write_all(&[b'e'; 65]).await.expect("sent");
-                    stream.read_exact(&mut [0; 64]).await.expect("received");
+                    exchange().await;
                     done += 1;
                 }
                 done
@@ -145,7 +146,7 @@ async fn plain_flows(to: SocketAddr, workers: usize) {
     for task in tasks {
         done += task.await.expect("done");
     }
-    println!("  plain,   {workers:3} at a time: {:7.0} /s", f64::from(done) / began.elapsed().as_secs_f64());
+    f64::from(done) / began.elapsed().as_secs_f64()
 }
 
 async fn bulk(carrier: &Carrier, to: SocketAddr, mode: u8, until: impl Fn() -> bool) -> usize {

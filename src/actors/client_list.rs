@@ -18,7 +18,7 @@ use self::messages::{
     CancelWaiter, FlowsBlocked, LinksChanged, PlacementHopeless, RegisterWaiter, ViaWorkloadsChanged, WaiterSettled,
 };
 use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged};
-use crate::actors::shell::{Driven, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told};
+use crate::actors::shell::{Driven, NO_LIMIT, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told};
 use crate::cluster::PodFact;
 use crate::ids::{Attempt, ReplyId, WaiterId};
 use crate::net::agent::AgentLink;
@@ -142,8 +142,7 @@ impl ClientList {
             Ok(dialed) => {
                 let me = ctx.address();
                 let uid = pod.clone();
-                let forever = Duration::from_secs(u64::from(u32::MAX));
-                let abort = spawn_reporting(dialed.closed, forever, move |why| {
+                let abort = spawn_reporting(dialed.closed, NO_LIMIT, move |why| {
                     let why = why.unwrap_or_else(|failed| format!("{failed:?}"));
                     me.do_send(LinkEnded { pod: uid, attempt, why });
                 });

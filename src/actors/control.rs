@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::actors::daemon::messages::Caller;
-use crate::actors::shell::{Reply, Stop, spawn_reporting, stop};
+use crate::actors::shell::{NO_LIMIT, Reply, Stop, spawn_reporting, stop};
 use crate::error::UserError;
 use admission::Admission;
 use connection::{Connection, PATIENCE};
@@ -39,8 +39,6 @@ use protocol::{Greeting, Response};
 pub const PLACES: usize = 64;
 /// A pause after a failed accept: out of file descriptors, trying again at once would only burn time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// spawn_reporting wants a limit; connections and accepting end by themselves.
-const NO_LIMIT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// The control socket's actor.
 #[derive(Debug)]

@@ -31,12 +31,10 @@ use self::messages::{
     WatchHealthChanged,
 };
 use self::watches::Report;
-use crate::actors::shell::{self, Driven, Shell, TaskFailed, Tasks, drive, spawn_reporting};
+use crate::actors::shell::{self, Driven, NO_LIMIT, Shell, TaskFailed, Tasks, drive, spawn_reporting};
 use crate::cluster::PodSnapshot;
 use crate::ids::Attempt;
 
-/// A resolve goes on for as long as this actor: it answers once it knows, and each part has a limit of its own.
-const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// Limit for asking for rights; the asking has a shorter one of its own.
 const RIGHTS_LIMIT: Duration = Duration::from_secs(15);
 
@@ -212,7 +210,8 @@ impl Handler<ResolveWorkloads> for PodWatcher {
         let asked = references.clone();
         let work =
             resolve::resolve(self.client.subscribe(), default_namespace, references, self.pods.subscribe(), jitter);
-        let asking = spawn_reporting(work, FOREVER, move |resolved| match resolved {
+        // It answers once it knows; each part has a limit of its own.
+        let asking = spawn_reporting(work, NO_LIMIT, move |resolved| match resolved {
             Ok(resolutions) => reply.answer(resolutions),
             Err(TaskFailed::Panicked(why)) => {
                 let failed = |reference| (reference, resolve::failed(&format!("bug: {why}")));

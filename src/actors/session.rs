@@ -23,9 +23,12 @@ use crate::actors::pod_watcher::PodWatcher;
 use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, UseClient, WatchHealthChanged};
 use crate::actors::proxy_via::ProxyVia;
 use crate::actors::proxy_via::messages::ViaChanged;
-use crate::actors::shell::{Driven, Exit, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told};
+use crate::actors::shell::{
+    Driven, Exit, NO_LIMIT, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told,
+};
 use crate::actors::vif::Vif;
 use crate::actors::vif::messages::{Close, FlowStats, StopDataPlane, VifChanged};
+use crate::digest;
 use crate::error::UserError;
 use crate::identity::Identity;
 use crate::ids::ReplyId;
@@ -44,8 +47,6 @@ mod wiring;
 
 /// A reachable API server answers the first question within this time.
 const REACH_LIMIT: Duration = Duration::from_secs(20);
-/// PodWatcher asks until it has an answer; the connect's own deadline says how long `connect` waits for it.
-const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// What a session is made from.
 pub struct Ingredients {
@@ -156,7 +157,8 @@ impl Session {
         let default_namespace = self.ingredients.spec.namespace.as_str().into();
         children.pod_watcher.do_send(ResolveWorkloads { default_namespace, references, reply });
         let (me, run) = (ctx.address(), self.run);
-        drop(spawn_reporting(answer, FOREVER, move |result| match result {
+        // PodWatcher asks until it has an answer; the connect's own deadline says how long `connect` waits for it.
+        drop(spawn_reporting(answer, NO_LIMIT, move |result| match result {
             Ok(Ok(resolutions)) => me.do_send(OfRun { run, input: Input::Resolved(resolutions) }),
             // PodWatcher ended: its monitor tells.
             Ok(Err(_)) | Err(TaskFailed::TimedOut | TaskFailed::Aborted | TaskFailed::Panicked(_)) => {}
@@ -206,9 +208,9 @@ impl Session {
 
 /// The IPv6 range of virtual addresses: a unique local /64 (RFC 4193) that is the same for one user on every connect.
 fn virtual_v6(uid: u32) -> Cidr {
-    let hash = ring::digest::digest(&ring::digest::SHA256, format!("podway virtual range of {uid}").as_bytes());
+    let hash = digest::sha256(format!("podway virtual range of {uid}").as_bytes());
     let mut octets = [0_u8; 16];
-    octets.iter_mut().zip(hash.as_ref()).take(8).for_each(|(octet, random)| *octet = *random);
+    octets.iter_mut().zip(&hash).take(8).for_each(|(octet, random)| *octet = *random);
     if let Some(first) = octets.first_mut() {
         *first = 0xfd;
     }
@@ -218,8 +220,7 @@ fn virtual_v6(uid: u32) -> Cidr {
 /// Where the virtual addresses of this user's connection to this cluster are remembered.
 fn vip_memory(ingredients: &Ingredients) -> std::path::PathBuf {
     let connection = format!("{}\n{}", ingredients.access.server, ingredients.spec.name);
-    let hash = ring::digest::digest(&ring::digest::SHA256, connection.as_bytes());
-    let name: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let name = digest::short_name(&connection);
     ingredients.settings.state_dir.join("vips").join(format!("{}-{name}.json", ingredients.owner_uid))
 }
 

@@ -133,6 +133,9 @@ pub enum TaskFailed {
     Aborted,
 }
 
+/// For [`spawn_reporting`]: work that ends by itself or with its owner, and has no time of its own.
+pub const NO_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// Runs `work` on the pool, for at most `limit`, and always calls `report` with what came of it: also after a panic.
 ///
 /// Returns a handle that aborts it; `report` is then called with [`TaskFailed::Aborted`].

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -21,7 +20,9 @@ use self::messages::{Close, FlowStats, Open, StopDataPlane, VifChanged};
 use crate::actors::client_list::messages::FlowsBlocked;
 use crate::actors::dns::messages::QueryArrived;
 use crate::actors::proxy_via::messages::{HostFactsChanged, RoutePlanChanged, VipsInUseChanged};
-use crate::actors::shell::{Driven, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told};
+use crate::actors::shell::{
+    Driven, NO_LIMIT, Reply, Shell, Stop, TaskFailed, Tasks, drive, spawn_reporting, stop, told,
+};
 use crate::ids::{Generation, ReplyId};
 use crate::net::cidr::Cidr;
 use crate::net::data_plane::{DataPlane, DataPlaneHandle, Ended, Wiring};
@@ -48,8 +49,6 @@ const STOP_LIMIT: Duration = Duration::from_millis(100);
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 /// How often the device is looked for after its descriptor was closed, and the pause between.
 const GONE_LOOKS: (u32, Duration) = (20, Duration::from_millis(5));
-/// For tasks that end with the actor.
-const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// The edges of Vif.
 pub struct Edges {
@@ -82,7 +81,7 @@ pub struct Vif {
     taken: watch::Sender<BTreeSet<Cidr>>,
     /// Where the host's resolver is configured (`/etc`).
     etc: PathBuf,
-    tasks: Vec<AbortHandle>,
+    tasks: Tasks,
     replies: HashMap<ReplyId, Reply<()>>,
     next_reply: ReplyId,
 }
@@ -107,7 +106,7 @@ impl Vif {
             device: None,
             taken: watch::Sender::new(BTreeSet::new()),
             etc: "/etc".into(),
-            tasks: Vec::new(),
+            tasks: Tasks::default(),
             replies: HashMap::new(),
             next_reply: ReplyId(0),
         }
@@ -121,7 +120,7 @@ impl Vif {
 
     /// Runs a task for as long as the actor lives.
     fn serve(&mut self, what: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.push(spawn_reporting(work, FOREVER, move |ended| match ended {
+        self.tasks.keep(spawn_reporting(work, NO_LIMIT, move |ended| match ended {
             Ok(()) | Err(TaskFailed::Aborted) => debug!(what, "ended"),
             Err(failed) => warn!(what, ?failed, "ended"),
         }));
@@ -132,7 +131,7 @@ impl Vif {
         self.serve("watch of the host's network", host);
         let me = ctx.address();
         let (clients, vips) = (self.edges.clients.clone(), self.edges.vips.clone());
-        self.tasks.push(spawn_reporting(make(device, mtu, clients, vips), OPEN_LIMIT, move |made| {
+        self.tasks.keep(spawn_reporting(make(device, mtu, clients, vips), OPEN_LIMIT, move |made| {
             let made = made.unwrap_or_else(|failed| Err(format!("cannot make the device: {}", why(failed))));
             me.do_send(OpenEnded(made));
         }));
@@ -152,7 +151,7 @@ impl Vif {
                 self.serve("pump of addresses in use", pump_in_use(plane.virtual_in_use(), self.edges.in_use.clone()));
                 let me = ctx.address();
                 let ended = plane.ended();
-                self.tasks.push(spawn_reporting(ended, FOREVER, move |ended| {
+                self.tasks.keep(spawn_reporting(ended, NO_LIMIT, move |ended| {
                     me.do_send(PlaneEnded(match ended {
                         Ok(Ended::DeviceGone(why)) => format!("the device is gone: {why}; connect again"),
                         Ok(Ended::Stopped) => "the data plane was stopped".to_owned(),
@@ -207,14 +206,6 @@ impl Vif {
     }
 }
 
-impl Drop for Vif {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-    }
-}
-
 impl Actor for Vif {
     type Context = Context<Self>;
 }
@@ -266,8 +257,8 @@ async fn make(
     Ok(Device { tun, ifindex, routes, plane: Some(plane), queries: Some(queries), blocked: Some(blocked) })
 }
 
-/// Carries a change out and says what failed, and which routes others have. What is new comes first, so that nothing that stays is ever without a
-/// route.
+/// Carries a change out and says what failed, and which routes others have. What is new comes first, so that nothing that
+/// stays is ever without a route.
 async fn apply(routes: RouteHandle, change: Change) -> (BTreeMap<String, String>, BTreeSet<Cidr>) {
     let (mut failed, mut taken) = (BTreeMap::new(), BTreeSet::new());
     let mut note = |cidr: &Cidr, result: Result<(), RouteError>| {
@@ -368,9 +359,7 @@ impl Handler<Close> for Vif {
 impl Handler<Stop> for Vif {
     type Result = ();
     fn handle(&mut self, message: Stop, ctx: &mut Context<Self>) {
-        for task in self.tasks.drain(..) {
-            task.abort();
-        }
+        self.tasks.end();
         let Some(device) = self.device.take() else {
             stop(ctx);
             return message.reply.answer(());

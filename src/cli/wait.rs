@@ -12,11 +12,8 @@ use super::{Exit, Failure, document};
 use crate::actors::control::protocol::{Ended, Event, Op};
 use crate::control_client::{ControlClient, Next};
 use crate::error::{Reason, UserError};
-use crate::status::{ConnectOutcome, SessionStatus, WorkloadLine};
+use crate::status::{Condition, ConnectOutcome, SessionStatus, WorkloadLine};
 use crate::workload::WorkloadRef;
-
-/// The types of condition that a connection has.
-const CONDITIONS: [&str; 6] = ["Ready", "WatchReady", "RoutesReady", "DNSReady", "AgentReady", "WorkloadReady"];
 
 /// What is waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,9 +32,9 @@ impl FromStr for Goal {
     fn from_str(text: &str) -> Result<Goal, String> {
         match (text, text.strip_prefix("condition="), text.strip_prefix("workload/")) {
             ("dns", _, _) => Ok(Goal::Dns),
-            (_, Some(wanted), _) => match CONDITIONS.iter().find(|known| known.eq_ignore_ascii_case(wanted)) {
+            (_, Some(wanted), _) => match Condition::TYPES.iter().find(|known| known.eq_ignore_ascii_case(wanted)) {
                 Some(condition) => Ok(Goal::Condition((*condition).to_owned())),
-                None => Err(format!("expected one of the conditions {}", CONDITIONS.join(", "))),
+                None => Err(format!("expected one of the conditions {}", Condition::TYPES.join(", "))),
             },
             (_, _, Some(workload)) if !workload.is_empty() => Ok(Goal::Workload(workload.to_owned())),
             _ => Err("expected condition=TYPE, workload/WORKLOAD or dns".to_owned()),
@@ -82,9 +79,7 @@ impl Goal {
         };
         Some(UserError::new(Reason::WorkloadNotFound, message, hint))
     }
-}
 
-impl Goal {
     /// What keeps the goal from being reached, in the connection's own words; empty where it says none.
     fn lacks(&self, status: &SessionStatus) -> String {
         let condition = match self {
@@ -177,7 +172,6 @@ async fn reach(client: &mut ControlClient, goal: &Goal, lacks: &mut String) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::Condition;
 
     fn status(outcome: Option<ConnectOutcome>, workloads: &[(&str, &str)]) -> SessionStatus {
         let line = |(workload, state): &(&str, &str)| WorkloadLine {

@@ -15,6 +15,7 @@ use super::manifest::own_name;
 use crate::actors::client_list::core::ViaFact;
 use crate::actors::client_list::messages::GeneralEgress;
 use crate::actors::shell::Core;
+use crate::backoff::doubling;
 use crate::cluster::{NamespaceRights, PodFact, PodPhase, PodSnapshot, Rights};
 use crate::ids::{Attempt, Generation, Millis, ReplyId};
 use crate::net::views::Target;
@@ -386,7 +387,7 @@ fn own_pod_alive(plan: &Plan, pods: &PodSnapshot) -> bool {
 }
 
 fn failed(now: Millis, tries: u32) -> Progress {
-    let pause = RETRY_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(8)).min(RETRY_MAX);
+    let pause = doubling(RETRY_FIRST, tries.saturating_sub(1), RETRY_MAX);
     Progress::Failed { retry_at: now + pause }
 }
 

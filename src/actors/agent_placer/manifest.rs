@@ -2,8 +2,9 @@
 //!
 //! Everything here satisfies Pod Security "restricted" (Kubernetes, Pod Security Standards).
 
-use ring::digest;
 use serde_json::{Value, json};
+
+use crate::digest::short_name;
 
 /// Label of our own Job and pod: fingerprint of key, image and protocol.
 const FINGERPRINT_LABEL: &str = "podway.dev/agent";
@@ -86,8 +87,7 @@ fn labels(agent: &Agent) -> Value {
 
 /// The key as a label may hold it (base64 may not): 16 hex digits of its hash.
 fn key_label(agent: &Agent) -> String {
-    let hash = digest::digest(&digest::SHA256, agent.key.as_bytes());
-    hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    short_name(&agent.key)
 }
 
 fn pod_spec(agent: &Agent, port: u16) -> Value {

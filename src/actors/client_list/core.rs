@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::messages::{GeneralEgress, LinkState, LinkStatus, Placement, TargetState, WaiterOutcome};
 use crate::actors::agent_placer::manifest::is_named_after;
 use crate::actors::shell::Core;
+use crate::backoff::doubling;
 use crate::cluster::{AgentContainer, ContainerState, PodFact, PodPhase, PodSnapshot, Rights};
 use crate::ids::{Attempt, Generation, Millis, ReplyId, WaiterId};
 use crate::net::cidr::Cidr;
@@ -653,7 +654,7 @@ fn pause(pod: &PodUid, tries: u32, access: Access) -> Duration {
         Access::Granted => RETRY_MAX,
         Access::Forbidden => RETRY_MAX * 10,
     };
-    let doubled = RETRY_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(longest);
+    let doubled = doubling(RETRY_FIRST, tries.saturating_sub(1), longest);
     let seed = pod.0.bytes().fold(tries.wrapping_mul(2_654_435_761), |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
     doubled * (75 + seed % 50) / 100
 }

@@ -17,6 +17,7 @@ use super::messages::WatchHealth;
 use super::snapshot::{self, Watches};
 use super::watched::Watched;
 use crate::actors::shell::Core;
+use crate::backoff;
 use crate::cluster::{ClusterInfo, ClusterRecords, NamespaceRights, PodSnapshot, Rights};
 use crate::ids::{Attempt, Generation, Millis};
 
@@ -278,8 +279,7 @@ impl PodWatcherCore {
     }
 
     fn look_later(&mut self, now: Millis, jitter: u8) {
-        let pause = LOOK_FIRST.saturating_mul(1 << self.looks.min(10)).min(LOOK_AGAIN);
-        let pause = pause * 3 / 4 + pause * u32::from(jitter) / 510;
+        let pause = backoff::spread(backoff::doubling(LOOK_FIRST, self.looks, LOOK_AGAIN), jitter);
         self.look_again.get_or_insert(now + pause);
     }
 

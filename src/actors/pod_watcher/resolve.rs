@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::decode::{Names, Object};
 use super::near::near;
+use crate::backoff;
 use crate::cluster::{PodSnapshot, Resolution, Resolutions};
 use crate::error::chain;
 use crate::workload::{Workload, WorkloadKind, WorkloadRef};
@@ -72,8 +73,7 @@ pub async fn resolve(
 
 /// The pause after the `tries`-th look-up that failed.
 fn pause(tries: u32, jitter: u8) -> Duration {
-    let doubled = RETRY_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(8)).min(RETRY_MAX);
-    doubled * 3 / 4 + doubled * u32::from(jitter) / 510
+    backoff::spread(backoff::doubling(RETRY_FIRST, tries.saturating_sub(1), RETRY_MAX), jitter)
 }
 
 /// The answer for references that could not even be asked for.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::facts::{Event, Fact, Key, Trouble};
+use crate::backoff::doubling;
 use crate::ids::{Attempt, Millis};
 
 /// First pause after a failure.
@@ -90,9 +91,7 @@ impl Watched {
         self.building = None;
         let pause = match trouble {
             Trouble::Forbidden(_) | Trouble::Unknown(_) => REFUSED_PAUSE,
-            Trouble::Unauthorized(_) | Trouble::Down(_) => {
-                BACKOFF_FIRST.saturating_mul(1 << self.failures.min(8)).min(BACKOFF_CAP)
-            }
+            Trouble::Unauthorized(_) | Trouble::Down(_) => doubling(BACKOFF_FIRST, self.failures, BACKOFF_CAP),
         };
         self.failures = self.failures.saturating_add(1).min(8);
         self.trouble = Some(trouble);

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::messages::VifState;
 use crate::actors::shell::Core;
+use crate::backoff::doubling;
 use crate::ids::{Generation, Millis, ReplyId};
 use crate::net::cidr::Cidr;
 use crate::net::route_plan::RoutePlan;
@@ -368,7 +369,7 @@ impl Core for VifCore {
 }
 
 fn pause(tries: u32) -> Duration {
-    RETRY_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(RETRY_MAX)
+    doubling(RETRY_FIRST, tries.saturating_sub(1), RETRY_MAX)
 }
 
 #[cfg(test)]

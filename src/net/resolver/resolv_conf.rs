@@ -20,6 +20,7 @@ use nix::libc;
 use nix::unistd::{Gid, Uid, fchown};
 
 use super::LinkPlan;
+use crate::digest::{hex, sha256};
 use crate::net::os_journal::sync_directory;
 
 const FILE: &str = "resolv.conf";
@@ -368,8 +369,7 @@ fn set_owner_and_mode(file: &File, contents: &Contents, keep_owner: bool) -> io:
 }
 
 fn digest(bytes: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&sha256(bytes))
 }
 
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> ResolvConfError + use<> {

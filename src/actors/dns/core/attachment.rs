@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::facts::{Facts, OWN_ZONE};
 use super::{Attempt, DnsMode, DnsState, Effect, Generation, Millis, ReplyId, VifChanged};
 use crate::actors::vif::messages::VifState;
+use crate::backoff::doubling;
 use crate::net::cidr::Cidr;
 use crate::net::resolver::{AttachFailed, Attached, Backend, LinkPlan, MAX_DOMAINS, tlds};
 
@@ -82,7 +83,7 @@ impl Attachment {
                 self.applied = Some((plan, attached));
             }
             Err(failed) => {
-                let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(5)).min(LONGEST_PAUSE);
+                let pause = doubling(FIRST_PAUSE, self.failures, LONGEST_PAUSE);
                 self.failures += 1;
                 self.due = (!failed.hopeless).then(|| now + pause);
                 self.failed = Some(failed);

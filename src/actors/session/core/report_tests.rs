@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 use crate::actors::client_list::messages::{LinkStatus, WaiterOutcome};
 use crate::actors::dns::messages::DnsState;
@@ -5,24 +7,11 @@ use crate::actors::proxy_via::messages::ViaState;
 use crate::actors::session::core::{Effect, Input, errors};
 use crate::actors::shell::Core as _;
 use crate::ids::{Generation, ReplyId, WaiterId};
-use crate::spec::{AgentMode, ConnectSpec};
 use crate::workload::PodUid;
 
 fn running() -> SessionCore {
-    let spec = ConnectSpec {
-        name: "demo".into(),
-        context: "kind".into(),
-        namespace: "shop".into(),
-        proxy_via: Vec::new(),
-        also_proxy: Vec::new(),
-        never_proxy: Vec::new(),
-        vnat: Vec::new(),
-        allow_conflicting_subnets: Vec::new(),
-        agent: AgentMode::Auto,
-        agent_image: String::new(),
-        dns: DnsMode::Auto,
-        timeout_ms: 30_000,
-    };
+    let spec = json!({ "name": "demo", "context": "kind", "namespace": "shop", "timeout_ms": 30_000 });
+    let spec = serde_json::from_value(spec).expect("a spec");
     let mut core = SessionCore::new(spec, None);
     core.handle(Millis(0), Input::Begin);
     core

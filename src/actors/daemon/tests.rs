@@ -1,0 +1,125 @@
+use std::fs;
+use std::path::Path;
+
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::status::ConnectOutcome;
+
+/// A daemon that keeps its files in `directory`.
+fn daemon(directory: &Path) -> Daemon {
+    let settings = Settings {
+        mtu: 1400,
+        virtual_subnet: "246.246.0.0/16".parse().unwrap(),
+        include_suffixes: Vec::new(),
+        runtime_dir: directory.into(),
+        state_dir: directory.into(),
+        editor: Default::default(),
+    };
+    Daemon::new(settings, "agent".to_owned(), || 0, Reply::new().0)
+}
+
+async fn shut_down(daemon: &Addr<Daemon>) {
+    let (reply, over) = Reply::new();
+    daemon.do_send(Shutdown { reply });
+    over.await.unwrap();
+}
+
+fn caller(uid: u32) -> Caller {
+    Caller { uid, gid: uid, pid: None }
+}
+
+/// Asks for a connection to `server`. To one that no client can be made for, nothing is done to the host.
+fn ask(daemon: &Addr<Daemon>, uid: u32, name: &str, server: &str) -> Answer {
+    let spec = serde_json::json!({ "name": name, "namespace": "demo", "timeout_ms": 1000 });
+    let (reply, answer) = Reply::new();
+    daemon.do_send(OpenSession {
+        caller: caller(uid),
+        spec: serde_json::from_value(spec).unwrap(),
+        access: serde_json::from_value(serde_json::json!({ "server": server })).unwrap(),
+        reply,
+    });
+    answer
+}
+
+type Answer = oneshot::Receiver<Result<SessionView, UserError>>;
+
+async fn open(daemon: &Addr<Daemon>, uid: u32, name: &str, server: &str) -> Result<SessionView, UserError> {
+    ask(daemon, uid, name, server).await.unwrap()
+}
+
+/// The error that the connect of this connection ends with.
+async fn failure(view: &mut SessionView) -> UserError {
+    let status = view.status.wait_for(|status| status.outcome.is_some()).await.expect("an outcome").clone();
+    match &status.outcome {
+        Some(ConnectOutcome::Failed(error)) => error.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_pair_that_cannot_be_had_fails_the_connect_and_not_its_acceptance() {
+    let directory = tempfile::tempdir().unwrap();
+    // Where the directory of the keys should be.
+    fs::write(directory.path().join("keys"), b"").expect("written");
+    let work = async {
+        let daemon = daemon(directory.path()).start();
+        let mut view = open(&daemon, 7, "demo", "http://127.0.0.1:1").await.expect("it is accepted");
+        let error = failure(&mut view).await;
+        assert!(error.message.starts_with("key pair: "), "{error}");
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+fn cluster(server: &str, proxy: Option<&str>, authority: Option<&str>) -> Cluster {
+    let own = |text: &str| text.to_owned();
+    Cluster { server: server.to_owned(), proxy: proxy.map(own), authority: authority.map(own) }
+}
+
+#[test]
+fn a_cluster_is_known_by_its_url_and_the_way_there() {
+    let a = cluster("https://192.0.2.1:6443", None, Some("A"));
+    assert!(same_cluster(&a, &a.clone()));
+    assert!(same_cluster(&a, &cluster("https://192.0.2.1:6443/", None, None)), "unchecked certificates");
+    assert!(!same_cluster(&a, &cluster("https://192.0.2.1:6443", None, Some("B"))));
+    assert!(!same_cluster(&a, &cluster("https://192.0.2.1:6443", Some("socks5://192.0.2.9"), Some("A"))));
+    assert!(!same_cluster(&a, &cluster("https://192.0.2.2:6443", None, Some("A"))));
+}
+
+#[tokio::test]
+async fn what_is_asked_for_while_a_connection_ends_waits_for_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let daemon = daemon(directory.path()).start();
+        for round in 0..5 {
+            // Other options each time: what exists would be refused as different.
+            let mut view = open(&daemon, 1000, "a", &format!("no URL {round}")).await.expect("accepted");
+            failure(&mut view).await;
+        }
+        shut_down(&daemon).await;
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn a_second_connection_to_a_cluster_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let daemon = daemon(directory.path()).start();
+        let all = tokio::join!(
+            open(&daemon, 1000, "a", "no URL"),
+            open(&daemon, 1000, "b", "no URL/"),
+            open(&daemon, 1001, "c", "no URL"),
+            open(&daemon, 1000, "d", "no URL either"),
+        );
+        assert!(all.0.is_ok() && all.3.is_ok());
+        let refused = all.1.unwrap_err();
+        assert_eq!(refused.message, "connect: connection \"a\" already reaches this cluster");
+        assert_eq!(refused.hint, "use that connection, or podway disconnect a first");
+        let refused = all.2.unwrap_err();
+        assert_eq!(refused.message, "connect: a connection of another user already reaches this cluster");
+        shut_down(&daemon).await;
+    };
+    LocalSet::new().run_until(work).await;
+}
