@@ -9,7 +9,11 @@ use kube::Api;
 use crate::actors::shell::TaskFailed;
 use crate::error::{Reason, UserError, chain};
 use crate::net::kube_client::{self, KubeClientError};
+use crate::refusal;
 use crate::spec::ClusterAccess;
+
+/// How often 401 is asked again.
+const TRIES: u128 = refusal::GOES_ON.as_millis() / refusal::AGAIN.as_millis();
 
 /// Asks for the connected namespace; a right to read it is not needed. Gives the API server's addresses.
 pub async fn reach(
@@ -18,7 +22,17 @@ pub async fn reach(
     namespace: String,
 ) -> Result<BTreeSet<IpAddr>, UserError> {
     let namespaces: Api<Namespace> = Api::all(client);
-    let (addresses, answer) = tokio::join!(kube_client::api_server_addresses(&access), namespaces.get_opt(&namespace));
+    let ask = async {
+        // An API server that has just started may not know all credentials yet: 401 counts when it goes on.
+        for _ in 0..TRIES {
+            match namespaces.get_opt(&namespace).await {
+                Err(kube::Error::Api(status)) if status.code == 401 => tokio::time::sleep(refusal::AGAIN).await,
+                other => return other,
+            }
+        }
+        namespaces.get_opt(&namespace).await
+    };
+    let (addresses, answer) = tokio::join!(kube_client::api_server_addresses(&access), ask);
     match answer {
         Ok(Some(_)) => {}
         Ok(None) => {
