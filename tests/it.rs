@@ -19,6 +19,8 @@ mod architecture;
 mod command;
 #[path = "it/interleavings.rs"]
 mod interleavings;
+#[path = "it/other_protocol.rs"]
+mod other_protocol;
 #[path = "it/shells.rs"]
 mod shells;
 #[path = "it/unit_file.rs"]

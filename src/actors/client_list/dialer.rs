@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use podway_tunnel::client::{Carrier, Config};
+use podway_tunnel::client::{Carrier, Config, ConnectError};
 use tokio::sync::watch;
 
 use super::core::DialOutcome;
@@ -49,11 +49,25 @@ impl Dialer for NativeDialer {
             let fault = stream.fault();
             let carrier = Carrier::connect(stream, &config).await.map_err(|error| match fault.get() {
                 Some(fault) => outcome(fault),
-                None => DialOutcome::Failed(chain(&error).into()),
+                None => handshake_outcome(&error),
             })?;
             let closed = carrier.closed();
             Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), closed: Box::pin(closed) })
         })
+    }
+}
+
+/// What a failed handshake says of the agent. What an agent answers is its own word and will not change: it cannot be
+/// replaced where it runs, nor take other arguments.
+pub fn handshake_outcome(error: &ConnectError) -> DialOutcome {
+    let text: Arc<str> = chain(error).into();
+    match error {
+        ConnectError::Protocol { .. } | ConnectError::Denied(_) => DialOutcome::Unfit(text),
+        ConnectError::Http2(_)
+        | ConnectError::Wire(_)
+        | ConnectError::HungUp
+        | ConnectError::WrongPod { .. }
+        | ConnectError::Random => DialOutcome::Failed(text),
     }
 }
 
