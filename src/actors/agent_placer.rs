@@ -335,6 +335,7 @@ impl Handler<RemoveAll> for AgentPlacer {
     fn handle(&mut self, message: RemoveAll, ctx: &mut Context<Self>) {
         self.next_reply = self.next_reply.next();
         self.removals.insert(self.next_reply, message.reply);
+        self.asking.end();
         drive(self, Input::RemoveAll(self.next_reply), ctx);
     }
 }
@@ -344,6 +345,7 @@ impl Handler<Stop> for AgentPlacer {
     fn handle(&mut self, message: Stop, ctx: &mut Context<Self>) {
         self.next_reply = self.next_reply.next();
         self.stops.insert(self.next_reply, message.reply);
+        self.asking.end();
         drive(self, Input::Stop(self.next_reply), ctx);
     }
 }

@@ -47,9 +47,13 @@ impl Dialer for NativeDialer {
         Box::pin(async move {
             let stream = portforward::open(&client, &pod.namespace, &pod.name, port).await.map_err(|e| outcome(&e))?;
             let fault = stream.fault();
-            let carrier = Carrier::connect(stream, &config).await.map_err(|error| match fault.get() {
-                Some(fault) => outcome(fault),
-                None => handshake_outcome(&error),
+            let carrier = Carrier::connect(stream, &config).await.map_err(|error| {
+                match (handshake_outcome(&error), fault.get()) {
+                    // What broke afterwards does not unsay it.
+                    (unfit @ DialOutcome::Unfit(_), _) => unfit,
+                    (_, Some(fault)) => outcome(fault),
+                    (failed, None) => failed,
+                }
             })?;
             let closed = carrier.closed();
             Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), closed: Box::pin(closed) })

@@ -93,3 +93,53 @@ fn unreachable(server: &str, why: &str) -> UserError {
         "check that kubectl version works with the same flags",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::spec::Credential;
+
+    /// What an API server says to a user whom it does not know for the first `times` questions.
+    async fn reached(times: usize) -> Result<BTreeSet<IpAddr>, UserError> {
+        let asked = Mutex::new(0);
+        let serve = move |_: http::Request<kube::client::Body>| {
+            let mut asked = asked.lock().expect("unpoisoned");
+            *asked += 1;
+            let (code, body) = match *asked <= times {
+                true => (401, r#"{"status":"Failure","message":"Unauthorized","reason":"x","code":401}"#),
+                false => (200, r#"{"metadata":{"name":"demo"}}"#),
+            };
+            let response =
+                http::Response::builder().status(code).body(kube::client::Body::from(body.as_bytes().to_vec()));
+            std::future::ready(response.map_err(tower::BoxError::from))
+        };
+        let access = ClusterAccess {
+            server: "https://192.0.2.1:6443".into(),
+            tls_server_name: None,
+            certificate_authority_data: None,
+            insecure_skip_tls_verify: false,
+            proxy_url: None,
+            impersonate: None,
+            credential: Credential::None,
+            expires_at: None,
+        };
+        reach(access, kube::Client::new(tower::service_fn(serve), "demo"), "demo".into()).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_that_an_api_server_does_not_know_yet_are_shown_again() {
+        let addresses = reached(3).await.expect("reached");
+        assert_eq!(addresses, ["192.0.2.1".parse().expect("an address")].into());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_that_are_refused_for_a_second_are_refused() {
+        let begun = tokio::time::Instant::now();
+        let error = reached(usize::MAX).await.expect_err("refused");
+        assert_eq!(error.reason, Reason::Unauthorized);
+        assert!(begun.elapsed() >= refusal::GOES_ON && begun.elapsed() < Duration::from_secs(2));
+    }
+}

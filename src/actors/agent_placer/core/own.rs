@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::in_pod::AgentInPod;
+use super::placement::Progress;
 use super::{AgentPlacerCore, Place, Plan};
 use crate::actors::agent_placer::manifest::own_name;
 use crate::cluster::{PodFact, PodPhase, PodSnapshot};
@@ -77,7 +78,10 @@ impl AgentPlacerCore {
                 continue;
             }
             let believed = self.refusal(&place);
-            if self.placements.get(&place).is_none_or(|placement| placement.is_due(now)) {
+            // One at a time: what was refused is asked again only while the other is not on its way.
+            let mut others = self.placements.iter().filter(|(other, _)| other.is_own() && **other != place);
+            let alone = others.all(|(_, placement)| matches!(placement.progress, Progress::Failed { .. }));
+            if alone && self.placements.get(&place).is_none_or(|placement| placement.is_due(now)) {
                 self.own.asked = true;
                 self.own.before = self.own_pods(pods).map(|(pod, _)| pod.uid.clone()).collect();
                 let old = finished.or(unfit).cloned();

@@ -399,8 +399,12 @@ fn a_bare_pod_is_made_where_a_job_is_refused_and_both_refusals_are_told_soon() {
             effects = bench.feed(now, Input::Woke);
         }
     }
-    let (now, told) = bench.refuse(now, &effects, 60_000);
-    assert!(now < 2_000 && hopeless(&told).is_some_and(|told| !told.is_empty()), "told after {now} ms");
+    let mut other = Bench { core: bench.core.clone(), ..bench };
+    let (told_at, told) = bench.refuse(now, &effects, 60_000);
+    assert!(told_at < 2_000 && hopeless(&told).is_some_and(|told| !told.is_empty()), "told after {told_at} ms");
+    // While the bare pod is on its way, no Job is made beside it, although it is time to ask again.
+    other.end(now, &effects, &PlaceOutcome::Accepted);
+    assert_eq!(placed(&other.feed(now + 9_000, Input::Woke)), []);
 }
 
 #[test]
