@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::actors::client_list::messages::GeneralEgress;
+use crate::ids::Generation;
 
 type Asked = Arc<Mutex<Vec<String>>>;
 
@@ -85,4 +87,76 @@ async fn our_own_pod_is_taken_back_as_a_job_and_as_a_pod() {
             "/apis/batch/v1/namespaces/demo/jobs/podway-agent-1a2b3c4d",
         ]
     );
+}
+
+struct Fall;
+
+told!(Fall);
+
+impl Handler<Fall> for AgentPlacer {
+    type Result = ();
+    fn handle(&mut self, _: Fall, _: &mut Context<Self>) {
+        panic!("it fell");
+    }
+}
+
+/// Hears what cannot be had.
+struct Sink;
+
+impl Actor for Sink {
+    type Context = Context<Self>;
+}
+
+impl Handler<PlacementHopeless> for Sink {
+    type Result = ();
+    fn handle(&mut self, _: PlacementHopeless, _: &mut Context<Self>) {}
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // Less than a placement may take by itself.
+    assert!(tokio::time::timeout(PLACE_LIMIT / 2, wait).await.is_ok(), "{what}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_placed_on_behalf_of_an_actor_that_panicked() {
+    let work = async {
+        let open = Arc::new(());
+        let asking = Arc::downgrade(&open);
+        let never = move |_: http::Request<kube::client::Body>| {
+            let open = asking.upgrade();
+            async move {
+                std::future::pending::<()>().await;
+                drop(open);
+                Err::<http::Response<kube::client::Body>, _>(tower::BoxError::from("never"))
+            }
+        };
+        let plan = Plan {
+            key: "a2V5".into(),
+            fingerprint: "1a2b3c4d".into(),
+            first_port: 20_000,
+            namespace: "demo".into(),
+            mode: crate::spec::AgentMode::Auto,
+        };
+        let client = kube::Client::new(tower::service_fn(never), "demo");
+        let context = Context::new();
+        let placer = context.address();
+        let actor = AgentPlacer::new(plan, Arc::new(agent()), client, Sink.start().recipient());
+        crate::actors::shell::start_monitored(actor, context, |_| ());
+        placer.do_send(PodsChanged { generation: Generation(1), pods: Arc::default() });
+        placer.do_send(ViaWorkloadsChanged {
+            generation: Generation(1),
+            workloads: BTreeSet::new(),
+            general: GeneralEgress::Wanted,
+            special: Default::default(),
+        });
+        until("it asks", || Arc::strong_count(&open) == 2).await;
+        placer.do_send(Fall);
+        until("it asks no more", || Arc::strong_count(&open) == 1).await;
+    };
+    tokio::task::LocalSet::new().run_until(work).await;
 }

@@ -15,6 +15,7 @@ fn daemon(directory: &Path) -> Daemon {
         include_suffixes: Vec::new(),
         runtime_dir: directory.into(),
         state_dir: directory.into(),
+        etc: directory.into(),
         editor: Default::default(),
     };
     Daemon::new(settings, "agent".to_owned(), || 0, Reply::new().0)

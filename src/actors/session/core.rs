@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::messages::Child;
-use crate::actors::client_list::messages::{TargetState, WaiterOutcome};
+use crate::actors::client_list::messages::{LinkState, LinkStatus, TargetState, WaiterOutcome};
 use crate::actors::dns::messages::DnsState;
 use crate::actors::pod_watcher::messages::WatchHealth;
 use crate::actors::proxy_via::messages::{SelectProxyVia, ViaState};
@@ -230,6 +230,20 @@ impl SessionCore {
     /// Whether children may run.
     pub fn is_running(&self) -> bool {
         self.life == Life::Running
+    }
+
+    /// Index of the device, as far as it was told.
+    pub fn device(&self) -> Option<u32> {
+        match &self.facts.vif {
+            Some((_, VifState::Up { ifindex, .. })) => Some(*ifindex),
+            Some((_, VifState::Down | VifState::Failed { .. })) | None => None,
+        }
+    }
+
+    /// Whether a pod of our own is wanted that no link led to: it may never have run, and then does not end by itself.
+    pub fn own_pod_never_worked(&self) -> bool {
+        let works = |link: &LinkStatus| matches!(link.state, LinkState::Ready | LinkState::Draining);
+        self.facts.links.1.get(&Target::General).is_some_and(|state| !state.links.iter().any(works))
     }
 
     /// Where it stands.

@@ -24,10 +24,12 @@ use crate::actors::shell::start_monitored;
 use crate::actors::vif::messages::Open;
 use crate::actors::vif::{self, Vif};
 use crate::identity::Identity;
+use crate::net::resolver::host::HostResolver;
 
 /// Starts every child, with its edges, and tells each what it can begin with.
 pub fn start(
     ingredients: &Ingredients,
+    host: &HostResolver,
     identity: &Identity,
     run: u64,
     client: kube::Client,
@@ -53,8 +55,8 @@ pub fn start(
         namespace: spec.namespace.as_str().into(),
         mode: spec.agent,
     };
-    let agent = Agent { image: spec.agent_image.clone(), key: key.to_string(), fingerprint };
-    let placer = AgentPlacer::new(plan, agent, client.clone(), client_list.clone().recipient());
+    let agent = Arc::new(Agent { image: spec.agent_image.clone(), key: key.to_string(), fingerprint });
+    let placer = AgentPlacer::new(plan, Arc::clone(&agent), client.clone(), client_list.clone().recipient());
     let agent_placer = child(Child::AgentPlacer, placer, &gate);
 
     // Three actors tell each other in a ring (ProxyVia → Vif → ProxyVia, ProxyVia → Dns → ProxyVia): the later ends of
@@ -62,12 +64,7 @@ pub fn start(
     let proxy_via_context = Context::<ProxyVia>::new();
     let proxy_via = proxy_via_context.address();
     let edges = dns::Edges { proxy_via: proxy_via.clone().recipient(), session: gate.clone().recipient() };
-    let places = dns::Places {
-        etc: "/etc".into(),
-        runtime_dir: ingredients.settings.runtime_dir.clone(),
-        editor: ingredients.settings.editor.clone(),
-    };
-    let dns = child(Child::Dns, Dns::new(edges, clients.clone(), places), &gate);
+    let dns = child(Child::Dns, Dns::new(edges, clients.clone(), host.clone()), &gate);
     let edges = vif::Edges {
         session: gate.clone().recipient(),
         dns: dns.clone().recipient(),
@@ -79,7 +76,7 @@ pub fn start(
         clients,
         vips,
     };
-    let vif = child(Child::Vif, Vif::new(edges), &gate);
+    let vif = child(Child::Vif, Vif::new(edges, ingredients.settings.etc.clone()), &gate);
     let edges = proxy_via::Edges {
         vif: vif.clone().recipient(),
         dns: dns.clone().recipient(),
@@ -115,7 +112,7 @@ pub fn start(
         namespace: spec.namespace.clone(),
         include_suffixes: ingredients.settings.include_suffixes.clone(),
     });
-    Children { gate, pod_watcher, client_list, agent_placer, proxy_via, vif, dns, client: client_tx }
+    Children { gate, pod_watcher, client_list, agent_placer, proxy_via, vif, dns, client: client_tx, agent }
 }
 
 fn child<A: Actor<Context = Context<A>>>(child: Child, actor: A, gate: &Addr<Gate>) -> Addr<A> {

@@ -34,6 +34,8 @@ pub struct HostResolver {
 pub struct FileEditor {
     /// What the editor did; gone with it, so that nobody needs to give it back.
     by: Arc<Mutex<Weak<Mutex<Done>>>>,
+    /// Held while the file, its backup and the journal are changed: by threads that may block, and no longer than that.
+    writing: Arc<Mutex<()>>,
 }
 
 impl FileEditor {
@@ -62,6 +64,8 @@ struct Done {
     link: Option<u32>,
     file: bool,
     upstream: Vec<IpAddr>,
+    /// Counts detaching: what was begun before is not done after.
+    detached: u64,
 }
 
 impl HostResolver {
@@ -73,7 +77,7 @@ impl HostResolver {
 
     /// Makes the host ask us as planned; what is already so stays untouched.
     ///
-    /// Cancel safe: what was begun is undone by [`HostResolver::detach`].
+    /// Cancel safe: what was begun is undone by [`HostResolver::detach`], and does not go on after it.
     ///
     /// # Errors
     /// Why it does not, and whether another try can help.
@@ -105,23 +109,23 @@ impl HostResolver {
         }
     }
 
-    /// Undoes everything done to the host. Returns what could not be undone, in the user's words.
+    /// Undoes everything done to the host, and keeps an attaching that goes on meanwhile from doing more. Twice is
+    /// harmless. Returns what could not be undone, in the user's words.
     pub async fn detach(&self) -> Vec<String> {
+        self.update(|done| done.detached += 1);
         let Done { link, file, .. } = self.done();
         let mut left = Vec::new();
         if file {
-            match blocking({
-                let file = self.file();
-                move || file.restore()
-            })
-            .await
-            {
-                Ok(_) => {
-                    self.update(|done| done.file = false);
-                    if let Err(error) = self.journal.forget(&self.change()) {
-                        tracing::debug!(%error, "the journal could not be written");
-                    }
+            let (file, journal, change) = (self.file(), self.journal.clone(), self.change());
+            let restored = self.writing(move |_| {
+                file.restore()?;
+                if let Err(error) = journal.forget(&change) {
+                    tracing::debug!(%error, "the journal could not be written");
                 }
+                Ok(())
+            });
+            match restored.await {
+                Ok(()) => self.update(|done| done.file = false),
                 Err(error) => left.push(format!("{error}; run: podwayd cleanup")),
             }
         }
@@ -164,10 +168,15 @@ impl HostResolver {
     async fn by_file(&self, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
         let failed = |message: String, hopeless| AttachFailed { message, hopeless };
         let (file, journal, change, plan) = (self.file(), self.journal.clone(), self.change(), plan.clone());
+        let begun = self.done().detached;
         if !self.editor.take(&self.done) {
             return Err(failed(format!("{TAKEN}; end that one, or connect with --dns off"), true));
         }
-        let applied = blocking(move || {
+        // The thread goes on when this future is dropped; by then somebody may have detached.
+        let applied = self.writing(move |done| {
+            if done.lock().unwrap_or_else(PoisonError::into_inner).detached != begun {
+                return Err(ResolvConfError::Withdrawn);
+            }
             journal.record(&change).map_err(|source| ResolvConfError::Io { path: "os-journal.json".into(), source })?;
             let applied = file.apply(&plan)?;
             Ok((applied, file.previous_servers()))
@@ -175,7 +184,7 @@ impl HostResolver {
         let (applied, upstream) = applied.await.map_err(|error| {
             let hopeless = match &error {
                 ResolvConfError::NotRegular(_) | ResolvConfError::NoBackup(_) | ResolvConfError::Damaged(_) => true,
-                ResolvConfError::Io { .. } => false,
+                ResolvConfError::Io { .. } | ResolvConfError::Withdrawn => false,
             };
             failed(error.to_string(), hopeless)
         })?;
@@ -195,6 +204,19 @@ impl HostResolver {
         let hosts = switch.lines().find_map(|line| line.trim_start().strip_prefix("hosts:"));
         let module = hosts.is_some_and(|sources| sources.split_whitespace().any(|source| source == "resolve"));
         linked || module || servers(&text).iter().any(stub)
+    }
+
+    /// Changes files on a thread that may block, one change at a time; goes on when this future is dropped.
+    async fn writing<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Mutex<Done>) -> Result<T, ResolvConfError> + Send + 'static,
+    ) -> Result<T, ResolvConfError> {
+        let (one, done) = (Arc::clone(&self.editor.writing), Arc::clone(&self.done));
+        blocking(move || {
+            let _one = one.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&done)
+        })
+        .await
     }
 
     fn file(&self) -> ResolvConf {
@@ -286,6 +308,56 @@ mod tests {
         assert_eq!(found(), ["10.96.0.53", "192.0.2.53"]);
         ResolvConf::new(etc.path()).apply(&plan("podway0")).unwrap();
         assert_eq!(found(), ["10.96.0.53", "192.0.2.53"], "ours is no server of the host");
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_before_detaching_is_not_done_after() {
+        const THEIRS: &str = "nameserver 192.0.2.53\n";
+        let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = etc.path().join("resolv.conf");
+        fs::write(&path, THEIRS).unwrap();
+        let editor = FileEditor::default();
+        let resolver = HostResolver::new(etc.path(), OsJournal::new(run.path()), editor.clone());
+        // Both wait here, and then go on in either order.
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let holding = tokio::spawn({
+            let resolver = resolver.clone();
+            async move {
+                let wait = move |_: &Mutex<Done>| {
+                    begin.send(()).unwrap();
+                    gate.recv().unwrap();
+                    Ok(())
+                };
+                resolver.writing(wait).await.unwrap();
+            }
+        });
+        begun.await.unwrap();
+        let attaching = tokio::spawn({
+            let resolver = resolver.clone();
+            async move { resolver.attach(DnsMode::File, &plan("podway0")).await }
+        });
+        while !resolver.done().file {
+            tokio::task::yield_now().await;
+        }
+        attaching.abort();
+        let detaching = tokio::spawn({
+            let resolver = resolver.clone();
+            async move { resolver.detach().await }
+        });
+        while resolver.done().detached == 0 {
+            tokio::task::yield_now().await;
+        }
+        go.send(()).unwrap();
+        holding.await.unwrap();
+        assert_eq!(detaching.await.unwrap(), Vec::<String>::new());
+        // Whoever comes next waits for both.
+        assert_eq!(resolver.detach().await, Vec::<String>::new());
+        resolver.writing(|_| Ok(())).await.unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), THEIRS);
+        assert_eq!(resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
+        resolver.detach().await;
+        assert!(fs::read_dir(run.path()).unwrap().next().is_none(), "nothing is left in the journal");
     }
 
     #[tokio::test]
