@@ -72,6 +72,12 @@ impl Daemon {
         })
     }
 
+    /// Forgets what a caller asked for that waits; tells the name of one.
+    fn withdraw(&mut self, caller: Caller, name: Option<&str>) -> Option<String> {
+        let meant = |asked: &OpenSession| asked.caller.uid == caller.uid && name.is_none_or(|n| n == asked.spec.name);
+        self.held.extract_if(.., |asked| meant(asked)).last().map(|asked| asked.spec.name)
+    }
+
     fn open(&mut self, message: OpenSession, ctx: &mut Context<Self>) {
         if self.held.len() < HELD && self.waits_for_an_end(&message) {
             self.held.push(message);
@@ -294,9 +300,12 @@ impl Handler<CloseSession> for Daemon {
     type Result = ();
     fn handle(&mut self, message: CloseSession, _: &mut Context<Self>) {
         let CloseSession { caller, name, clean, reply } = message;
-        let name = match self.find(caller, name.as_deref()) {
-            Ok(name) => name,
-            Err(refusal) => return reply.answer(Err(refusal)),
+        let withdrawn = self.withdraw(caller, name.as_deref());
+        let name = match (self.find(caller, name.as_deref()), withdrawn) {
+            (Ok(name), _) => name,
+            // It only waited: nothing of it is left.
+            (Err(_), Some(name)) => return reply.answer(Ok(Closed { name, left: Vec::new() })),
+            (Err(refusal), None) => return reply.answer(Err(refusal)),
         };
         let Some(running) = self.sessions.get(&name) else { return };
         let (left, answer) = Reply::new();
@@ -340,7 +349,7 @@ impl Handler<SessionEnded> for Daemon {
         // A daemon that shuts down opens nothing any more; dropping a request answers it.
         let held = std::mem::take(&mut self.held);
         if self.when_empty.is_empty() {
-            held.into_iter().for_each(|asked| self.open(asked, ctx));
+            held.into_iter().filter(|asked| !asked.reply.is_closed()).for_each(|asked| self.open(asked, ctx));
         }
         if let Exit::Panicked(why) = &message.exit {
             error!(session = %message.name, why, "a session panicked");

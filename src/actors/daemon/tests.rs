@@ -104,6 +104,41 @@ async fn what_is_asked_for_while_a_connection_ends_waits_for_its_end() {
 }
 
 #[tokio::test]
+async fn what_waits_for_an_end_is_withdrawn_by_a_disconnect_or_with_its_asker() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let mut daemon = daemon(directory.path());
+        // A connection that is being ended until the test says that it has.
+        let session = Context::new();
+        let status = SessionStatus { phase: Phase::Disconnecting, ..SessionStatus::default() };
+        let (_status, receiver) = watch::channel(Arc::new(status));
+        let running = Running {
+            spec: serde_json::from_value(serde_json::json!({ "name": "a", "namespace": "demo", "timeout_ms": 1 }))
+                .unwrap(),
+            cluster: cluster("no URL", None, None),
+            owner_uid: 1000,
+            device: 0,
+            address: session.address(),
+            status: receiver,
+        };
+        daemon.sessions.insert("a".into(), running);
+        let daemon = daemon.start();
+        let withdrawn = ask(&daemon, 1000, "b", "no URL");
+        drop(ask(&daemon, 1000, "c", "no URL"));
+        let waits = ask(&daemon, 1000, "d", "no URL");
+        let (reply, closed) = Reply::new();
+        daemon.do_send(CloseSession { caller: caller(1000), name: Some("b".into()), clean: false, reply });
+        assert_eq!(closed.await.unwrap().expect("closed").name, "b");
+        daemon.do_send(SessionEnded { name: "a".into(), exit: Exit::Stopped });
+        assert!(withdrawn.await.is_err(), "it must not be opened");
+        // Had c been opened, d would be refused: it is the same cluster.
+        assert_eq!(waits.await.unwrap().expect("opened").name.as_ref(), "d");
+        shut_down(&daemon).await;
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
 async fn a_second_connection_to_a_cluster_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let work = async {
