@@ -21,7 +21,7 @@ use crate::ids::{Attempt, Generation, ReplyId};
 use crate::net::resolver::forward::forward;
 use crate::net::resolver::host::HostResolver;
 use crate::net::resolver::systemd_resolved::Resolved;
-use crate::net::resolver::{AttachFailed, Backend, LinkPlan};
+use crate::net::resolver::{AttachFailed, Backend, LinkPlan, Outlook};
 use crate::net::views::ClientTable;
 use crate::spec::DnsMode;
 
@@ -142,7 +142,7 @@ impl Dns {
                     TaskFailed::Panicked(why) => format!("attaching names failed: {why}"),
                     TaskFailed::Aborted => "attaching names was broken off".to_owned(),
                 };
-                Err(AttachFailed { message, hopeless: false })
+                Err(AttachFailed { message, outlook: Outlook::Open })
             });
             Input::Attached { attempt, result }
         });

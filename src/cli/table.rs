@@ -163,6 +163,9 @@ fn names(status: &SessionStatus) -> String {
     let only = only.map(|only| format!("\n{:13}namespace {} only (no right to list namespaces)", "", only.join(", ")));
     let only = only.unwrap_or_default();
     match (dns.ready, who.trim()) {
+        (false, _) if dns.backend == "off" && !dns.server.is_empty() => {
+            format!("{WARN}not attached{WARN:#}; {} answers who asks it", dns.server)
+        }
         (true, who) => format!("{who}, {GOOD}ready{GOOD:#}{only}"),
         (false, "") => format!("{WARN}not attached{WARN:#}"),
         (false, who) => format!("{who}, {WARN}not ready{WARN:#}"),

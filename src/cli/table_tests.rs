@@ -154,6 +154,14 @@ fn names_of_some_namespaces_are_one_line() {
 }
 
 #[test]
+fn names_that_are_not_attached_are_said_so_with_the_address_that_answers() {
+    let mut status = busy();
+    status.dns = DnsLine { backend: "off".into(), server: "246.246.0.2".into(), ..DnsLine::default() };
+    let text = plain(&render(&status, BRIEF, START));
+    assert!(text.contains("Names        not attached; 246.246.0.2 answers who asks it\n"), "{text}");
+}
+
+#[test]
 fn single_addresses_are_one_row() {
     let line = |cidr: &str, treatment: &str| RangeLine {
         cidr: cidr.into(),

@@ -24,6 +24,7 @@ use crate::actors::vif::messages::{FlowStats, VifState};
 use crate::cluster::{Resolution, Resolutions, Rights};
 use crate::error::UserError;
 use crate::ids::{Generation, Millis, ReplyId, WaiterId};
+use crate::net::resolver::Outlook;
 use crate::net::views::Target;
 use crate::spec::{ConnectSpec, DnsMode, ViaRule};
 use crate::status::{ConnectOutcome, Mark, Phase, Step};
@@ -441,7 +442,7 @@ impl SessionCore {
             return Some(errors::unauthorized(why));
         }
         if let Some((_, dns)) = &facts.dns
-            && dns.hopeless
+            && dns.outlook == Outlook::Hopeless
             && !matches!(self.spec.dns, DnsMode::Auto | DnsMode::Off)
         {
             return Some(errors::dns(&dns.message));

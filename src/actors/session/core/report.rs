@@ -8,7 +8,7 @@ use crate::actors::pod_watcher::messages::WatchHealth;
 use crate::actors::proxy_via::messages::{RangeStatus, Treatment};
 use crate::actors::vif::messages::VifState;
 use crate::ids::Millis;
-use crate::net::resolver::REPLACED;
+use crate::net::resolver::{Outlook, REPLACED};
 use crate::net::route_plan::Ipv6;
 use crate::net::views::Target;
 use crate::spec::DnsMode;
@@ -33,6 +33,9 @@ impl SessionCore {
         let not_ready = |condition: Holds| (!condition.status).then(|| (condition.kind.to_owned(), condition.message));
         let mut missing: BTreeMap<String, String> =
             [self.watch_ready(), self.routes_ready(), self.dns_ready()].into_iter().filter_map(not_ready).collect();
+        if self.without_names().is_some() {
+            missing.remove("DNSReady");
+        }
         match self.rules() {
             None => {
                 missing.insert("rules".to_owned(), "the workloads of --proxy-via are still being looked up".to_owned());
@@ -92,28 +95,25 @@ impl SessionCore {
     }
 
     fn dns_ready(&self) -> Holds {
-        let (kind, subject) = ("DNSReady", String::new());
-        match &self.facts.dns {
-            Some((_, dns)) if dns.ready => {
-                Holds { kind, subject, status: true, reason: "Applied", message: dns.message.clone() }
-            }
-            // Where nothing can be attached, the connection is as ready as it will be; a warning says so.
-            Some((_, dns)) if dns.hopeless && matches!(self.spec.dns, DnsMode::Auto | DnsMode::Off) => {
-                Holds { kind, subject, status: true, reason: "Off", message: dns.message.clone() }
-            }
-            Some((_, dns)) => {
-                let message =
-                    if dns.message.is_empty() { "names are being attached".into() } else { dns.message.clone() };
-                Holds { kind, subject, status: false, reason: "Applying", message }
-            }
-            None => Holds {
-                kind,
-                subject,
-                status: false,
-                reason: "Starting",
-                message: "names are being attached".to_owned(),
+        let (status, reason, message) = match &self.facts.dns {
+            Some((_, dns)) if dns.ready && self.spec.dns == DnsMode::Off => (true, "Off", dns.message.as_str()),
+            Some((_, dns)) if dns.ready => (true, "Applied", dns.message.as_str()),
+            Some((_, dns)) => match dns.outlook {
+                Outlook::Hopeless => (false, "NotAttached", dns.message.as_str()),
+                Outlook::Taken => (false, "FileTaken", dns.message.as_str()),
+                Outlook::Open if dns.message.is_empty() => (false, "Applying", "names are being attached"),
+                Outlook::Open => (false, "Applying", dns.message.as_str()),
             },
-        }
+            None => (false, "Starting", "names are being attached"),
+        };
+        Holds { kind: "DNSReady", subject: String::new(), status, reason, message: message.to_owned() }
+    }
+
+    /// Why names are not attached, where that is how it stays: who lets podway choose has a connection without names on
+    /// a host that has nothing to attach them to.
+    fn without_names(&self) -> Option<&str> {
+        let (_, dns) = self.facts.dns.as_ref().filter(|_| self.spec.dns == DnsMode::Auto)?;
+        (!dns.ready && dns.outlook != Outlook::Open).then_some(dns.message.as_str())
     }
 
     fn targets(&self) -> Vec<Target> {
@@ -185,10 +185,14 @@ impl SessionCore {
             Phase::Connecting | Phase::Connected if self.life != Life::Running => {
                 ("StartingAnew", "the connection is being made anew".to_owned())
             }
-            Phase::Connecting | Phase::Connected if waiting.is_empty() => ("EverythingWorks", String::new()),
+            Phase::Connecting | Phase::Connected if waiting.is_empty() => match self.without_names() {
+                None => ("EverythingWorks", String::new()),
+                Some(why) => ("WithoutNames", why.to_owned()),
+            },
             Phase::Connecting | Phase::Connected => ("NotYet", waiting.join("; ")),
         };
-        Holds { kind: "Ready", subject: String::new(), status: reason == "EverythingWorks", reason, message }
+        let status = matches!(reason, "EverythingWorks" | "WithoutNames");
+        Holds { kind: "Ready", subject: String::new(), status, reason, message }
     }
 
     /// The document, with transition times taken over from `previous` where nothing changed. `wall` is seconds since
@@ -297,6 +301,9 @@ impl SessionCore {
                     }
                 },
             ));
+        }
+        if self.without_names().is_some() {
+            found.push((Mark::Warn, "names are not attached to this host".to_owned()));
         }
         for target in self.targets() {
             let line = self.workload_line(&target);

@@ -10,7 +10,11 @@ use crate::ids::{Generation, ReplyId, WaiterId};
 use crate::workload::PodUid;
 
 fn running() -> SessionCore {
-    let spec = json!({ "name": "demo", "context": "kind", "namespace": "shop", "timeout_ms": 30_000 });
+    running_with(DnsMode::Auto)
+}
+
+fn running_with(dns: DnsMode) -> SessionCore {
+    let spec = json!({ "name": "demo", "context": "kind", "namespace": "shop", "timeout_ms": 30_000, "dns": dns });
     let spec = serde_json::from_value(spec).expect("a spec");
     let mut core = SessionCore::new(spec, None);
     core.handle(Millis(0), Input::Begin);
@@ -83,6 +87,21 @@ fn all_but_an_exit() -> SessionCore {
     core
 }
 
+/// The same, with the way into the cluster.
+fn with_exit(mut core: SessionCore) -> SessionCore {
+    let (id, _) = asked(&mut core);
+    let link = LinkStatus {
+        pod: PodUid("u".into()),
+        pod_name: "shop/podway-agent".into(),
+        placement: Placement::OwnPod,
+        state: LinkState::Ready,
+    };
+    let state = TargetState { pods: 1, links: vec![link], hopeless: None };
+    core.handle(Millis(2), Input::Links(Generation(1), [(Target::General, state)].into()));
+    core.handle(Millis(2), Input::Settled(id, WaiterOutcome::Ready { pod: PodUid("u".into()) }));
+    core
+}
+
 fn asked(core: &mut SessionCore) -> (WaiterId, Target) {
     let effects = std::iter::from_fn(|| core.poll_effect());
     let mut waits = effects.filter_map(|effect| {
@@ -97,17 +116,48 @@ fn a_plain_connection_is_ready_with_its_way_into_the_cluster_and_not_before() {
     let mut core = all_but_an_exit();
     assert_eq!(core.outcome(), None);
     let (id, target) = asked(&mut core);
-    assert_eq!(target, Target::General);
-    let link = LinkStatus {
-        pod: PodUid("u".into()),
-        pod_name: "shop/podway-agent".into(),
-        placement: Placement::OwnPod,
-        state: LinkState::Ready,
-    };
-    let state = TargetState { pods: 1, links: vec![link], hopeless: None };
-    core.handle(Millis(2), Input::Links(Generation(1), [(Target::General, state)].into()));
-    core.handle(Millis(2), Input::Settled(id, WaiterOutcome::Ready { pod: PodUid("u".into()) }));
-    assert_eq!(core.outcome(), Some(&ConnectOutcome::Ready));
+    assert_eq!((id, target), (WaiterId(0), Target::General));
+    assert_eq!(with_exit(all_but_an_exit()).outcome(), Some(&ConnectOutcome::Ready));
+}
+
+/// What the connection says of one condition.
+fn condition(core: &SessionCore, kind: &str) -> (String, String, String) {
+    let found = status(core).conditions.into_iter().find(|c| c.r#type == kind).expect("it is told");
+    (found.status, found.reason, found.message)
+}
+
+#[test]
+fn a_host_that_nothing_can_be_attached_to_is_connected_without_names_and_says_so() {
+    let said = |(status, reason, message): (&str, &str, &str)| (status.into(), reason.into(), message.into());
+    for (outlook, reason) in [(Outlook::Hopeless, "NotAttached"), (Outlook::Taken, "FileTaken")] {
+        let mut core = all_but_an_exit();
+        let dns = DnsState { backend: "off".into(), outlook, message: "nobody asks us".into(), ..DnsState::default() };
+        core.handle(Millis(1), Input::Dns(Generation(2), dns));
+        assert_eq!(condition(&core, "DNSReady"), said(("False", reason, "nobody asks us")));
+        let core = with_exit(core);
+        assert_eq!(core.outcome(), Some(&ConnectOutcome::Ready));
+        assert_eq!(condition(&core, "DNSReady"), said(("False", reason, "nobody asks us")));
+        assert_eq!(condition(&core, "Ready"), said(("True", "WithoutNames", "nobody asks us")));
+        let status = status(&core);
+        assert_eq!(status.notices(), ["DNS: nobody asks us"]);
+        assert!(status.steps.iter().any(|step| step.mark == Mark::Warn && step.text.contains("not attached")));
+    }
+}
+
+#[test]
+fn names_that_the_user_wants_off_are_ready() {
+    let mut core = running_with(DnsMode::Off);
+    let dns = DnsState { backend: "off".into(), ready: true, ..DnsState::default() };
+    core.handle(Millis(1), Input::Dns(Generation(1), dns));
+    assert_eq!(condition(&core, "DNSReady"), ("True".into(), "Off".into(), String::new()));
+}
+
+#[test]
+fn names_that_cannot_be_attached_as_asked_fail_the_connect() {
+    let mut core = running_with(DnsMode::File);
+    let dns = DnsState { outlook: Outlook::Hopeless, message: "it is a link".into(), ..DnsState::default() };
+    core.handle(Millis(1), Input::Dns(Generation(1), dns));
+    assert!(matches!(core.outcome(), Some(ConnectOutcome::Failed(_))), "{:?}", core.outcome());
 }
 
 #[test]
