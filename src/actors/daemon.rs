@@ -89,7 +89,7 @@ impl Daemon {
         }
         let name: Arc<str> = spec.name.as_str().into();
         if let Some(running) = self.sessions.get(&name) {
-            let found = existing(running, &name, caller, &spec, &access.server);
+            let found = existing(running, &name, caller, &spec, &Cluster::of(&access));
             if found.is_ok() {
                 // Connecting again is how a user renews credentials that have ended.
                 running.address.do_send(CredentialsRenewed { access });
@@ -186,6 +186,8 @@ impl Daemon {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cluster {
     server: String,
+    /// What its certificate is asked for by name, and what a router before several clusters chooses by.
+    server_name: Option<String>,
     proxy: Option<String>,
     authority: Option<String>,
 }
@@ -193,16 +195,21 @@ struct Cluster {
 impl Cluster {
     fn of(access: &ClusterAccess) -> Cluster {
         let authority = access.certificate_authority_data.as_ref().map(|pem| pem.trim().to_owned());
-        Cluster { server: access.server.clone(), proxy: access.proxy_url.clone(), authority }
+        let host = || access.server.parse::<http::Uri>().ok()?.host().map(str::to_owned);
+        let server_name = access.tls_server_name.clone().or_else(host).map(|name| name.to_ascii_lowercase());
+        Cluster { server: access.server.clone(), server_name, proxy: access.proxy_url.clone(), authority }
     }
 }
 
-/// Whether two connections would reach one cluster: one URL, reached the same way, with no two certificates to the contrary
-/// (a URL of this host can lead to one cluster today and to another tomorrow).
+/// Whether two connections would reach one cluster: one URL and one name in TLS, reached the same way, with no two
+/// certificates to the contrary (a URL of this host can lead to one cluster today and to another tomorrow).
+///
+/// Two URLs of one cluster count as two: what tells clusters apart (the UID of `kube-system`) takes rights that podway
+/// does without, and an authority may have signed for several.
 fn same_cluster(a: &Cluster, b: &Cluster) -> bool {
     let url = |cluster: &Cluster| cluster.server.trim_end_matches('/').to_ascii_lowercase();
     let contrary = a.authority.is_some() && b.authority.is_some() && a.authority != b.authority;
-    url(a) == url(b) && a.proxy == b.proxy && !contrary
+    url(a) == url(b) && a.server_name == b.server_name && a.proxy == b.proxy && !contrary
 }
 
 impl Running {
@@ -240,7 +247,7 @@ fn existing(
     name: &Arc<str>,
     caller: Caller,
     spec: &ConnectSpec,
-    server: &str,
+    cluster: &Cluster,
 ) -> Result<SessionView, UserError> {
     if running.owner_uid != caller.uid {
         return Err(UserError::new(
@@ -256,12 +263,12 @@ fn existing(
             "try again in a moment",
         ));
     }
-    let differences = differences(&running.spec, spec, &running.cluster.server, server);
+    let differences = differences((&running.spec, &running.cluster), (spec, cluster));
     if differences.is_empty() {
         return Ok(running.view(name));
     }
     let mut hint = format!("podway disconnect {name} first");
-    if running.cluster.server != server {
+    if !same_cluster(&running.cluster, cluster) {
         hint.push_str(", or choose another --name");
     }
     let message = format!("connection {name}: exists and differs in {}", differences.join(", "));
@@ -269,9 +276,9 @@ fn existing(
 }
 
 /// The flags in which two connections differ, as users spell them. The time limit is not part of a connection.
-fn differences(a: &ConnectSpec, b: &ConnectSpec, server_a: &str, server_b: &str) -> Vec<&'static str> {
+fn differences((a, at): (&ConnectSpec, &Cluster), (b, bt): (&ConnectSpec, &Cluster)) -> Vec<&'static str> {
     let pairs = [
-        (server_a != server_b, "the cluster"),
+        (!same_cluster(at, bt), "the cluster"),
         (a.namespace != b.namespace, "--namespace"),
         (a.proxy_via != b.proxy_via, "--proxy-via"),
         (a.also_proxy != b.also_proxy, "--also-proxy"),
@@ -331,7 +338,7 @@ impl Handler<RenewCredentials> for Daemon {
         let RenewCredentials { caller, name, access, reply } = message;
         let found = self.find(caller, Some(&name)).and_then(|name| {
             let Some(running) = self.sessions.get(&name) else { return Err(not_connected("gone")) };
-            if running.cluster.server != access.server {
+            if !same_cluster(&running.cluster, &Cluster::of(&access)) {
                 let hint = "disconnect first to use another cluster";
                 return Err(UserError::new(Reason::BadRequest, "renew: that is another cluster", hint));
             }

@@ -253,7 +253,10 @@ fn virtual_v6(uid: u32) -> Cidr {
 
 /// Where the virtual addresses of this user's connection to this cluster are remembered.
 fn vip_memory(ingredients: &Ingredients) -> std::path::PathBuf {
-    let connection = format!("{}\n{}", ingredients.access.server, ingredients.spec.name);
+    let ClusterAccess { server, tls_server_name, .. } = &ingredients.access;
+    // Several clusters may lie behind one URL.
+    let named = tls_server_name.iter().map(|name| format!("\n{name}")).collect::<String>();
+    let connection = format!("{server}\n{}{named}", ingredients.spec.name);
     let name = digest::short_name(&connection);
     ingredients.settings.state_dir.join("vips").join(format!("{}-{name}.json", ingredients.owner_uid))
 }
