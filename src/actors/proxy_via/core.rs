@@ -282,7 +282,7 @@ impl ProxyViaCore {
         }
         let Some(selection) = self.selection.clone() else { return };
         for (cidr, workload) in loopback(&selection) {
-            if cidr.prefix_len() < cidr.max_prefix_len() {
+            if cidr.prefix_len() < cidr.max_prefix_len() || !self.carries(&cidr) {
                 continue;
             }
             let (real, name) = (cidr.addr(), loopback_name(cidr.addr(), &workload));
@@ -339,15 +339,24 @@ impl ProxyViaCore {
         if !self.knows_ranges() {
             return Vec::new();
         }
-        let carried = |range: &Cidr| self.ipv6() == Ipv6::On || matches!(range, Cidr::V4(_));
-        self.pools.iter().map(VipPool::range).filter(carried).collect()
+        self.carried().map(VipPool::range).collect()
+    }
+
+    /// Whether the device may have addresses of this family.
+    fn carries(&self, cidr: &Cidr) -> bool {
+        self.ipv6() == Ipv6::On || matches!(cidr, Cidr::V4(_))
+    }
+
+    /// The virtual addresses that the device may carry. Others stand for nothing here, and are not told of.
+    fn carried(&self) -> impl Iterator<Item = &VipPool> {
+        self.pools.iter().filter(|pool| self.carries(&pool.range()))
     }
 
     fn publish(&mut self) {
         let ranges = self.virtual_ranges();
         let table = Table {
             generation: self.table.generation,
-            vips: self.pools.iter().flat_map(|pool| pool.entries().clone()).collect(),
+            vips: self.carried().flat_map(|pool| pool.entries().clone()).collect(),
             device_addresses: ranges.iter().map(vip::device_address).collect(),
             dns_addresses: ranges.iter().map(vip::dns_address).collect(),
             virtual_ranges: ranges,
@@ -380,7 +389,7 @@ impl ProxyViaCore {
             generation: self.translation.generation,
             translated: self.decisions.translated(),
             dns_addresses: self.table.dns_addresses.clone(),
-            names: Arc::new(self.pools.iter().flat_map(|pool| pool.names().clone()).collect()),
+            names: Arc::new(self.carried().flat_map(|pool| pool.names().clone()).collect()),
             namespaces: selection.rules.iter().map(|rule| Arc::clone(&rule.workload.namespace)).collect(),
             ready,
         };

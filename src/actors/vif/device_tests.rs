@@ -126,7 +126,9 @@ impl Both {
         self.vif.do_send(Open { device: device.to_owned(), mtu: 1400 });
         let web = Workload::new("demo", WorkloadKind::Deployment, "web");
         self.proxy_via.do_send(SelectProxyVia {
-            rules: vec![ViaRule { range: "127.0.0.1/32".parse().unwrap(), workload: web }],
+            rules: ["127.0.0.1/32", "::1/128"]
+                .map(|range| ViaRule { range: range.parse().unwrap(), workload: web.clone() })
+                .into(),
             vnat: Vec::new(),
             also_proxy: Vec::new(),
             never_proxy: Vec::new(),

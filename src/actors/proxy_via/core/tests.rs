@@ -287,6 +287,27 @@ fn a_host_without_ipv6_gets_a_plan_without() {
 }
 
 #[test]
+fn ipv6_loopback_of_a_pod_is_there_when_the_host_has_ipv6_and_not_before() {
+    let mut core = core();
+    feed(&mut core, select(&[("::1", workload("demo", "web")), ("127.0.0.1", workload("demo", "web"))]));
+    feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+    let mut on = |generation, ipv6| {
+        let facts = HostFacts { ipv6, ..HostFacts::default() };
+        feed(&mut core, Input::Host(Generation(generation), Arc::new(facts)));
+        assert!(core.is_ready());
+        let has = |address: &IpAddr| address.is_ipv6();
+        let fixed = core.via.state.fixed.iter().any(|(vip, ..)| has(vip));
+        let told = [core.table.vips.keys().any(has), core.translation.names.keys().any(has), fixed];
+        assert_eq!(core.via.state.fixed.len(), 1 + usize::from(fixed), "that of IPv4 stays");
+        assert_eq!(core.workloads.1.workloads.len(), 1);
+        told
+    };
+    assert_eq!(on(1, Ipv6::Off), [false; 3]);
+    assert_eq!(on(2, Ipv6::On), [true; 3]);
+    assert_eq!(on(3, Ipv6::Off), [false; 3]);
+}
+
+#[test]
 fn addresses_outlive_the_connection() {
     let begun = |mut core: ProxyViaCore, memory: VipMemory, routes: &[&str]| {
         core = core.awaiting_memory();

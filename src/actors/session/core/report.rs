@@ -13,8 +13,7 @@ use crate::net::route_plan::Ipv6;
 use crate::net::views::Target;
 use crate::spec::DnsMode;
 use crate::status::{
-    Condition, ConnectOutcome, DeviceLine, DnsLine, LinkLine, MOST_EXACT, Mark, Phase, RangeLine, SessionStatus, Vips,
-    WorkloadLine,
+    Condition, ConnectOutcome, DeviceLine, DnsLine, LinkLine, Mark, Phase, RangeLine, SessionStatus, Vips, WorkloadLine,
 };
 
 /// A condition before its transition time is known.
@@ -259,8 +258,15 @@ impl SessionCore {
         {
             warnings.push(format!("DNS: {}", dns.message));
         }
-        if self.facts.via.as_ref().is_some_and(|(_, via)| via.ipv6 == Ipv6::Off) {
-            warnings.push("IPv6 is off on this host: only IPv4 addresses of the cluster are reached".to_owned());
+        if let Some((_, via)) = self.facts.via.as_ref().filter(|(_, via)| via.ipv6 == Ipv6::Off) {
+            let mut text = "IPv6 is off on this host: only IPv4 addresses of the cluster are reached".to_owned();
+            // What the user named is worth a word of its own.
+            let named = via.ranges.iter().map(range_line).filter(|line| line.source == line.cidr);
+            let named: Vec<String> = named.map(|line| line.cidr).filter(|cidr| cidr.contains(':')).collect();
+            if !named.is_empty() {
+                text.push_str(&format!("; nothing is translated for {}", named.join(", ")));
+            }
+            warnings.push(text);
         }
         if let Some((_, VifState::Up { failed, .. })) = &self.facts.vif {
             warnings.extend(failed.iter().map(|(route, why)| format!("route {route}: {why}")));
@@ -283,7 +289,12 @@ impl SessionCore {
         }
         let mut found = Vec::new();
         if let Some((_, via)) = self.facts.via.as_ref().filter(|(_, via)| via.ready) {
-            found.extend(via.ranges.iter().map(range_line).map(|line| (Mark::Ok, range_step(&line))));
+            // A range that the user named and that is left out is nothing that was done.
+            let mark = |line: &RangeLine| match line.treatment == "excluded" && line.source == line.cidr {
+                true => Mark::Warn,
+                false => Mark::Ok,
+            };
+            found.extend(via.ranges.iter().map(range_line).map(|line| (mark(&line), range_step(&line))));
         }
         if let Some((_, VifState::Up { name, .. })) = &self.facts.vif
             && self.routes_ready().status
@@ -379,7 +390,7 @@ fn vips(facts: &Facts) -> Vips {
     Vips {
         ranges: via.virtual_ranges.iter().map(ToString::to_string).collect(),
         in_use: via.vips_in_use,
-        capacity: via.vips_capacity.min(MOST_EXACT),
+        capacity: via.vips_capacity,
         fixed: via
             .fixed
             .iter()

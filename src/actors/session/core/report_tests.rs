@@ -145,6 +145,28 @@ fn a_host_that_nothing_can_be_attached_to_is_connected_without_names_and_says_so
 }
 
 #[test]
+fn a_rule_for_ipv6_on_a_host_without_fails_nothing_and_is_said_to_do_nothing() {
+    let mut core = all_but_an_exit();
+    let why = "IPv6 is off on this host";
+    let excluded = |cidr: &str, source: &str| RangeStatus {
+        cidr: cidr.parse().expect("a range"),
+        source: source.into(),
+        treatment: Treatment::Excluded { why: why.into() },
+    };
+    let ranges = vec![excluded("::1/128", "::1/128"), excluded("fd00::/112", "service")];
+    let via = ViaState { ready: true, ipv6: Ipv6::Off, ranges, ..ViaState::default() };
+    core.handle(Millis(1), Input::Via(Generation(2), via));
+    let core = with_exit(core);
+    assert_eq!(core.outcome(), Some(&ConnectOutcome::Ready));
+    let status = status(&core);
+    let warning = format!("{why}: only IPv4 addresses of the cluster are reached; nothing is translated for ::1/128");
+    assert_eq!(status.notices(), [warning.as_str()]);
+    let step = status.steps.iter().find(|step| step.text.starts_with("::1")).expect("a step");
+    assert_eq!((step.mark, step.text.as_str()), (Mark::Warn, "::1/128: excluded (IPv6 is off on this host)"));
+    assert!(status.ranges.iter().any(|line| line.cidr == "::1/128" && line.note == why), "{:?}", status.ranges);
+}
+
+#[test]
 fn names_that_the_user_wants_off_are_ready() {
     let mut core = running_with(DnsMode::Off);
     let dns = DnsState { backend: "off".into(), ready: true, ..DnsState::default() };
