@@ -22,7 +22,7 @@ use podway_tunnel::frames::{
 use podway_tunnel::round_trip::RoundTrip;
 use podway_tunnel::wire::{Reader, Writer};
 use podway_tunnel::{
-    CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOL, SEND_BUFFER, STREAM_WINDOW,
+    AGENT_BUFFERS, CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOL, SEND_BUFFER, STREAM_WINDOW,
     handshake,
 };
 use tokio::net::{TcpListener, TcpStream};
@@ -37,8 +37,6 @@ use crate::{policy, tcp, udp};
 const CLIENT_SILENCE: Duration = Duration::from_secs(60);
 /// Connections at once, authenticated or not.
 const MAX_CONNECTIONS: usize = 64;
-/// Bytes that all flows may hold.
-const BUFFERS: u64 = 32 << 20;
 /// Bytes that a peer may have under way before it has authenticated: everyone in the pod can connect.
 const STRANGERS_WINDOW: u32 = 64 * 1024;
 /// Bytes of headers of one call; ours have about a hundred.
@@ -146,7 +144,7 @@ impl Agent {
         let shared = Arc::new(Shared {
             serve,
             limits,
-            budget: Budget::new(BUFFERS),
+            budget: Budget::new(AGENT_BUFFERS, MAX_FLOWS),
             control,
             began: Instant::now(),
             round_trip: AtomicU64::new(10_000),
@@ -449,7 +447,7 @@ async fn authenticate(
     let welcome = Welcome {
         limits: Some(Limits {
             flows: shared.limits.flows,
-            buffer_bytes: BUFFERS,
+            buffer_bytes: AGENT_BUFFERS,
             dial_timeout_ms: milliseconds(shared.limits.dial),
             udp_idle_ms: milliseconds(shared.limits.udp_idle),
             resume_window_ms: 0,

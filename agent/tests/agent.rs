@@ -62,7 +62,8 @@ async fn world_with(limits: FlowLimits, resolv_conf: &str, idle_exit: Duration) 
     let address = agent.address();
     let agent = tokio::spawn(agent.run(std::future::pending()));
     let special = vec!["127.0.0.0/8".to_owned()];
-    let config = Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special };
+    let budget = podway_tunnel::client::budget();
+    let config = Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special, budget };
     World { address, config, agent }
 }
 
