@@ -133,7 +133,7 @@ enum Broken {
     /// The workstation went away or reset it: the far end sees a reset.
     ByClient,
     /// The workstation broke the protocol: both see a reset.
-    ByNonsense,
+    Nonsense,
     /// The far end reset it: the workstation sees a reset.
     ByFarEnd(io::Error),
 }
@@ -146,8 +146,8 @@ impl Flow {
                 Poll::Ready(())
             }
             Ok(()) => Poll::Pending,
-            Err(broken @ (Broken::ByClient | Broken::ByNonsense)) => {
-                if matches!(broken, Broken::ByNonsense) {
+            Err(broken @ (Broken::ByClient | Broken::Nonsense)) => {
+                if matches!(broken, Broken::Nonsense) {
                     let reset = Reset { reason: CREDIT_BROKEN.to_owned() };
                     drop(self.writer.send_flow(flow_frame::Frame::Reset(reset)));
                 }
@@ -199,7 +199,7 @@ impl Flow {
                 Some(flow_frame::Frame::Data(data)) => {
                     let length = data.bytes.len() as u64;
                     if self.from_client != Half::Open || self.receiver.arrived(data.offset, length).is_err() {
-                        return Err(Broken::ByNonsense);
+                        return Err(Broken::Nonsense);
                     }
                     self.queue.push(data.bytes);
                 }

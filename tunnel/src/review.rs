@@ -18,11 +18,7 @@ pub struct Reviews(Option<Pin<Box<Sleep>>>);
 
 impl Reviews {
     /// To be called with each poll of the flow's task. Gives the limit that the sender shall be asked to go back to.
-    pub fn poll<B: Deref<Target = Budget>>(
-        &mut self,
-        cx: &mut Context<'_>,
-        receiver: &mut Receiver<B>,
-    ) -> Option<u64> {
+    pub fn poll<B: Deref<Target = Budget>>(&mut self, cx: &mut Context<'_>, receiver: &mut Receiver<B>) -> Option<u64> {
         while receiver.is_reviewable() {
             let timer = self.0.get_or_insert_with(|| Box::pin(sleep(EVERY)));
             match timer.as_mut().poll(cx) {

@@ -104,6 +104,7 @@ impl Both {
             blocked: deaf.clone().recipient(),
             clients,
             vips,
+            buffers: podway_tunnel::client::budget(),
         };
         let mut actor = Vif::new(edges);
         actor.etc = etc.to_owned();
