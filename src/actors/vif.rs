@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
+use podway_tunnel::credit::Budget;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
@@ -70,6 +71,8 @@ pub struct Edges {
     pub clients: watch::Receiver<Arc<ClientTable>>,
     /// What virtual addresses stand for.
     pub vips: watch::Receiver<Arc<VipTable>>,
+    /// What the flows of the session share.
+    pub buffers: Arc<Budget>,
 }
 
 /// The actor.
@@ -147,7 +150,8 @@ impl Vif {
                 self.serve("pump of blocked targets", pump_blocked(blocked, self.edges.blocked.clone()));
             }
             if let Some(plane) = &device.plane {
-                self.serve("pump of counters", pump_stats(plane.shared_counters(), self.edges.stats.clone()));
+                let stats = pump_stats(plane.shared_counters(), self.edges.buffers.clone(), self.edges.stats.clone());
+                self.serve("pump of counters", stats);
                 self.serve("pump of addresses in use", pump_in_use(plane.virtual_in_use(), self.edges.in_use.clone()));
                 let me = ctx.address();
                 let ended = plane.ended();

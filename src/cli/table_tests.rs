@@ -188,6 +188,18 @@ fn what_nobody_needs_to_know_is_not_said() {
 }
 
 #[test]
+fn programs_that_do_not_read_and_agents_at_fault_are_told() {
+    let mut status = busy();
+    status.flows = FlowStats { held: 1 << 19, ..FlowStats::default() };
+    let text = plain(&render(&status, Detail::Wide, START));
+    assert!(!text.contains("Unread") && !text.contains("Lost"), "{text}");
+    status.flows = FlowStats { held: 40 << 20, broken: 2, ..FlowStats::default() };
+    let text = plain(&render(&status, BRIEF, START));
+    assert!(text.contains("\nUnread       40.0 MiB wait for programs that do not read\n"), "{text}");
+    assert!(text.contains("\nLost         2 flows by a fault of an agent\n"), "{text}");
+}
+
+#[test]
 fn where_a_program_may_read_on_no_name_is_broken() {
     let text = plain(&render(&busy(), Detail::Brief { width: None }, START));
     let pod = busy().workloads[0].links[0].pod.clone();

@@ -43,7 +43,8 @@ pub fn start(
     let (client_tx, client_rx) = watch::channel(client.clone());
 
     let session_id = podway_tunnel::handshake::random().unwrap_or_default();
-    let dialer = NativeDialer::new(client_rx, identity.clone(), session_id);
+    let buffers = podway_tunnel::client::budget();
+    let dialer = NativeDialer::new(client_rx, identity.clone(), session_id, Arc::clone(&buffers));
     let edges = client_list::Edges { session: gate.clone().recipient(), table };
     let key = &identity.public;
     let client_list = child(Child::ClientList, ClientList::new(key, &fingerprint, Arc::new(dialer), edges), &gate);
@@ -75,6 +76,7 @@ pub fn start(
         blocked: client_list.clone().recipient(),
         clients,
         vips,
+        buffers,
     };
     let vif = child(Child::Vif, Vif::new(edges, ingredients.settings.etc.clone()), &gate);
     let edges = proxy_via::Edges {

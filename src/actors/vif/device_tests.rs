@@ -103,6 +103,7 @@ impl Both {
             blocked: deaf.clone().recipient(),
             clients,
             vips,
+            buffers: podway_tunnel::client::budget(),
         };
         start_monitored(Vif::new(edges, etc.to_owned()), vif_context, |_| ());
         let edges = proxy_via::Edges {
