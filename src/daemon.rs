@@ -23,6 +23,9 @@ use crate::net::resolver::host;
 /// All teardowns together; systemd's stop limit is above it.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
+/// Where this host's resolver is configured.
+const ETC: &str = "/etc";
+
 /// Where the daemon keeps what it has.
 #[derive(Clone, Debug)]
 pub struct Directories {
@@ -57,10 +60,15 @@ pub fn run(config: Config, directories: Directories) -> anyhow::Result<()> {
     );
     let handle = Arc::clone(&runtime);
     let system = actix_rt::System::with_tokio_rt(move || handle);
+    let journal = OsJournal::new(&directories.runtime);
     let result = system.block_on(serve(config, directories, listener));
     drop(system);
     if let Some(runtime) = Arc::into_inner(runtime) {
         runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+    // A teardown that was cut short, or a session that died of a bug, left this; nobody does more now.
+    for left in journal.undo_all() {
+        warn!("left on this host: {left}");
     }
     result
 }
@@ -75,6 +83,7 @@ async fn serve(config: Config, directories: Directories, listener: Listener) -> 
         include_suffixes: config.dns.include_suffixes.clone(),
         runtime_dir: directories.runtime.clone(),
         state_dir: directories.state.clone(),
+        etc: ETC.into(),
         editor: Default::default(),
     };
     let daemon = Daemon::new(settings, config.agent_image.clone(), wall, bug).start();
@@ -133,5 +142,5 @@ fn wall() -> i64 {
 
 /// Undoes what an earlier run left on the host, and says what could not be undone. Works twice.
 pub fn cleanup(directories: &Directories) -> Vec<String> {
-    host::recover(Path::new("/etc"), &OsJournal::new(&directories.runtime))
+    host::recover(Path::new(ETC), &OsJournal::new(&directories.runtime))
 }

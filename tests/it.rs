@@ -17,6 +17,8 @@ mod actix_semantics;
 mod architecture;
 #[path = "it/command.rs"]
 mod command;
+#[path = "it/daemon_end.rs"]
+mod daemon_end;
 #[path = "it/interleavings.rs"]
 mod interleavings;
 #[path = "it/other_protocol.rs"]

@@ -23,8 +23,8 @@ use podway_tunnel::frames::{
 use podway_tunnel::round_trip::RoundTrip;
 use podway_tunnel::wire::{Reader, Writer};
 use podway_tunnel::{
-    CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOLS, SEND_BUFFER, STREAM_WINDOW,
-    handshake,
+    AGENT_BUFFERS, CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOLS, SEND_BUFFER,
+    STREAM_WINDOW, handshake,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -38,8 +38,6 @@ use crate::{policy, tcp, udp};
 const CLIENT_SILENCE: Duration = Duration::from_secs(60);
 /// Connections at once, authenticated or not.
 const MAX_CONNECTIONS: usize = 64;
-/// Bytes that all flows may hold.
-const BUFFERS: u64 = 32 << 20;
 /// Bytes that a peer may have under way before it has authenticated: everyone in the pod can connect.
 const STRANGERS_WINDOW: u32 = 64 * 1024;
 /// Bytes of headers of one call; ours have about a hundred.
@@ -49,7 +47,7 @@ const MAX_DNS: usize = 256;
 /// After SIGTERM flows may go on for this long.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// Limits on what one flow may take, and who is talked to at all.
+/// Limits on what flows may take, and who is talked to at all.
 #[derive(Clone, Debug)]
 pub struct FlowLimits {
     /// Versions of the protocol, the lowest and the highest.
@@ -62,6 +60,8 @@ pub struct FlowLimits {
     pub dial: Duration,
     /// UDP associations end after this long without a datagram.
     pub udp_idle: Duration,
+    /// Bytes that all flows may have granted or hold.
+    pub buffers: u64,
 }
 
 impl Default for FlowLimits {
@@ -72,6 +72,7 @@ impl Default for FlowLimits {
             flows: MAX_FLOWS,
             dial: Duration::from_secs(10),
             udp_idle: Duration::from_secs(60),
+            buffers: AGENT_BUFFERS,
         }
     }
 }
@@ -147,10 +148,11 @@ impl Agent {
     pub async fn bind(serve: Serve, limits: FlowLimits) -> io::Result<Agent> {
         let listener = TcpListener::bind(serve.listen).await?;
         let control = listener.local_addr()?;
+        let budget = Budget::new(limits.buffers, limits.flows);
         let shared = Arc::new(Shared {
             serve,
             limits,
-            budget: Budget::new(BUFFERS),
+            budget,
             control,
             began: Instant::now(),
             round_trip: AtomicU64::new(10_000),
@@ -461,7 +463,7 @@ async fn authenticate(
     let welcome = Welcome {
         limits: Some(Limits {
             flows: shared.limits.flows,
-            buffer_bytes: BUFFERS,
+            buffer_bytes: shared.limits.buffers,
             dial_timeout_ms: milliseconds(shared.limits.dial),
             udp_idle_ms: milliseconds(shared.limits.udp_idle),
             resume_window_ms: 0,

@@ -20,7 +20,9 @@ use self::manifest::Agent;
 use self::messages::RemoveAll;
 use crate::actors::client_list::messages::{AgentsUnfit, PlacementHopeless, ViaWorkloadsChanged};
 use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged, UseClient};
-use crate::actors::shell::{Driven, Reply, Shell, Stop, TaskFailed, Tasks, drive, drives, spawn_reporting, stop, told};
+use crate::actors::shell::{
+    Driven, NO_LIMIT, Reply, Shell, Stop, TaskFailed, Tasks, drive, drives, spawn_reporting, stop, told,
+};
 use crate::cluster::PodFact;
 use crate::error::chain;
 use crate::ids::{Attempt, ReplyId};
@@ -42,28 +44,61 @@ pub struct AgentPlacer {
     client: kube::Client,
     agent: Arc<Agent>,
     namespace: Arc<str>,
-    /// Ephemeral containers that are being asked for: whoever stops wants none.
-    asking: Tasks,
     client_list: Recipient<PlacementHopeless>,
     removals: HashMap<ReplyId, Reply<Vec<String>>>,
     stops: HashMap<ReplyId, Reply<()>>,
     next_reply: ReplyId,
+    /// Ephemeral containers that are being asked for: that ends with who asked for them, however it ends.
+    asking: Tasks,
 }
 
 impl AgentPlacer {
     /// A placer for agents as `plan` and `agent` say.
-    pub fn new(plan: Plan, agent: Agent, client: kube::Client, client_list: Recipient<PlacementHopeless>) -> Self {
+    pub fn new(plan: Plan, agent: Arc<Agent>, client: kube::Client, client_list: Recipient<PlacementHopeless>) -> Self {
         AgentPlacer {
             namespace: Arc::clone(&plan.namespace),
             driven: Driven::new(AgentPlacerCore::new(plan)),
             client,
-            agent: Arc::new(agent),
-            asking: Tasks::default(),
+            agent,
             client_list,
             removals: HashMap::new(),
             stops: HashMap::new(),
             next_reply: ReplyId(0),
+            asking: Tasks::default(),
         }
+    }
+
+    fn own(&self) -> Own {
+        Own { client: self.client.clone(), agent: Arc::clone(&self.agent), namespace: Arc::clone(&self.namespace) }
+    }
+}
+
+/// Our own pod and what it takes to delete it, which outlives the placer that made it.
+#[derive(Clone)]
+pub struct Own {
+    /// The client.
+    pub client: kube::Client,
+    /// What names it.
+    pub agent: Arc<Agent>,
+    /// Where it is.
+    pub namespace: Arc<str>,
+}
+
+impl Own {
+    /// Deletes one that never ran, as far as that is possible.
+    pub async fn withdraw(self) {
+        let withdrawal = withdraw(self.client, &self.agent, &self.namespace);
+        if tokio::time::timeout(REMOVE_LIMIT, withdrawal).await.is_err() {
+            warn!("our own pod, which never ran, may be left: the API server did not answer in time");
+        }
+    }
+
+    /// Deletes those of every image, `pods` among them, and says what is left.
+    pub async fn remove(self, pods: Vec<Arc<PodFact>>) -> Vec<String> {
+        let removal = remove(self.client, &self.agent, &self.namespace, pods);
+        tokio::time::timeout(REMOVE_LIMIT, removal)
+            .await
+            .unwrap_or_else(|_| vec![format!("our own pod: {}", describe(&TaskFailed::TimedOut))])
     }
 }
 
@@ -115,10 +150,7 @@ impl Shell for AgentPlacer {
             }
             Effect::Withdraw => {
                 let me = ctx.address();
-                let (client, agent) = (self.client.clone(), Arc::clone(&self.agent));
-                let namespace = Arc::clone(&self.namespace);
-                let work = async move { withdraw(client, &agent, &namespace).await };
-                drop(spawn_reporting(work, REMOVE_LIMIT, move |result| {
+                drop(spawn_reporting(self.own().withdraw(), NO_LIMIT, move |result| {
                     if let Err(failed) = result {
                         warn!(?failed, "our own pod, which never ran, may be left");
                     }
@@ -133,10 +165,7 @@ impl Shell for AgentPlacer {
             }
             Effect::Remove(id, pods) => {
                 let Some(reply) = self.removals.remove(&id) else { return };
-                let (client, agent) = (self.client.clone(), Arc::clone(&self.agent));
-                let namespace = Arc::clone(&self.namespace);
-                let work = async move { remove(client, &agent, &namespace, pods).await };
-                drop(spawn_reporting(work, REMOVE_LIMIT, move |result| {
+                drop(spawn_reporting(self.own().remove(pods), NO_LIMIT, move |result| {
                     reply.answer(result.unwrap_or_else(|failed| vec![format!("our own pod: {}", describe(&failed))]));
                 }));
             }

@@ -82,6 +82,13 @@ struct Held {
     abort: tokio::task::AbortHandle,
 }
 
+// Also when the actor panics: nothing is dialled on behalf of nobody.
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}
+
 impl ClientList {
     /// A list for agents that take `key` (base64) and bear `fingerprint`.
     pub fn new(key: &str, fingerprint: &str, dialer: Arc<dyn Dialer>, edges: Edges) -> Self {
@@ -183,9 +190,7 @@ impl Shell for ClientList {
                 self.dial(pod, attempt, port, special.into_iter().collect(), ctx);
             }
             Effect::HangUp { pod, attempt } => {
-                if let Some(held) = self.links.remove(&(pod, attempt)) {
-                    held.abort.abort();
-                }
+                self.links.remove(&(pod, attempt));
             }
             Effect::Publish(table) => self.publish(table),
             Effect::Settle { id, outcome } => {
@@ -328,3 +333,6 @@ crate::actors::shell::drives!(
     CancelWaiter,
     FlowsBlocked
 );
+
+#[cfg(test)]
+mod shell_tests;

@@ -61,6 +61,7 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
         ("Names", names(status)),
         ("Virtual", virtual_addresses(status)),
         ("Flows", flows(status)),
+        ("Unread", unread(status)),
         ("Lost", lost(status, detail)),
     ];
     for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
@@ -163,6 +164,9 @@ fn names(status: &SessionStatus) -> String {
     let only = only.map(|only| format!("\n{:13}namespace {} only (no right to list namespaces)", "", only.join(", ")));
     let only = only.unwrap_or_default();
     match (dns.ready, who.trim()) {
+        (false, _) if dns.backend == "off" && !dns.server.is_empty() => {
+            format!("{WARN}not attached{WARN:#}; {} answers who asks it", dns.server)
+        }
         (true, who) => format!("{who}, {GOOD}ready{GOOD:#}{only}"),
         (false, "") => format!("{WARN}not attached{WARN:#}"),
         (false, who) => format!("{who}, {WARN}not ready{WARN:#}"),
@@ -185,12 +189,22 @@ fn flows(status: &SessionStatus) -> String {
     )
 }
 
+/// What waits for programs to read it; less than this is always under way.
+fn unread(status: &SessionStatus) -> String {
+    const NOTEWORTHY: u64 = 1 << 20;
+    match status.flows.held {
+        ..NOTEWORTHY => String::new(),
+        held => format!("{} wait for programs that do not read", bytes(held)),
+    }
+}
+
 fn lost(status: &SessionStatus, detail: Detail) -> String {
     let flows = &status.flows;
     // A host always says things to a device that are for nobody beyond it: no loss, unless all is asked for.
     let unheard = |count: u64| if detail == Detail::Wide { count } else { 0 };
     let counted = [
         (flows.refused, "flows refused"),
+        (flows.broken, "flows by a fault of an agent"),
         (flows.dropped_full, "packets by full queues"),
         (unheard(flows.dropped_source), "packets from another address than the device's"),
         (unheard(flows.dropped_other), "packets that are neither TCP nor UDP"),

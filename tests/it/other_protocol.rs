@@ -58,6 +58,7 @@ impl Dialer for Loopback {
             session_id: [7; 16],
             pod_uid: pod.uid.to_string(),
             special: Vec::new(),
+            budget: podway_tunnel::client::budget(),
         };
         Box::pin(async move {
             let stream = TcpStream::connect(address).await.expect("the agent listens");
@@ -139,12 +140,12 @@ impl World {
             namespace: "demo".into(),
             mode: AgentMode::Auto,
         };
-        let agent = Placed {
+        let agent = Arc::new(Placed {
             image: "podway-agent:test".into(),
             key: key.clone(),
             fingerprint: FINGERPRINT.into(),
             mark: "00ff".into(),
-        };
+        });
         let actor = AgentPlacer::new(plan, agent, client, client_list.clone().recipient());
         start_monitored(actor, context, |_| ());
 

@@ -30,16 +30,19 @@ use crate::round_trip::RoundTrip;
 use crate::wire::{Reader, WireError, Writer};
 use crate::{
     CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOLS, SEND_BUFFER, STREAM_WINDOW,
-    handshake,
+    WORKSTATION_BUFFERS, handshake,
 };
 
 mod flow;
 mod heartbeat;
 
+use flow::Buffers;
 pub use flow::{Ended, Event, TcpFlow, UdpEnded, UdpFlow};
 
-/// Bytes that the flows of a carrier may hold at the workstation.
-const BUFFERS: u64 = 48 << 20;
+/// A budget for all flows of a session, whichever carriers they are on.
+pub fn budget() -> Arc<Budget> {
+    Arc::new(Budget::new(WORKSTATION_BUFFERS, MAX_FLOWS))
+}
 
 /// Who connects, and to whom.
 #[derive(Clone)]
@@ -52,6 +55,8 @@ pub struct Config {
     pub pod_uid: String,
     /// Prefixes beyond the usual that the agent shall dial for this session, in CIDR notation.
     pub special: Vec<String>,
+    /// What the flows of all carriers of a session share.
+    pub budget: Arc<Budget>,
 }
 
 /// Why there is no carrier.
@@ -111,7 +116,7 @@ struct Shared {
     /// When the last byte came, microseconds since `began`.
     last_byte: AtomicU64,
     close: Notify,
-    budget: Budget,
+    budget: Arc<Budget>,
     /// Where the end of a dropped flow is waited for.
     runtime: tokio::runtime::Handle,
 }
@@ -144,7 +149,7 @@ impl Carrier {
             round_trip: AtomicU64::new(1),
             last_byte: AtomicU64::new(0),
             close: Notify::new(),
-            budget: Budget::new(BUFFERS),
+            budget: Arc::clone(&config.budget),
             runtime: tokio::runtime::Handle::current(),
         });
         let noted = Noted { io, shared: Arc::clone(&shared) };
@@ -239,7 +244,8 @@ impl Carrier {
 
     /// Dials `to` from inside the pod. Cancel safe: dropping it ends the flow.
     pub async fn open_tcp(&self, to: SocketAddr, dial_timeout: Duration) -> Result<TcpFlow, Failure> {
-        let receiver = Receiver::new(Arc::clone(&self.shared).into(), self.shared.now());
+        let buffers = Buffers(Arc::clone(&self.shared.budget));
+        let receiver = Receiver::new(buffers, self.shared.now()).ok_or(Failure::Limit)?;
         let limit = receiver.first_limit();
         let (reader, writer, opened) = self.open(Protocol::Tcp, to, dial_timeout, limit).await?;
         Ok(TcpFlow::new(reader, writer, receiver, opened, Arc::clone(&self.shared)))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use self::in_pod::AgentInPod;
 use self::leaving::{Leaving, Removing};
-use self::own::Own;
+use self::own::OwnRecord;
 use self::placement::{Placement, Progress};
 use crate::actors::client_list::core::ViaFact;
 use crate::actors::client_list::messages::{GeneralEgress, UnfitAgents};
@@ -150,7 +150,7 @@ pub struct AgentPlacerCore {
     placements: BTreeMap<Place, Placement>,
     /// Containers that this session placed.
     placed: BTreeSet<(PodUid, Arc<str>)>,
-    own: Own,
+    own: OwnRecord,
     next_attempt: Attempt,
     stopped: bool,
     removing: Vec<Removing>,
@@ -171,7 +171,7 @@ impl AgentPlacerCore {
             unfit: Default::default(),
             placements: BTreeMap::new(),
             placed: BTreeSet::new(),
-            own: Own::default(),
+            own: OwnRecord::default(),
             next_attempt: Attempt(1),
             stopped: false,
             removing: Vec::new(),

@@ -160,7 +160,8 @@ fn world(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> Worl
     let client = kube::Client::new(tower::service_fn(serve), "demo");
     let context = Context::new();
     let placer = context.address();
-    start_monitored(AgentPlacer::new(plan, agent(), client, Sink.start().recipient()), context, |_| ());
+    let actor = AgentPlacer::new(plan, Arc::new(agent()), client, Sink.start().recipient());
+    start_monitored(actor, context, |_| ());
     placer.do_send(PodsChanged { generation: Generation(1), pods: Arc::new(PodSnapshot::default()) });
     placer.do_send(ViaWorkloadsChanged {
         generation: Generation(1),
@@ -306,4 +307,56 @@ async fn a_pod_of_our_own_is_replaced_or_it_is_said_why_not() {
         let (outcome, made) = maker(client).make(Some(in_the_way(kind))).await;
         assert_eq!((outcome, made), (PlaceOutcome::Forbidden("no (403)".into()), Made::Nothing));
     }
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // Less than a placement may take by itself.
+    assert!(tokio::time::timeout(PLACE_LIMIT / 2, wait).await.is_ok(), "{what}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_added_to_a_pod_on_behalf_of_an_actor_that_panicked() {
+    let work = async {
+        let open = Arc::new(());
+        let asking = Arc::downgrade(&open);
+        let never = move |_: http::Request<kube::client::Body>| {
+            let open = asking.upgrade();
+            async move {
+                std::future::pending::<()>().await;
+                drop(open);
+                Err::<http::Response<kube::client::Body>, _>(tower::BoxError::from("never"))
+            }
+        };
+        let plan = Plan {
+            key: "a2V5".into(),
+            fingerprint: "1a2b3c4d".into(),
+            first_port: 20_000,
+            namespace: "demo".into(),
+            mode: AgentMode::Auto,
+        };
+        let client = kube::Client::new(tower::service_fn(never), "demo");
+        let context = Context::new();
+        let placer = context.address();
+        let actor = AgentPlacer::new(plan, Arc::new(agent()), client, Sink.start().recipient());
+        start_monitored(actor, context, |_| ());
+        let web = PodFact { own_pod_of: None, ..(*in_the_way(WorkloadKind::Deployment)).clone() };
+        let workloads = BTreeSet::from([web.workload.clone()]);
+        let pods = Arc::new(PodSnapshot { pods: [(web.uid.clone(), Arc::new(web))].into(), namespaces: None });
+        placer.do_send(PodsChanged { generation: Generation(1), pods });
+        placer.do_send(ViaWorkloadsChanged {
+            generation: Generation(1),
+            workloads,
+            general: GeneralEgress::NotNeeded,
+            special: Default::default(),
+        });
+        until("it asks", || Arc::strong_count(&open) == 2).await;
+        placer.do_send(Fall);
+        until("it asks no more", || Arc::strong_count(&open) == 1).await;
+    };
+    LocalSet::new().run_until(work).await;
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use podway_tunnel::client::{Carrier, Config, ConnectError};
+use podway_tunnel::credit::Budget;
 use tokio::sync::watch;
 
 use super::core::DialOutcome;
@@ -21,12 +22,18 @@ pub struct NativeDialer {
     client: watch::Receiver<kube::Client>,
     identity: Identity,
     session_id: [u8; 16],
+    budget: Arc<Budget>,
 }
 
 impl NativeDialer {
-    /// Dials with whatever client is newest.
-    pub fn new(client: watch::Receiver<kube::Client>, identity: Identity, session_id: [u8; 16]) -> NativeDialer {
-        NativeDialer { client, identity, session_id }
+    /// Dials with whatever client is newest. The flows of all that is dialled share `budget`.
+    pub fn new(
+        client: watch::Receiver<kube::Client>,
+        identity: Identity,
+        session_id: [u8; 16],
+        budget: Arc<Budget>,
+    ) -> NativeDialer {
+        NativeDialer { client, identity, session_id, budget }
     }
 }
 
@@ -43,6 +50,7 @@ impl Dialer for NativeDialer {
             session_id: self.session_id,
             pod_uid: pod.uid.to_string(),
             special: special.iter().map(ToString::to_string).collect(),
+            budget: Arc::clone(&self.budget),
         };
         Box::pin(async move {
             let stream = portforward::open(&client, &pod.namespace, &pod.name, port).await.map_err(|e| outcome(&e))?;

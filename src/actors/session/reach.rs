@@ -96,6 +96,8 @@ fn unreachable(server: &str, why: &str) -> UserError {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "measures how long it took")]
+
     use std::sync::Mutex;
     use std::time::Duration;
 

@@ -14,7 +14,7 @@ use crate::workload::PodUid;
 
 /// What this session has done for a pod of our own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Own {
+pub(super) struct OwnRecord {
     /// One was asked for.
     pub(super) asked: bool,
     /// One was made.
