@@ -21,6 +21,8 @@ mod command;
 mod daemon_end;
 #[path = "it/interleavings.rs"]
 mod interleavings;
+#[path = "it/other_protocol.rs"]
+mod other_protocol;
 #[path = "it/shells.rs"]
 mod shells;
 #[path = "it/unit_file.rs"]

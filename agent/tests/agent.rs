@@ -122,6 +122,19 @@ async fn only_the_right_key_for_the_right_pod_is_welcome() {
 }
 
 #[tokio::test]
+async fn an_agent_without_a_protocol_in_common_says_which_it_speaks() {
+    let limits = FlowLimits { protocols: 2..=3, ..FlowLimits::default() };
+    let world = world(limits, "/nonexistent").await;
+    let error = connect(&world, &world.config).await.expect_err("refused");
+    assert!(matches!(&error, ConnectError::Protocol { theirs } if *theirs == (2..=3)), "{error:?}");
+    assert_eq!(error.to_string(), "the agent speaks protocol 2 to 3, this podway 1");
+    // One that speaks more, ours among it, is spoken to.
+    let limits = FlowLimits { protocols: 1..=3, ..FlowLimits::default() };
+    let world = self::world(limits, "/nonexistent").await;
+    connect(&world, &world.config).await.expect("welcome");
+}
+
+#[tokio::test]
 async fn bytes_come_back_and_half_close_works_both_ways() {
     let (_world, carrier) = carrier().await;
     let (listener, address) = far_end().await;

@@ -15,7 +15,8 @@ use tracing::{debug, info};
 
 use self::core::{ClientListCore, DialOutcome, Effect, Input, LinkName, Table, ViaFact};
 use self::messages::{
-    CancelWaiter, FlowsBlocked, LinksChanged, PlacementHopeless, RegisterWaiter, ViaWorkloadsChanged, WaiterSettled,
+    AgentsUnfit, CancelWaiter, FlowsBlocked, LinksChanged, PlacementHopeless, RegisterWaiter, ViaWorkloadsChanged,
+    WaiterSettled,
 };
 use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged};
 use crate::actors::shell::{Driven, NO_LIMIT, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told};
@@ -56,6 +57,8 @@ pub trait Dialer: Send + Sync {
 pub struct Edges {
     /// Session: state of every link.
     pub session: Recipient<LinksChanged>,
+    /// AgentPlacer: agents that will not do.
+    pub agent_placer: Recipient<AgentsUnfit>,
     /// The published table.
     pub table: watch::Sender<Arc<ClientTable>>,
 }
@@ -197,6 +200,9 @@ impl Shell for ClientList {
             }
             Effect::TellLinks(generation, targets) => {
                 self.edges.session.do_send(LinksChanged { generation, targets });
+            }
+            Effect::TellUnfit(generation, agents) => {
+                self.edges.agent_placer.do_send(AgentsUnfit { generation, agents });
             }
             Effect::HungUp(id) => {
                 self.links.clear();

@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "round trips and silence are measured with the clock")]
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,13 +23,13 @@ use tokio::time::Instant;
 use self::heartbeat::{AbortOnDrop, Noted, end, heartbeat};
 use crate::credit::{Budget, Receiver};
 use crate::frames::{
-    ClientHello, DnsAnswer, DnsQuery, Failure, FlowFrame, HelloFrame, Open, Proof, Protocol, Welcome, flow_frame,
-    hello_frame,
+    ClientHello, Denied, DnsAnswer, DnsQuery, Failure, FlowFrame, HelloFrame, Open, Proof, Protocol, Welcome,
+    flow_frame, hello_frame,
 };
 use crate::round_trip::RoundTrip;
 use crate::wire::{Reader, WireError, Writer};
 use crate::{
-    CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOL, SEND_BUFFER, STREAM_WINDOW,
+    CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOLS, SEND_BUFFER, STREAM_WINDOW,
     WORKSTATION_BUFFERS, handshake,
 };
 
@@ -81,9 +82,12 @@ pub enum ConnectError {
         /// The pod that the agent named.
         found: String,
     },
-    /// The agent speaks another protocol.
-    #[error("the agent speaks protocol {0}, which this version does not")]
-    Protocol(u32),
+    /// The agent speaks no protocol that this version does: it will not, however often it is asked.
+    #[error("the agent speaks protocol {}, this podway {}", range(.theirs), range(&PROTOCOLS))]
+    Protocol {
+        /// What it speaks.
+        theirs: RangeInclusive<u32>,
+    },
     /// The system has no random bytes.
     #[error("no random bytes")]
     Random,
@@ -174,8 +178,8 @@ impl Carrier {
         let mut writer = Writer::new(stream);
         let began = shared.now();
         writer.send(&hello(hello_frame::Frame::ClientHello(ClientHello {
-            protocol_min: PROTOCOL,
-            protocol_max: PROTOCOL,
+            protocol_min: *PROTOCOLS.start(),
+            protocol_max: *PROTOCOLS.end(),
             features: Vec::new(),
             session_id: Bytes::copy_from_slice(&config.session_id),
             public_key: Bytes::copy_from_slice(config.pair.public_key().as_ref()),
@@ -184,14 +188,14 @@ impl Carrier {
         let challenge = loop {
             match next_frame(&mut reader).await? {
                 hello_frame::Frame::Challenge(challenge) => break challenge,
-                hello_frame::Frame::Denied(denied) => return Err(ConnectError::Denied(denied.reason)),
+                hello_frame::Frame::Denied(denied) => return Err(refusal(denied)),
                 _ => {}
             }
         };
         let round_trip = RoundTrip::new(shared.now() - began, shared.now());
         shared.round_trip.store((shared.now() - began).max(1), Ordering::Relaxed);
-        if challenge.protocol != PROTOCOL {
-            return Err(ConnectError::Protocol(challenge.protocol));
+        if !PROTOCOLS.contains(&challenge.protocol) {
+            return Err(ConnectError::Protocol { theirs: challenge.protocol..=challenge.protocol });
         }
         if challenge.pod_uid != config.pod_uid {
             return Err(ConnectError::WrongPod { expected: config.pod_uid.clone(), found: challenge.pod_uid });
@@ -204,7 +208,7 @@ impl Carrier {
         let welcome = loop {
             match next_frame(&mut reader).await? {
                 hello_frame::Frame::Welcome(welcome) => break welcome,
-                hello_frame::Frame::Denied(denied) => return Err(ConnectError::Denied(denied.reason)),
+                hello_frame::Frame::Denied(denied) => return Err(refusal(denied)),
                 _ => {}
             }
         };
@@ -313,6 +317,23 @@ impl Carrier {
 
 fn hello(frame: hello_frame::Frame) -> HelloFrame {
     HelloFrame { frame: Some(frame) }
+}
+
+/// Why an agent says no: for its protocol, if it tells which, else for what it says.
+fn refusal(denied: Denied) -> ConnectError {
+    match denied {
+        Denied { protocol_min, protocol_max, .. } if protocol_max > 0 => {
+            ConnectError::Protocol { theirs: protocol_min..=protocol_max }
+        }
+        Denied { reason, .. } => ConnectError::Denied(reason),
+    }
+}
+
+fn range(versions: &RangeInclusive<u32>) -> String {
+    match (versions.start(), versions.end()) {
+        (low, high) if low == high => low.to_string(),
+        (low, high) => format!("{low} to {high}"),
+    }
 }
 
 async fn next_frame(reader: &mut Reader) -> Result<hello_frame::Frame, ConnectError> {

@@ -142,6 +142,12 @@ pub struct Denied {
     /// Why.
     #[prost(string, tag = "1")]
     pub reason: String,
+    /// The lowest version that the agent speaks, where none is common; else 0.
+    #[prost(uint32, tag = "2")]
+    pub protocol_min: u32,
+    /// The highest one; else 0.
+    #[prost(uint32, tag = "3")]
+    pub protocol_max: u32,
 }
 
 /// Heartbeat.

@@ -18,10 +18,13 @@ pub mod review;
 pub mod round_trip;
 pub mod wire;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The protocol version that this crate speaks.
 pub const PROTOCOL: u32 = 1;
+/// All of them, the lowest and the highest: what each side tells in `Hello`.
+pub const PROTOCOLS: RangeInclusive<u32> = PROTOCOL..=PROTOCOL;
 /// Flows of one session.
 pub const MAX_FLOWS: u32 = 16_384;
 /// Bytes of all flows that an agent may have granted or hold.

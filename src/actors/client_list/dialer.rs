@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use podway_tunnel::client::{Carrier, Config};
+use podway_tunnel::client::{Carrier, Config, ConnectError};
 use podway_tunnel::credit::Budget;
 use tokio::sync::watch;
 
@@ -55,13 +55,31 @@ impl Dialer for NativeDialer {
         Box::pin(async move {
             let stream = portforward::open(&client, &pod.namespace, &pod.name, port).await.map_err(|e| outcome(&e))?;
             let fault = stream.fault();
-            let carrier = Carrier::connect(stream, &config).await.map_err(|error| match fault.get() {
-                Some(fault) => outcome(fault),
-                None => DialOutcome::Failed(chain(&error).into()),
+            let carrier = Carrier::connect(stream, &config).await.map_err(|error| {
+                match (handshake_outcome(&error), fault.get()) {
+                    // What broke afterwards does not unsay it.
+                    (unfit @ DialOutcome::Unfit(_), _) => unfit,
+                    (_, Some(fault)) => outcome(fault),
+                    (failed, None) => failed,
+                }
             })?;
             let closed = carrier.closed();
             Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), closed: Box::pin(closed) })
         })
+    }
+}
+
+/// What a failed handshake says of the agent. What an agent answers is its own word and will not change: it cannot be
+/// replaced where it runs, nor take other arguments.
+pub fn handshake_outcome(error: &ConnectError) -> DialOutcome {
+    let text: Arc<str> = chain(error).into();
+    match error {
+        ConnectError::Protocol { .. } | ConnectError::Denied(_) => DialOutcome::Unfit(text),
+        ConnectError::Http2(_)
+        | ConnectError::Wire(_)
+        | ConnectError::HungUp
+        | ConnectError::WrongPod { .. }
+        | ConnectError::Random => DialOutcome::Failed(text),
     }
 }
 

@@ -23,6 +23,7 @@ use crate::actors::proxy_via::{self, ProxyVia};
 use crate::actors::shell::start_monitored;
 use crate::actors::vif::messages::Open;
 use crate::actors::vif::{self, Vif};
+use crate::digest;
 use crate::identity::Identity;
 use crate::net::resolver::host::HostResolver;
 
@@ -45,7 +46,11 @@ pub fn start(
     let session_id = podway_tunnel::handshake::random().unwrap_or_default();
     let buffers = podway_tunnel::client::budget();
     let dialer = NativeDialer::new(client_rx, identity.clone(), session_id, Arc::clone(&buffers));
-    let edges = client_list::Edges { session: gate.clone().recipient(), table };
+    // ClientList and AgentPlacer tell each other: the second is made first, with an address that it takes up when it starts.
+    let agent_placer_context = Context::<AgentPlacer>::new();
+    let agent_placer = agent_placer_context.address();
+    let edges =
+        client_list::Edges { session: gate.clone().recipient(), agent_placer: agent_placer.clone().recipient(), table };
     let key = &identity.public;
     let client_list = child(Child::ClientList, ClientList::new(key, &fingerprint, Arc::new(dialer), edges), &gate);
 
@@ -56,9 +61,10 @@ pub fn start(
         namespace: spec.namespace.as_str().into(),
         mode: spec.agent,
     };
-    let agent = Arc::new(Agent { image: spec.agent_image.clone(), key: key.to_string(), fingerprint });
+    let mark = digest::hex(&podway_tunnel::handshake::random::<8>().unwrap_or_default());
+    let agent = Arc::new(Agent { image: spec.agent_image.clone(), key: key.to_string(), fingerprint, mark });
     let placer = AgentPlacer::new(plan, Arc::clone(&agent), client.clone(), client_list.clone().recipient());
-    let agent_placer = child(Child::AgentPlacer, placer, &gate);
+    monitor(Child::AgentPlacer, placer, agent_placer_context, &gate);
 
     // Three actors tell each other in a ring (ProxyVia → Vif → ProxyVia, ProxyVia → Dns → ProxyVia): the later ends of
     // the ring are made first, with an address that ProxyVia takes up when it starts.

@@ -162,7 +162,7 @@ impl<M: Machine> ClientsWorld<M> {
                 }
                 self.answers.entry(id).or_default().push(outcome);
             }
-            Effect::TellLinks(..) | Effect::HungUp(_) => {}
+            Effect::TellLinks(..) | Effect::TellUnfit(..) | Effect::HungUp(_) => {}
         }
     }
 

@@ -216,7 +216,8 @@ impl SessionWorld {
             for (other, outcome) in &self.waiters {
                 let ready = matches!(outcome, WaiterOutcome::Ready { .. });
                 let links = if ready { vec![link.clone()] } else { Vec::new() };
-                targets.insert(other.clone(), TargetState { pods: usize::from(ready), links, hopeless: None });
+                let pods = usize::from(ready);
+                targets.insert(other.clone(), TargetState { pods, running: pods, links, hopeless: None });
             }
             self.send("ClientList", Input::Links(Generation(1), targets));
         }

@@ -134,7 +134,7 @@ impl SessionCore {
             Target::Workload(workload) => workload.to_string(),
             Target::General => "general".to_owned(),
         };
-        let nothing = TargetState { pods: 0, links: Vec::new(), hopeless: None };
+        let nothing = TargetState { pods: 0, running: 0, links: Vec::new(), hopeless: None };
         let state = self.facts.links.1.get(target).unwrap_or(&nothing);
         let (word, message) = word_of(target, state, self.scaled_to_zero().contains_key(&name));
         let links = state.links.iter().map(|link| {
@@ -355,6 +355,13 @@ fn word_of(target: &Target, state: &TargetState, scaled_to_zero: bool) -> (&'sta
     });
     match failed {
         Some(why) => ("Unreachable", why),
+        None if state.running == 0 => {
+            let text = match target {
+                Target::General => "our own pod is starting",
+                Target::Workload(_) => "none of its pods runs yet: attaches by itself when one does",
+            };
+            ("Pending", text.to_owned())
+        }
         None => ("Connecting", "its agent is being placed and dialled".to_owned()),
     }
 }

@@ -7,7 +7,7 @@ use crate::actors::proxy_via::messages::ViaState;
 use crate::actors::session::core::{Effect, Input, errors};
 use crate::actors::shell::Core as _;
 use crate::ids::{Generation, ReplyId, WaiterId};
-use crate::workload::PodUid;
+use crate::workload::{PodUid, Workload, WorkloadKind};
 
 fn running() -> SessionCore {
     running_with(DnsMode::Auto)
@@ -189,4 +189,15 @@ fn a_plain_connection_without_any_way_into_the_cluster_fails() {
     core.handle(Millis(2), Input::Settled(id, WaiterOutcome::Hopeless { why: "missing right: create pods".into() }));
     let Some(ConnectOutcome::Failed(error)) = core.outcome() else { panic!("{:?}", core.outcome()) };
     assert!(error.hint.contains("podway rbac"), "{}", error.hint);
+}
+
+#[test]
+fn a_workload_whose_pods_do_not_run_yet_is_told_so() {
+    let web = Target::Workload(Workload::new("demo", WorkloadKind::Deployment, "web"));
+    let state = TargetState { pods: 2, running: 0, links: Vec::new(), hopeless: None };
+    let (word, message) = word_of(&web, &state, false);
+    assert_eq!(word, "Pending");
+    assert!(message.contains("none of its pods runs yet"), "{message}");
+    let (word, _) = word_of(&web, &TargetState { running: 1, ..state }, false);
+    assert_eq!(word, "Connecting");
 }
