@@ -29,7 +29,7 @@ use podway::status::{ConnectOutcome, Phase};
 use podway::workload::PodUid;
 
 use super::explore::{Held, World};
-use super::facts::{Agent, FINGERPRINT, KEY, pod, target};
+use super::facts::{Agent, FINGERPRINT, KEY, connected, pod, target};
 use super::session_world::{found, spec};
 
 /// Who sends and receives. The last four only send.
@@ -574,7 +574,7 @@ impl ConnectWorld {
                 self.session(session::Input::Resolved(resolutions));
             }
             Outside::Dial(pod, attempt) => {
-                let outcome = if well { DialOutcome::Connected } else { DialOutcome::Refused };
+                let outcome = if well { connected() } else { DialOutcome::Refused };
                 if well {
                     self.seen.links.insert((pod.clone(), attempt));
                 } else {

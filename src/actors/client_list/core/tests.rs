@@ -37,6 +37,10 @@ fn pod(uid: &str, of: &str) -> PodFact {
     }
 }
 
+fn connected() -> DialOutcome {
+    DialOutcome::Connected { version: "0.1.0".into() }
+}
+
 struct Bench {
     core: ClientListCore,
     generation: Generation,
@@ -78,7 +82,7 @@ impl Bench {
         let mut bench = Bench::new();
         bench.select(&["web"], GeneralEgress::NotNeeded);
         for (uid, attempt) in dials(&bench.pods(pods)) {
-            bench.finish(&uid.0, attempt, DialOutcome::Connected);
+            bench.finish(&uid.0, attempt, connected());
         }
         bench
     }
@@ -111,7 +115,14 @@ fn s09_ready_means_reached() {
     let effects = bench.pods(&[pod("a", "web")]);
     assert_eq!(settled(&bench.wait_for(1, target("web"))), [], "an entry in a table is no link");
     let (uid, attempt) = dials(&effects).remove(0);
-    assert_eq!(settled(&bench.finish(&uid.0, attempt, DialOutcome::Connected)), [ready("a")]);
+    let effects = bench.finish(&uid.0, attempt, connected());
+    assert_eq!(settled(&effects), [ready("a")]);
+    let told = effects.iter().find_map(|effect| match effect {
+        Effect::TellLinks(_, targets) => Some(targets[&target("web")].links[0].clone()),
+        _ => None,
+    });
+    let link = told.unwrap();
+    assert_eq!((link.state, &*link.version), (LinkState::Ready, "0.1.0"));
 }
 
 #[test]
@@ -158,7 +169,7 @@ fn a_refusal_of_what_is_granted_is_believed_only_when_it_goes_on() {
     bench.now = bench.core.poll_deadline().expect("it is dialled again");
     assert!(bench.now < began + Duration::from_secs(3));
     let (uid, attempt) = dials(&bench.feed(Input::Woke)).remove(0);
-    bench.finish(&uid.0, attempt, DialOutcome::Connected);
+    bench.finish(&uid.0, attempt, connected());
     assert_eq!(settled(&bench.wait_for(2, target("web"))), [ready("a")]);
 }
 
@@ -256,7 +267,7 @@ fn a_link_that_is_lost_again_and_again_is_dialled_a_few_times_a_minute() {
         (_, attempt) = next.remove(0);
         dialled += 1;
         bench.now = bench.now + Duration::from_millis(10);
-        bench.finish("a", attempt, DialOutcome::Connected);
+        bench.finish("a", attempt, connected());
     }
     assert!((10..=32).contains(&dialled), "{dialled} dials in a minute");
     // Once one lives, its end is an accident again.
@@ -275,7 +286,7 @@ fn a_blocked_flow_does_not_make_a_flapping_link_a_busy_loop() {
         assert!(at.since(bench.now) >= Duration::from_millis(75), "attempt {attempt}");
         bench.now = at;
         let (_, attempt) = dials(&bench.feed(Input::Woke)).remove(0);
-        bench.finish("a", attempt, DialOutcome::Connected);
+        bench.finish("a", attempt, connected());
     }
 }
 
@@ -334,7 +345,7 @@ fn a_link_made_before_the_rules_asks_again_for_what_they_allow() {
     bench.wait_for(1, target("web"));
     let effects = bench.pods(&[pod("a", "web")]);
     let (uid, attempt) = dials(&effects).remove(0);
-    bench.finish(&uid.0, attempt, DialOutcome::Connected);
+    bench.finish(&uid.0, attempt, connected());
     let loopback: BTreeSet<Cidr> = ["127.0.0.1/32".parse().expect("a prefix")].into();
     let via = ViaFact {
         workloads: [workload("web")].into(),
