@@ -1,6 +1,8 @@
 //! The process around the actors: runtime, signals, readiness, watchdog, the journal's undo at start.
 #![expect(clippy::disallowed_methods, reason = "reads the wall clock for people; no decision depends on it")]
 
+pub mod program;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

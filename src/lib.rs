@@ -17,6 +17,7 @@ pub mod identity;
 pub mod ids;
 pub mod kubeconfig;
 pub mod net;
+pub mod programs;
 pub mod spec;
 pub mod status;
 pub mod timestamp;
