@@ -108,8 +108,7 @@ impl Store {
     /// A store without objects. `clock` gives the time as RFC 3339.
     pub fn new(clock: fn() -> String) -> Store {
         let (revision, _) = watch::channel(1);
-        let state =
-            State { revision: 1, objects: BTreeMap::new(), history: VecDeque::new(), compacted: 0, uids: 0 };
+        let state = State { revision: 1, objects: BTreeMap::new(), history: VecDeque::new(), compacted: 0, uids: 0 };
         Store(Arc::new(Shared { state: Mutex::new(state), revision, clock }))
     }
 
@@ -217,8 +216,7 @@ impl Store {
             Change::Added | Change::Modified => state.objects.insert(key.clone(), Arc::clone(&object)),
             Change::Deleted => state.objects.remove(key),
         };
-        let event =
-            Event { revision: state.revision, key: key.clone(), change, object: Arc::clone(&object), previous };
+        let event = Event { revision: state.revision, key: key.clone(), change, object: Arc::clone(&object), previous };
         state.history.push_back(event);
         if state.history.len() > HISTORY {
             state.compacted = state.history.pop_front().map_or(state.compacted, |event| event.revision);
