@@ -5,5 +5,7 @@
 //!
 //! Nothing of it outlives the process that started it.
 
+pub mod api;
+pub mod faults;
 pub mod resource;
 pub mod store;
