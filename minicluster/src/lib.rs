@@ -2,10 +2,18 @@
 //! namespaces, and a cluster DNS. What podway's demo and tests connect to.
 //!
 //! - [`resource`]: the kinds it knows. [`store`]: the objects, their versions and history.
+//! - [`strategy`]: what happens to objects on their way into the store. [`object`]: reading them.
+//! - [`control`]: what a running cluster is told and says.
+//! - [`time`]: moments. [`clock`]: the one that the machine has.
 //!
 //! Nothing of it outlives the process that started it.
 
 pub mod api;
+pub mod clock;
+pub mod control;
 pub mod faults;
+pub mod object;
 pub mod resource;
 pub mod store;
+pub mod strategy;
+pub mod time;

@@ -58,6 +58,18 @@ pub struct Event {
     pub previous: Option<Arc<Value>>,
 }
 
+/// The objects by their names.
+pub type Objects = BTreeMap<Key, Arc<Value>>;
+
+/// What becomes of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It stays.
+    Stays,
+    /// It is removed.
+    Goes,
+}
+
 /// Why a change was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -97,7 +109,7 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     revision: u64,
-    objects: BTreeMap<Key, Arc<Value>>,
+    objects: Objects,
     history: VecDeque<Event>,
     /// The newest revision that is forgotten.
     compacted: u64,
@@ -154,14 +166,30 @@ impl Store {
         state.history.clear();
     }
 
+    /// All objects, and the revision they stand at.
+    pub fn objects(&self) -> (u64, Objects) {
+        let state = self.state();
+        (state.revision, state.objects.clone())
+    }
+
     /// Adds an object; gives it its UID, time and version.
-    pub fn create(&self, key: &Key, mut object: Value) -> Result<Arc<Value>, StoreError> {
+    pub fn create(&self, key: &Key, object: Value) -> Result<Arc<Value>, StoreError> {
+        self.create_with(key, |_, _| Ok(object))
+    }
+
+    /// Adds an object that depends on the others, or on its UID, all in one step; `make` may refuse.
+    pub fn create_with<E: From<StoreError>>(
+        &self,
+        key: &Key,
+        make: impl FnOnce(&Objects, &str) -> Result<Value, E>,
+    ) -> Result<Arc<Value>, E> {
         let mut state = self.state();
         if state.objects.contains_key(key) {
-            return Err(StoreError::AlreadyExists);
+            return Err(StoreError::AlreadyExists.into());
         }
+        let uid = format!("00000000-0000-4000-8000-{:012x}", state.uids + 1);
+        let mut object = make(&state.objects, &uid)?;
         state.uids += 1;
-        let uid = format!("00000000-0000-4000-8000-{:012x}", state.uids);
         if !object.is_object() {
             object = json!({});
         }
@@ -188,17 +216,33 @@ impl Store {
         version: Option<&str>,
         change: impl FnOnce(&mut Value),
     ) -> Result<Arc<Value>, StoreError> {
+        let changed = self.update_with(key, version, |object, _| {
+            change(object);
+            Ok::<_, StoreError>(Fate::Stays)
+        });
+        changed.map(|(object, _)| object)
+    }
+
+    /// Changes or removes an object in one step, which may depend on the others; `change` may refuse.
+    pub fn update_with<E: From<StoreError>>(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+        change: impl FnOnce(&mut Value, &Objects) -> Result<Fate, E>,
+    ) -> Result<(Arc<Value>, Fate), E> {
         let mut state = self.state();
         let before = state.objects.get(key).cloned().ok_or(StoreError::NotFound)?;
         if version.is_some_and(|version| before["metadata"]["resourceVersion"] != version) {
-            return Err(StoreError::Conflict);
+            return Err(StoreError::Conflict.into());
         }
         let mut after = Value::clone(&before);
-        change(&mut after);
-        if after == *before {
-            return Ok(before);
-        }
-        Ok(self.commit(&mut state, key, Change::Modified, after))
+        let fate = change(&mut after, &state.objects)?;
+        let object = match fate {
+            Fate::Stays if after == *before => before,
+            Fate::Stays => self.commit(&mut state, key, Change::Modified, after),
+            Fate::Goes => self.commit(&mut state, key, Change::Deleted, after),
+        };
+        Ok((object, fate))
     }
 
     /// Removes an object at once.
