@@ -4,7 +4,13 @@
 //! and bindings in the store; pods are reached through a [`Kubelet`]; what goes wrong on purpose is set in [`Faults`].
 
 mod certificates;
+mod field_selector;
+mod invalid;
+mod label_selector;
+mod names;
+mod request;
 mod serve;
+mod status;
 mod users;
 
 use std::future::Future;

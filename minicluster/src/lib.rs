@@ -13,6 +13,7 @@ pub mod clock;
 pub mod control;
 pub mod faults;
 pub mod object;
+pub mod rbac;
 pub mod resource;
 pub mod store;
 pub mod strategy;
