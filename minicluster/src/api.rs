@@ -8,9 +8,14 @@ mod field_selector;
 mod invalid;
 mod label_selector;
 mod names;
+mod negotiation;
+mod options;
+mod paging;
+mod patch;
 mod request;
 mod serve;
 mod status;
+mod strategic;
 mod users;
 
 use std::future::Future;

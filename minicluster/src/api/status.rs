@@ -95,6 +95,12 @@ impl Status {
         Status::new(422, "Invalid", message, Some(details))
     }
 
+    /// The change does not fit the object.
+    pub fn unprocessable() -> Status {
+        let message = "the server rejected our request due to an error in our request".to_owned();
+        Status::new(422, "Invalid", message, Some(json!({})))
+    }
+
     /// What was asked for is forgotten.
     pub fn expired(message: impl Into<String>) -> Status {
         Status::new(410, "Expired", message.into(), None)
