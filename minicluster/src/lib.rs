@@ -5,6 +5,7 @@
 //! - [`strategy`]: what happens to objects on their way into the store. [`object`]: reading them.
 //! - [`control`]: what a running cluster is told and says.
 //! - [`time`]: moments. [`clock`]: the one that the machine has.
+//! - [`sandbox`]: the namespaces it all runs in, and the workstation. [`net`]: the network between them.
 //!
 //! Nothing of it outlives the process that started it.
 
@@ -12,9 +13,11 @@ pub mod api;
 pub mod clock;
 pub mod control;
 pub mod faults;
+pub mod net;
 pub mod object;
 pub mod rbac;
 pub mod resource;
+pub mod sandbox;
 pub mod store;
 pub mod strategy;
 pub mod time;
