@@ -3,6 +3,7 @@
 //!
 //! - [`resource`]: the kinds it knows. [`store`]: the objects, their versions and history.
 //! - [`strategy`]: what happens to objects on their way into the store. [`object`]: reading them.
+//! - [`controllers`]: what makes them true. [`events`]: what people are told. [`names`], [`selector`].
 //! - [`control`]: what a running cluster is told and says.
 //! - [`time`]: moments. [`clock`]: the one that the machine has.
 //! - [`sandbox`]: the namespaces it all runs in, and the workstation. [`net`]: the network between them.
@@ -12,12 +13,16 @@
 pub mod api;
 pub mod clock;
 pub mod control;
+pub mod controllers;
+pub mod events;
 pub mod faults;
 pub mod net;
+pub mod names;
 pub mod object;
 pub mod rbac;
 pub mod resource;
 pub mod sandbox;
+pub mod selector;
 pub mod store;
 pub mod strategy;
 pub mod time;

@@ -6,6 +6,7 @@
 mod defaults;
 mod deletion;
 mod namespaces;
+mod pod_security;
 mod service_addresses;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::object::{entries, text};
 use crate::resource::{
     DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES, JOBS, NAMESPACES, PODS, REPLICA_SETS, Resource, SERVICES, STATEFUL_SETS,
 };
-use crate::store::{Fate, Key, Store, StoreError};
+use crate::store::{Fate, Key, Objects, Store, StoreError};
 
 /// Why the cluster refuses to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +62,7 @@ pub fn create(store: &Store, key: &Key, mut object: Value) -> Result<Arc<Value>,
     begin_status(key, &mut object);
     defaults::set(key.resource, &mut object);
     store.create_with(key, |objects, uid| {
-        namespaces::admit(key, objects)?;
+        admit(key, &object, objects)?;
         if key.resource == &JOBS {
             defaults::job_selector(&key.name, uid, &mut object);
         }
@@ -70,6 +71,12 @@ pub fn create(store: &Store, key: &Key, mut object: Value) -> Result<Arc<Value>,
         }
         Ok(object)
     })
+}
+
+/// Whether a new object may come: its namespace is there and stays, and pods are as it allows.
+pub fn admit(key: &Key, object: &Value, objects: &Objects) -> Result<(), Refusal> {
+    namespaces::admit(key, objects)?;
+    if key.resource == &PODS { pod_security::admit(key, object, objects) } else { Ok(()) }
 }
 
 /// Changes an object in one step; with `version`, only that one. It is removed if it was to go and this took the last
@@ -86,6 +93,9 @@ pub fn update(
         change(object);
         keep(key, part, &before, object);
         defaults::set(key.resource, object);
+        if key.resource == &PODS && before["spec"] != object["spec"] && part == Part::Main {
+            pod_security::admit(key, object, objects)?;
+        }
         if key.resource == &SERVICES && before["spec"] != object["spec"] {
             service_addresses::allocate(object, key, Some(&before), objects)?;
         }
