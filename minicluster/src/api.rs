@@ -3,7 +3,10 @@
 //! It answers as a Kubernetes API server does for the kinds of [`resource`](crate::resource). Rights come from the Roles
 //! and bindings in the store; pods are reached through a [`Kubelet`]; what goes wrong on purpose is set in [`Faults`].
 
+mod answer;
 mod certificates;
+mod delete;
+mod discovery;
 mod field_selector;
 mod invalid;
 mod label_selector;
@@ -12,11 +15,20 @@ mod negotiation;
 mod options;
 mod paging;
 mod patch;
+mod portforward;
+mod read;
 mod request;
+mod respond;
+mod reviews;
 mod serve;
 mod status;
 mod strategic;
+mod subresources;
+mod table;
 mod users;
+mod validate;
+mod watch;
+mod write;
 
 use std::future::Future;
 use std::io;

@@ -7,12 +7,14 @@
 pub mod link;
 pub mod rule;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use self::link::{Link, Mode};
+use self::rule::Scope;
 pub use self::rule::{Command, Fault, Matcher, Rule, Who};
 
 /// The faults in force. A clone is another handle to the same ones.
@@ -38,8 +40,8 @@ struct Active {
     id: u64,
     rule: Rule,
     left: Option<u32>,
-    /// Connections that a counted rule has been spent on.
-    spent: Vec<Weak<Link>>,
+    /// Connections and watches that a counted rule has been spent on: no more than its count.
+    spent: BTreeSet<u64>,
 }
 
 impl Active {
@@ -52,6 +54,25 @@ impl Active {
             }
             None => true,
         }
+    }
+
+    /// Whether the rule is in force for something that lasts, which uses it up once.
+    fn holds(&mut self, id: u64) -> bool {
+        if self.left.is_none() || self.spent.contains(&id) {
+            return true;
+        }
+        let spent = self.spend();
+        if spent {
+            self.spent.insert(id);
+        }
+        spent
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
     }
 }
 
@@ -68,9 +89,8 @@ impl Faults {
     /// Sets a rule; its number is for [`withdraw`](Faults::withdraw).
     pub fn set(&self, rule: Rule) -> u64 {
         let mut state = self.state();
-        state.last += 1;
-        let id = state.last;
-        state.rules.push(Active { id, left: rule.times, rule, spent: Vec::new() });
+        let id = state.number();
+        state.rules.push(Active { id, left: rule.times, rule, spent: BTreeSet::new() });
         self.changed(state);
         id
     }
@@ -142,8 +162,8 @@ impl Faults {
 
     /// A new connection, which asked for nothing yet.
     pub(crate) fn connected(&self) -> Arc<Link> {
-        let link = Arc::new(Link::new());
         let mut state = self.state();
+        let link = Arc::new(Link::new(state.number()));
         state.links.retain(|link| link.strong_count() > 0);
         state.links.push(Arc::downgrade(&link));
         let mode = mode_of(&mut state.rules, &link);
@@ -157,13 +177,35 @@ impl Faults {
         let mut state = self.state();
         let mut met = Vec::new();
         for active in &mut state.rules {
-            if !active.rule.fault.is_of_connections() && active.rule.on.matches(Some(who)) && active.spend() {
+            if active.rule.fault.scope() == Scope::Request && active.rule.on.matches(Some(who)) && active.spend() {
                 met.push(Met { id: active.id, fault: active.rule.fault.clone() });
             }
         }
         let mode = mode_of(&mut state.rules, link);
         link.set(mode);
         met
+    }
+
+    /// A number for a watch.
+    pub(crate) fn watching(&self) -> u64 {
+        self.state().number()
+    }
+
+    /// What happens to the events of a watch now.
+    pub(crate) fn watched(&self, id: u64, who: &Who) -> Vec<Fault> {
+        let mut state = self.state();
+        let mut met = Vec::new();
+        for active in &mut state.rules {
+            if active.rule.fault.scope() == Scope::Watch && active.rule.on.matches(Some(who)) && active.holds(id) {
+                met.push(active.rule.fault.clone());
+            }
+        }
+        met
+    }
+
+    /// Changes whenever the rules do.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
     }
 
     /// Returns once that rule is no longer in force.
@@ -194,18 +236,9 @@ fn mode_of(rules: &mut [Active], link: &Arc<Link>) -> Mode {
     let who = link.who();
     for active in rules {
         let Some(mode) = active.rule.fault.mode() else { continue };
-        if !active.rule.on.matches(who.as_ref()) {
-            continue;
+        if active.rule.on.matches(who.as_ref()) && active.holds(link.id()) {
+            return mode;
         }
-        let known = active.spent.iter().any(|spent| spent.as_ptr() == Arc::as_ptr(link));
-        if !known {
-            if !active.spend() {
-                continue;
-            }
-            active.spent.retain(|link| link.strong_count() > 0);
-            active.spent.push(Arc::downgrade(link));
-        }
-        return mode;
     }
     Mode::Normal
 }

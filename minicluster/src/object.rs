@@ -151,3 +151,8 @@ fn force(value: &mut Value) -> &mut Map<String, Value> {
     let Value::Object(map) = value else { unreachable!("it was made an object above") };
     map
 }
+
+/// The items at a path, with their places.
+pub fn items_of<'a>(object: &'a Value, path: &str) -> impl Iterator<Item = (usize, &'a Value)> {
+    list(object, path).iter().enumerate()
+}

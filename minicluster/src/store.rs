@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::resource::Resource;
+use crate::time::Time;
 
 /// Changes that are remembered.
 const HISTORY: usize = 4096;
@@ -127,6 +128,11 @@ impl Store {
     // A panic elsewhere while holding it cannot leave it half changed: changes are made in one step.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time, by the clock of the store.
+    pub fn now(&self) -> Time {
+        Time::parse(&(self.0.clock)()).unwrap_or_default()
     }
 
     /// The cluster's revision, latest wins. Whoever acts on objects reads them anew when it changes.

@@ -59,6 +59,13 @@ impl Status {
         Status::new(409, "Conflict", message, Some(details(resource.group, resource.plural, name)))
     }
 
+    /// A precondition of a deletion is not met; here the kind stands where the resource stands elsewhere.
+    pub fn conflict_of_kind(resource: &Resource, name: &str, why: &str) -> Status {
+        let kind = qualified(resource.group, resource.kind);
+        let message = format!("Operation cannot be fulfilled on {kind} {name:?}: {why}");
+        Status::new(409, "Conflict", message, Some(details(resource.group, resource.kind, name)))
+    }
+
     /// The user may not. Without a resource it is about a path.
     pub fn forbidden(group: &str, resource: &str, name: &str, why: &str) -> Status {
         let message = match (resource, name) {

@@ -53,6 +53,7 @@ pub enum Mode {
 /// What both the rules and the connection's socket know of a connection.
 #[derive(Debug)]
 pub struct Link {
+    id: u64,
     /// Whether the mode is another than [`Mode::Normal`].
     faulty: AtomicBool,
     state: Mutex<(Mode, Option<Who>)>,
@@ -61,8 +62,9 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn new() -> Link {
+    pub(super) fn new(id: u64) -> Link {
         Link {
+            id,
             faulty: AtomicBool::new(false),
             state: Mutex::new((Mode::Normal, None)),
             reader: AtomicWaker::new(),
@@ -90,6 +92,11 @@ impl Link {
         self.reader.wake();
         self.writer.wake();
         true
+    }
+
+    /// Its number.
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     /// The connection's latest request.

@@ -70,6 +70,17 @@ impl Matcher {
     }
 }
 
+/// To what a fault happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// To single requests.
+    Request,
+    /// To connections, as long as the rule is in force.
+    Connection,
+    /// To watches, as long as the rule is in force.
+    Watch,
+}
+
 /// What happens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fault", rename_all = "snake_case")]
@@ -132,9 +143,19 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether it happens to connections rather than to requests.
-    pub fn is_of_connections(&self) -> bool {
-        self.mode().is_some()
+    /// To what it happens.
+    pub(super) fn scope(&self) -> Scope {
+        match self {
+            Fault::Delay { .. } | Fault::Refuse { .. } | Fault::Hang | Fault::DropBefore | Fault::DropAfter => {
+                Scope::Request
+            }
+            Fault::Cut { .. } | Fault::BlackHole | Fault::Link { .. } => Scope::Connection,
+            Fault::DuplicateEvents
+            | Fault::SwapEvents
+            | Fault::LoseEvents { .. }
+            | Fault::Gone
+            | Fault::EndAfter { .. } => Scope::Watch,
+        }
     }
 
     /// What it makes of a connection.
@@ -169,7 +190,7 @@ pub struct Rule {
     /// What happens.
     #[serde(flatten)]
     pub fault: Fault,
-    /// To how many requests or connections; until withdrawn where it is not given.
+    /// To how many requests, connections or watches; until withdrawn where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
 }
@@ -180,7 +201,7 @@ impl Rule {
         Rule { on, fault, times: None }
     }
 
-    /// To that many requests or connections.
+    /// To that many requests, connections or watches.
     pub fn times(times: u32, on: Matcher, fault: Fault) -> Rule {
         Rule { on, fault, times: Some(times) }
     }
