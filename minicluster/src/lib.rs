@@ -7,6 +7,7 @@
 //! - [`control`]: what a running cluster is told and says.
 //! - [`time`]: moments. [`clock`]: the one that the machine has.
 //! - [`sandbox`]: the namespaces it all runs in, and the workstation. [`net`]: the network between them.
+//! - [`pod_server`]: what runs in the sample pods.
 //!
 //! Nothing of it outlives the process that started it.
 
@@ -19,6 +20,7 @@ pub mod faults;
 pub mod names;
 pub mod net;
 pub mod object;
+pub mod pod_server;
 pub mod rbac;
 pub mod resource;
 pub mod sandbox;

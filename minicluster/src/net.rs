@@ -16,7 +16,7 @@ mod netlink;
 mod netns;
 mod node;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use addresses::*;
 pub use netlink::{Hop, NetError, Netlink};

@@ -19,7 +19,7 @@ fn skipped(why: &str) {
 }
 
 /// Runs `test` on a node of its own; says so and skips where that is not allowed.
-fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce(NodeNet, NetNs) -> F + Send + 'static) {
+pub(crate) fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce(NodeNet, NetNs) -> F + Send + 'static) {
     let thread = std::thread::spawn(move || {
         if let Err(error) = NetNs::unshare() {
             return skipped(&format!("no network namespace of its own ({error})"));
@@ -37,11 +37,11 @@ fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce(NodeNet, NetNs) -> F + Se
     }
 }
 
-fn socket(namespace: &NetNs, to: SocketAddr) -> TcpSocket {
+pub(crate) fn socket(namespace: &NetNs, to: SocketAddr) -> TcpSocket {
     namespace.run(|| if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }).unwrap()
 }
 
-async fn dial(namespace: &NetNs, to: SocketAddr) -> std::io::Result<TcpStream> {
+pub(crate) async fn dial(namespace: &NetNs, to: SocketAddr) -> std::io::Result<TcpStream> {
     timeout(Duration::from_secs(5), socket(namespace, to).connect(to))
         .await
         .unwrap_or_else(|_| panic!("{to} neither answered nor refused"))
@@ -54,7 +54,7 @@ fn listener(namespace: &NetNs, at: SocketAddr) -> TcpListener {
     socket.listen(64).unwrap()
 }
 
-async fn pod(node: &NodeNet, n: u32) -> PodNet {
+pub(crate) async fn pod(node: &NodeNet, n: u32) -> PodNet {
     node.attach(NetNs::create().unwrap(), PODS.nth(n).unwrap()).await.unwrap()
 }
 

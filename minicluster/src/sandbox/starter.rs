@@ -100,10 +100,8 @@ impl Sandbox {
     /// Asks the cluster something and waits for its answer, while others may ask. Blocks.
     pub fn ask(&self, request: Request) -> Result<Value, SandboxError> {
         let ended = || SandboxError::failed("the cluster", "it ended");
-        let patience = match &request {
-            Request::Wait { seconds, .. } => Duration::try_from_secs_f64(*seconds).unwrap_or_default(),
-            _ => Duration::ZERO,
-        };
+        let seconds = if let Request::Wait { seconds, .. } = &request { *seconds } else { 0.0 };
+        let patience = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         let (tell, answer) = sync_channel(1);
         let id = {
             let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
