@@ -134,10 +134,8 @@ pub enum Request {
     },
     /// A user of the cluster; answers with the path of a kubeconfig.
     Kubeconfig {
-        /// Name of the user.
+        /// Name of the user, which is that of a profile of rights.
         user: String,
-        /// What the user may do.
-        profile: String,
     },
     /// A fault between clients and the API server.
     Fault {

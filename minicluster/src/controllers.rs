@@ -69,6 +69,6 @@ pub async fn run(store: Store, clock: fn() -> Time, all: fn(&World, Time) -> Wan
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

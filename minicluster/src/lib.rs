@@ -4,6 +4,7 @@
 //! - [`resource`]: the kinds it knows. [`store`]: the objects, their versions and history.
 //! - [`strategy`]: what happens to objects on their way into the store. [`object`]: reading them.
 //! - [`controllers`]: what makes them true. [`events`]: what people are told. [`names`], [`selector`].
+//! - [`manifests`]: what the cluster begins with.
 //! - [`control`]: what a running cluster is told and says.
 //! - [`time`]: moments. [`clock`]: the one that the machine has.
 //! - [`sandbox`]: the namespaces it all runs in, and the workstation. [`net`]: the network between them.
@@ -17,6 +18,7 @@ pub mod control;
 pub mod controllers;
 pub mod events;
 pub mod faults;
+pub mod manifests;
 pub mod names;
 pub mod net;
 pub mod object;

@@ -99,6 +99,9 @@ pub fn update(
         if key.resource == &SERVICES && before["spec"] != object["spec"] {
             service_addresses::allocate(object, key, Some(&before), objects)?;
         }
+        if key.resource == &DAEMON_SETS && before["spec"]["template"] != object["spec"]["template"] {
+            defaults::next_template(object);
+        }
         bump_generation(key.resource, part, &before, object);
         Ok(if deletion::may_go(object) { Fate::Goes } else { Fate::Stays })
     })

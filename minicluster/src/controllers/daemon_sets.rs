@@ -154,7 +154,10 @@ fn create(world: &World, view: &View<'_>, node: &str, index: usize, wanted: &mut
     for term in terms {
         entries(term, "").insert("matchFields".to_owned(), this_node.clone());
     }
-    entries(&mut pod, "/metadata/labels").insert(REVISION.to_owned(), json!(view.revision));
+    let generation = object::annotation(view.set, "deprecated.daemonset.template.generation");
+    let labels = entries(&mut pod, "/metadata/labels");
+    labels.insert(REVISION.to_owned(), json!(view.revision));
+    labels.insert("pod-template-generation".to_owned(), json!(generation.unwrap_or("1")));
     if let Some(why) = pods::refusal(world, view.set, &pod) {
         let message = format!("Error creating: {why}");
         let note = Note::new(view.set, COMPONENT, Severity::Warning, "FailedCreate", message);

@@ -86,7 +86,21 @@ fn stateful_set(object: &mut Value) {
     template(object);
 }
 
+/// DaemonSets count their templates, in an annotation since there is no field for it any more.
+const TEMPLATE: &str = "deprecated.daemonset.template.generation";
+
+/// Another template.
+pub fn next_template(object: &mut Value) {
+    let annotations = entries(object, "/metadata/annotations");
+    let before = annotations.get(TEMPLATE).and_then(Value::as_str).and_then(|number| number.parse::<u64>().ok());
+    annotations.insert(TEMPLATE.to_owned(), json!((before.unwrap_or(0) + 1).to_string()));
+}
+
 fn daemon_set(object: &mut Value) {
+    if crate::object::annotation(object, TEMPLATE).is_none() {
+        next_template(object);
+    }
+
     let defaults = [("revisionHistoryLimit", json!(10)), ("updateStrategy", json!({"type": "RollingUpdate"}))];
     missing(object, "/spec", &defaults);
     if text(object, "/spec/updateStrategy/type") == "RollingUpdate" {
@@ -178,6 +192,11 @@ fn container(container: &mut Value, kind: &str) {
     );
     if kind == "ephemeralContainers" {
         return;
+    }
+    for variable in container.get_mut("env").and_then(Value::as_array_mut).into_iter().flatten() {
+        if variable.pointer("/valueFrom/fieldRef").is_some() {
+            missing(variable, "/valueFrom/fieldRef", &[("apiVersion", json!("v1"))]);
+        }
     }
     for port in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         missing(port, "", &[("protocol", json!("TCP"))]);
