@@ -46,7 +46,10 @@ pub fn system() -> Vec<(Key, Value)> {
         format!("{}/{}", SERVICE_RANGE.base.v4, SERVICE_RANGE.v4_len),
         format!("{}/{}", SERVICE_RANGE.base.v6, SERVICE_RANGE.v6_len),
     ];
-    objects.push(named(&SERVICE_CIDRS, "", "kubernetes", json!({"spec": {"cidrs": cidrs}})));
+    let ready = json!({"conditions": [{
+        "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
+    }]});
+    objects.push(named(&SERVICE_CIDRS, "", "kubernetes", json!({"spec": {"cidrs": cidrs}, "status": ready})));
     let https = json!([{"name": "https", "port": 443, "targetPort": 6443}]);
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let first = SERVICE_RANGE.nth(1).unwrap_or(SERVICE_RANGE.base);

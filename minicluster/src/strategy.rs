@@ -124,7 +124,8 @@ pub fn bump_generation(resource: &Resource, part: Part, before: &Value, after: &
     let wanted = if resource == &ENDPOINT_SLICES {
         ["/endpoints", "/ports"].into_iter().any(differs)
     } else {
-        differs("/spec")
+        // That a pod is given a node is no change of what is wanted.
+        (differs("/spec") && !(resource == &PODS && part == Part::All))
             || (resource == &DEPLOYMENTS && part == Part::Main && differs("/metadata/annotations"))
             || (before["metadata"]["deletionTimestamp"].is_null() && differs("/metadata/deletionTimestamp"))
     };

@@ -58,6 +58,7 @@ fn start(pod: &mut Value, phase: &str, ready: bool, now: Time) {
     status.insert("phase".to_owned(), json!(phase));
     status.insert("podIP".to_owned(), json!(four));
     status.insert("podIPs".to_owned(), json!([{"ip": four}, {"ip": six}]));
+    status.insert("hostIP".to_owned(), json!("10.41.0.1"));
     status.insert("startTime".to_owned(), json!(now.rfc3339()));
     status.insert("containerStatuses".to_owned(), json!(containers));
 }

@@ -169,7 +169,14 @@ fn pod(spec: &mut Value) {
             ("securityContext", json!({})),
         ],
     );
+    let of_host = spec.get("hostNetwork").is_some_and(|own| own == true);
     for kind in ["containers", "initContainers", "ephemeralContainers"] {
+        let ports = spec.get_mut(kind).and_then(Value::as_array_mut).into_iter().flatten();
+        let ports = ports.filter_map(|container| container.get_mut("ports")?.as_array_mut()).flatten();
+        for port in ports.filter(|_| of_host) {
+            let own = port.get("containerPort").cloned().unwrap_or(Value::Null);
+            missing(port, "", &[("hostPort", own)]);
+        }
         for container in spec.get_mut(kind).and_then(Value::as_array_mut).into_iter().flatten() {
             self::container(container, kind);
         }

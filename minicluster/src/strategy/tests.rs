@@ -45,6 +45,19 @@ fn a_generation_counts_what_is_wanted_and_nothing_else() {
 }
 
 #[test]
+fn to_be_given_a_node_is_no_change_of_what_a_pod_should_be() {
+    let store = store();
+    let key = Key::new(&PODS, "demo", "a");
+    create(&store, &key, json!({"spec": {}})).unwrap();
+    update(&store, &key, None, Part::All, |pod| pod["spec"]["nodeName"] = json!("n")).unwrap();
+    let (pod, _) = update(&store, &key, None, Part::Main, |pod| pod["spec"]["priority"] = json!(0)).unwrap();
+    assert_eq!(number(&pod, "/metadata/generation"), Some(1));
+    let more = json!([{"name": "agent"}]);
+    let (pod, _) = update(&store, &key, None, Part::Main, |pod| pod["spec"]["ephemeralContainers"] = more).unwrap();
+    assert_eq!(number(&pod, "/metadata/generation"), Some(2));
+}
+
+#[test]
 fn nobody_changes_who_an_object_is() {
     let store = store();
     let key = Key::new(&PODS, "demo", "a");
