@@ -2,6 +2,8 @@
 //! is [`Started`], then [`Asked`] lines go in and [`Answered`] lines come out, each with the number of its question.
 //! Questions are answered when they are settled, not in their order. The end of the input ends the cluster.
 
+pub mod lines;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 //! bring the cluster nearer to what they say; nothing is wanted once they are true. [`run`] is the shell: it asks all of
 //! them again after each change, and when a deadline of theirs comes.
 
-mod conditions;
+pub mod conditions;
 mod daemon_sets;
 mod deployments;
 mod endpoint_slices;

@@ -5,6 +5,7 @@
 //! - [`strategy`]: what happens to objects on their way into the store. [`object`]: reading them.
 //! - [`controllers`]: what makes them true. [`events`]: what people are told. [`names`], [`selector`].
 //! - [`manifests`]: what the cluster begins with.
+//! - [`cluster`]: it all put together.
 //! - [`control`]: what a running cluster is told and says.
 //! - [`time`]: moments. [`clock`]: the one that the machine has.
 //! - [`sandbox`]: the namespaces it all runs in, and the workstation. [`net`]: the network between them.
@@ -14,6 +15,7 @@
 
 pub mod api;
 pub mod clock;
+pub mod cluster;
 pub mod control;
 pub mod controllers;
 pub mod events;

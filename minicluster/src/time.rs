@@ -37,6 +37,11 @@ impl Time {
         fits.then(|| Time(((days(year, month, day) * 24 + hour) * 60 + minute) * 60_000 + second * 1000 + millis))
     }
 
+    /// As `2026-11-23T02:01:00.250Z`.
+    pub fn rfc3339_with_millis(self) -> String {
+        self.rfc3339().replace('Z', &format!(".{:03}Z", self.0 % 1000))
+    }
+
     /// As `2026-11-23T02:01:00Z`.
     pub fn rfc3339(self) -> String {
         let seconds = self.0 / 1000;
