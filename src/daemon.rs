@@ -25,6 +25,9 @@ use crate::net::resolver::host;
 /// All teardowns together; systemd's stop limit is above it.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
+/// What its log says when it takes requests.
+pub const SERVES: &str = "podwayd serves";
+
 /// Where the daemon keeps what it has.
 #[derive(Clone, Debug)]
 pub struct Directories {
@@ -92,7 +95,7 @@ async fn serve(config: Config, directories: Directories, listener: Listener) -> 
     start_monitored(Control::new(listener, edges), context, move |exit| ended.answer(exit));
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     let watchdog = tokio::spawn(watchdog(daemon.clone()));
-    info!(version = env!("CARGO_PKG_VERSION"), "podwayd serves");
+    info!(version = env!("CARGO_PKG_VERSION"), "{SERVES}");
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),

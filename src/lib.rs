@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod config;
 pub mod control_client;
 pub mod daemon;
+pub mod demo;
 pub mod digest;
 pub mod error;
 pub mod identity;

@@ -3,6 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
+use podway_minicluster::sandbox;
+
 /// The word after which a program's name and arguments follow. No subcommand has it.
 pub const AS: &str = "as";
 
@@ -13,16 +15,22 @@ pub enum Program {
     Daemon,
     /// `podway-agent`.
     Agent,
+    /// `podway-minicluster`, in the stages of its sandbox. Its run must be the first thing that a process does.
+    Cluster,
+    /// `podway-probe`: a plain client.
+    Probe,
 }
 
 impl Program {
-    const ALL: [Program; 2] = [Program::Daemon, Program::Agent];
+    const ALL: [Program; 4] = [Program::Daemon, Program::Agent, Program::Cluster, Program::Probe];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Program::Daemon => "podwayd",
             Program::Agent => "podway-agent",
+            Program::Cluster => "podway-minicluster",
+            Program::Probe => "podway-probe",
         }
     }
 
@@ -39,10 +47,23 @@ impl Program {
         Ok(vec![own.into(), AS.into(), self.name().into()])
     }
 
+    /// The same, as a sandbox starts it.
+    pub fn of_sandbox(self) -> std::io::Result<sandbox::Program> {
+        sandbox::Program::current([AS, self.name()])
+    }
+
     /// Runs it; `args` begin with its name. Must be called outside any runtime.
     pub fn run(self, args: Vec<OsString>) -> ExitCode {
         match self {
             Program::Daemon => crate::daemon::program::run(args),
+            Program::Cluster => match self.of_sandbox() {
+                Ok(program) => sandbox::stage(&program, &args[1..], podway_minicluster::program::serve),
+                Err(error) => {
+                    eprintln!("error: {}: {error}", self.name());
+                    ExitCode::FAILURE
+                }
+            },
+            Program::Probe => crate::demo::probe::run(&args),
             Program::Agent => {
                 podway_agent::program::run(args.iter().skip(1).map(|arg| OsStr::to_string_lossy(arg).into_owned()))
             }

@@ -30,7 +30,10 @@ fn command(args: Vec<OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    ExitCode::from(runtime.block_on(podway::cli::run(cli, resolve)) as u8)
+    let code = runtime.block_on(podway::cli::run(cli, resolve));
+    // Not even for a thread that waits for an answer.
+    runtime.shutdown_background();
+    ExitCode::from(code)
 }
 
 async fn resolve(flags: &KubeFlags) -> Result<Resolved, UserError> {
