@@ -66,11 +66,16 @@ pub fn stream(media_type: &'static str, chunks: impl Stream<Item = Bytes> + Send
     of(200, HeaderValue::from_static(media_type), StreamBody::new(frames).boxed_unsync())
 }
 
+/// An answer without a body.
+pub fn bare(code: u16) -> Answer {
+    let mut answer = Response::new(Empty::new().boxed_unsync());
+    *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    answer
+}
+
 /// The answer that changes the protocol.
 pub fn switching() -> Answer {
-    let mut answer = Response::new(Empty::new().boxed_unsync());
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    answer
+    bare(101)
 }
 
 /// Adds a warning, which clients show to people.

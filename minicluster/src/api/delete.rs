@@ -11,7 +11,7 @@ use super::respond::Call;
 use super::status::{self, Status};
 use super::{read, write};
 use crate::object::{self, number, text};
-use crate::resource::{EVENTS, JOBS, NODES, PODS, Resource, SERVICES};
+use crate::resource::{JOBS, PODS, Resource, SERVICES};
 use crate::store::{Fate, Key, StoreError};
 use crate::strategy::{self, Deletion, Propagation, Refusal};
 
@@ -24,7 +24,12 @@ pub fn one(call: &Call<'_>, body: &[u8]) -> Result<Answer, Status> {
     let name = &call.info.attributes.name;
     let (object, fate) = delete(call, &call.key(name), &how)?;
     let object_itself = fate == Fate::Stays || returns_object(call.resource);
-    let mut answer = if object_itself {
+    let mut answer = if call.resource == &PODS && fate == Fate::Goes {
+        // It had no time left.
+        let mut last = Value::clone(&object);
+        last["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+        call.show(200, &last)
+    } else if object_itself {
         call.show(200, &object)
     } else {
         answer::json(200, &status::success(call.resource, name, Some(object::uid(&object))))
@@ -132,13 +137,14 @@ fn options(call: &Call<'_>, body: &[u8]) -> Result<Deletion, Status> {
 
 fn unknown_policy(policy: &str) -> Status {
     let error =
-        FieldError::not_supported("propagationPolicy", json!(policy), &["Background", "Foreground", "Orphan", "nil"]);
+        FieldError::not_supported("propagationPolicy", json!(policy), &["Foreground", "Background", "Orphan", "nil"]);
     Status::invalid("meta.k8s.io", "DeleteOptions", "", &[error])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::{EVENTS, NODES};
 
     #[test]
     fn few_kinds_show_what_is_gone() {

@@ -40,6 +40,8 @@ pub fn answer(info: &RequestInfo, headers: &HeaderMap) -> Result<Answer, Status>
         [""] => {
             json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]})
         }
+        ["api", ..] => return Err(Status::no_such_path()),
+        ["apis", group, _] if names().contains(group) => return Err(Status::no_such_path()),
         _ => return Ok(answer::nowhere()),
     };
     if info.attributes.verb != "get" {
@@ -78,6 +80,11 @@ fn names() -> Vec<&'static str> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// Whether there is such a group.
+pub fn has_group(name: &str) -> bool {
+    name.is_empty() || names().contains(&name)
 }
 
 fn groups() -> Vec<Value> {

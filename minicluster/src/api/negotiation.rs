@@ -28,6 +28,10 @@ pub fn form(accept: Option<&str>, tables: bool) -> Result<Form, Status> {
     let mut clauses: Vec<(f32, Clause<'_>)> = accept.split(',').map(Clause::parse).collect();
     // What comes first wins among equals.
     clauses.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    // What is not written at all is refused by another part of a real API server, which does not know `application/*`.
+    if !clauses.iter().any(|(_, clause)| clause.media_type == "*/*" || WRITTEN.contains(&clause.media_type)) {
+        return Err(Status::no_such_answer());
+    }
     let known = clauses.iter().find_map(|(_, clause)| clause.form(tables));
     known.ok_or_else(|| Status::not_acceptable(&WRITTEN))
 }

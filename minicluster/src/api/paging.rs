@@ -39,7 +39,8 @@ impl Token {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| bad("illegal base64 data"))?;
         let token: Value = serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))?;
         if token["v"] != "meta.k8s.io/v1" {
-            return Err(bad("server does not recognize this encoded version"));
+            let version = token["v"].as_str().unwrap_or_default();
+            return Err(bad(&format!("server does not recognize this encoded version {version}")));
         }
         let revision = match token["rv"].as_i64() {
             Some(-1) => None,

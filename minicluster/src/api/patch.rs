@@ -44,7 +44,7 @@ impl PatchKind {
 /// Applies a patch to an object.
 ///
 /// # Errors
-/// 400 when it is none, 422 when it does not fit the object.
+/// 400 when it is none, 422 or 500 when it does not fit the object.
 pub fn apply(kind: PatchKind, resource: &Resource, object: &Value, patch: &[u8]) -> Result<Value, Status> {
     let mut object = object.clone();
     let unreadable = |error: serde_json::Error| Status::bad_request(format!("error decoding patch: {error}"));
@@ -59,7 +59,7 @@ pub fn apply(kind: PatchKind, resource: &Resource, object: &Value, patch: &[u8])
         }
         PatchKind::Strategic | PatchKind::Apply => {
             let patch: Value = serde_json::from_slice(patch).map_err(unreadable)?;
-            strategic::apply(resource, &mut object, patch).map_err(Status::bad_request)?;
+            strategic::apply(resource, &mut object, patch).map_err(Status::nameless)?;
         }
     }
     Ok(object)

@@ -12,7 +12,7 @@ use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 
-use super::answer::Answer;
+use super::answer::{self, Answer};
 use super::respond::{Call, authorize};
 use super::serve::Connection;
 use super::status::Status;
@@ -45,11 +45,19 @@ pub fn answer(
     if text(&pod, "/spec/nodeName").is_empty() {
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
-    let pod = Pod { uid: object::uid(&pod).to_owned() };
-    if websocket {
-        return websocket::answer(call, connection, request, pod);
+    let ports = websocket::ports(call.info.query.all("ports"))?;
+    if !websocket {
+        return Err(Status::bad_request("Upgrade request required"));
     }
-    Err(Status::bad_request("Upgrade request required"))
+    // The rest is said by the kubelet, in plain text.
+    if matches!(text(&pod, "/status/phase"), "Succeeded" | "Failed") {
+        return Ok(answer::text(500, &format!("pod not found ({:?})", format!("{name}_{}", wanted.namespace))));
+    }
+    if let Some(why) = websocket::lacks(&ports) {
+        return Ok(answer::text(400, &why));
+    }
+    let pod = Pod { uid: object::uid(&pod).to_owned() };
+    websocket::answer(call, connection, request, pod, ports)
 }
 
 /// Whether a request asks for that protocol.

@@ -173,11 +173,13 @@ async fn resource(
         return reviews::answer(policy, subject, info, &body(request).await?);
     }
     let known = Resource::find(&wanted.group, &wanted.resource).filter(|resource| resource.version == info.version);
-    let Some(resource) = known else { return Ok(answer::nowhere()) };
+    let Some(resource) = known else {
+        return if discovery::has_group(&wanted.group) { Err(Status::no_such_path()) } else { Ok(answer::nowhere()) };
+    };
     // A namespace may stand before what lives in one, and before itself.
     let itself = resource.plural == "namespaces";
     if (!wanted.namespace.is_empty() && !resource.namespaced && !itself) || !info.rest.is_empty() {
-        return Ok(answer::nowhere());
+        return Err(Status::no_such_path());
     }
     let named = match &*wanted.verb {
         // There the name may come from a selector.
@@ -185,7 +187,7 @@ async fn resource(
         _ => !wanted.name.is_empty(),
     };
     if named && resource.namespaced && wanted.namespace.is_empty() {
-        return Ok(answer::nowhere());
+        return Err(Status::no_such_path());
     }
     let accept = request.headers().get(http::header::ACCEPT).and_then(|value| value.to_str().ok());
     let form = |tables| negotiation::form(accept, tables);

@@ -33,7 +33,15 @@ pub fn answer(policy: &Policy, subject: &Subject, info: &RequestInfo, body: &[u8
     let review: Value = serde_json::from_slice(body).map_err(bad)?;
     let mut spec = review.get("spec").cloned().unwrap_or_else(|| json!({}));
     let status = match kind {
-        "SelfSubjectAccessReview" => access(policy, subject, &spec)?,
+        "SelfSubjectAccessReview" => {
+            let status = access(policy, subject, &spec)?;
+            for part in ["resourceAttributes", "nonResourceAttributes"] {
+                if let Some(part) = spec.get_mut(part).and_then(Value::as_object_mut) {
+                    part.retain(|_, value| *value != "");
+                }
+            }
+            status
+        }
         "SelfSubjectRulesReview" => {
             let namespace = text(&spec, "/namespace");
             if namespace.is_empty() {
@@ -53,7 +61,8 @@ pub fn answer(policy: &Policy, subject: &Subject, info: &RequestInfo, body: &[u8
 
 fn access(policy: &Policy, subject: &Subject, spec: &Value) -> Result<Value, Status> {
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
-    let refused = |error| Status::invalid("authorization.k8s.io", "SelfSubjectAccessReview", "", &[error]);
+    // A real API server has forgotten the kind by then.
+    let refused = |error| Status::invalid("authorization.k8s.io", "", "", &[error]);
     let of = |part: &Value, field: &str| part[field].as_str().unwrap_or_default().to_owned();
     let wanted = match (resource.is_object(), path.is_object()) {
         (true, false) => Attributes {
@@ -68,7 +77,8 @@ fn access(policy: &Policy, subject: &Subject, spec: &Value) -> Result<Value, Sta
         (false, true) => Attributes { verb: of(path, "verb"), path: of(path, "path"), ..Attributes::default() },
         (true, true) => {
             let text = "cannot be specified in combination with resourceAttributes";
-            return Err(refused(FieldError::invalid("spec.nonResourceAttributes", path.clone(), text)));
+            let shown = json!({"Path": of(path, "path"), "Verb": of(path, "verb")});
+            return Err(refused(FieldError::invalid("spec.nonResourceAttributes", shown, text)));
         }
         (false, false) => {
             let text = "exactly one of nonResourceAttributes or resourceAttributes must be specified";

@@ -88,7 +88,12 @@ impl Status {
 
     /// The object cannot be so.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Status {
-        let each: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let mut each: Vec<String> = Vec::new();
+        for error in errors.iter().map(ToString::to_string) {
+            if !each.contains(&error) {
+                each.push(error);
+            }
+        }
         let all = match each.as_slice() {
             [] => String::new(),
             [one] => format!(": {one}"),
@@ -100,6 +105,22 @@ impl Status {
             details["causes"] = errors.iter().map(FieldError::cause).collect();
         }
         Status::new(422, "Invalid", message, Some(details))
+    }
+
+    /// There is no such kind of patch.
+    pub fn no_such_patch() -> Status {
+        let message = "415: Unsupported Media Type".to_owned();
+        Status::new(415, "UnsupportedMediaType", message, Some(json!({})))
+    }
+
+    /// There is no such type of answers.
+    pub fn no_such_answer() -> Status {
+        Status::new(406, "NotAcceptable", "406: Not Acceptable".to_owned(), Some(json!({})))
+    }
+
+    /// An error without a name.
+    pub fn nameless(message: String) -> Status {
+        Status::new(500, "", message, None)
     }
 
     /// The change does not fit the object.

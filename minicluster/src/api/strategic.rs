@@ -174,7 +174,7 @@ fn merge_by(
     mut before: Vec<Value>,
     change: Vec<Value>,
 ) -> Result<Vec<Value>, String> {
-    let no_key = |item: &Value| format!("map: {item} does not contain declared merge key: {key}");
+    let no_key = |item: &Value| format!("map: {} does not contain declared merge key: {key}", as_go(item));
     let (mut plain, mut replace) = (Vec::new(), false);
     for item in change {
         match item.get(DIRECTIVE).and_then(Value::as_str) {
@@ -225,6 +225,20 @@ fn sort(how: Merge, merged: Vec<Value>, order: &[Value], before: &[Value]) -> Ve
     all.extend(named);
     all.extend(rest);
     all
+}
+
+/// A value as Go prints it.
+fn as_go(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(" ");
+    match value {
+        Value::Object(map) => {
+            format!("map[{}]", joined(map.iter().map(|(key, value)| format!("{key}:{}", as_go(value))).collect()))
+        }
+        Value::Array(list) => format!("[{}]", joined(list.iter().map(as_go).collect())),
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
 }
 
 /// Takes directives and nulls out of what is new; `false` when nothing is left of it.

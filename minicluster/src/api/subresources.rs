@@ -5,19 +5,20 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
-use super::patch::{MEDIA_TYPES, PatchKind};
+use super::invalid::FieldError;
+use super::patch::PatchKind;
 use super::respond::{self, Call};
 use super::status::Status;
 use super::write::{self, Check};
 use super::{patch, validate};
 use crate::object::{self, entries, list, number, text, texts};
-use crate::resource::{DEPLOYMENTS, JOBS, NAMESPACES, NODES, PODS, REPLICA_SETS, Resource, STATEFUL_SETS};
+use crate::resource::{DEPLOYMENTS, NAMESPACES, PODS, REPLICA_SETS, Resource, STATEFUL_SETS};
 use crate::strategy::{Part, has_status};
 
 /// Answers a request for one, but for port-forwards.
 pub async fn answer(call: Call<'_>, request: Request<Incoming>) -> Result<Answer, Status> {
     match Sub::of(call.resource, &call.info.attributes.subresource) {
-        None => Ok(answer::nowhere()),
+        None => Err(Status::no_such_path()),
         Some(Sub::Log) if call.info.attributes.verb == "get" => log(&call).await,
         Some(Sub::Log) => Err(Status::method_not_allowed()),
         Some(Sub::Scale) => scale(&call, request).await,
@@ -120,7 +121,7 @@ async fn part(call: &Call<'_>, sub: Sub, request: Request<Incoming>) -> Result<A
 
 fn patch_kind(request: &Request<Incoming>) -> Result<PatchKind, Status> {
     let kind = PatchKind::of(&respond::media_type(request));
-    kind.ok_or_else(|| Status::unsupported_media_type(&MEDIA_TYPES))
+    kind.ok_or_else(Status::no_such_patch)
 }
 
 /// The number of replicas, as an object of its own.
@@ -144,6 +145,11 @@ async fn scale(call: &Call<'_>, request: Request<Incoming>) -> Result<Answer, St
         _ => return Err(Status::method_not_allowed()),
     };
     let replicas = number(&new, "/spec/replicas").unwrap_or(0);
+    if replicas < 0 {
+        let text = "must be greater than or equal to 0";
+        let error = FieldError::invalid("spec.replicas", json!(replicas), text);
+        return Err(Status::invalid("autoscaling", "Scale", name, &[error]));
+    }
     let change = json!({"spec": {"replicas": replicas}}).to_string();
     let version = object::version(&new);
     let current = find()?;
@@ -209,7 +215,7 @@ async fn log(call: &Call<'_>) -> Result<Answer, Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resource::SERVICES;
+    use crate::resource::{JOBS, NODES, SERVICES};
 
     #[test]
     fn each_kind_has_its_parts() {

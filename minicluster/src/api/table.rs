@@ -10,8 +10,8 @@ use super::read;
 use super::request::Query;
 use crate::object::{self, labels, list, number, says, text, texts};
 use crate::resource::{
-    DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES, EVENTS, JOBS, NAMESPACES, NODES, PODS, REPLICA_SETS, Resource, SERVICES,
-    STATEFUL_SETS,
+    CLUSTER_ROLE_BINDINGS, DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES, EVENTS, JOBS, NAMESPACES, NODES, PODS,
+    REPLICA_SETS, ROLE_BINDINGS, Resource, SERVICE_CIDRS, SERVICES, STATEFUL_SETS,
 };
 use crate::time::Time;
 
@@ -78,8 +78,8 @@ fn columns(resource: &'static Resource) -> Vec<Column> {
     } else if resource == &DEPLOYMENTS {
         &[
             ("Ready", "string", 0),
-            ("Up-to-date", "integer", 0),
-            ("Available", "integer", 0),
+            ("Up-to-date", "string", 0),
+            ("Available", "string", 0),
             AGE,
             ("Containers", "string", 1),
             ("Images", "string", 1),
@@ -145,6 +145,10 @@ fn columns(resource: &'static Resource) -> Vec<Column> {
         ]
     } else if resource == &ENDPOINT_SLICES {
         &[("AddressType", "string", 0), ("Ports", "string", 0), ("Endpoints", "string", 0), AGE]
+    } else if resource == &ROLE_BINDINGS || resource == &CLUSTER_ROLE_BINDINGS {
+        &[("Role", "string", 0), AGE, ("Users", "string", 1), ("Groups", "string", 1), ("ServiceAccounts", "string", 1)]
+    } else if resource == &SERVICE_CIDRS {
+        &[("CIDRs", "string", 0), AGE]
     } else if resource == &EVENTS {
         return vec![
             ("Last Seen", "string", 0),
@@ -210,6 +214,11 @@ fn cells(resource: &'static Resource, object: &Value, now: Time) -> Vec<Value> {
         node(object, name, age)
     } else if resource == &ENDPOINT_SLICES {
         slice(object, name, age)
+    } else if resource == &ROLE_BINDINGS || resource == &CLUSTER_ROLE_BINDINGS {
+        binding(object, name, age)
+    } else if resource == &SERVICE_CIDRS {
+        let ranges: Vec<&str> = list(object, "/spec/cidrs").iter().filter_map(Value::as_str).collect();
+        vec![name, json!(ranges.join(",")), age]
     } else if resource == &EVENTS {
         event(object, name, now)
     } else {
@@ -292,6 +301,19 @@ fn slice(slice: &Value, name: Value, age: Value) -> Vec<Value> {
     };
     let addresses = addresses.into_iter().map(str::to_owned).collect();
     vec![name, json!(text(slice, "/addressType")), json!(some(ports)), json!(some(addresses)), age]
+}
+
+fn binding(binding: &Value, name: Value, age: Value) -> Vec<Value> {
+    let role = format!("{}/{}", text(binding, "/roleRef/kind"), text(binding, "/roleRef/name"));
+    let of = |kind: &str| {
+        let subjects = list(binding, "/subjects").iter().filter(|subject| text(subject, "/kind") == kind);
+        let names = subjects.map(|subject| match text(subject, "/namespace") {
+            "" => text(subject, "/name").to_owned(),
+            namespace => format!("{namespace}/{}", text(subject, "/name")),
+        });
+        json!(names.collect::<Vec<_>>().join(", "))
+    };
+    vec![name, json!(role), age, of("User"), of("Group"), of("ServiceAccount")]
 }
 
 fn event(event: &Value, name: Value, now: Time) -> Vec<Value> {

@@ -31,7 +31,11 @@ pub fn create(resource: &'static Resource, object: &Value) -> Errors {
 pub fn update(resource: &'static Resource, before: &Value, after: &Value) -> Errors {
     let mut errors = metadata(resource, after);
     if resource == &PODS {
-        if fixed_spec(before) != fixed_spec(after) {
+        let count = |pod: &Value| list(pod, "/spec/containers").len();
+        if count(before) != count(after) {
+            let text = "pod updates may not add or remove containers";
+            errors.push(FieldError::forbidden("spec.containers", text));
+        } else if fixed_spec(before) != fixed_spec(after) {
             let text = "pod updates may not change fields other than `spec.containers[*].image`,\
                         `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to \
                         existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was \
@@ -110,7 +114,7 @@ fn labels(field: &str, labels: &Value) -> Errors {
             errors.push(FieldError::invalid(field, json!(key), &fault));
         }
         for fault in names::label_value(value.as_str().unwrap_or_default()) {
-            errors.push(FieldError::invalid(&format!("{field}.{key}"), value.clone(), &fault));
+            errors.push(FieldError::invalid(field, value.clone(), &fault));
         }
     }
     errors
@@ -138,28 +142,26 @@ fn workload(object: &Value) -> Errors {
     }
     let labels = &spec["template"]["metadata"]["labels"];
     let wanted = spec["selector"]["matchLabels"].as_object();
-    if wanted.into_iter().flatten().any(|(key, value)| labels[key] != *value) {
+    if spec["selector"].is_null() || wanted.into_iter().flatten().any(|(key, value)| labels[key] != *value) {
         let labels = if labels.is_null() { json!({}) } else { labels.clone() };
         let text = "`selector` does not match template `labels`";
         errors.push(FieldError::invalid("spec.template.metadata.labels", labels, text));
     }
-    errors.extend(template(spec, &["Always"]));
+    let field = "spec.template.spec";
+    errors.extend(pod_spec(field, &spec["template"]["spec"]));
+    let policy = text(spec, "/template/spec/restartPolicy");
+    if policy != "Always" && POLICIES.contains(&policy) {
+        errors.push(FieldError::not_supported(&format!("{field}.restartPolicy"), json!(policy), &["Always"]));
+    }
     errors
 }
 
 fn job(object: &Value) -> Errors {
-    template(&object["spec"], &["OnFailure", "Never"])
-}
-
-fn template(spec: &Value, policies: &[&str]) -> Errors {
-    let pod = &spec["template"]["spec"];
-    let mut errors = pod_spec("spec.template.spec", pod);
-    let policy = match text(pod, "/restartPolicy") {
-        "" => "Always",
-        policy => policy,
-    };
-    if !policies.contains(&policy) && POLICIES.contains(&policy) {
-        errors.push(FieldError::not_supported("spec.template.spec.restartPolicy", json!(policy), policies));
+    let field = "spec.template.spec";
+    let mut errors = pod_spec(field, &object["spec"]["template"]["spec"]);
+    if matches!(text(object, "/spec/template/spec/restartPolicy"), "" | "Always") {
+        let text = "valid values: \"OnFailure\", \"Never\"";
+        errors.push(FieldError::required(&format!("{field}.restartPolicy"), text));
     }
     errors
 }
@@ -274,7 +276,7 @@ fn fixed_spec(pod: &Value) -> Value {
         }
     }
     if let Some(spec) = spec.as_object_mut() {
-        for free in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "ephemeralContainers"] {
+        for free in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds"] {
             spec.remove(free);
         }
     }

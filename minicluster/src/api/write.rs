@@ -6,12 +6,14 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::{Value, json};
 
 use super::answer::Answer;
-use super::patch::{self, MEDIA_TYPES, PatchKind};
+use super::patch::{self, PatchKind};
 use super::respond::Call;
-use super::status::{Status, qualified};
+use super::status::Status;
 use super::validate;
 use crate::object::{self, entries, text};
-use crate::resource::{NAMESPACES, Resource, SERVICE_CIDRS, SERVICES};
+use crate::resource::{
+    CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, EVENTS, NAMESPACES, ROLE_BINDINGS, ROLES, Resource, SERVICE_CIDRS, SERVICES,
+};
 use crate::store::{Fate, Key, Store, StoreError};
 use crate::strategy::{self, Part, Refusal};
 
@@ -57,13 +59,25 @@ fn add(call: &Call<'_>, mut object: Value) -> Result<Arc<Value>, Status> {
 /// `PUT`.
 pub fn replace(call: &Call<'_>, body: &[u8]) -> Result<Answer, Status> {
     let object = parse(call.resource, body)?;
+    let name = &call.info.attributes.name;
+    if made_by_replacement(call.resource) && call.shared.store.get(&call.key(name)).is_none() {
+        if object::name(&object) != name {
+            return Err(wrong_name(object::name(&object), name));
+        }
+        return Ok(call.show(201, &*add(call, object)?));
+    }
     let object = change(call, Part::Main, object, |_, new| Ok(new.clone()), validate::update)?;
     Ok(call.show(200, &object))
 }
 
+/// Kinds of which a `PUT` makes what is not there.
+fn made_by_replacement(resource: &'static Resource) -> bool {
+    [&SERVICES, &EVENTS, &ROLES, &ROLE_BINDINGS, &CLUSTER_ROLES, &CLUSTER_ROLE_BINDINGS].contains(&resource)
+}
+
 /// `PATCH`.
 pub fn patch(call: &Call<'_>, media_type: &str, body: &[u8]) -> Result<Answer, Status> {
-    let kind = PatchKind::of(media_type).ok_or_else(|| Status::unsupported_media_type(&MEDIA_TYPES))?;
+    let kind = PatchKind::of(media_type).ok_or_else(Status::no_such_patch)?;
     let name = &call.info.attributes.name;
     if kind == PatchKind::Apply && call.shared.store.get(&call.key(name)).is_none() {
         let created = add(call, parse(call.resource, body)?)?;
@@ -93,7 +107,7 @@ pub fn change(
     for _ in 0..TRIES {
         let before = call.shared.store.get(&call.key(name)).ok_or_else(|| Status::not_found(resource, name))?;
         if !uid.is_empty() && uid != object::uid(&before) {
-            return Err(Status::conflict(resource, name, &wrong_uid(uid, &before)));
+            return Err(Status::conflict(resource, name, &wrong_uid(resource, uid, &before)));
         }
         if !version.is_empty() && version != object::version(&before) {
             return Err(Status::conflict(resource, name, MODIFIED));
@@ -126,7 +140,7 @@ pub fn change_by_patch(
             return Err(Status::conflict(resource, name, MODIFIED));
         }
         if object::uid(&new) != object::uid(&before) {
-            return Err(Status::conflict(resource, name, &wrong_uid(object::uid(&new), &before)));
+            return Err(Status::conflict(resource, name, &wrong_uid(resource, object::uid(&new), &before)));
         }
         if let Some(done) = store(call, part, &before, take(&before, new), check)? {
             return Ok(done);
@@ -161,8 +175,21 @@ fn store(call: &Call<'_>, part: Part, before: &Value, new: Value, check: Check) 
 pub const MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 
-fn wrong_uid(uid: &str, before: &Value) -> String {
-    format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object::uid(before))
+/// In the words of the storage, which knows objects by their keys.
+fn wrong_uid(resource: &Resource, uid: &str, before: &Value) -> String {
+    let prefix = match resource.plural {
+        "services" => "services/specs",
+        "nodes" => "minions",
+        plural => plural,
+    };
+    let place = [prefix, object::namespace(before), object::name(before)];
+    let key: Vec<&str> = place.into_iter().filter(|part| !part.is_empty()).collect();
+    format!(
+        "StorageError: invalid object, Code: 4, Key: /registry/{}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
+         failed: UID in precondition: {uid}, UID in object meta: {}",
+        key.join("/"),
+        object::uid(before)
+    )
 }
 
 fn wrong_name(name: &str, url: &str) -> Status {
@@ -212,16 +239,29 @@ pub fn parse(resource: &Resource, body: &[u8]) -> Result<Value, Status> {
     if !object.is_object() {
         return Err(unreadable("couldn't get version/kind; json parse error: json: cannot unmarshal".to_owned()));
     }
-    let (version, wanted) = (text(&object, "/apiVersion"), resource.api_version());
-    if !version.is_empty() && version != wanted {
-        let text =
-            format!("the API version in the data ({version}) does not match the expected API version ({wanted})");
-        return Err(Status::bad_request(text));
+    let (mut version, wanted) = (text(&object, "/apiVersion").to_owned(), resource.api_version());
+    let mut other = text(&object, "/kind");
+    if version.is_empty() {
+        version.clone_from(&wanted);
     }
-    let other = text(&object, "/kind");
-    if !other.is_empty() && other != kind {
-        let version = resource.version;
-        let text = format!("{other} in version {version:?} cannot be handled as a {kind}");
+    if other.is_empty() {
+        other = kind;
+    }
+    if (&version, other) != (&wanted, kind) {
+        let known = object::kind(&version, other).is_some();
+        let short = version.rsplit('/').next().unwrap_or_default();
+        let text = if known && other == kind {
+            format!("the API version in the data ({version}) does not match the expected API version ({wanted})")
+        } else if known {
+            format!(
+                "{other} in version {short:?} cannot be handled as a {kind}: converting ({short}.{other}) to ({kind})"
+            )
+        } else {
+            format!(
+                "{other} in version {short:?} cannot be handled as a {kind}: no kind {other:?} is registered for version \
+                 {version:?} in scheme \"pkg/runtime/scheme.go:110\""
+            )
+        };
         return Err(Status::bad_request(text));
     }
     prune(&mut object);
@@ -288,8 +328,14 @@ pub fn refused(resource: &Resource, name: &str, refusal: Refusal) -> Status {
         }
         Refusal::Forbidden(message) => {
             let plain = Status::forbidden(resource.group, resource.plural, name, "");
-            debug_assert!(message.starts_with(&qualified(resource.group, resource.plural)), "{message}");
-            Status { message, ..plain }
+            let mut details = plain.details.unwrap_or_default();
+            let namespace = message.split(" namespace ").nth(1).and_then(|rest| rest.split(' ').next());
+            if let Some(namespace) = namespace {
+                let text = format!("namespace {namespace} is being terminated");
+                details["causes"] =
+                    json!([{"reason": "NamespaceTerminating", "message": text, "field": "metadata.namespace"}]);
+            }
+            Status { message, details: Some(details), ..plain }
         }
     }
 }

@@ -57,14 +57,24 @@ pub async fn forward(
             )));
         }
     };
-    copy(socket, inbound, outbound).await.map_err(|error| told(cause(&error)))
+    copy(socket, port, inbound, outbound).await.map_err(told)
 }
 
-async fn copy(socket: TcpStream, inbound: &mut mpsc::Receiver<Bytes>, outbound: &Outbound) -> io::Result<()> {
-    socket.set_nodelay(true)?;
+async fn copy(
+    socket: TcpStream,
+    port: u16,
+    inbound: &mut mpsc::Receiver<Bytes>,
+    outbound: &Outbound,
+) -> Result<(), String> {
+    // Without it small messages wait for each other.
+    drop(socket.set_nodelay(true));
+    let own = socket.local_addr().map_or(0, |address| address.port());
+    let failed = |what: &'static str| {
+        move |error: io::Error| format!("{what} tcp4 127.0.0.1:{own}->127.0.0.1:{port}: {what}: {}", cause(&error))
+    };
     let (read, write) = socket.into_split();
-    let mut from_pod = std::pin::pin!(from_pod(read, outbound));
-    let mut to_pod = std::pin::pin!(to_pod(write, inbound));
+    let mut from_pod = std::pin::pin!(async { from_pod(read, outbound).await.map_err(failed("read")) });
+    let mut to_pod = std::pin::pin!(async { to_pod(write, inbound).await.map_err(failed("write")) });
     tokio::select! {
         first = &mut from_pod => {
             let second = timeout(GRACE, to_pod).await.unwrap_or(Ok(()));

@@ -18,7 +18,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::super::Kubelet;
 use super::super::answer::{self, Answer};
@@ -42,13 +43,13 @@ pub fn answer(
     connection: &Arc<Connection>,
     mut request: Request<Incoming>,
     pod: Pod,
+    ports: Vec<u16>,
 ) -> Result<Answer, Status> {
-    let ports = ports(call.info.query.all("ports"))?;
     let Some(key) = request.headers().get(SEC_WEBSOCKET_KEY) else {
         return Err(Status::bad_request("missing Sec-WebSocket-Key"));
     };
     let accept = derive_accept_key(key.as_bytes());
-    let Some(protocol) = protocol(request.headers()) else { return Ok(answer::text(403, "")) };
+    let Some(protocol) = protocol(request.headers()) else { return Ok(answer::bare(403)) };
     let mut answer = answer::switching();
     let headers = answer.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -81,32 +82,29 @@ fn protocol(headers: &HeaderMap) -> Option<&'static str> {
 }
 
 /// Which ports are asked for.
-fn ports<'a>(values: impl Iterator<Item = &'a str>) -> Result<Vec<u16>, Status> {
+///
+/// # Errors
+/// 400 where one is no number.
+pub fn ports<'a>(values: impl Iterator<Item = &'a str>) -> Result<Vec<u16>, Status> {
     let mut ports = Vec::new();
-    for value in values {
-        if value.is_empty() {
-            return Err(Status::bad_request("query parameter \"port\" cannot be empty"));
-        }
-        for text in value.split(',') {
-            match text.parse::<u16>() {
-                Ok(0) => return Err(Status::bad_request(format!("port {value:?} must be > 0"))),
-                Ok(port) => ports.push(port),
-                Err(_) => {
-                    let why = if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
-                        "value out of range"
-                    } else {
-                        "invalid syntax"
-                    };
-                    let why = format!("strconv.ParseUint: parsing {text:?}: {why}");
-                    return Err(Status::bad_request(format!("unable to parse {value:?} as a port: {why}")));
-                }
-            }
-        }
+    for text in values.flat_map(|value| value.split(',')) {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let port = text.parse().map_err(|_| {
+            let why = if digits { "value out of range" } else { "invalid syntax" };
+            Status::bad_request(format!("cannot convert to []int32: strconv.ParseUint: parsing {text:?}: {why}"))
+        });
+        ports.push(port?);
     }
-    match ports.len() {
-        0 => Err(Status::bad_request("query parameter \"port\" is required")),
-        1..=PORTS => Ok(ports),
-        _ => Err(Status::bad_request("too many ports")),
+    Ok(ports)
+}
+
+/// What is wrong with the ports, if anything is.
+pub fn lacks(ports: &[u16]) -> Option<String> {
+    match ports {
+        [] => Some("query parameter \"port\" is required".to_owned()),
+        ports if ports.contains(&0) => Some("port \"0\" must be > 0".to_owned()),
+        ports if ports.len() > PORTS => Some("too many ports".to_owned()),
+        _ => None,
     }
 }
 
@@ -166,16 +164,12 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             sink.flush().await?;
         }
         // All ports are over.
-        sink.send(Message::Close(None)).await
+        sink.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await
     };
     let from_client = async {
         while let Some(Ok(message)) = stream.next().await {
-            let Message::Binary(mut bytes) = message else {
-                if message.is_close() {
-                    break;
-                }
-                continue;
-            };
+            // Pings and goodbyes are answered when the next message is asked for.
+            let Message::Binary(mut bytes) = message else { continue };
             if bytes.is_empty() {
                 continue;
             }
@@ -224,8 +218,9 @@ mod tests {
     fn ports_are_numbers_above_zero() {
         let of = |values: &[&str]| ports(values.iter().copied()).map_err(|status| status.message);
         assert_eq!(of(&["80,81", "82"]), Ok(vec![80, 81, 82]));
-        for bad in [&[][..], &[""], &["0"], &["x"], &["65536"], &["80,"]] {
+        for bad in [&[""][..], &["x"], &["65536"], &["80,"]] {
             assert!(of(bad).is_err(), "{bad:?}");
         }
+        assert!(lacks(&[]).is_some() && lacks(&[80, 0]).is_some() && lacks(&[80]).is_none());
     }
 }
