@@ -31,11 +31,11 @@ const NAMESPACE: &str = "demo";
 
 /// What runs the pods that the store has, on all nodes that it has.
 pub trait Runtime: Kubelet {
-    /// Sends a signal to processes of a pod; says to how many.
+    /// Sends a signal to processes of a pod.
     ///
     /// # Errors
-    /// When it runs no such pod, or cannot.
-    fn signal(&self, pod_uid: &str, target: Target, signal: Signal) -> io::Result<usize>;
+    /// When there are none.
+    fn signal(&self, pod_uid: &str, target: Target, signal: Signal) -> io::Result<()>;
 }
 
 /// What a cluster is made of.
@@ -231,10 +231,7 @@ impl Cluster {
         let name = Name::new(PODS.plural, namespace, pod);
         let object = self.get(&name)?;
         let sent = self.runtime.signal(object::uid(&object), target, signal);
-        match sent.map_err(|error| OperationError::Runtime(error.to_string()))? {
-            0 => Err(OperationError::Runtime(format!("pod {namespace}/{pod} has no such process"))),
-            _ => Ok(()),
-        }
+        sent.map_err(|error| OperationError::Runtime(format!("pod {namespace}/{pod}: {error}")))
     }
 
     /// Adds a node, which is ready at once; returns its name.

@@ -7,10 +7,29 @@ pub mod lines;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// How a cluster is made. What is left out is as by default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// How many nodes it begins with.
+    pub nodes: u8,
+    /// Whether it has the sample workloads.
+    pub samples: bool,
+    /// The command line of the agent, which is put before the arguments of its containers. Without one, agents do not
+    /// start.
+    pub agent: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { nodes: 1, samples: true, agent: Vec::new() }
+    }
+}
+
 /// The first line: the cluster runs; its samples may not be ready yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
-    /// Path of the administrator's kubeconfig.
+    /// Path of the administrator's kubeconfig on the workstation.
     pub kubeconfig: String,
     /// URL of the API server, as the workstation reaches it.
     pub server: String,

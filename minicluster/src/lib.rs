@@ -6,6 +6,7 @@
 //! - [`controllers`]: what makes them true. [`events`]: what people are told. [`names`], [`selector`].
 //! - [`manifests`]: what the cluster begins with.
 //! - [`cluster`]: it all put together.
+//! - [`handle`]: a cluster for a test.
 //! - [`control`]: what a running cluster is told and says.
 //! - [`time`]: moments. [`clock`]: the one that the machine has.
 //! - [`sandbox`]: the namespaces it all runs in, and the workstation. [`net`]: the network between them.
@@ -20,6 +21,7 @@ pub mod control;
 pub mod controllers;
 pub mod events;
 pub mod faults;
+pub mod handle;
 pub mod manifests;
 pub mod names;
 pub mod net;

@@ -42,8 +42,8 @@ fn one(world: &World, deployment: &Arc<Value>, now: Time, wanted: &mut Wanted) {
     let mut sets: Vec<&Arc<Value>> =
         world.controlled(&REPLICA_SETS, deployment).filter(|set| !object::is_going(set)).collect();
     sets.sort_by_key(|set| (revision(set), object::name(set)));
-    let template = without_hash(&deployment["spec"]["template"]);
-    let new = sets.iter().position(|set| without_hash(&set["spec"]["template"]) == template);
+    let template = &deployment["spec"]["template"];
+    let new = sets.iter().position(|set| are_same(&set["spec"]["template"], template));
     let new = new.map(|index| sets.remove(index));
     let view = View { deployment, new, old: sets };
     let scale = rollout::scale(world, &view, now, wanted);
@@ -53,7 +53,7 @@ fn one(world: &World, deployment: &Arc<Value>, now: Time, wanted: &mut Wanted) {
     let mut created = Created::Nothing;
     match (view.new, scale.new) {
         (Some(set), replicas) => resize(&view, set, replicas, Some(own), wanted),
-        (None, Some(replicas)) => created = create(world, &view, &template, replicas, own, wanted),
+        (None, Some(replicas)) => created = create(world, &view, template, replicas, own, wanted),
         (None, None) => (),
     }
     for (set, replicas) in scale.old {
@@ -176,12 +176,17 @@ fn revision(set: &Value) -> i64 {
     object::annotation(set, REVISION).and_then(|revision| revision.parse().ok()).unwrap_or(0)
 }
 
-fn without_hash(template: &Value) -> Value {
-    let mut template = template.clone();
-    if !text(&template, "/metadata/labels/pod-template-hash").is_empty() {
-        entries(&mut template, "/metadata/labels").remove(HASH);
-    }
-    template
+/// Whether two templates are the same but for the label that a ReplicaSet adds to its own.
+fn are_same(one: &Value, other: &Value) -> bool {
+    let metadata = |template: &Value| -> Vec<(String, Value)> {
+        let all = template["metadata"].as_object().into_iter().flatten();
+        all.filter(|(name, _)| *name != "labels").map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    let labels = |template: &Value| -> Vec<(String, String)> {
+        let all = object::labels(template).into_iter().filter(|(name, _)| *name != HASH);
+        all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    };
+    one["spec"] == other["spec"] && labels(one) == labels(other) && metadata(one) == metadata(other)
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! EndpointSlices: the pods behind each service, by address family and by the ports they have.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -35,7 +34,6 @@ pub fn wanted(world: &World, now: Time, wanted: &mut Wanted) {
 }
 
 /// What a slice says besides its names.
-#[derive(Clone, PartialEq)]
 struct Content {
     family: String,
     ports: Value,
@@ -43,9 +41,13 @@ struct Content {
 }
 
 fn one(world: &World, service: &Arc<Value>, now: Time, wanted: &mut Wanted) {
+    let selector = service.pointer("/spec/selector");
+    let pods = world.list_in(&PODS, object::namespace(service));
+    let pods = pods.filter(|pod| !pods::is_over(pod) && selector::matches_map(selector, &object::labels(pod)));
+    let pods: Vec<_> = pods.map(|pod| (&**pod, ports(service, pod))).collect();
     let mut contents: Vec<Content> = Vec::new();
     for family in list(service, "/spec/ipFamilies").iter().filter_map(Value::as_str) {
-        contents.extend(of_family(world, service, family));
+        contents.extend(of_family(service, &pods, family));
     }
     let ours = |slice: &&Arc<Value>| {
         object::label(slice, SERVICE) == Some(object::name(service))
@@ -69,8 +71,12 @@ fn one(world: &World, service: &Arc<Value>, now: Time, wanted: &mut Wanted) {
             None => wanted.delete(slice, Deletion::default()),
         }
     }
+    let labels = labels(service);
     for (slice, content) in matched {
-        wanted.change(slice, |slice| fill(slice, service, content, now));
+        let same = slice["endpoints"] == content.endpoints && slice["ports"] == content.ports;
+        if !same || slice["metadata"]["labels"] != labels {
+            wanted.change(slice, |slice| fill(slice, &labels, content, now));
+        }
     }
     for (index, content) in contents.into_iter().enumerate() {
         let name = object::name(service);
@@ -82,12 +88,12 @@ fn one(world: &World, service: &Arc<Value>, now: Time, wanted: &mut Wanted) {
             },
             "addressType": content.family,
         });
-        fill(&mut slice, service, content, now);
+        fill(&mut slice, &labels, content, now);
         wanted.create(key, slice);
     }
 }
 
-fn fill(slice: &mut Value, service: &Value, content: Content, now: Time) {
+fn labels(service: &Value) -> Value {
     let mut labels: Map<String, Value> =
         object::labels(service).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
     labels.insert(MANAGED_BY.to_owned(), json!(MANAGER));
@@ -95,37 +101,34 @@ fn fill(slice: &mut Value, service: &Value, content: Content, now: Time) {
     if text(service, "/spec/clusterIP") == "None" {
         labels.insert(HEADLESS.to_owned(), json!(""));
     }
-    let before = slice.clone();
-    slice["metadata"]["labels"] = Value::Object(labels);
+    Value::Object(labels)
+}
+
+fn fill(slice: &mut Value, labels: &Value, content: Content, now: Time) {
+    slice["metadata"]["labels"] = labels.clone();
     slice["ports"] = content.ports;
     slice["endpoints"] = content.endpoints;
-    if *slice != before {
-        object::entries(slice, "/metadata/annotations").insert(TRIGGERED.to_owned(), json!(now.rfc3339()));
-    }
+    object::entries(slice, "/metadata/annotations").insert(TRIGGERED.to_owned(), json!(now.rfc3339()));
 }
 
 /// The slices of one family; an empty one where there are no endpoints.
-fn of_family(world: &World, service: &Value, family: &str) -> Vec<Content> {
+fn of_family(service: &Value, pods: &[(&Value, Value)], family: &str) -> Vec<Content> {
     // Pods may resolve a port's name to different numbers: those are slices of their own.
-    let mut by_ports: BTreeMap<String, (Value, Vec<Value>)> = BTreeMap::new();
-    let selector = service.pointer("/spec/selector");
-    let pods = world.list_in(&PODS, object::namespace(service));
-    for pod in pods.filter(|pod| !pods::is_over(pod) && selector::matches_map(selector, &object::labels(pod))) {
+    let mut by_ports: Vec<(&Value, Vec<Value>)> = Vec::new();
+    for (pod, ports) in pods {
         let Some(address) = address(pod, family) else { continue };
-        let ports = ports(service, pod);
-        let group = by_ports.entry(ports.to_string()).or_insert_with(|| (ports, Vec::new()));
-        group.1.push(endpoint(service, pod, address));
+        let endpoint = endpoint(service, pod, address);
+        match by_ports.iter_mut().find(|(known, _)| *known == ports) {
+            Some((_, endpoints)) => endpoints.push(endpoint),
+            None => by_ports.push((ports, vec![endpoint])),
+        }
     }
-    let content = |ports, endpoints| Content { family: family.to_owned(), ports, endpoints };
+    let content = |ports: &Value, endpoints| Content { family: family.to_owned(), ports: ports.clone(), endpoints };
     if by_ports.is_empty() {
-        return vec![content(Value::Null, Value::Null)];
+        return vec![content(&Value::Null, Value::Null)];
     }
-    let groups = by_ports.into_values();
-    let chunks = groups.flat_map(|(ports, endpoints)| {
-        let chunks: Vec<Value> = endpoints.chunks(MOST).map(|chunk| json!(chunk)).collect();
-        chunks.into_iter().map(move |chunk| (ports.clone(), chunk))
-    });
-    chunks.map(|(ports, endpoints)| content(ports, endpoints)).collect()
+    let chunks = by_ports.iter().flat_map(|(ports, endpoints)| endpoints.chunks(MOST).map(move |chunk| (ports, chunk)));
+    chunks.map(|(ports, chunk)| content(ports, json!(chunk))).collect()
 }
 
 /// The pod's address of a family.

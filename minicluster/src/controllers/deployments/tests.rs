@@ -268,7 +268,8 @@ proptest! {
         prop_assert_eq!(number(&web, "/status/updatedReplicas").unwrap_or(0), replicas);
         prop_assert_eq!(number(&web, "/status/availableReplicas").unwrap_or(0), replicas);
         prop_assert_eq!(&web["status"]["observedGeneration"], &web["metadata"]["generation"]);
-        let wanted = text(&web, "/spec/template/metadata/annotations/kubectl.kubernetes.io~1restartedAt");
+        let template = &web["spec"]["template"];
+        let wanted = object::annotation(template, "kubectl.kubernetes.io/restartedAt").unwrap_or("");
         for pod in bed.list(&PODS) {
             prop_assert_eq!(object::annotation(&pod, "kubectl.kubernetes.io/restartedAt").unwrap_or(""), wanted);
         }
