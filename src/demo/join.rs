@@ -89,7 +89,7 @@ pub async fn run(stage: &Stage, signals: &mut Signals, words: &[OsString]) -> Re
             Asked::HangUp => Signal::SIGHUP,
         };
         if let Some(number) = number {
-            drop(kill(number, signal));
+            kill(number, signal).ok();
         }
         drop(timeout(LEAVE, child.wait()).await);
         drop(child.kill().await);
@@ -118,8 +118,8 @@ impl Terminal {
         stop.add(Signal::SIGTTOU);
         // Who takes it from the background is stopped otherwise.
         if stop.thread_block().is_ok() {
-            drop(tcsetpgrp(std::io::stdin(), self.0));
-            drop(stop.thread_unblock());
+            tcsetpgrp(std::io::stdin(), self.0).ok();
+            stop.thread_unblock().ok();
         }
     }
 }

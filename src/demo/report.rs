@@ -33,10 +33,10 @@ pub fn step(name: &str, took: Duration, what: &str) -> String {
 pub fn proof(proof: &Proof) -> String {
     let mut text = heading("Which way did it take?");
     row(&mut text, "the name", SERVICE, &format!("is {}, a virtual address of podway's", proof.virtual_address));
-    row(&mut text, "answered by", &proof.answered.address, &pod(&proof.answered));
+    row(&mut text, "answered by", proof.answered.address, &pod(&proof.answered));
     let marked = format!("{GOOD}{}{GOOD:#}", pod(&proof.via));
-    row(&mut text, "who was asked by", &proof.via.address, &marked);
-    row(&mut text, "else asked by", &proof.without.address, &pod(&proof.without));
+    row(&mut text, "who was asked by", proof.via.address, &marked);
+    row(&mut text, "else asked by", proof.without.address, &pod(&proof.without));
     let via = &proof.via.workload;
     let _ = write!(
         text,
@@ -139,12 +139,11 @@ mod tests {
             via: pod("10.42.0.104", "web-55d4f7c9b8-k8s2q", "demo", "deployment/web"),
             without: pod("10.42.0.111", "podway-agent-4f21c09a77-zq8vn", "demo", "job/podway-agent-4f21c09a77"),
         };
-        let measured =
-            Measured { rounds: 1000, p50_us: 184, p99_us: 12_409, down: 412_345_678, up: 1_380_000_000 };
+        let measured = Measured { rounds: 1000, p50_us: 184, p99_us: 12_409, down: 412_345_678, up: 1_380_000_000 };
         let millis = Duration::from_millis;
         [
             title(),
-            step("cluster", millis(312), "API server at https://192.0.2.1:6443, 9 pods in namespaces"),
+            step("cluster", millis(312), "API at https://192.0.2.1:6443, 9 pods"),
             step("daemon", millis(41), "podwayd 0.1.0, with a TUN device on the workstation"),
             step("connect", millis(402), "podway connect -n demo --proxy-via service=web"),
             step("request", millis(20), "curl http://api.other"),
@@ -169,7 +168,8 @@ mod tests {
 
     #[test]
     fn lines_to_join_are_whole() {
-        let lines = ["/opt/podway as podway-minicluster enter 7 --".to_owned(), "nsenter --target 7 --net --".to_owned()];
+        let lines =
+            ["/opt/podway as podway-minicluster enter 7 --".to_owned(), "nsenter --target 7 --net --".to_owned()];
         let text = keep(&lines, "/run/cluster/admin");
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
     }

@@ -36,7 +36,8 @@ impl Exchange {
     ///
     /// What was not an answer.
     pub fn read(output: &str) -> Result<Exchange, DemoError> {
-        let odd = || DemoError::NotShown { step: "request", seen: format!("not the answer of a sample: {output:.200}") };
+        let odd =
+            || DemoError::NotShown { step: "request", seen: format!("not the answer of a sample: {output:.200}") };
         let (answer, asked) = output.trim_end().rsplit_once('\n').ok_or_else(odd)?;
         let answer = serde_json::from_str(answer).map_err(|_| odd())?;
         Ok(Exchange { answer, asked: asked.trim().parse().map_err(|_| odd())? })
@@ -153,7 +154,10 @@ impl Proof {
         }
         let without = find("who asked outside the rule", outside.answer.remote.ip())?;
         if (without.namespace.as_str(), without.workload.as_str()) == VIA {
-            return Err(not_shown(format!("outside the rule it was asked by {} too: that proves nothing", without.name)));
+            return Err(not_shown(format!(
+                "outside the rule it was asked by {} too: that proves nothing",
+                without.name
+            )));
         }
         if pods.find(under.asked).is_some() || under.asked == under.answer.local.ip() {
             return Err(not_shown(format!("{} is no virtual address", under.asked)));
@@ -190,7 +194,10 @@ mod tests {
             host,
         ]);
         // A set of the same name elsewhere is another one.
-        Pods::new(pods, json!([set("other", "web-abc", "x"), set("demo", "web-abc", "web"), set("other", "api-abc", "api")]))
+        Pods::new(
+            pods,
+            json!([set("other", "web-abc", "x"), set("demo", "web-abc", "web"), set("other", "api-abc", "api")]),
+        )
     }
 
     fn exchange(remote: &str) -> Exchange {

@@ -166,7 +166,8 @@ impl Stage {
     ///
     /// When its process cannot be started.
     pub fn daemon(&self) -> Result<Daemon, DemoError> {
-        let settings = ["--config", "/dev/null", "--runtime-dir", RUNTIME_DIR, "--state-dir", STATE_DIR, "--log", "info"];
+        let settings =
+            ["--config", "/dev/null", "--runtime-dir", RUNTIME_DIR, "--state-dir", STATE_DIR, "--log", "info"];
         let line = Program::Daemon.command_line().map_err(|error| DemoError::step("daemon", error))?;
         let mut command = self.command(line.into_iter().chain(settings.map(OsString::from)));
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -180,19 +181,17 @@ impl Stage {
     }
 
     /// Ends all of it, and waits until nothing is left.
-    pub async fn end(mut self) {
-        let pid = i32::try_from(self.sandbox.pid()).map(Pid::from_raw);
-        self.sandbox.close();
-        drop(self.busy_tx);
-        let Stage { sandbox, busy_rx, .. } = &mut self;
-        let _ = sandbox;
+    pub async fn end(self) {
+        let Stage { sandbox, busy_tx, mut busy_rx, .. } = self;
+        let pid = i32::try_from(sandbox.pid()).map(Pid::from_raw);
+        sandbox.close();
+        drop(busy_tx);
         // Questions fail as soon as the cluster is gone.
         drop(timeout(END, busy_rx.recv()).await);
-        let sandbox = self.sandbox;
         let mut ending = tokio::task::spawn_blocking(move || drop(sandbox));
         if timeout(END, &mut ending).await.is_err() {
             // It was stopped. Not waited for yet, so that the number is still its own.
-            drop(pid.map(|pid| kill(pid, Signal::SIGKILL)));
+            pid.map(|pid| kill(pid, Signal::SIGKILL)).ok();
             drop(timeout(END, ending).await);
         }
     }
@@ -238,7 +237,7 @@ async fn read(log: tokio::process::ChildStderr, serves: oneshot::Sender<()>, las
         if line.contains(SERVES)
             && let Some(serves) = serves.take()
         {
-            drop(serves.send(()));
+            serves.send(()).ok();
         }
         *last.lock().unwrap_or_else(PoisonError::into_inner) = line;
     }

@@ -16,8 +16,8 @@ use super::screen::Screen;
 use super::seen::{Exchange, Pods, Proof};
 use super::signals::Signals;
 use super::stage::{Daemon, Stage};
-use crate::cli::complain;
 use crate::cli::args::TextOrJson;
+use crate::cli::complain;
 use crate::error::{Reason, UserError};
 use crate::programs::{AS, Program};
 
@@ -113,7 +113,7 @@ impl Showing<'_> {
             tokio::try_join!(cluster, serving)
         };
         let ((pods, cluster), daemon_took) = unless(self.signals, &mut daemon, both).await?;
-        let what = format!("API server {}, {pods} pods in namespaces", stage.server());
+        let what = format!("API at {}, {pods} pods", stage.server());
         self.screen.write(&report::step("cluster", cluster, &what));
         let what = format!("podwayd {}, on the workstation", env!("CARGO_PKG_VERSION"));
         self.screen.write(&report::step("daemon", daemon_took, &what));
