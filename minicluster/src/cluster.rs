@@ -3,6 +3,7 @@
 
 mod ask;
 mod condition;
+mod fetch;
 
 use std::io;
 use std::sync::Arc;
@@ -232,6 +233,17 @@ impl Cluster {
         let object = self.get(&name)?;
         let sent = self.runtime.signal(object::uid(&object), target, signal);
         sent.map_err(|error| OperationError::Runtime(format!("pod {namespace}/{pod}: {error}")))
+    }
+
+    /// Asks a pod's port for a path, over HTTP and from inside the pod; answers with `code` and `body`.
+    ///
+    /// # Errors
+    /// When there is no such pod, or no answer.
+    pub async fn fetch(&self, namespace: &str, pod: &str, port: u16, path: &str) -> Result<Value, OperationError> {
+        let object = self.get(&Name::new(PODS.plural, namespace, pod))?;
+        let failed = |error: io::Error| OperationError::Runtime(format!("pod {namespace}/{pod}: {error}"));
+        let stream = self.runtime.dial(object::uid(&object), port).await.map_err(failed)?;
+        fetch::get(stream, path).await.map_err(failed)
     }
 
     /// Adds a node, which is ready at once; returns its name.

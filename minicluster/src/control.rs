@@ -146,6 +146,18 @@ pub enum Request {
         /// Which signal.
         signal: Signal,
     },
+    /// A GET by HTTP to a pod's port from inside it; answers with `code` and `body`. By the sample servers' `/fetch?url=`
+    /// and `/lookup?name=` it tells what a pod sees of the others.
+    Fetch {
+        /// Namespace of the pod.
+        namespace: String,
+        /// Its name.
+        pod: String,
+        /// Its port.
+        port: u16,
+        /// The path.
+        path: String,
+    },
     /// Adds a node; answers with its name.
     AddNode,
     /// Takes a node and all on it away at once.

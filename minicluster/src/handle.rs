@@ -130,6 +130,17 @@ impl Handle {
         self.ask(Request::Signal { namespace, pod, target, signal }).map(drop)
     }
 
+    /// What a pod's sample server answers, asked from inside the pod.
+    ///
+    /// # Errors
+    /// When there is no such pod, or no answer with code 200: what it says.
+    pub fn fetch(&self, namespace: &str, pod: &str, path: &str) -> Result<String, SandboxError> {
+        let (namespace, pod, path) = (namespace.to_owned(), pod.to_owned(), path.to_owned());
+        let answer = self.ask(Request::Fetch { namespace, pod, port: 8080, path })?;
+        let body = answer["body"].as_str().unwrap_or_default().to_owned();
+        if answer["code"] == 200 { Ok(body) } else { Err(SandboxError::Failed { step: "the pod".to_owned(), cause: body }) }
+    }
+
     /// The path, on the workstation, of a kubeconfig of a user, who has the name of a profile of rights.
     ///
     /// # Errors

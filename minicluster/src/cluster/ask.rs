@@ -46,6 +46,7 @@ impl Cluster {
                 self.wait(&condition, limit).await?;
             }
             Request::Signal { namespace, pod, target, signal } => self.signal(&namespace, &pod, target, signal)?,
+            Request::Fetch { namespace, pod, port, path } => return self.fetch(&namespace, &pod, port, &path).await,
             Request::AddNode => return Ok(json!(self.add_node()?)),
             Request::RemoveNode { name } => self.remove_node(&name)?,
             Request::Kubeconfig { user } => return Ok(json!(kubeconfig(&user).map_err(failed)?)),

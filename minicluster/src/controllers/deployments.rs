@@ -12,7 +12,7 @@ use super::wanted::Wanted;
 use super::world::World;
 use crate::events::{Note, Severity};
 use crate::names;
-use crate::object::{self, entries, text};
+use crate::object::{self, entries};
 use crate::resource::{DEPLOYMENTS, REPLICA_SETS};
 use crate::store::Key;
 use crate::strategy::{self, Deletion};

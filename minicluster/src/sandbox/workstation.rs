@@ -59,15 +59,20 @@ impl Workstation {
 
     /// Starts a command on it. Waits for the start alone.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        self.within(|| command.spawn())
+    }
+
+    /// Does something among its files and in its network. Blocks.
+    pub fn within<T: Send>(&self, act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 // What a process may do to its threads' mounts, it may where they share no working directory.
                 unshare(CloneFlags::CLONE_FS)?;
                 setns(&self.0.mounts, CloneFlags::CLONE_NEWNS)?;
                 self.0.net.enter()?;
-                command.spawn()
+                act()
             });
-            thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that starts commands panicked")))
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread on the workstation panicked")))
         })
     }
 }
