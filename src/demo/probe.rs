@@ -7,7 +7,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -73,10 +73,10 @@ pub fn run(args: &[OsString]) -> ExitCode {
 /// The body of `http://HOST/`, then the address that the name stood for.
 fn get(host: &str) -> io::Result<String> {
     let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, port.parse().map_err(io::Error::other)?),
-        Some(_) | None => (host, 80),
+        Some((name, port)) => (name, port.parse().map_err(io::Error::other)?),
+        None => (host, 80),
     };
-    let mut stream = connect(name.trim_matches(['[', ']']), port)?;
+    let mut stream = connect(name, port)?;
     let asked = stream.peer_addr()?.ip();
     write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
@@ -100,10 +100,13 @@ fn measure(host: &str) -> io::Result<Measured> {
     })
 }
 
-/// A connection, by name: the standard library asks getaddrinfo.
+/// A connection by name, which the standard library asks getaddrinfo for; by IPv4 where there is a choice, as the
+/// report's requests are.
 fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{host}:{port}: {error}"));
-    let stream = TcpStream::connect((host, port)).map_err(named)?;
+    let mut all: Vec<_> = (host, port).to_socket_addrs().map_err(named)?.collect();
+    all.sort_by_key(|address| !address.is_ipv4());
+    let stream = TcpStream::connect(all.as_slice()).map_err(named)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;

@@ -32,16 +32,15 @@ pub fn step(name: &str, took: Duration, what: &str) -> String {
 /// What the request showed.
 pub fn proof(proof: &Proof) -> String {
     let mut text = heading("Which way did it take?");
-    row(&mut text, "the name", SERVICE, &format!("is {}, a virtual address of podway's", proof.virtual_address));
-    row(&mut text, "answered by", proof.answered.address, &pod(&proof.answered));
     let marked = format!("{GOOD}{}{GOOD:#}", pod(&proof.via));
-    row(&mut text, "who was asked by", proof.via.address, &marked);
-    row(&mut text, "else asked by", proof.without.address, &pod(&proof.without));
-    let via = &proof.via.workload;
+    row(&mut text, &format!("{SERVICE} is"), proof.virtual_address, "a virtual address, which podway has made");
+    row(&mut text, "answered by", proof.answered.address, &pod(&proof.answered));
+    row(&mut text, "it saw", proof.via.address, &marked);
+    row(&mut text, "outside the rule", proof.without.address, &pod(&proof.without));
     let _ = write!(
         text,
-        "\n  The pod saw a pod of {via}: that is --proxy-via service=web.\n  \
-         {SOFT}Else: asked by its own address, which service=web does not cover.{SOFT:#}\n"
+        "\n  What it saw is a pod of web: that is --proxy-via service=web at work.\n  \
+         {SOFT}Outside the rule: the same pod, asked by its own address, which the rule\n  leaves alone.{SOFT:#}\n"
     );
     text
 }
@@ -58,8 +57,8 @@ fn pod(pod: &Pod) -> String {
 pub fn figures(measured: &Measured) -> String {
     let mut text = heading("How fast is it here?");
     let ms = |us: u64| format!("{}.{:02} ms", us / 1000, us % 1000 / 10);
-    let latency = format!("p50 {:<12}p99 {}", ms(measured.p50_us), ms(measured.p99_us));
-    figure(&mut text, "latency", &latency, &format!("64-byte echo, {} times", measured.rounds));
+    let latency = format!("p50 {:<12}p99 {:<12}", ms(measured.p50_us), ms(measured.p99_us));
+    figure(&mut text, "latency", &latency, &format!("64-byte echo, {} x", measured.rounds));
     figure(&mut text, "down", &megabytes(measured.down), "one TCP flow from the pod");
     figure(&mut text, "up", &megabytes(measured.up), "one TCP flow to the pod");
     text
@@ -70,7 +69,7 @@ fn megabytes(rate: u64) -> String {
 }
 
 fn figure(text: &mut String, name: &str, value: &str, note: &str) {
-    let _ = writeln!(text, "  {name:<18}{value:<29}{SOFT}{note}{SOFT:#}");
+    let _ = writeln!(text, "  {name:<18}{value:<32}{SOFT}{note}{SOFT:#}");
 }
 
 fn heading(words: &str) -> String {
@@ -146,7 +145,7 @@ mod tests {
             step("cluster", millis(312), "API at https://192.0.2.1:6443, 9 pods"),
             step("daemon", millis(41), "podwayd 0.1.0, with a TUN device on the workstation"),
             step("connect", millis(402), "podway connect -n demo --proxy-via service=web"),
-            step("request", millis(20), "curl http://api.other"),
+            step("request", millis(20), "curl -4 http://api.other"),
             step("measure", millis(12_345), "plain sockets, by name"),
             proof(&seen),
             figures(&measured),

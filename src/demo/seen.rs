@@ -14,7 +14,7 @@ pub struct Answer {
     pub pod: String,
     /// Namespace of that.
     pub namespace: String,
-    /// Its own end.
+    /// Its own end: the service's address, which is not translated on the way to the pod, or its pod's.
     pub local: SocketAddr,
     /// The other end: who asked.
     pub remote: SocketAddr,
@@ -88,9 +88,19 @@ impl Pods {
             let mut all = all.chain([&pod["status"]["podIP"]]).filter_map(|ip| ip.as_str()?.parse::<IpAddr>().ok());
             pod["spec"]["hostNetwork"] != true && all.any(|own| own == address)
         };
-        let pod = self.pods.iter().find(has)?;
+        Some(self.pod(self.pods.iter().find(has)?, address))
+    }
+
+    /// The pod of that name.
+    pub fn named(&self, namespace: &str, name: &str) -> Option<Pod> {
+        let same = |pod: &&Value| text(pod, "/metadata/name") == name && text(pod, "/metadata/namespace") == namespace;
+        let pod = self.pods.iter().find(same)?;
+        Some(self.pod(pod, text(pod, "/status/podIP").parse().ok()?))
+    }
+
+    fn pod(&self, pod: &Value, address: IpAddr) -> Pod {
         let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
-        Some(Pod { address, workload: self.workload(pod), name, namespace })
+        Pod { address, workload: self.workload(pod), name, namespace }
     }
 
     fn workload(&self, pod: &Value) -> String {
@@ -141,11 +151,10 @@ impl Proof {
         let find = |what: &str, address: IpAddr| {
             pods.find(address).ok_or_else(|| not_shown(format!("{what} has {address}, which is no pod's address")))
         };
-        let answered = find("who answered", under.answer.local.ip())?;
-        if (answered.namespace.as_str(), answered.name.as_str()) != (&under.answer.namespace, &under.answer.pod) {
-            return Err(not_shown(format!("{} answered under the address of {}", under.answer.pod, answered.name)));
-        }
-        if outside.answer.pod != under.answer.pod {
+        let answered = pods
+            .named(&under.answer.namespace, &under.answer.pod)
+            .ok_or_else(|| not_shown(format!("{} answered, which is no pod", under.answer.pod)))?;
+        if outside.answer.pod != under.answer.pod || outside.answer.local.ip() != answered.address {
             return Err(not_shown(format!("{} answered instead of {}", outside.answer.pod, under.answer.pod)));
         }
         let via = find("who asked", under.answer.remote.ip())?;
@@ -200,16 +209,24 @@ mod tests {
         )
     }
 
-    fn exchange(remote: &str) -> Exchange {
+    fn exchange(local: &str, remote: &str, asked: &str) -> Exchange {
         let answer = json!({
-            "pod": "api-1", "node": "node1", "namespace": "other", "local": "10.42.0.7:80",
+            "pod": "api-1", "node": "node1", "namespace": "other", "local": format!("{local}:80"),
             "remote": format!("{remote}:40000"), "path": "/",
         });
-        Exchange::read(&format!("{answer}\n246.246.1.0\n")).expect("an answer")
+        Exchange::read(&format!("{answer}\n{asked}\n")).expect("an answer")
     }
 
-    fn seen(under: &str, outside: &str) -> Result<Proof, String> {
-        Proof::of(&exchange(under), &exchange(outside), &pods()).map_err(|error| error.to_string())
+    fn under(remote: &str) -> Exchange {
+        exchange("10.43.0.19", remote, "246.246.1.0")
+    }
+
+    fn outside(remote: &str) -> Exchange {
+        exchange("10.42.0.7", remote, "10.42.0.7")
+    }
+
+    fn seen(via: &str, without: &str) -> Result<Proof, String> {
+        Proof::of(&under(via), &outside(without), &pods()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -222,21 +239,23 @@ mod tests {
 
     #[test]
     fn anything_else_is_none() {
-        for (under, outside, why) in [
+        for (via, without, why) in [
             ("10.42.0.9", "10.42.0.9", "not by one of web"),
             ("10.42.0.4", "10.42.0.4", "proves nothing"),
             ("192.0.2.2", "10.42.0.9", "no pod's address"),
             ("10.41.0.1", "10.42.0.9", "no pod's address"),
         ] {
-            let error = seen(under, outside).expect_err("no proof");
+            let error = seen(via, without).expect_err("no proof");
             assert!(error.contains(why), "{error}");
         }
-        let mut direct = exchange("10.42.0.4");
+        let mut direct = under("10.42.0.4");
         direct.asked = direct.answer.local.ip();
-        assert!(Proof::of(&direct, &exchange("10.42.0.9"), &pods()).is_err());
-        let mut other = exchange("10.42.0.4");
+        assert!(Proof::of(&direct, &outside("10.42.0.9"), &pods()).is_err());
+        let mut other = under("10.42.0.4");
         other.answer.pod = "web-1".to_owned();
-        assert!(Proof::of(&other, &exchange("10.42.0.9"), &pods()).is_err());
+        assert!(Proof::of(&other, &outside("10.42.0.9"), &pods()).is_err());
+        other.answer.pod = "none".to_owned();
+        assert!(Proof::of(&other, &outside("10.42.0.9"), &pods()).is_err());
     }
 
     #[test]

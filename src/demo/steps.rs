@@ -4,7 +4,6 @@
 #![expect(clippy::disallowed_methods, reason = "the time of each step is part of what is shown")]
 
 use std::ffi::OsString;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::args::DemoArgs;
@@ -134,10 +133,12 @@ impl Showing<'_> {
         let requests = async {
             let under = client.get(stage, SERVICE).await?;
             let took = began.elapsed();
-            let own = in_url(under.answer.local.ip());
-            let (outside, pods, sets) =
-                tokio::try_join!(client.get(stage, &own), stage.list("pods"), stage.list("replicasets"))?;
-            Ok((took, Proof::of(&under, &outside, &Pods::new(pods, sets))?))
+            let (pods, sets) = tokio::try_join!(stage.list("pods"), stage.list("replicasets"))?;
+            let pods = Pods::new(pods, sets);
+            let answered = pods.named(&under.answer.namespace, &under.answer.pod);
+            let answered = answered.ok_or_else(|| DemoError::step("request", "no pod has the name of who answered"))?;
+            let outside = client.get(stage, &answered.address.to_string()).await?;
+            Ok((took, Proof::of(&under, &outside, &pods)?))
         };
         let (took, proof) = unless(self.signals, daemon, requests).await?;
         self.screen.write(&report::step("request", took, &client.shown()));
@@ -179,9 +180,10 @@ enum Client {
 impl Client {
     async fn get(self, stage: &Stage, host: &str) -> Result<Exchange, DemoError> {
         let line: Vec<OsString> = match self {
-            // Without the user's own settings, and the address that was asked on a line at the end.
+            // Without the user's own settings; the address that was asked is on a line at the end. IPv4, as its
+            // addresses are the ones that people tell apart.
             Client::Curl => {
-                ["curl", "-q", "-sS", "--max-time", "10", "-w", "%{remote_ip}\n", &format!("http://{host}/")]
+                ["curl", "-q", "-4", "-sS", "--max-time", "10", "-w", "%{remote_ip}\n", &format!("http://{host}/")]
                     .map(OsString::from)
                     .into()
             }
@@ -192,15 +194,8 @@ impl Client {
 
     fn shown(self) -> String {
         match self {
-            Client::Curl => format!("curl http://{SERVICE}"),
+            Client::Curl => format!("curl -4 http://{SERVICE}"),
             Client::Probe => format!("GET http://{SERVICE}/ by a plain client, as there is no curl"),
         }
-    }
-}
-
-fn in_url(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
     }
 }
