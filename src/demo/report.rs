@@ -49,7 +49,7 @@ fn pod(pod: &Pod) -> String {
     let Pod { name, namespace, workload, .. } = pod;
     match workload.starts_with("job/") || workload.is_empty() {
         true => format!("{name}, podway's own pod"),
-        false => format!("{name}, of {workload} in {namespace}"),
+        false => format!("{name}, {workload} in {namespace}"),
     }
 }
 
@@ -85,7 +85,7 @@ pub fn next(program: &str) -> String {
     let mut text = heading("Try next");
     for (command, note) in [
         ("demo -- bash", "a shell on that workstation"),
-        ("demo -- curl -s http://web.demo", "one command there"),
+        ("demo -- curl -s http://edge.demo", "one command there"),
         ("demo -- podway status", "what podway says of the connection"),
         ("demo --keep", "stay, to join from other terminals"),
     ] {
@@ -94,16 +94,17 @@ pub fn next(program: &str) -> String {
     text
 }
 
-/// How to join a demo that stays: lines for a shell, to which a command is added.
-pub fn keep([own, plain]: &[String; 2], kubeconfig: &str) -> String {
+/// How to join a demo that stays: lines for a shell, to which a command is added. `podway` is how this program is
+/// started there.
+pub fn keep([own, plain]: &[String; 2], podway: &str, kubeconfig: &str) -> String {
     let mut text = heading("It stays until Ctrl-C. From another terminal");
     for line in [own, plain] {
         let _ = writeln!(text, "  {TYPED}{line} bash{TYPED:#}");
     }
     text.push_str(&heading("and there"));
     for (command, note) in [
-        ("podway status", "the connection, its ranges and agents"),
-        ("curl http://web.demo", "a service by name"),
+        (format!("{podway} status").as_str(), "the connection, its ranges and agents"),
+        ("curl http://edge.demo", "a service by name"),
         ("curl http://store-0.store.demo", "one pod of a StatefulSet"),
     ] {
         typed(&mut text, command, note);
@@ -169,7 +170,7 @@ mod tests {
     fn lines_to_join_are_whole() {
         let lines =
             ["/opt/podway as podway-minicluster enter 7 --".to_owned(), "nsenter --target 7 --net --".to_owned()];
-        let text = keep(&lines, "/run/cluster/admin");
+        let text = keep(&lines, "podway", "/run/cluster/admin");
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
     }
 }

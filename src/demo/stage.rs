@@ -2,14 +2,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use podway_minicluster::control::{Condition, Request};
+use podway_minicluster::control::{Condition, Request, Settings};
 use podway_minicluster::sandbox::{Options, Sandbox};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -50,9 +50,11 @@ impl Stage {
     pub async fn start(signals: &mut Signals) -> Result<Stage, DemoError> {
         let failed = |error: io::Error| DemoError::step("cluster", error);
         let own = std::env::current_exe().map_err(failed)?;
+        let agent = Program::Agent.command_line().map_err(failed)?;
+        let agent = agent.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         let options = Options {
             program: Program::Cluster.of_sandbox().map_err(failed)?,
-            settings: json!({ "agent": Program::Agent.command_line().map_err(failed)?.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>() }),
+            settings: json!(Settings { agent, ..Settings::default() }),
             patience: PATIENCE,
             needs_tun: true,
             user: None,
@@ -81,6 +83,11 @@ impl Stage {
     /// Where the administrator's kubeconfig is.
     pub fn kubeconfig(&self) -> &str {
         &self.sandbox.started().kubeconfig
+    }
+
+    /// Where this program lies.
+    pub fn path(&self) -> &Path {
+        &self.own
     }
 
     /// Lines for another terminal.

@@ -84,7 +84,9 @@ impl Showing<'_> {
             join::run(self.stage, self.signals, &args.command).await?
         };
         if args.keep {
-            self.screen.write(&report::keep(&self.stage.enter_lines(), self.stage.kubeconfig()));
+            let podway =
+                if join::has("podway") { "podway".to_owned() } else { self.stage.path().display().to_string() };
+            self.screen.write(&report::keep(&self.stage.enter_lines(), &podway, self.stage.kubeconfig()));
             tokio::select! {
                 biased;
                 _ = self.signals.next() => {}

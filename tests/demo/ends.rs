@@ -79,8 +79,7 @@ fn a_command_ends_with_the_demo_and_the_demo_with_the_command() {
         for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
             let mut demo = Running::start(&mut host.demo(user, &["--", "sh", "-c", "echo here; sleep 600 & wait"]));
             demo.until("here");
-            let family = Family::of(demo.pid());
-            assert!(family.pids.iter().any(|pid| words(*pid) == "sleep 600 "), "{family:?}");
+            let family = Family::with(demo.pid(), "sleep 600 ");
             demo.signal(signal);
             let (status, complaint) = demo.end();
             family.assert_gone();

@@ -197,12 +197,26 @@ impl Family {
         let mut pids = vec![root];
         let mut at = 0;
         while at < pids.len() {
-            pids.extend(parents.iter().filter(|(_, parent)| *parent == pids[at]).map(|(pid, _)| *pid));
+            let above = pids[at];
+            pids.extend(parents.iter().filter(|(_, parent)| *parent == above).map(|(pid, _)| *pid));
             at += 1;
         }
         let own: BTreeSet<PathBuf> = namespaces(std::process::id()).collect();
         let theirs = pids.iter().flat_map(|pid| namespaces(*pid)).filter(|namespace| !own.contains(namespace));
         Family { namespaces: theirs.collect(), pids }
+    }
+
+    /// The same, as soon as one of them has been started with these words.
+    pub fn with(root: u32, command: &str) -> Family {
+        let began = Instant::now();
+        loop {
+            let family = Family::of(root);
+            if family.pids.iter().any(|pid| words(*pid) == command) {
+                return family;
+            }
+            assert!(began.elapsed() < LIMIT, "no {command:?} in {family:?}");
+            std::thread::yield_now();
+        }
     }
 
     /// Waits until no process of it, and no process in one of its namespaces, is left.

@@ -30,8 +30,8 @@ fn it_shows_that_a_request_under_the_rule_comes_from_a_pod_of_its_workload() {
             assert!(line(step).contains(" s "), "{out}");
         }
         assert!(line("api.other is").contains(" 246.246."), "{out}");
-        assert!(line("answered by").contains("of deployment/api in other"), "{out}");
-        assert!(line("it saw").contains("of deployment/web in demo"), "{out}");
+        assert!(line("answered by").contains(", deployment/api in other"), "{out}");
+        assert!(line("it saw").contains(", deployment/web in demo"), "{out}");
         assert!(line("outside the rule").contains("podway's own pod"), "{out}");
         for figure in ["latency", "down", "up"] {
             assert!(line(figure).contains(|c: char| c.is_ascii_digit()), "{out}");
