@@ -10,7 +10,7 @@
 //! - [`control`]: what a running cluster is told and says.
 //! - [`time`]: moments. [`clock`]: the one that the machine has.
 //! - [`sandbox`]: the namespaces it all runs in, and the workstation. [`net`]: the network between them.
-//! - [`pod_server`]: what runs in the sample pods.
+//! - [`kubelet`]: makes pods and services what they say. [`pod_server`]: what runs in the sample pods.
 //!
 //! Nothing of it outlives the process that started it.
 
@@ -22,6 +22,7 @@ pub mod controllers;
 pub mod events;
 pub mod faults;
 pub mod handle;
+pub mod kubelet;
 pub mod manifests;
 pub mod names;
 pub mod net;

@@ -15,7 +15,7 @@
 mod enter;
 mod error;
 mod inside;
-mod mounts;
+pub(crate) mod mounts;
 mod outer;
 mod starter;
 mod workstation;
@@ -46,6 +46,18 @@ impl Program {
     /// The program that runs, with these words.
     pub fn current(words: impl IntoIterator<Item = impl Into<OsString>>) -> std::io::Result<Program> {
         Ok(Program::new(std::env::current_exe()?, words))
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &OsStr {
+        &self.path
+    }
+
+    /// A command that starts it where it also lies.
+    pub fn at(&self, path: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(path);
+        command.args(&self.words);
+        command
     }
 
     /// A command that starts it with more words.

@@ -252,7 +252,6 @@ impl NodeNet {
     /// Leads a service's addresses to these pods; to none: refuses.
     pub async fn lead(&self, service: &[IpAddr], pods: &[PodNet]) -> Result<(), NetError> {
         try_join_all(service.iter().map(|address| async move {
-            let length = if address.is_ipv4() { 32 } else { 128 };
             let via =
                 |pod: &PodNet| if address.is_ipv4() { pod.addresses.v4.into() } else { IpAddr::from(pod.addresses.v6) };
             let mut hops: Vec<Hop> = pods.iter().map(|pod| Hop { index: pod.index, via: Some(via(pod)) }).collect();
@@ -260,7 +259,7 @@ impl NodeNet {
                 hops.push(Hop { index: self.0.nowhere_index, via: address.is_ipv6().then_some(NOWHERE.into()) });
             }
             let source = if address.is_ipv4() { POD_ROUTER.v4.into() } else { IpAddr::from(NODE.v6) };
-            self.0.netlink.route(*address, length, &hops, Some(source)).await
+            self.0.netlink.route(*address, host_length(*address), &hops, Some(source)).await
         }))
         .await
         .map(drop)
@@ -269,8 +268,43 @@ impl NodeNet {
     /// Forgets a service's addresses: nothing is there.
     pub async fn unlead(&self, service: &[IpAddr]) -> Result<(), NetError> {
         for address in service {
-            self.0.netlink.no_route(*address, if address.is_ipv4() { 32 } else { 128 }).await?;
+            self.0.netlink.no_route(*address, host_length(*address)).await?;
         }
         Ok(())
     }
+
+    /// Makes a service's address one of the node's own.
+    pub async fn serve(&self, service: IpAddr) -> Result<(), NetError> {
+        self.0.netlink.address(LOOPBACK, service, host_length(service)).await
+    }
+
+    /// Takes it away again.
+    pub async fn stop_serving(&self, service: IpAddr) -> Result<(), NetError> {
+        self.0.netlink.no_address(LOOPBACK, service, host_length(service)).await
+    }
+
+    /// Gives the node another address, as of another node in the same namespace. One that it has is fine.
+    pub async fn also(&self, node: Pair) -> Result<(), NetError> {
+        for (address, length) in both(node) {
+            self.0.netlink.address(LOOPBACK, address, length).await?;
+        }
+        Ok(())
+    }
+}
+
+impl PodNet {
+    /// Makes a service's address one of the pod's own.
+    pub async fn serve(&self, service: IpAddr) -> Result<(), NetError> {
+        self.netlink.address(LOOPBACK, service, host_length(service)).await
+    }
+
+    /// Takes it away again.
+    pub async fn stop_serving(&self, service: IpAddr) -> Result<(), NetError> {
+        self.netlink.no_address(LOOPBACK, service, host_length(service)).await
+    }
+}
+
+/// The length of a prefix that is one address.
+fn host_length(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }

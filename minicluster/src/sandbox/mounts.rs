@@ -66,6 +66,17 @@ pub fn bind(from: &Path, to: &Path) -> io::Result<()> {
     Ok(mount(Some(from), to, NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING)?)
 }
 
+/// Shows an open file at `to`.
+pub fn bind_file(from: &File, to: &Path) -> io::Result<()> {
+    bind(&PathBuf::from(format!("/proc/self/fd/{}", from.as_raw_fd())), to)
+}
+
+/// Gives this mount namespace an empty /tmp of its own.
+pub fn own_tmp() -> io::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    Ok(mount(Some("tmpfs"), "/tmp", Some("tmpfs"), flags, Some("mode=1777,size=16m"))?)
+}
+
 /// Gives this mount namespace a /run and an /etc of its own, in which names are resolved as `resolv_conf` says.
 pub fn own_run_and_etc(resolv_conf: &str, hosts: &str) -> io::Result<()> {
     cover("/run", &HIDDEN, &[])?;
