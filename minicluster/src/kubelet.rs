@@ -63,7 +63,7 @@ impl Kubelet {
 }
 
 impl Runtime for Kubelet {
-    fn signal(&self, pod_uid: &str, target: Target, signal: Signal) -> io::Result<usize> {
+    fn signal(&self, pod_uid: &str, target: Target, signal: Signal) -> io::Result<()> {
         self.0.signal(pod_uid, target, signal)
     }
 }
