@@ -64,7 +64,7 @@ impl Kubelet {
 
 impl Runtime for Kubelet {
     fn signal(&self, pod_uid: &str, target: Target, signal: Signal) -> io::Result<()> {
-        self.0.signal(pod_uid, target, signal).map(drop)
+        self.0.signal(pod_uid, target, signal)
     }
 }
 

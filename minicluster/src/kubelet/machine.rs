@@ -283,8 +283,8 @@ impl Machine {
         all.into_values().for_each(|pod| self.end_pod(pod));
     }
 
-    /// Sends a signal to processes of a pod; says to how many.
-    pub fn signal(&self, uid: &str, target: Target, signal: Signal) -> io::Result<usize> {
+    /// Sends a signal to processes of a pod. An error says that there are none.
+    pub fn signal(&self, uid: &str, target: Target, signal: Signal) -> io::Result<()> {
         let pods = self.pods();
         let pod = pods.get(uid).ok_or_else(not_here)?;
         let meant = pod.containers.values().filter(|container| match target {
@@ -292,7 +292,10 @@ impl Machine {
             Target::Agent => container.image == Image::Agent,
         });
         let processes = meant.filter_map(|container| container.process.as_ref());
-        Ok(processes.map(|process| process.signal(signal)).count())
+        match processes.map(|process| process.signal(signal)).count() {
+            0 => Err(io::Error::new(io::ErrorKind::NotFound, "no such process runs in the pod")),
+            _ => Ok(()),
+        }
     }
 
     /// The network namespace of a pod.

@@ -175,8 +175,8 @@ fn a_killed_container_starts_again_and_a_deleted_pod_is_replaced() {
         let mini = Mini::start(&node, shell("exit 0"));
         let lone = mini.ready("lone", 1).await.remove(0);
         let uid = object::uid(&lone).to_owned();
-        assert_eq!(mini.kubelet.signal(&uid, Target::Agent, Signal::Kill).unwrap(), 0);
-        assert_eq!(mini.kubelet.signal(&uid, Target::Containers, Signal::Kill).unwrap(), 1);
+        assert!(mini.kubelet.signal(&uid, Target::Agent, Signal::Kill).is_err());
+        mini.kubelet.signal(&uid, Target::Containers, Signal::Kill).unwrap();
         mini.until("it was started again", |store| {
             let pod = store.get(&Key::new(&PODS, "demo", "lone"))?;
             let container = &pod["status"]["containerStatuses"][0];
@@ -225,10 +225,10 @@ fn an_agent_is_a_process_in_the_pods_network_with_the_pods_files_and_no_rights()
         for line in ["CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "NoNewPrivs:\t1"] {
             assert!(log.contains(line), "{line}: {log}");
         }
-        assert_eq!(mini.kubelet.signal(uid, Target::Agent, Signal::Stop).unwrap(), 1);
-        assert_eq!(mini.kubelet.signal(uid, Target::Agent, Signal::Kill).unwrap(), 1);
+        mini.kubelet.signal(uid, Target::Agent, Signal::Stop).unwrap();
+        mini.kubelet.signal(uid, Target::Agent, Signal::Kill).unwrap();
         assert_eq!(mini.agent_state("terminated").await["exitCode"], 137);
-        assert_eq!(mini.kubelet.signal(uid, Target::Agent, Signal::Kill).unwrap(), 0);
+        assert!(mini.kubelet.signal(uid, Target::Agent, Signal::Kill).is_err());
     });
 }
 
