@@ -91,8 +91,8 @@ pub async fn run(stage: &Stage, signals: &mut Signals, words: &[OsString]) -> Re
         if let Some(number) = number {
             kill(number, signal).ok();
         }
+        // One that does not end so ends with the cluster.
         drop(timeout(LEAVE, child.wait()).await);
-        drop(child.kill().await);
         return Ok(asked.code());
     };
     if let Some(terminal) = terminal {

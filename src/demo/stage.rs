@@ -136,10 +136,13 @@ impl Stage {
         matches!(timeout(Duration::from_secs(1), self.list("namespaces")).await, Ok(Err(_)))
     }
 
-    /// A command on the workstation, which ends when it is dropped.
+    /// A command on the workstation.
+    ///
+    /// It ends with the cluster, not when it is dropped: the process that entered the workstation for it has to live on
+    /// to see it end. Killed, it would leave that to the host's first process, which may take its time, or never do it.
     pub fn command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = Command::from(self.sandbox.command(words));
-        command.env_clear().envs(self.variables.iter().map(|(name, value)| (name, value))).kill_on_drop(true);
+        command.env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 

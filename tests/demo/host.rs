@@ -77,6 +77,8 @@ impl Host {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
         fs::copy(env!("CARGO_BIN_EXE_podway"), directory.path().join("podway")).unwrap();
+        fs::create_dir(directory.path().join("tmp")).unwrap();
+        fs::set_permissions(directory.path().join("tmp"), fs::Permissions::from_mode(0o777)).unwrap();
         Host { directory, before: Traces::read(), _alone: alone }
     }
 
@@ -87,7 +89,7 @@ impl Host {
     pub fn demo(&self, user: User, args: &[&str]) -> Command {
         let mut command = Command::new(self.program());
         command.arg("demo").args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.env_remove("CARGO");
+        command.env_remove("CARGO").env("TMPDIR", self.directory.path().join("tmp"));
         if user == User::Nobody {
             command.uid(NOBODY).gid(NOBODY).current_dir("/");
         }
@@ -97,18 +99,32 @@ impl Host {
     /// Fails when the host is not as it was.
     pub fn assert_clean(&self) {
         assert_eq!(Traces::read(), self.before);
+        assert_eq!(fs::read_dir(self.directory.path().join("tmp")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(self.directory.path()).unwrap().count(), 2);
     }
 }
 
 impl Traces {
+    /// Of the host's own: what others do meanwhile, on a machine that serves a cluster too, is theirs.
     fn read() -> Traces {
-        let names = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-        let ours = |path: &PathBuf| ["podway", "minicluster"].iter().any(|word| path.to_string_lossy().contains(word));
+        const OURS: [&str; 4] = ["podway0", "podway-agent", "podway-probe", "minicluster"];
+        const DEVICES: [&str; 3] = ["lan0", "site0", "none0"];
+        let ours = |name: &str| OURS.iter().any(|word| name.contains(word)) || DEVICES.contains(&name);
+        let names = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten();
+        let devices = names("/sys/class/net").map(|entry| entry.file_name().to_string_lossy().into_owned());
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let covered =
+            |line: &&str| ours(line) || [" /run ", " /etc ", " /proc "].iter().any(|path| line.contains(path));
+        let files = ["/tmp", "/run", "/run/podway", "/var/lib", "/var/lib/podway", "/etc", "/dev/shm"];
         Traces {
-            devices: names("/sys/class/net").map(|path| path.display().to_string()).collect(),
-            mounts: mounts.lines().map(str::to_owned).collect(),
-            files: ["/tmp", "/run", "/var/lib", "/etc", "/dev/shm"].into_iter().flat_map(names).filter(ours).collect(),
+            devices: devices.filter(|name| ours(name)).collect(),
+            mounts: mounts.lines().filter(covered).map(str::to_owned).collect(),
+            files: files
+                .into_iter()
+                .flat_map(names)
+                .map(|entry| entry.path())
+                .filter(|path| path.starts_with("/run/podway") || ours(&path.to_string_lossy()))
+                .collect(),
         }
     }
 }

@@ -93,6 +93,35 @@ fn who_may_not_make_devices_is_told_what_helps() {
 }
 
 #[test]
+fn a_host_that_does_not_allow_it_is_told_with_what_helps() {
+    if !geteuid().is_root() || !podway::demo::join::has("unshare") {
+        return skipped("needs root, and unshare(1), to make a host that does not allow it");
+    }
+    let host = Host::new();
+    let limits = "cd /proc/sys/user && echo 0 >max_user_namespaces && echo 0 >max_net_namespaces";
+    for (flags, before, error, hint) in [
+        (
+            ["--user", "--map-root-user"].as_slice(),
+            limits,
+            "error: demo: user namespace: the host allows no user namespaces (user.max_user_namespaces is 0)",
+            "hint: sudo sysctl -w user.max_user_namespaces=10000, or run it as root",
+        ),
+        (
+            ["--mount"].as_slice(),
+            "mount -t tmpfs none /dev/net",
+            "error: demo: /dev/net/tun: No such file or directory (os error 2)",
+            "hint: sudo modprobe tun; in a container: start it with --device /dev/net/tun",
+        ),
+    ] {
+        let mut command = Command::new("unshare");
+        command.args(flags).args(["sh", "-c", &format!("{before} && exec \"$0\" demo")]).arg(host.program());
+        let (code, out, err) = run(command.stdin(Stdio::null()));
+        assert_eq!((code, err), (1, format!("{error}\n{hint}\n")), "{out}");
+        host.assert_clean();
+    }
+}
+
+#[test]
 fn several_run_side_by_side_also_beside_one_that_stands_still() {
     let host = Host::new();
     for user in users() {
