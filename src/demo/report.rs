@@ -137,7 +137,7 @@ mod tests {
             virtual_address: "246.246.1.0".parse().expect("an address"),
             answered: pod("10.42.0.107", "api-7c9d8b6f5c-x2x1k", "other", "deployment/api"),
             via: pod("10.42.0.104", "web-55d4f7c9b8-k8s2q", "demo", "deployment/web"),
-            without: pod("10.42.0.111", "podway-agent-4f21c09a77-zq8vn", "demo", "job/podway-agent-4f21c09a77"),
+            without: pod("10.42.0.111", "podway-agent-4f21c09a-zq8vn", "demo", "job/podway-agent-4f21c09a"),
         };
         let measured = Measured { rounds: 1000, p50_us: 184, p99_us: 12_409, down: 412_345_678, up: 1_380_000_000 };
         let millis = Duration::from_millis;

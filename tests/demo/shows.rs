@@ -26,7 +26,7 @@ fn it_shows_that_a_request_under_the_rule_comes_from_a_pod_of_its_workload() {
             let line = out.lines().find(|line| line.trim_start().starts_with(word));
             line.unwrap_or_else(|| panic!("no {word:?} in {out}")).to_owned()
         };
-        for step in ["✓ cluster", "✓ daemon", "✓ connect", "✓ request"] {
+        for step in ["✓ cluster", "✓ daemon", "✓ connect", "✓ request", "✓ measure"] {
             assert!(line(step).contains(" s "), "{out}");
         }
         assert!(line("api.other is").contains(" 246.246."), "{out}");
