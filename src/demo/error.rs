@@ -98,7 +98,7 @@ mod tests {
             DemoError::NotShown { step: "request", seen: "no pod has the address 10.42.0.9".to_owned() },
         ];
         let text: String = errors
-            .map(|error| UserError::from(error))
+            .map(UserError::from)
             .iter()
             .map(|error| format!("error: {}\nhint: {}\n", error.message, error.hint))
             .collect();

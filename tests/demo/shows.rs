@@ -45,6 +45,18 @@ fn it_shows_that_a_request_under_the_rule_comes_from_a_pod_of_its_workload() {
 }
 
 #[test]
+fn without_curl_another_plain_client_asks() {
+    let host = Host::new();
+    for user in users() {
+        let (code, out, err) = run(host.demo(user, &[]).env("PATH", "/no/such/place"));
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        assert!(out.contains("GET http://api.other/ by a plain client, as there is no curl"), "{out}");
+        assert!(out.lines().any(|line| line.contains("it saw") && line.contains("deployment/web in demo")), "{out}");
+        host.assert_clean();
+    }
+}
+
+#[test]
 fn a_command_gets_the_connection_stdin_and_stdout_and_its_exit_code_is_the_demos() {
     let host = Host::new();
     for user in users() {
