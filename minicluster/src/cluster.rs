@@ -4,6 +4,7 @@
 mod ask;
 mod condition;
 mod fetch;
+mod serve;
 
 use std::io;
 use std::sync::Arc;
@@ -27,16 +28,18 @@ use crate::strategy::{self, Deletion, Part, Propagation, Refusal};
 use crate::time::Time;
 use crate::{clock, manifests};
 
+pub use serve::serve;
+
 /// The namespace of kubeconfigs.
 const NAMESPACE: &str = "demo";
 
 /// What runs the pods that the store has, on all nodes that it has.
 pub trait Runtime: Kubelet {
-    /// Sends a signal to processes of a pod.
+    /// Sends a signal to processes of a pod; says to how many.
     ///
     /// # Errors
-    /// When there are none.
-    fn signal(&self, pod_uid: &str, target: Target, signal: Signal) -> io::Result<()>;
+    /// When it runs no such pod, or cannot.
+    fn signal(&self, pod_uid: &str, target: Target, signal: Signal) -> io::Result<usize>;
 }
 
 /// What a cluster is made of.
@@ -232,7 +235,10 @@ impl Cluster {
         let name = Name::new(PODS.plural, namespace, pod);
         let object = self.get(&name)?;
         let sent = self.runtime.signal(object::uid(&object), target, signal);
-        sent.map_err(|error| OperationError::Runtime(format!("pod {namespace}/{pod}: {error}")))
+        match sent.map_err(|error| OperationError::Runtime(format!("pod {namespace}/{pod}: {error}")))? {
+            0 => Err(OperationError::Runtime(format!("pod {namespace}/{pod} has no such process"))),
+            _ => Ok(()),
+        }
     }
 
     /// Asks a pod's port for a path, over HTTP and from inside the pod; answers with `code` and `body`.
