@@ -35,11 +35,11 @@ const NAMESPACE: &str = "demo";
 
 /// What runs the pods that the store has, on all nodes that it has.
 pub trait Runtime: Kubelet {
-    /// Sends a signal to processes of a pod; says to how many.
+    /// Sends a signal to processes of a pod.
     ///
     /// # Errors
-    /// When it runs no such pod, or cannot.
-    fn signal(&self, pod_uid: &str, target: Target, signal: Signal) -> io::Result<usize>;
+    /// When there are none.
+    fn signal(&self, pod_uid: &str, target: Target, signal: Signal) -> io::Result<()>;
 }
 
 /// What a cluster is made of.
@@ -235,10 +235,7 @@ impl Cluster {
         let name = Name::new(PODS.plural, namespace, pod);
         let object = self.get(&name)?;
         let sent = self.runtime.signal(object::uid(&object), target, signal);
-        match sent.map_err(|error| OperationError::Runtime(format!("pod {namespace}/{pod}: {error}")))? {
-            0 => Err(OperationError::Runtime(format!("pod {namespace}/{pod} has no such process"))),
-            _ => Ok(()),
-        }
+        sent.map_err(|error| OperationError::Runtime(format!("pod {namespace}/{pod}: {error}")))
     }
 
     /// Asks a pod's port for a path, over HTTP and from inside the pod; answers with `code` and `body`.

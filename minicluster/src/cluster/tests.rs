@@ -15,8 +15,8 @@ impl Kubelet for NoPods {
 }
 
 impl Runtime for NoPods {
-    fn signal(&self, _: &str, target: Target, _: Signal) -> io::Result<usize> {
-        Ok(usize::from(target == Target::Containers))
+    fn signal(&self, _: &str, target: Target, _: Signal) -> io::Result<()> {
+        if target == Target::Containers { Ok(()) } else { Err(io::Error::other("no such process")) }
     }
 }
 
