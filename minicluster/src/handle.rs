@@ -138,7 +138,11 @@ impl Handle {
         let (namespace, pod, path) = (namespace.to_owned(), pod.to_owned(), path.to_owned());
         let answer = self.ask(Request::Fetch { namespace, pod, port: 8080, path })?;
         let body = answer["body"].as_str().unwrap_or_default().to_owned();
-        if answer["code"] == 200 { Ok(body) } else { Err(SandboxError::Failed { step: "the pod".to_owned(), cause: body }) }
+        if answer["code"] == 200 {
+            Ok(body)
+        } else {
+            Err(SandboxError::Failed { step: "the pod".to_owned(), cause: body })
+        }
     }
 
     /// The path, on the workstation, of a kubeconfig of a user, who has the name of a profile of rights.

@@ -29,7 +29,7 @@ impl Cluster {
         kubeconfig: impl Fn(&str) -> Result<String, String>,
     ) -> Result<Value, OperationError> {
         let failed = OperationError::Runtime;
-        let done = match request {
+        match request {
             Request::Get { name } => {
                 return Ok(self.store.get(&super::key(&name)?).map_or(Value::Null, |object| Value::clone(&object)));
             }
@@ -52,8 +52,7 @@ impl Cluster {
             Request::Kubeconfig { user } => return Ok(json!(kubeconfig(&user).map_err(failed)?)),
             Request::Fault { fault } => return self.faults.control(fault).map_err(failed),
             Request::Compact => self.store.compact(),
-        };
-        let () = done;
+        }
         Ok(Value::Null)
     }
 }
