@@ -57,7 +57,7 @@ impl Program {
         match self {
             Program::Daemon => crate::daemon::program::run(args),
             Program::Cluster => match self.of_sandbox() {
-                Ok(program) => sandbox::stage(&program, &args[1..], podway_minicluster::program::serve),
+                Ok(program) => sandbox::stage(&program, &args[1..], podway_minicluster::cluster::serve),
                 Err(error) => {
                     eprintln!("error: {}: {error}", self.name());
                     ExitCode::FAILURE

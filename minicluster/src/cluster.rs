@@ -4,6 +4,7 @@
 mod ask;
 mod condition;
 mod fetch;
+mod serve;
 
 use std::io;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ use crate::store::{Key, Store};
 use crate::strategy::{self, Deletion, Part, Propagation, Refusal};
 use crate::time::Time;
 use crate::{clock, manifests};
+
+pub use serve::serve;
 
 /// The namespace of kubeconfigs.
 const NAMESPACE: &str = "demo";

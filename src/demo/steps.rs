@@ -76,8 +76,10 @@ impl Showing<'_> {
         let mut daemon = self.start().await?;
         self.connect(&mut daemon).await?;
         let code = if args.command.is_empty() {
-            self.prove(&mut daemon).await?;
-            self.measure(&mut daemon).await?;
+            let proof = self.prove(&mut daemon).await?;
+            let measured = self.measure(&mut daemon).await?;
+            self.screen.write(&report::proof(&proof));
+            self.screen.write(&report::figures(&measured));
             0
         } else {
             self.screen.write("\n");
@@ -129,7 +131,7 @@ impl Showing<'_> {
         Ok(())
     }
 
-    async fn prove(&mut self, daemon: &mut Daemon) -> Result<(), DemoError> {
+    async fn prove(&mut self, daemon: &mut Daemon) -> Result<Proof, DemoError> {
         let (stage, began) = (self.stage, Instant::now());
         let client = if join::has("curl") { Client::Curl } else { Client::Probe };
         let requests = async {
@@ -144,17 +146,16 @@ impl Showing<'_> {
         };
         let (took, proof) = unless(self.signals, daemon, requests).await?;
         self.screen.write(&report::step("request", took, &client.shown()));
-        self.screen.write(&report::proof(&proof));
-        Ok(())
+        Ok(proof)
     }
 
-    async fn measure(&mut self, daemon: &mut Daemon) -> Result<(), DemoError> {
-        let stage = self.stage;
+    async fn measure(&mut self, daemon: &mut Daemon) -> Result<Measured, DemoError> {
+        let (stage, began) = (self.stage, Instant::now());
         let line = stage.own(&[AS, Program::Probe.name(), "measure", SERVICE]);
         let printed = unless(self.signals, daemon, stage.run("measure", &line, REQUEST_LIMIT)).await?;
-        let measured: Measured = serde_json::from_str(&printed).map_err(|error| DemoError::step("measure", error))?;
-        self.screen.write(&report::figures(&measured));
-        Ok(())
+        let measured = serde_json::from_str(&printed).map_err(|error| DemoError::step("measure", error))?;
+        self.screen.write(&report::step("measure", began.elapsed(), "plain sockets, by name"));
+        Ok(measured)
     }
 }
 

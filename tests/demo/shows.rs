@@ -26,7 +26,7 @@ fn it_shows_that_a_request_under_the_rule_comes_from_a_pod_of_its_workload() {
             let line = out.lines().find(|line| line.trim_start().starts_with(word));
             line.unwrap_or_else(|| panic!("no {word:?} in {out}")).to_owned()
         };
-        for step in ["✓ cluster", "✓ daemon", "✓ connect", "✓ request"] {
+        for step in ["✓ cluster", "✓ daemon", "✓ connect", "✓ request", "✓ measure"] {
             assert!(line(step).contains(" s "), "{out}");
         }
         assert!(line("api.other is").contains(" 246.246."), "{out}");
@@ -40,6 +40,18 @@ fn it_shows_that_a_request_under_the_rule_comes_from_a_pod_of_its_workload() {
         for line in out.lines().filter(|line| !line.contains(program.to_str().unwrap())) {
             assert!(line.chars().count() <= 80 && !line.contains('\u{1b}'), "{line:?}");
         }
+        host.assert_clean();
+    }
+}
+
+#[test]
+fn without_curl_another_plain_client_asks() {
+    let host = Host::new();
+    for user in users() {
+        let (code, out, err) = run(host.demo(user, &[]).env("PATH", "/no/such/place"));
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        assert!(out.contains("GET http://api.other/ by a plain client, as there is no curl"), "{out}");
+        assert!(out.lines().any(|line| line.contains("it saw") && line.contains("deployment/web in demo")), "{out}");
         host.assert_clean();
     }
 }
