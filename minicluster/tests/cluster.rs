@@ -84,7 +84,7 @@ fn a_pod_reaches_a_service_by_its_addresses_of_both_families() {
 }
 
 #[test]
-fn a_rollout_replaces_the_pods_behind_a_service_that_never_fails() {
+fn a_rollout_and_a_pause_replace_the_pods_behind_a_service() {
     let Some(cluster) = start() else { return };
     let service = cluster.get("services", "demo", "web").unwrap();
     let url = format!("http://{}/", service["spec"]["clusterIP"].as_str().unwrap());
@@ -94,6 +94,10 @@ fn a_rollout_replaces_the_pods_behind_a_service_that_never_fails() {
     let begun = Instant::now();
     cluster.wait_ready("deployments", "demo", "web", LIMIT).unwrap();
     println!("restarted in {:?}", begun.elapsed());
+    // A rollout is over while the last of the old pods may still be ending.
+    for pod in &before {
+        cluster.wait(Condition::Gone { name: Name::new("pods", "demo", name(pod)) }, LIMIT).unwrap();
+    }
     let after = cluster.pods("demo", "web").unwrap();
     assert_eq!(after.len(), 2);
     assert!(before.iter().all(|old| after.iter().all(|new| name(old) != name(new))));
