@@ -137,11 +137,13 @@ impl Showing<'_> {
         let requests = async {
             let under = client.get(stage, SERVICE).await?;
             let took = began.elapsed();
-            let (pods, sets) = tokio::try_join!(stage.list("pods"), stage.list("replicasets"))?;
-            let pods = Pods::new(pods, sets);
+            let pods = Pods::new(stage.list("pods").await?, Default::default());
             let answered = pods.named(&under.answer.namespace, &under.answer.pod);
             let answered = answered.ok_or_else(|| DemoError::step("request", "no pod has the name of who answered"))?;
             let outside = client.get(stage, &answered.address.to_string()).await?;
+            // Only now, as podway's own pod may have come for that request.
+            let (pods, sets) = tokio::try_join!(stage.list("pods"), stage.list("replicasets"))?;
+            let pods = Pods::new(pods, sets);
             Ok((took, Proof::of(&under, &outside, &pods)?))
         };
         let (took, proof) = unless(self.signals, daemon, requests).await?;
