@@ -273,6 +273,23 @@ impl fmt::Debug for Credential {
     }
 }
 
+#[cfg(test)]
+impl ClusterAccess {
+    /// Only where the server is: no credential, nothing else said.
+    pub fn bare(server: &str) -> ClusterAccess {
+        ClusterAccess {
+            server: server.to_owned(),
+            tls_server_name: None,
+            certificate_authority_data: None,
+            insecure_skip_tls_verify: false,
+            proxy_url: None,
+            impersonate: None,
+            credential: Credential::None,
+            expires_at: None,
+        }
+    }
+}
+
 impl fmt::Debug for ClusterAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClusterAccess")

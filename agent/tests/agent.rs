@@ -511,8 +511,8 @@ async fn an_idle_carrier_outlives_the_limit_of_the_handshake() {
     assert!(timeout(Duration::from_secs(1), carrier.closed()).await.is_err(), "an idle carrier was cut");
 }
 
-/// A flow made by hand that both ends have finished, with how much was sent: the far end has not read any of it.
-async fn finished_by_both(requests: &mut Requests) -> (TcpStream, u64, Writer, Reader) {
+/// A flow made by hand: its far end, and both directions of its stream, of which nothing was read yet.
+async fn open_by_hand(requests: &mut Requests) -> (TcpStream, Writer, h2::client::ResponseFuture) {
     let (listener, address) = far_end().await;
     let (response, stream) = requests.send_request(call(podway_tunnel::FLOW_PATH), false).expect("sent");
     let mut writer = Writer::new(stream);
@@ -525,7 +525,13 @@ async fn finished_by_both(requests: &mut Requests) -> (TcpStream, u64, Writer, R
         ..Open::default()
     };
     writer.send_flow(flow_frame::Frame::Open(open)).expect("sent");
-    let (mut far, _) = listener.accept().await.expect("a connection");
+    let (far, _) = listener.accept().await.expect("a connection");
+    (far, writer, response)
+}
+
+/// A flow made by hand that both ends have finished, with how much was sent: the far end has not read any of it.
+async fn finished_by_both(requests: &mut Requests) -> (TcpStream, u64, Writer, Reader) {
+    let (mut far, mut writer, response) = open_by_hand(requests).await;
     socket2::SockRef::from(&far).set_recv_buffer_size(32 * 1024).expect("set");
     far.shutdown().await.expect("finished");
     let mut reader = Reader::new(response.await.expect("an answer").into_body());
@@ -596,19 +602,7 @@ async fn a_client_whose_carrier_ends_during_the_handshake_does_not_keep_the_agen
 async fn the_agent_gives_credit_back_that_is_asked_back() {
     let world = world(FlowLimits::default(), "/nonexistent").await;
     let (mut requests, _hello, connection) = raw_carrier(&world).await;
-    let (listener, address) = far_end().await;
-    let (response, stream) = requests.send_request(call(podway_tunnel::FLOW_PATH), false).expect("sent");
-    let mut writer = Writer::new(stream);
-    let open = Open {
-        flow_id: Bytes::from_static(&[1; 16]),
-        protocol: Protocol::Tcp.into(),
-        address: Bytes::from_static(&[127, 0, 0, 1]),
-        port: address.port().into(),
-        limit: 1 << 20,
-        ..Open::default()
-    };
-    writer.send_flow(flow_frame::Frame::Open(open)).expect("sent");
-    let (mut far, _) = listener.accept().await.expect("a connection");
+    let (mut far, mut writer, response) = open_by_hand(&mut requests).await;
     let mut reader = Reader::new(response.await.expect("an answer").into_body());
     let opened = reader.next::<FlowFrame>().await;
     assert!(matches!(opened, Some(Ok(FlowFrame { frame: Some(flow_frame::Frame::Opened(_)) }))), "{opened:?}");

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 /// A moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
@@ -24,17 +26,10 @@ impl Time {
 
     /// Reads `2026-11-23T02:01:00Z`, with or without parts of a second.
     pub fn parse(text: &str) -> Option<Time> {
-        let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
-        let mut date = date.splitn(3, '-').map(|part| part.parse::<u64>().ok());
-        let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-        let mut clock = clock.splitn(3, ':');
-        let (hour, minute, second) = (clock.next()?, clock.next()?, clock.next()?);
-        let (second, fraction) = second.split_once('.').unwrap_or((second, ""));
-        let millis: u64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
-        let (hour, minute, second): (u64, u64, u64) = (hour.parse().ok()?, minute.parse().ok()?, second.parse().ok()?);
-        let fits = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
-        let fits = fits && hour < 24 && minute < 60 && second <= 60;
-        fits.then(|| Time(((days(year, month, day) * 24 + hour) * 60 + minute) * 60_000 + second * 1000 + millis))
+        // Objects carry UTC alone, though the standard knows other offsets and spellings.
+        let plain = text.ends_with('Z') && text.contains('T');
+        let moment = plain.then(|| text.parse::<Timestamp>().ok()).flatten()?;
+        u64::try_from(moment.as_millisecond()).ok().map(Time)
     }
 
     /// As `2026-11-23T02:01:00.250Z`.
@@ -44,33 +39,9 @@ impl Time {
 
     /// As `2026-11-23T02:01:00Z`.
     pub fn rfc3339(self) -> String {
-        let seconds = self.0 / 1000;
-        let (year, month, day) = date(seconds / 86_400);
-        let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+        let seconds = i64::try_from(self.0 / 1000).unwrap_or(i64::MAX);
+        Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_string()
     }
-}
-
-/// Days from 1970 to a date. Years begin in March here, so that the leap day is a year's last.
-fn days(year: u64, month: u64, day: u64) -> u64 {
-    let year = if month > 2 { year } else { year - 1 };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    365 * year + year / 4 - year / 100 + year / 400 + day_of_year - DAYS_BEFORE_1970
-}
-
-/// From March of year 0.
-const DAYS_BEFORE_1970: u64 = 719_468;
-
-/// The date so many days after 1970.
-fn date(days: u64) -> (u64, u64, u64) {
-    let days = days + DAYS_BEFORE_1970;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -186,16 +186,7 @@ async fn plugins_that_are_missing_fail_or_hang_are_explained() {
         interactive_mode: Some(kube::config::ExecInteractiveMode::Never),
         ..serde_json::from_str("{}").expect("all optional")
     };
-    let access = ClusterAccess {
-        server: "https://h".into(),
-        tls_server_name: None,
-        certificate_authority_data: None,
-        insecure_skip_tls_verify: false,
-        proxy_url: None,
-        impersonate: None,
-        credential: Credential::None,
-        expires_at: None,
-    };
+    let access = ClusterAccess::bare("https://h");
     let limit = Duration::from_millis(50);
     let error = exec::run_within(&plugin, &Cluster::default(), &access, false, limit).await.expect_err("hanging");
     assert!(error.message.contains("no answer"), "{error}");

@@ -324,16 +324,7 @@ mod tests {
     use super::*;
 
     fn access(server: &str) -> ClusterAccess {
-        ClusterAccess {
-            server: server.into(),
-            tls_server_name: None,
-            certificate_authority_data: None,
-            insecure_skip_tls_verify: false,
-            proxy_url: None,
-            impersonate: None,
-            credential: Credential::None,
-            expires_at: None,
-        }
+        ClusterAccess::bare(server)
     }
 
     #[test]

@@ -130,6 +130,16 @@ struct World {
     go: Arc<Notify>,
 }
 
+fn plan() -> Plan {
+    Plan {
+        key: "a2V5".into(),
+        fingerprint: "1a2b3c4d".into(),
+        first_port: 20_000,
+        namespace: "demo".into(),
+        mode: AgentMode::Auto,
+    }
+}
+
 fn world(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> World {
     let answer = Arc::new(answer);
     let (asked, go) = (Asked::default(), Arc::new(Notify::new()));
@@ -150,17 +160,10 @@ fn world(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> Worl
             response.map_err(tower::BoxError::from)
         }
     };
-    let plan = Plan {
-        key: "a2V5".into(),
-        fingerprint: "1a2b3c4d".into(),
-        first_port: 20_000,
-        namespace: "demo".into(),
-        mode: AgentMode::Auto,
-    };
     let client = kube::Client::new(tower::service_fn(serve), "demo");
     let context = Context::new();
     let placer = context.address();
-    let actor = AgentPlacer::new(plan, Arc::new(agent()), client, Sink.start().recipient());
+    let actor = AgentPlacer::new(plan(), Arc::new(agent()), client, Sink.start().recipient());
     start_monitored(actor, context, |_| ());
     placer.do_send(PodsChanged { generation: Generation(1), pods: Arc::new(PodSnapshot::default()) });
     placer.do_send(ViaWorkloadsChanged {
@@ -332,17 +335,10 @@ async fn nothing_is_added_to_a_pod_on_behalf_of_an_actor_that_panicked() {
                 Err::<http::Response<kube::client::Body>, _>(tower::BoxError::from("never"))
             }
         };
-        let plan = Plan {
-            key: "a2V5".into(),
-            fingerprint: "1a2b3c4d".into(),
-            first_port: 20_000,
-            namespace: "demo".into(),
-            mode: AgentMode::Auto,
-        };
         let client = kube::Client::new(tower::service_fn(never), "demo");
         let context = Context::new();
         let placer = context.address();
-        let actor = AgentPlacer::new(plan, Arc::new(agent()), client, Sink.start().recipient());
+        let actor = AgentPlacer::new(plan(), Arc::new(agent()), client, Sink.start().recipient());
         start_monitored(actor, context, |_| ());
         let web = PodFact { own_pod_of: None, ..(*in_the_way(WorkloadKind::Deployment)).clone() };
         let workloads = BTreeSet::from([web.workload.clone()]);

@@ -102,7 +102,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::spec::Credential;
 
     /// What an API server says to a user whom it does not know for the first `times` questions.
     async fn reached(times: usize) -> Result<BTreeSet<IpAddr>, UserError> {
@@ -118,16 +117,7 @@ mod tests {
                 http::Response::builder().status(code).body(kube::client::Body::from(body.as_bytes().to_vec()));
             std::future::ready(response.map_err(tower::BoxError::from))
         };
-        let access = ClusterAccess {
-            server: "https://192.0.2.1:6443".into(),
-            tls_server_name: None,
-            certificate_authority_data: None,
-            insecure_skip_tls_verify: false,
-            proxy_url: None,
-            impersonate: None,
-            credential: Credential::None,
-            expires_at: None,
-        };
+        let access = ClusterAccess::bare("https://192.0.2.1:6443");
         reach(access, kube::Client::new(tower::service_fn(serve), "demo"), "demo".into()).await
     }
 

@@ -16,7 +16,7 @@ use crate::actors::pod_watcher::messages::WatchHealth;
 use crate::actors::shell::Core as _;
 use crate::cluster::PodSnapshot;
 use crate::ids::Millis;
-use crate::spec::{ClusterAccess, Credential};
+use crate::spec::ClusterAccess;
 
 /// Longer than any test takes, so that one that waits for nothing ends.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,16 +34,7 @@ impl Server {
     }
 
     async fn client(&self) -> kube::Client {
-        let access = ClusterAccess {
-            server: format!("http://{}", self.address),
-            tls_server_name: None,
-            certificate_authority_data: None,
-            insecure_skip_tls_verify: false,
-            proxy_url: None,
-            impersonate: None,
-            credential: Credential::None,
-            expires_at: None,
-        };
+        let access = ClusterAccess::bare(&format!("http://{}", self.address));
         crate::net::kube_client::client(&access).await.expect("a client")
     }
 
