@@ -1,6 +1,8 @@
 //! The process around the actors: runtime, signals, readiness, watchdog, the journal's undo at start.
 #![expect(clippy::disallowed_methods, reason = "reads the wall clock for people; no decision depends on it")]
 
+pub mod program;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,6 +27,9 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where this host's resolver is configured.
 const ETC: &str = "/etc";
+
+/// What its log says when it takes requests.
+pub const SERVES: &str = "podwayd serves";
 
 /// Where the daemon keeps what it has.
 #[derive(Clone, Debug)]
@@ -99,7 +104,7 @@ async fn serve(config: Config, directories: Directories, listener: Listener) -> 
     start_monitored(Control::new(listener, edges), context, move |exit| ended.answer(exit));
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     let watchdog = tokio::spawn(watchdog(daemon.clone()));
-    info!(version = env!("CARGO_PKG_VERSION"), "podwayd serves");
+    info!(version = env!("CARGO_PKG_VERSION"), "{SERVES}");
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
