@@ -62,6 +62,20 @@ fn far_end() -> SocketAddr {
     })
 }
 
+/// Passes bytes on, both ways, on a thread of its own.
+fn relay(to: SocketAddr) -> SocketAddr {
+    on_a_thread(async move |address_tx| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        address_tx.send(listener.local_addr().expect("an address")).expect("told");
+        let (mut near, _) = listener.accept().await.expect("a connection");
+        let mut far = TcpStream::connect(to).await.expect("connected");
+        for stream in [&near, &far] {
+            stream.set_nodelay(true).expect("set");
+        }
+        drop(tokio::io::copy_bidirectional(&mut near, &mut far).await);
+    })
+}
+
 fn agent(key: [u8; 32]) -> SocketAddr {
     on_a_thread(async move |address_tx| {
         let serve = Serve {
@@ -205,22 +219,44 @@ async fn beside(carrier: &Carrier, to: SocketAddr, echo: SocketAddr, mode: u8, c
         })
         .collect();
     let mut flow = open(carrier, echo, b'e').await;
-    let mut times = Vec::new();
-    let began = Instant::now();
-    while began.elapsed() < WINDOW {
-        let at = Instant::now();
+    let exchange = async || {
         send(&mut flow, Bytes::from_static(&[7; 64])).await;
         receive(&mut flow, 64).await;
-        times.push(at.elapsed().as_micros());
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    };
+    let times = round_trips(exchange).await;
     over.store(true, Ordering::Relaxed);
     for bulk in bulks {
         bulk.await.expect("done");
     }
+    println!("64-byte round trip beside {count} {}: {times}", char::from(mode));
+}
+
+/// Round trips of 64 bytes over plain TCP through two relays: as many threads wake each other as in the tunnel, so what
+/// this takes is the machine's.
+async fn relayed(echo: SocketAddr) {
+    let mut stream = TcpStream::connect(relay(relay(echo))).await.expect("connected");
+    stream.set_nodelay(true).expect("set");
+    stream.write_all(b"e").await.expect("sent");
+    let exchange = async || {
+        stream.write_all(&[7; 64]).await.expect("sent");
+        stream.read_exact(&mut [0; 64]).await.expect("received");
+    };
+    println!("  plain, through two relays:     {}", round_trips(exchange).await);
+}
+
+/// Makes one exchange after the other with pauses between, and says how long they took.
+async fn round_trips(mut exchange: impl AsyncFnMut()) -> String {
+    let mut times = Vec::new();
+    let began = Instant::now();
+    while began.elapsed() < WINDOW {
+        let at = Instant::now();
+        exchange().await;
+        times.push(at.elapsed().as_micros());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     times.sort_unstable();
     let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or(0);
-    println!("64-byte round trip beside {count} {}: p50 {} us, p99 {} us", char::from(mode), at(50), at(99));
+    format!("p50 {} us, p99 {} us", at(50), at(99))
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -250,5 +286,8 @@ async fn main() {
         [(b'u', 0), (b'u', 1), (b'u', 8), (b'd', 1), (b'd', 8)].into_iter().filter(|_| wanted("beside"))
     {
         beside(&carrier, far, echo, mode, count).await;
+        if count == 0 {
+            relayed(echo).await;
+        }
     }
 }

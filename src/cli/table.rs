@@ -194,7 +194,7 @@ fn unread(status: &SessionStatus) -> String {
     const NOTEWORTHY: u64 = 1 << 20;
     match status.flows.held {
         ..NOTEWORTHY => String::new(),
-        held => format!("{} wait for programs that do not read", bytes(held)),
+        held => format!("{} that programs have not read yet", bytes(held)),
     }
 }
 

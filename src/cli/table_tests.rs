@@ -189,14 +189,14 @@ fn what_nobody_needs_to_know_is_not_said() {
 }
 
 #[test]
-fn programs_that_do_not_read_and_agents_at_fault_are_told() {
+fn what_programs_have_not_read_and_agents_at_fault_are_told() {
     let mut status = busy();
     status.flows = FlowStats { held: 1 << 19, ..FlowStats::default() };
     let text = plain(&render(&status, Detail::Wide, START));
     assert!(!text.contains("Unread") && !text.contains("Lost"), "{text}");
     status.flows = FlowStats { held: 40 << 20, broken: 2, ..FlowStats::default() };
     let text = plain(&render(&status, BRIEF, START));
-    assert!(text.contains("\nUnread       40.0 MiB wait for programs that do not read\n"), "{text}");
+    assert!(text.contains("\nUnread       40.0 MiB that programs have not read yet\n"), "{text}");
     assert!(text.contains("\nLost         2 flows by a fault of an agent\n"), "{text}");
 }
 
