@@ -214,6 +214,9 @@ pub struct LinkLine {
     pub pod: String,
     /// `ephemeral container` or `own pod`.
     pub placement: String,
+    /// Version of the agent, once it was reached.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub version: String,
     /// `ready`, `dialing`, `draining`, `no agent`, `failed`.
     pub health: String,
     /// Why, where that needs saying.

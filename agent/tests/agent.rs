@@ -114,6 +114,7 @@ async fn only_the_right_key_for_the_right_pod_is_welcome() {
     let world = world(FlowLimits::default(), "/nonexistent").await;
     let carrier = connect(&world, &world.config).await.expect("connected");
     assert!(carrier.is_alive());
+    assert_eq!(carrier.agent_version(), env!("CARGO_PKG_VERSION"));
     assert_eq!(carrier.welcome().limits.as_ref().map(|limits| limits.flows), Some(podway_tunnel::MAX_FLOWS));
     let stranger = Config { pair: pair(), ..world.config.clone() };
     assert!(matches!(connect(&world, &stranger).await, Err(ConnectError::Denied(_))));

@@ -38,6 +38,8 @@ const DIAL_LIMIT: Duration = Duration::from_secs(10);
 pub struct Dialed {
     /// The link.
     pub link: Arc<dyn AgentLink>,
+    /// The agent's version, empty where it says none.
+    pub version: Arc<str>,
     /// Resolves when the link ends.
     pub closed: Pin<Box<dyn Future<Output = String> + Send>>,
 }
@@ -161,7 +163,7 @@ impl ClientList {
                     // Hung up meanwhile: the link ends here.
                     None => abort.abort(),
                 }
-                DialOutcome::Connected
+                DialOutcome::Connected { version: dialed.version }
             }
             Err(outcome) => {
                 debug!(%pod, %attempt, ?outcome, "a dial failed");

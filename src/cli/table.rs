@@ -70,14 +70,14 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
     section(&mut text, detail, ["RANGE", "FROM", "TREATMENT", "NOTE"], range_rows(&status.ranges, detail).into_iter());
     let links = status.workloads.iter().flat_map(workload_rows);
     if detail.is_brief() {
-        let brief = links.map(|[workload, state, pod, _, link, note]| {
+        let brief = links.map(|[workload, state, pod, _, _, link, note]| {
             let link = Some(link).filter(|link| link != "ready" && !link.is_empty());
             let note = [link.unwrap_or_default(), note].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
             [workload, state, pod, note.join(": ")]
         });
         section(&mut text, detail, ["WORKLOAD", "STATE", "AGENT POD", "NOTE"], brief);
     } else {
-        section(&mut text, detail, ["WORKLOAD", "STATE", "AGENT POD", "PLACEMENT", "LINK", "NOTE"], links);
+        section(&mut text, detail, ["WORKLOAD", "STATE", "AGENT POD", "PLACEMENT", "VERSION", "LINK", "NOTE"], links);
         let fixed = status.vips.fixed.iter().cloned().map(|(vip, real, workload, name)| [vip, real, workload, name]);
         section(&mut text, detail, ["VIRTUAL", "ADDRESS", "WORKLOAD", "NAME"], fixed);
         let conditions = status.conditions.iter().map(|c| {
@@ -101,7 +101,7 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
 /// The workloads of connections, one row for each link.
 pub fn list_of(sessions: &[SessionStatus]) -> String {
     let rows = sessions.iter().flat_map(|status| {
-        status.workloads.iter().flat_map(workload_rows).map(|[workload, state, pod, placement, link, note]| {
+        status.workloads.iter().flat_map(workload_rows).map(|[workload, state, pod, placement, _, link, note]| {
             [status.name.clone(), workload, state, pod, placement, link, note]
         })
     });
@@ -245,7 +245,7 @@ fn range_rows(ranges: &[RangeLine], detail: Detail) -> Vec<[String; 4]> {
 }
 
 /// One row for each link; one row that says why when there is none.
-fn workload_rows(line: &WorkloadLine) -> Vec<[String; 6]> {
+fn workload_rows(line: &WorkloadLine) -> Vec<[String; 7]> {
     let row = |link: Option<&LinkLine>| {
         let of = |part: fn(&LinkLine) -> &String| link.map(part).cloned().unwrap_or_default();
         let own = of(|link| &link.message);
@@ -255,6 +255,7 @@ fn workload_rows(line: &WorkloadLine) -> Vec<[String; 6]> {
             line.state.clone(),
             of(|link| &link.pod),
             of(|link| &link.placement),
+            of(|link| &link.version),
             of(|link| &link.health),
             note,
         ]

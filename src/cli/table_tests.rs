@@ -25,6 +25,7 @@ fn link(pod: &str, health: &str, message: &str) -> LinkLine {
     LinkLine {
         pod: pod.into(),
         placement: "ephemeral container".into(),
+        version: if health == "ready" { "0.1.0".into() } else { String::new() },
         health: health.into(),
         message: message.into(),
     }

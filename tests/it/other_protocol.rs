@@ -64,7 +64,7 @@ impl Dialer for Loopback {
             let stream = TcpStream::connect(address).await.expect("the agent listens");
             let carrier = Carrier::connect(stream, &config).await.map_err(|error| handshake_outcome(&error))?;
             let closed = carrier.closed();
-            Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), closed: Box::pin(closed) })
+            Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), version: "".into(), closed: Box::pin(closed) })
         })
     }
 }

@@ -97,6 +97,7 @@ pub enum ConnectError {
 #[derive(Clone)]
 pub struct Carrier {
     requests: SendRequest<Bytes>,
+    agent_version: Arc<str>,
     welcome: Arc<Welcome>,
     closed: watch::Receiver<Option<Arc<str>>>,
     shared: Arc<Shared>,
@@ -200,6 +201,7 @@ impl Carrier {
         if challenge.pod_uid != config.pod_uid {
             return Err(ConnectError::WrongPod { expected: config.pod_uid.clone(), found: challenge.pod_uid });
         }
+        let agent_version = challenge.agent_version.as_str().into();
         let special = config.special.clone();
         let signature =
             handshake::sign(&config.pair, &challenge.nonce, &config.session_id, &challenge.pod_uid, &special);
@@ -213,7 +215,12 @@ impl Carrier {
             }
         };
         tokio::spawn(heartbeat(reader, writer, round_trip, Arc::clone(&shared), ended, guard));
-        Ok(Carrier { requests, welcome: Arc::new(welcome), closed, shared })
+        Ok(Carrier { requests, agent_version, welcome: Arc::new(welcome), closed, shared })
+    }
+
+    /// What the agent says its version is: any text.
+    pub fn agent_version(&self) -> &str {
+        &self.agent_version
     }
 
     /// What the agent said of itself.

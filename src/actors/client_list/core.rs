@@ -98,7 +98,10 @@ pub struct ViaFact {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DialOutcome {
     /// The agent answered the first call.
-    Connected,
+    Connected {
+        /// What it says its version is; empty where it says none.
+        version: Arc<str>,
+    },
     /// Nobody listens yet.
     Refused,
     /// The API server forbids the port-forward; says what is missing.
@@ -202,6 +205,7 @@ enum LinkPhase {
     Ready {
         since: Millis,
         tries: u32,
+        version: Arc<str>,
     },
     Failed {
         why: Arc<str>,
@@ -306,7 +310,7 @@ impl ClientListCore {
             Input::DialFinished { pod, attempt, outcome } => self.dial_finished(now, &pod, attempt, outcome),
             Input::LinkLost { pod, attempt, why } => {
                 if let Some(link) = self.current(&pod, attempt)
-                    && let LinkPhase::Ready { since, tries } = link.phase
+                    && let LinkPhase::Ready { since, tries, .. } = link.phase
                 {
                     // Ready => Failed. One that lived is dialled again at once: the pod is most likely still there. One
                     // that was lost at once counts as a dial that failed.
@@ -329,7 +333,7 @@ impl ClientListCore {
     fn dial_finished(&mut self, now: Millis, pod: &PodUid, attempt: Attempt, outcome: DialOutcome) {
         let Some(link) = self.links.get_mut(pod).filter(|link| link.attempt == attempt) else {
             // Superseded: what came of it is not ours to keep.
-            if outcome == DialOutcome::Connected {
+            if matches!(outcome, DialOutcome::Connected { .. }) {
                 self.effects.push_back(Effect::HangUp { pod: pod.clone(), attempt });
             }
             return;
@@ -339,8 +343,8 @@ impl ClientListCore {
         let before = link.refused.take();
         let why: Arc<str> = match outcome {
             // Dialing => Ready
-            DialOutcome::Connected => {
-                link.phase = LinkPhase::Ready { since: now, tries: tries - 1 };
+            DialOutcome::Connected { version } => {
+                link.phase = LinkPhase::Ready { since: now, tries: tries - 1, version };
                 return;
             }
             DialOutcome::Refused => "the agent does not listen".into(),
@@ -626,7 +630,8 @@ impl ClientListCore {
     }
 
     fn link_status(&self, pod: &PodFact) -> Option<LinkStatus> {
-        let state = match self.links.get(&pod.uid).map(|link| &link.phase) {
+        let phase = self.links.get(&pod.uid).map(|link| &link.phase);
+        let state = match phase {
             Some(LinkPhase::Ready { .. }) if takes_new_flows(pod) => LinkState::Ready,
             Some(LinkPhase::Ready { .. }) => LinkState::Draining,
             Some(LinkPhase::Dialing { .. }) => LinkState::Dialing,
@@ -642,7 +647,11 @@ impl ClientListCore {
             None => Placement::Ephemeral,
         };
         let pod_name = format!("{}/{}", pod.namespace, pod.name).into();
-        Some(LinkStatus { pod: pod.uid.clone(), pod_name, placement, state })
+        let version = match phase {
+            Some(LinkPhase::Ready { version, .. }) => Arc::clone(version),
+            Some(LinkPhase::Dialing { .. } | LinkPhase::Failed { .. }) | None => "".into(),
+        };
+        Some(LinkStatus { pod: pod.uid.clone(), pod_name, placement, version, state })
     }
 }
 

@@ -17,6 +17,9 @@ use crate::net::agent::native::NativeLink;
 use crate::net::cidr::Cidr;
 use crate::net::portforward::{self, PortForwardError};
 
+/// Bytes of a version that are shown.
+const LONGEST_VERSION: usize = 64;
+
 /// Dials podway's own agents through the API server.
 pub struct NativeDialer {
     client: watch::Receiver<kube::Client>,
@@ -63,8 +66,8 @@ impl Dialer for NativeDialer {
                     (failed, None) => failed,
                 }
             })?;
-            let closed = carrier.closed();
-            Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), closed: Box::pin(closed) })
+            let (closed, version) = (carrier.closed(), readable(carrier.agent_version()));
+            Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), version, closed: Box::pin(closed) })
         })
     }
 }
@@ -83,6 +86,12 @@ pub fn handshake_outcome(error: &ConnectError) -> DialOutcome {
     }
 }
 
+/// What a pod says of its agent, where it is short and plain: it goes to terminals.
+fn readable(version: &str) -> Arc<str> {
+    let plain = version.len() <= LONGEST_VERSION && version.bytes().all(|byte| byte.is_ascii_graphic());
+    if plain { version.into() } else { "".into() }
+}
+
 fn outcome(error: &PortForwardError) -> DialOutcome {
     let text: Arc<str> = error.to_string().into();
     match error {
@@ -92,5 +101,20 @@ fn outcome(error: &PortForwardError) -> DialOutcome {
         | PortForwardError::NotFound(_)
         | PortForwardError::Unreachable(_)
         | PortForwardError::Other(_) => DialOutcome::Failed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_agent_says_of_its_version_is_shown_only_where_it_is_plain() {
+        for said in ["0.1.0", "1.2.3-rc.1+abcdef"] {
+            assert_eq!(&*readable(said), said);
+        }
+        for said in ["", "1 2", "\u{1b}[31m1", "1\n", "ü", &"1".repeat(65)] {
+            assert_eq!(&*readable(said), "", "{said:?}");
+        }
     }
 }

@@ -139,6 +139,8 @@ pub struct LinkStatus {
     pub pod_name: Arc<str>,
     /// Placement of its agent.
     pub placement: Placement,
+    /// What the agent says its version is; empty before it was reached, and where it says none.
+    pub version: Arc<str>,
     /// State.
     pub state: LinkState,
 }

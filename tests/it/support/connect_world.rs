@@ -29,7 +29,7 @@ use podway::status::{ConnectOutcome, Phase};
 use podway::workload::PodUid;
 
 use super::explore::{Held, World};
-use super::facts::{Agent, FINGERPRINT, KEY, pod, target};
+use super::facts::{Agent, FINGERPRINT, KEY, connected, pod, target};
 use super::session_world::{found, spec};
 
 /// Who sends and receives. The last four only send.
@@ -593,10 +593,10 @@ impl ConnectWorld {
                 let agent = self.seen.dialled.remove(&(pod.clone(), attempt)).expect("it was dialled");
                 let outcome = match well {
                     true if self.script.unfit.contains(&*agent) => DialOutcome::Unfit("another protocol".into()),
-                    true => DialOutcome::Connected,
+                    true => connected(),
                     false => DialOutcome::Refused,
                 };
-                if outcome == DialOutcome::Connected {
+                if outcome == connected() {
                     self.seen.links.insert((pod.clone(), attempt));
                 } else if !well {
                     self.failing_dials -= 1;

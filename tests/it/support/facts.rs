@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use podway::actors::client_list::core::ViaFact;
+use podway::actors::client_list::core::{DialOutcome, ViaFact};
 use podway::actors::client_list::messages::GeneralEgress;
 use podway::actors::shell::Core;
 use podway::cluster::{AgentContainer, ContainerState, NamespaceRights, PodFact, PodPhase, PodSnapshot, Rights};
@@ -24,6 +24,11 @@ pub fn workload(name: &str) -> Workload {
 /// The target of that deployment.
 pub fn target(name: &str) -> Target {
     Target::Workload(workload(name))
+}
+
+/// A dial that came through.
+pub fn connected() -> DialOutcome {
+    DialOutcome::Connected { version: "0.1.0".into() }
 }
 
 /// Whether a pod has an agent of ours.

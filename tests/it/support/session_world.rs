@@ -210,6 +210,7 @@ impl SessionWorld {
                 pod: pod.clone(),
                 pod_name: "demo/pod".into(),
                 placement: Placement::Ephemeral,
+                version: "0.1.0".into(),
                 state: LinkState::Ready,
             };
             let mut targets = BTreeMap::new();

@@ -37,6 +37,10 @@ fn pod(uid: &str, of: &str) -> PodFact {
     }
 }
 
+fn connected() -> DialOutcome {
+    DialOutcome::Connected { version: "0.1.0".into() }
+}
+
 struct Bench {
     core: ClientListCore,
     generation: Generation,
@@ -102,7 +106,7 @@ impl Bench {
         let mut bench = Bench::new();
         bench.select(&["web"], GeneralEgress::NotNeeded);
         for (uid, attempt) in dials(&bench.pods(pods)) {
-            bench.finish(&uid.0, attempt, DialOutcome::Connected);
+            bench.finish(&uid.0, attempt, connected());
         }
         bench
     }
@@ -135,7 +139,14 @@ fn s09_ready_means_reached() {
     let effects = bench.pods(&[pod("a", "web")]);
     assert_eq!(settled(&bench.wait_for(1, target("web"))), [], "an entry in a table is no link");
     let (uid, attempt) = dials(&effects).remove(0);
-    assert_eq!(settled(&bench.finish(&uid.0, attempt, DialOutcome::Connected)), [ready("a")]);
+    let effects = bench.finish(&uid.0, attempt, connected());
+    assert_eq!(settled(&effects), [ready("a")]);
+    let told = effects.iter().find_map(|effect| match effect {
+        Effect::TellLinks(_, targets) => Some(targets[&target("web")].links[0].clone()),
+        _ => None,
+    });
+    let link = told.unwrap();
+    assert_eq!((link.state, &*link.version), (LinkState::Ready, "0.1.0"));
 }
 
 #[test]
@@ -186,7 +197,7 @@ fn a_refusal_of_what_is_granted_is_believed_only_when_it_goes_on() {
     let taken_back = |effect: &Effect| matches!(effect, Effect::Publish(table) if table.hopeless.is_empty());
     assert!(!effects.iter().any(taken_back), "{effects:?}");
     let (uid, attempt) = dials(&effects).remove(0);
-    bench.finish(&uid.0, attempt, DialOutcome::Connected);
+    bench.finish(&uid.0, attempt, connected());
     assert_eq!(settled(&bench.wait_for(2, target("web"))), [ready("a")]);
 }
 
@@ -220,7 +231,7 @@ fn one_pod_that_is_refused_does_not_take_the_hope_from_another() {
         bench.now = bench.core.poll_deadline().expect("it is dialled again");
         effects = bench.feed(Input::Woke);
     }
-    assert_eq!(settled(&bench.finish("b", slow, DialOutcome::Connected)), [ready("b")]);
+    assert_eq!(settled(&bench.finish("b", slow, connected())), [ready("b")]);
 }
 
 #[test]
@@ -271,7 +282,7 @@ fn an_agent_that_will_not_do_is_told_and_dialled_no_more() {
     next.agents.push(AgentContainer { name: "podway-agent-fp-2".into(), ..next.agents[0].clone() });
     let effects = bench.pods(&[next]);
     let (uid, attempt) = dials(&effects).remove(0);
-    bench.finish(&uid.0, attempt, DialOutcome::Connected);
+    bench.finish(&uid.0, attempt, connected());
     assert!(bench.core.is_ready(&target("web")));
     // With the pod the knowledge goes.
     assert_eq!(told_unfit(&bench.pods(&[])), Some(Vec::new()));
@@ -394,7 +405,7 @@ fn a_link_that_is_lost_again_and_again_is_dialled_a_few_times_a_minute() {
         (_, attempt) = next.remove(0);
         dialled += 1;
         bench.now = bench.now + Duration::from_millis(10);
-        bench.finish("a", attempt, DialOutcome::Connected);
+        bench.finish("a", attempt, connected());
     }
     assert!((10..=32).contains(&dialled), "{dialled} dials in a minute");
     // Once one lives, its end is an accident again.
@@ -413,7 +424,7 @@ fn a_blocked_flow_does_not_make_a_flapping_link_a_busy_loop() {
         assert!(at.since(bench.now) >= Duration::from_millis(75), "attempt {attempt}");
         bench.now = at;
         let (_, attempt) = dials(&bench.feed(Input::Woke)).remove(0);
-        bench.finish("a", attempt, DialOutcome::Connected);
+        bench.finish("a", attempt, connected());
     }
 }
 
@@ -472,7 +483,7 @@ fn a_link_made_before_the_rules_asks_again_for_what_they_allow() {
     bench.wait_for(1, target("web"));
     let effects = bench.pods(&[pod("a", "web")]);
     let (uid, attempt) = dials(&effects).remove(0);
-    bench.finish(&uid.0, attempt, DialOutcome::Connected);
+    bench.finish(&uid.0, attempt, connected());
     let loopback: BTreeSet<Cidr> = ["127.0.0.1/32".parse().expect("a prefix")].into();
     let via = ViaFact {
         workloads: [workload("web")].into(),

@@ -149,7 +149,13 @@ impl SessionCore {
                 Placement::Ephemeral => "ephemeral container",
                 Placement::OwnPod => "own pod",
             };
-            LinkLine { pod: link.pod_name.to_string(), placement: placement.into(), health: health.into(), message }
+            LinkLine {
+                pod: link.pod_name.to_string(),
+                placement: placement.into(),
+                version: link.version.to_string(),
+                health: health.into(),
+                message,
+            }
         });
         WorkloadLine { workload: name, state: word.to_owned(), message, links: links.collect() }
     }

@@ -94,6 +94,7 @@ fn with_exit(mut core: SessionCore) -> SessionCore {
         pod: PodUid("u".into()),
         pod_name: "shop/podway-agent".into(),
         placement: Placement::OwnPod,
+        version: "0.1.0".into(),
         state: LinkState::Ready,
     };
     let state = TargetState { pods: 1, running: 1, links: vec![link], hopeless: None };
@@ -117,7 +118,9 @@ fn a_plain_connection_is_ready_with_its_way_into_the_cluster_and_not_before() {
     assert_eq!(core.outcome(), None);
     let (id, target) = asked(&mut core);
     assert_eq!((id, target), (WaiterId(0), Target::General));
-    assert_eq!(with_exit(all_but_an_exit()).outcome(), Some(&ConnectOutcome::Ready));
+    let core = with_exit(all_but_an_exit());
+    assert_eq!(core.outcome(), Some(&ConnectOutcome::Ready));
+    assert_eq!(status(&core).workloads[0].links[0].version, "0.1.0");
 }
 
 /// What the connection says of one condition.
