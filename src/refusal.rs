@@ -1,21 +1,21 @@
 //! When a refusal of the API server is believed. Pure: cores ask it too.
 //!
 //! 403 is a word about the user only where the API server knows the roles. One that has just started has not read them
-//! yet: for a moment it refuses what it grants, the review of rights among it. It says so itself at `/readyz`, which is
-//! not ok before everything is read (check `informer-sync`), and which everyone may ask
-//! (`--authorization-always-allow-paths`). 401 is the same for keys of tokens that it has yet to fetch.
+//! yet: for some tenths of a second, longer under load, it refuses what it grants, the review of rights among it. 401 is
+//! the same for keys of tokens that it has yet to fetch. It says itself at `/readyz` whether it is ready; it is not before
+//! everything is read (check `informer-sync`). Roles that bind everyone allow that question as well as reviews of one's own
+//! rights (`system:public-info-viewer`, `system:basic-user`): one that refuses both knows no roles at all.
 //!
 //! The rule: a refusal counts when it came after the API server had said that it is ready; where it does not say, when
-//! it has been repeated for [`GOES_ON`]; where it says that it is not ready, for [`NOT_READY`]. Until then it is asked
-//! again every [`AGAIN`]. Nothing is refused for ever: what is believed is asked again too, with longer pauses.
+//! it has been repeated for [`GOES_ON`]; where it is not ready, for [`NOT_READY`]. Until then it is asked again, every
+//! [`AGAIN`] at first. Nothing is refused for ever: what is believed is asked again too, with longer pauses.
 
 use std::time::Duration;
 
 /// How long a refusal has to go on where nothing else tells whether it is meant: with everything around it, a wait that
 /// cannot succeed still ends within two seconds.
 pub const GOES_ON: Duration = Duration::from_secs(1);
-/// The same where the API server says that it is not ready: a check of it that never passes must not hide a missing
-/// right for ever.
+/// The same where the API server is not ready: a check of it that never passes must not hide a missing right for ever.
 pub const NOT_READY: Duration = Duration::from_secs(10);
 /// Pause before what is in doubt is asked again.
 pub const AGAIN: Duration = Duration::from_millis(250);
@@ -27,7 +27,7 @@ pub enum Readiness {
     Ready,
     /// It does not tell, or it was not asked.
     Silent,
-    /// It is starting, or ending.
+    /// It is starting, or ending: it said so, or refuses what everyone may.
     NotReady,
 }
 

@@ -28,8 +28,16 @@ use crate::spec::{ClusterAccess, Credential};
 
 /// Limit of one connection's set-up: TCP, proxy and TLS. Three retransmitted SYNs fit into it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Limit of the question whether the API server is ready.
+/// Limit of a question whether the API server is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
+/// Where reviews of one's own rights are asked for.
+pub const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+/// One that every authenticated user may ask for.
+const REVIEW: &str = r#"{
+    "apiVersion": "authorization.k8s.io/v1",
+    "kind": "SelfSubjectAccessReview",
+    "spec": {"nonResourceAttributes": {"path": "/readyz", "verb": "get"}}
+}"#;
 /// Idle time before TCP asks whether the other end lives, and the time between two such questions.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Unanswered questions after which the connection is dead.
@@ -127,12 +135,28 @@ pub async fn api_server_addresses(access: &ClusterAccess) -> Result<Vec<IpAddr>,
 ///
 /// Cancel safe; has a limit of its own.
 pub async fn readiness(client: &kube::Client) -> Readiness {
-    let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else { return Readiness::Silent };
-    match tokio::time::timeout(READY_TIMEOUT, client.request_text(request)).await {
-        Ok(Ok(_)) => Readiness::Ready,
-        Ok(Err(kube::Error::Api(status))) if status.code >= 500 => Readiness::NotReady,
-        // Who may not ask, or hears nothing, knows nothing.
-        Ok(Err(_)) | Err(_) => Readiness::Silent,
+    match code(client, http::Request::get("/readyz").body(Vec::new())).await {
+        Some(200) => Readiness::Ready,
+        Some(500..) => Readiness::NotReady,
+        // Everyone may ask for that, and for a review, unless somebody has taken one of these rights away. Where both are
+        // refused, it has not read any roles yet.
+        Some(403) => {
+            let request = http::Request::post(REVIEWS).header(http::header::CONTENT_TYPE, "application/json");
+            match code(client, request.body(REVIEW.as_bytes().to_vec())).await {
+                Some(403) => Readiness::NotReady,
+                Some(_) | None => Readiness::Silent,
+            }
+        }
+        Some(_) | None => Readiness::Silent,
+    }
+}
+
+/// The code of an answer; `None` without one in time.
+async fn code(client: &kube::Client, request: http::Result<http::Request<Vec<u8>>>) -> Option<u16> {
+    match tokio::time::timeout(READY_TIMEOUT, client.request_text(request.ok()?)).await {
+        Ok(Ok(_)) => Some(200),
+        Ok(Err(kube::Error::Api(status))) => Some(status.code),
+        Ok(Err(_)) | Err(_) => None,
     }
 }
 
@@ -360,6 +384,27 @@ mod tests {
         let found = api_server_addresses(&with).await.expect("literal");
         let wanted: Vec<IpAddr> = vec!["192.0.2.1".parse().expect("v4"), "2001:db8::1".parse().expect("v6")];
         assert_eq!(found, wanted);
+    }
+
+    #[tokio::test]
+    async fn an_api_server_is_as_ready_as_it_says_and_knows_nobody_where_it_refuses_what_everyone_may() {
+        for (ready, review, expected) in [
+            (200, 403, Readiness::Ready),
+            (500, 201, Readiness::NotReady),
+            (503, 403, Readiness::NotReady),
+            (403, 403, Readiness::NotReady),
+            (403, 201, Readiness::Silent),
+            (404, 403, Readiness::Silent),
+            (401, 401, Readiness::Silent),
+        ] {
+            let serve = move |request: http::Request<Body>| {
+                let code = if request.uri().path() == "/readyz" { ready } else { review };
+                let response = http::Response::builder().status(code).body(Body::from(b"no".to_vec()));
+                std::future::ready(response.map_err(BoxError::from))
+            };
+            let client = kube::Client::new(tower::service_fn(serve), "demo");
+            assert_eq!(readiness(&client).await, expected, "{ready} {review}");
+        }
     }
 
     #[test]

@@ -303,11 +303,12 @@ impl PodWatcherCore {
             self.ask_rights.insert(namespace, now + RIGHTS_RETRY);
             return;
         };
-        if self.rights.get(&namespace).is_none_or(|before| *before != rights) && !rights.all() {
+        if self.rights.get(&namespace).is_none_or(|before| *before != rights) {
             let since = *self.doubts.entry(Arc::clone(&namespace)).or_insert(now);
-            if now.since(since) < server.patience() {
+            let refused_for = now.since(since);
+            if refused_for < server.patience() {
                 // What is believed stays so.
-                self.ask_rights.insert(namespace, now + refusal::AGAIN);
+                self.ask_rights.insert(namespace, now + refusal::pause(refused_for, LOOK_FIRST));
                 return;
             }
         }
