@@ -73,8 +73,9 @@ impl From<UserError> for Failure {
     }
 }
 
-/// Runs one command. `resolve` turns kubectl's flags into access to a cluster; only `connect` calls it.
-pub async fn run(cli: Cli, resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved, UserError>) -> Exit {
+/// Runs one command and returns its exit code: an [`Exit`], or that of a command run for the user. `resolve` turns
+/// kubectl's flags into access to a cluster; only `connect` calls it.
+pub async fn run(cli: Cli, resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved, UserError>) -> u8 {
     let socket = cli.socket.as_path();
     let (output, ended) = match cli.command {
         Command::Connect(args) => (args.output, connect::run(socket, &args, resolve).await),
@@ -83,16 +84,18 @@ pub async fn run(cli: Cli, resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved,
         Command::Wait(args) => (args.output, wait::run(socket, &args).await),
         Command::List(args) => (args.output, status::list(socket, &args).await),
         Command::Rbac(args) => (TextOrJson::Text, rbac::run(&args)),
+        Command::Demo(args) => return crate::demo::run(&args).await,
         Command::Version(args) => (args.output, version(socket, args.output).await),
     };
-    ended.unwrap_or_else(|failure| {
+    let exit = ended.unwrap_or_else(|failure| {
         complain(&failure.error, output);
         failure.exit
-    })
+    });
+    exit as u8
 }
 
 /// Prints a failure: to stderr for people, to stdout as JSON.
-fn complain(error: &UserError, output: TextOrJson) {
+pub(crate) fn complain(error: &UserError, output: TextOrJson) {
     match output {
         TextOrJson::Text => anstream::eprint!("{}", error_text(error)),
         TextOrJson::Json => println!("{}", document("Error", "error", &json!(error))),

@@ -210,7 +210,7 @@ pub enum Resolution {
     },
     /// None of that name; `near` are names that look like it, as `kind/name`.
     NotFound {
-        /// Near names, best first, at most 5.
+        /// Near names, best first, at most 3.
         near: Vec<String>,
         /// The namespace does not exist.
         namespace_missing: bool,

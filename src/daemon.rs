@@ -1,6 +1,8 @@
 //! The process around the actors: runtime, signals, readiness, watchdog, the journal's undo at start.
 #![expect(clippy::disallowed_methods, reason = "reads the wall clock for people; no decision depends on it")]
 
+pub mod program;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,6 +24,12 @@ use crate::net::resolver::host;
 
 /// All teardowns together; systemd's stop limit is above it.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where this host's resolver is configured.
+const ETC: &str = "/etc";
+
+/// What its log says when it takes requests.
+pub const SERVES: &str = "podwayd serves";
 
 /// Where the daemon keeps what it has.
 #[derive(Clone, Debug)]
@@ -57,10 +65,15 @@ pub fn run(config: Config, directories: Directories) -> anyhow::Result<()> {
     );
     let handle = Arc::clone(&runtime);
     let system = actix_rt::System::with_tokio_rt(move || handle);
+    let journal = OsJournal::new(&directories.runtime);
     let result = system.block_on(serve(config, directories, listener));
     drop(system);
     if let Some(runtime) = Arc::into_inner(runtime) {
         runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+    // A teardown that was cut short, or a session that died of a bug, left this; nobody does more now.
+    for left in journal.undo_all() {
+        warn!("left on this host: {left}");
     }
     result
 }
@@ -75,6 +88,7 @@ async fn serve(config: Config, directories: Directories, listener: Listener) -> 
         include_suffixes: config.dns.include_suffixes.clone(),
         runtime_dir: directories.runtime.clone(),
         state_dir: directories.state.clone(),
+        etc: ETC.into(),
         editor: Default::default(),
     };
     let daemon = Daemon::new(settings, config.agent_image.clone(), wall, bug).start();
@@ -90,7 +104,7 @@ async fn serve(config: Config, directories: Directories, listener: Listener) -> 
     start_monitored(Control::new(listener, edges), context, move |exit| ended.answer(exit));
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     let watchdog = tokio::spawn(watchdog(daemon.clone()));
-    info!(version = env!("CARGO_PKG_VERSION"), "podwayd serves");
+    info!(version = env!("CARGO_PKG_VERSION"), "{SERVES}");
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -133,5 +147,5 @@ fn wall() -> i64 {
 
 /// Undoes what an earlier run left on the host, and says what could not be undone. Works twice.
 pub fn cleanup(directories: &Directories) -> Vec<String> {
-    host::recover(Path::new("/etc"), &OsJournal::new(&directories.runtime))
+    host::recover(Path::new(ETC), &OsJournal::new(&directories.runtime))
 }

@@ -75,6 +75,8 @@ pub enum Reason {
     KubeconfigInvalid,
     /// The time was over.
     TimedOut,
+    /// The demo cannot run, or did not show what it should.
+    DemoFailed,
     /// Withdrawn.
     Cancelled,
     /// A bug of podway's.

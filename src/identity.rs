@@ -14,8 +14,6 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
 use crate::digest::{hex, sha256};
 
-/// Version of the tunnel protocol that an agent's name stands for.
-const PROTOCOL: &str = "podway.tunnel.v1";
 /// Ports of agents: above the usual services, below the usual ephemeral range of Linux (32768).
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
@@ -77,7 +75,7 @@ impl Identity {
 
     /// Eight hex digits that name the agents of this key with this image and protocol, and their first port.
     pub fn fingerprint(&self, image: &str) -> (String, u16) {
-        let text = format!("{}\n{image}\n{PROTOCOL}", self.public);
+        let text = format!("{}\n{image}\npodway.tunnel.v{}", self.public, podway_tunnel::PROTOCOL);
         let hash = sha256(text.as_bytes());
         let name = hex(&hash[..4]);
         let word = hash.iter().skip(4).take(2).fold(0_u16, |word, byte| word << 8 | u16::from(*byte));

@@ -8,6 +8,8 @@ pub mod dns_message;
 pub mod dns_tap;
 pub mod far;
 pub mod flow;
+#[cfg(test)]
+pub mod in_namespace;
 pub mod kube_client;
 pub mod os_journal;
 pub mod packet;

@@ -180,9 +180,6 @@ impl RangeLine {
     }
 }
 
-/// The largest whole number that every reader of JSON holds exactly: many know doubles alone.
-pub const MOST_EXACT: u64 = (1 << 53) - 1;
-
 /// Virtual addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vips {
@@ -190,7 +187,7 @@ pub struct Vips {
     pub ranges: Vec<String>,
     /// In use.
     pub in_use: usize,
-    /// At most; [`MOST_EXACT`] stands for more.
+    /// At most.
     pub capacity: u64,
     /// Fixed ones: VIP, real address, workload, name.
     pub fixed: Vec<(String, String, String, String)>,
@@ -217,6 +214,9 @@ pub struct LinkLine {
     pub pod: String,
     /// `ephemeral container` or `own pod`.
     pub placement: String,
+    /// Version of the agent, once it was reached.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub version: String,
     /// `ready`, `dialing`, `draining`, `no agent`, `failed`.
     pub health: String,
     /// Why, where that needs saying.

@@ -17,8 +17,12 @@ mod actix_semantics;
 mod architecture;
 #[path = "it/command.rs"]
 mod command;
+#[path = "it/daemon_end.rs"]
+mod daemon_end;
 #[path = "it/interleavings.rs"]
 mod interleavings;
+#[path = "it/other_protocol.rs"]
+mod other_protocol;
 #[path = "it/shells.rs"]
 mod shells;
 #[path = "it/unit_file.rs"]

@@ -120,7 +120,7 @@ fn tasks(effects: &[Effect]) -> Vec<(WatchId, Attempt)> {
         Effect::Start(id, attempt) => Some((id.clone(), *attempt)),
         Effect::Resume(_)
         | Effect::End(_)
-        | Effect::AskRights(_)
+        | Effect::AskRights(..)
         | Effect::TellPods(..)
         | Effect::TellInfo(..)
         | Effect::TellRecords(..)

@@ -4,10 +4,12 @@
 //! - [`server`]: carriers and who may use them.
 //! - [`tcp`], [`udp`], [`dns`]: what it does for them.
 //! - [`policy`]: what it never dials.
+//! - [`program`]: the process around it.
 
 pub mod args;
 pub mod dns;
 pub mod policy;
+pub mod program;
 pub mod server;
 pub mod tcp;
 pub mod udp;

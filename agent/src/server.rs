@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,8 +23,8 @@ use podway_tunnel::frames::{
 use podway_tunnel::round_trip::RoundTrip;
 use podway_tunnel::wire::{Reader, Writer};
 use podway_tunnel::{
-    CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOL, SEND_BUFFER, STREAM_WINDOW,
-    handshake,
+    AGENT_BUFFERS, CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOLS, SEND_BUFFER,
+    STREAM_WINDOW, handshake,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -37,8 +38,6 @@ use crate::{policy, tcp, udp};
 const CLIENT_SILENCE: Duration = Duration::from_secs(60);
 /// Connections at once, authenticated or not.
 const MAX_CONNECTIONS: usize = 64;
-/// Bytes that all flows may hold.
-const BUFFERS: u64 = 32 << 20;
 /// Bytes that a peer may have under way before it has authenticated: everyone in the pod can connect.
 const STRANGERS_WINDOW: u32 = 64 * 1024;
 /// Bytes of headers of one call; ours have about a hundred.
@@ -48,9 +47,11 @@ const MAX_DNS: usize = 256;
 /// After SIGTERM flows may go on for this long.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// Limits on what one flow may take.
+/// Limits on what flows may take, and who is talked to at all.
 #[derive(Clone, Debug)]
 pub struct FlowLimits {
+    /// Versions of the protocol, the lowest and the highest.
+    pub protocols: RangeInclusive<u32>,
     /// A peer that has not authenticated by then is cut.
     pub authenticate: Duration,
     /// Flows at once.
@@ -59,15 +60,19 @@ pub struct FlowLimits {
     pub dial: Duration,
     /// UDP associations end after this long without a datagram.
     pub udp_idle: Duration,
+    /// Bytes that all flows may have granted or hold.
+    pub buffers: u64,
 }
 
 impl Default for FlowLimits {
     fn default() -> Self {
         FlowLimits {
+            protocols: PROTOCOLS,
             authenticate: Duration::from_secs(10),
             flows: MAX_FLOWS,
             dial: Duration::from_secs(10),
             udp_idle: Duration::from_secs(60),
+            buffers: AGENT_BUFFERS,
         }
     }
 }
@@ -143,10 +148,11 @@ impl Agent {
     pub async fn bind(serve: Serve, limits: FlowLimits) -> io::Result<Agent> {
         let listener = TcpListener::bind(serve.listen).await?;
         let control = listener.local_addr()?;
+        let budget = Budget::new(limits.buffers, limits.flows);
         let shared = Arc::new(Shared {
             serve,
             limits,
-            budget: Budget::new(BUFFERS),
+            budget,
             control,
             began: Instant::now(),
             round_trip: AtomicU64::new(10_000),
@@ -382,8 +388,8 @@ async fn dns_question(mut reader: Reader, mut writer: Writer, shared: Arc<Shared
 async fn hello(mut reader: Reader, mut writer: Writer, connection: Arc<Connection>, shared: Arc<Shared>) {
     match authenticate(&mut reader, &mut writer, &connection, &shared).await {
         Ok(round_trip) => serve_hello(&mut reader, &mut writer, round_trip, &shared).await,
-        Err(reason) => {
-            let denied = hello_frame::Frame::Denied(Denied { reason: reason.to_owned() });
+        Err(denied) => {
+            let denied = hello_frame::Frame::Denied(denied);
             drop(writer.send(&HelloFrame { frame: Some(denied) }));
             writer.finish_ok();
             // The word must get out before the connection ends.
@@ -393,34 +399,42 @@ async fn hello(mut reader: Reader, mut writer: Writer, connection: Arc<Connectio
     connection.over.notify_one();
 }
 
-/// Challenges the peer; the reason when it is denied.
+/// A `Denied` for this reason.
+fn no(reason: &str) -> Denied {
+    Denied { reason: reason.to_owned(), ..Denied::default() }
+}
+
+/// Challenges the peer; what it is told when it is denied.
 async fn authenticate(
     reader: &mut Reader,
     writer: &mut Writer,
     connection: &Connection,
     shared: &Arc<Shared>,
-) -> Result<RoundTrip, &'static str> {
-    const NONSENSE: &str = "the handshake was not understood";
+) -> Result<RoundTrip, Denied> {
+    let nonsense = || no("the handshake was not understood");
     let frame = |frame| HelloFrame { frame: Some(frame) };
     let Some(hello_frame::Frame::ClientHello(ClientHello {
         protocol_min, protocol_max, session_id, public_key, ..
     })) = next(reader).await
     else {
-        return Err(NONSENSE);
+        return Err(nonsense());
     };
-    if !(protocol_min..=protocol_max).contains(&PROTOCOL) {
-        return Err("no protocol in common");
+    let (lowest, highest) = (*shared.limits.protocols.start(), *shared.limits.protocols.end());
+    let protocol = protocol_max.min(highest);
+    if protocol < protocol_min.max(lowest) {
+        // Whoever hears it can tell another version from a fault that passes.
+        return Err(Denied { protocol_min: lowest, protocol_max: highest, ..no("no protocol in common") });
     }
-    let nonce = handshake::random::<32>().ok_or("no random bytes")?;
+    let nonce = handshake::random::<32>().ok_or_else(|| no("no random bytes"))?;
     let challenge = Challenge {
         nonce: Bytes::copy_from_slice(&nonce),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         pod_uid: shared.serve.pod_uid.clone(),
-        protocol: PROTOCOL,
+        protocol,
     };
     let asked_at = shared.now();
-    writer.send(&frame(hello_frame::Frame::Challenge(challenge))).map_err(|_| NONSENSE)?;
-    let Some(hello_frame::Frame::Proof(proof)) = next(reader).await else { return Err(NONSENSE) };
+    writer.send(&frame(hello_frame::Frame::Challenge(challenge))).map_err(|_| nonsense())?;
+    let Some(hello_frame::Frame::Proof(proof)) = next(reader).await else { return Err(nonsense()) };
     let round_trip = RoundTrip::new(shared.now() - asked_at, shared.now());
     let ours = &shared.serve.authorized_key;
     let valid = public_key.as_ref() == ours
@@ -435,12 +449,12 @@ async fn authenticate(
             &proof.allowed_special,
         );
     if !valid {
-        return Err("the key is not the one this agent takes");
+        return Err(no("the key is not the one this agent takes"));
     }
     let special: Result<Vec<IpNet>, _> = proof.allowed_special.iter().map(|prefix| prefix.parse()).collect();
-    let special = special.map_err(|_| NONSENSE)?;
+    let special = special.map_err(|_| nonsense())?;
     if connection.session.set(Session { special, _counted: Counted::new(shared) }).is_err() {
-        return Err("this connection is authenticated already");
+        return Err(no("this connection is authenticated already"));
     }
     connection.authenticated.notify_one();
     let text = shared.resolv_conf();
@@ -449,7 +463,7 @@ async fn authenticate(
     let welcome = Welcome {
         limits: Some(Limits {
             flows: shared.limits.flows,
-            buffer_bytes: BUFFERS,
+            buffer_bytes: shared.limits.buffers,
             dial_timeout_ms: milliseconds(shared.limits.dial),
             udp_idle_ms: milliseconds(shared.limits.udp_idle),
             resume_window_ms: 0,
@@ -460,7 +474,7 @@ async fn authenticate(
         ipv6: has_route("[2001:db8::1]:9"),
         icmp: false,
     };
-    writer.send(&frame(hello_frame::Frame::Welcome(welcome))).map_err(|_| NONSENSE)?;
+    writer.send(&frame(hello_frame::Frame::Welcome(welcome))).map_err(|_| nonsense())?;
     Ok(round_trip)
 }
 

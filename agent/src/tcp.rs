@@ -1,7 +1,6 @@
 //! One TCP flow: dial, then copy both ways with credit, half-close and resets as they are.
 #![expect(clippy::wildcard_enum_match_arm, reason = "kinds of io errors are many, and grow")]
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,10 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use podway_tunnel::MAX_DATA;
-use podway_tunnel::credit::{Receiver, Sender};
-use podway_tunnel::frames::{Ack, Failed, Failure, Fin, FlowFrame, Open, Opened, Reset, flow_frame};
+use podway_tunnel::credit::{Grant, Receiver, Sender};
+use podway_tunnel::frames::{
+    Ack, CREDIT_BROKEN, Failed, Failure, Fin, FlowFrame, Open, Opened, Recall, Reset, Yielded, flow_frame,
+};
+use podway_tunnel::queue::Queue;
+use podway_tunnel::review::Reviews;
 use podway_tunnel::wire::{Reader, WireError, Writer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWrite as _;
@@ -43,7 +46,9 @@ pub async fn serve(open: Open, to: SocketAddr, mut reader: Reader, mut writer: W
     };
     drop(socket.set_nodelay(true));
     drop(SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE)));
-    let receiver = Receiver::new(Buffers(Arc::clone(&shared)), shared.now());
+    let Some(receiver) = Receiver::new(Buffers(Arc::clone(&shared)), shared.now()) else {
+        return refuse(&mut writer, Failure::Limit, &shared);
+    };
     let local_address = socket.local_addr().map(|address| address.to_string()).unwrap_or_default();
     let opened = Opened { local_address, limit: receiver.first_limit() };
     if writer.send_flow(flow_frame::Frame::Opened(opened)).is_err() {
@@ -54,8 +59,9 @@ pub async fn serve(open: Open, to: SocketAddr, mut reader: Reader, mut writer: W
         reader,
         writer,
         receiver,
+        reviews: Reviews::default(),
         sender: Sender::new(open.limit),
-        queue: VecDeque::new(),
+        queue: Queue::default(),
         shared,
         from_client: Half::Open,
         to_client: Half::Open,
@@ -111,9 +117,10 @@ struct Flow {
     reader: Reader,
     writer: Writer,
     receiver: Receiver<Buffers>,
+    reviews: Reviews,
     sender: Sender,
     /// From the workstation, not written yet; the credit we granted bounds it.
-    queue: VecDeque<Bytes>,
+    queue: Queue,
     shared: Arc<Shared>,
     from_client: Half,
     to_client: Half,
@@ -125,6 +132,8 @@ struct Flow {
 enum Broken {
     /// The workstation went away or reset it: the far end sees a reset.
     ByClient,
+    /// The workstation broke the protocol: both see a reset.
+    Nonsense,
     /// The far end reset it: the workstation sees a reset.
     ByFarEnd(io::Error),
 }
@@ -137,7 +146,11 @@ impl Flow {
                 Poll::Ready(())
             }
             Ok(()) => Poll::Pending,
-            Err(Broken::ByClient) => {
+            Err(broken @ (Broken::ByClient | Broken::Nonsense)) => {
+                if matches!(broken, Broken::Nonsense) {
+                    let reset = Reset { reason: CREDIT_BROKEN.to_owned() };
+                    drop(self.writer.send_flow(flow_frame::Frame::Reset(reset)));
+                }
                 // Linger 0: the socket's end is a reset (socket(7)).
                 drop(SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)));
                 self.writer.finish_ok();
@@ -155,6 +168,9 @@ impl Flow {
         // Frames first: they bring credit and the end.
         self.take_frames(cx)?;
         self.write_out(cx)?;
+        if let Some(limit) = self.reviews.poll(cx, &mut self.receiver) {
+            drop(self.writer.send_flow(flow_frame::Frame::Recall(Recall { limit })));
+        }
         if let Some(deadline) = &mut self.orphaned
             && deadline.as_mut().poll(cx).is_ready()
         {
@@ -183,14 +199,23 @@ impl Flow {
                 Some(flow_frame::Frame::Data(data)) => {
                     let length = data.bytes.len() as u64;
                     if self.from_client != Half::Open || self.receiver.arrived(data.offset, length).is_err() {
-                        return Err(Broken::ByClient);
+                        return Err(Broken::Nonsense);
                     }
-                    if !data.bytes.is_empty() {
-                        self.queue.push_back(data.bytes);
-                    }
+                    self.queue.push(data.bytes);
                 }
                 Some(flow_frame::Frame::Ack(ack)) => self.sender.granted(ack.limit),
-                Some(flow_frame::Frame::Fin(_)) if self.from_client == Half::Open => self.from_client = Half::Ending,
+                Some(flow_frame::Frame::Recall(Recall { limit })) => {
+                    let limit = self.sender.recalled(limit);
+                    drop(self.writer.send_flow(flow_frame::Frame::Yielded(Yielded { limit })));
+                }
+                Some(flow_frame::Frame::Yielded(Yielded { limit })) => {
+                    let grant = self.receiver.yielded(limit);
+                    self.grant(grant);
+                }
+                Some(flow_frame::Frame::Fin(_)) if self.from_client == Half::Open => {
+                    self.from_client = Half::Ending;
+                    self.receiver.finished();
+                }
                 Some(flow_frame::Frame::Reset(_)) => return Err(Broken::ByClient),
                 _ => {}
             }
@@ -199,23 +224,17 @@ impl Flow {
     }
 
     fn write_out(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
-        while let Some(front) = self.queue.front_mut() {
-            match Pin::new(&mut self.socket).poll_write(cx, front) {
+        while !self.queue.is_empty() {
+            match Pin::new(&mut self.socket).poll_write(cx, self.queue.front()) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(written)) => {
                     if let Some(deadline) = &mut self.orphaned {
                         deadline.set(sleep(ORPHAN_STALL));
                     }
-                    front.advance(written);
-                    if front.is_empty() {
-                        self.queue.pop_front();
-                    }
+                    self.queue.advance(written);
                     let now = self.shared.now();
-                    if let Some((received, limit)) = self.receiver.taken(written as u64, now, self.shared.round_trip())
-                        && self.from_client == Half::Open
-                    {
-                        drop(self.writer.send_flow(flow_frame::Frame::Ack(Ack { received, limit })));
-                    }
+                    let grant = self.receiver.taken(written as u64, now, self.shared.round_trip());
+                    self.grant(grant);
                 }
                 Poll::Ready(Err(error)) => return Err(Broken::ByFarEnd(error)),
             }
@@ -229,6 +248,12 @@ impl Flow {
             }
         }
         Ok(())
+    }
+
+    fn grant(&mut self, grant: Option<Grant>) {
+        if let Some(Grant { received, limit }) = grant {
+            drop(self.writer.send_flow(flow_frame::Frame::Ack(Ack { received, limit })));
+        }
     }
 
     fn read_in(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {

@@ -11,7 +11,8 @@ use podway_agent::args::Serve;
 use podway_agent::server::{Agent, FlowLimits};
 use podway_tunnel::client::{Carrier, Config, ConnectError, Event, TcpFlow, UdpEnded};
 use podway_tunnel::frames::{
-    ClientHello, Failure, Fin, FlowFrame, HelloFrame, Open, Opened, Proof, Protocol, flow_frame, hello_frame,
+    Ack, ClientHello, Failure, Fin, FlowFrame, HelloFrame, Open, Opened, Proof, Protocol, Recall, Yielded, flow_frame,
+    hello_frame,
 };
 use podway_tunnel::wire::{Reader, Writer};
 use ring::rand::SystemRandom;
@@ -62,7 +63,8 @@ async fn world_with(limits: FlowLimits, resolv_conf: &str, idle_exit: Duration) 
     let address = agent.address();
     let agent = tokio::spawn(agent.run(std::future::pending()));
     let special = vec!["127.0.0.0/8".to_owned()];
-    let config = Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special };
+    let budget = podway_tunnel::client::budget();
+    let config = Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special, budget };
     World { address, config, agent }
 }
 
@@ -112,11 +114,25 @@ async fn only_the_right_key_for_the_right_pod_is_welcome() {
     let world = world(FlowLimits::default(), "/nonexistent").await;
     let carrier = connect(&world, &world.config).await.expect("connected");
     assert!(carrier.is_alive());
+    assert_eq!(carrier.agent_version(), env!("CARGO_PKG_VERSION"));
     assert_eq!(carrier.welcome().limits.as_ref().map(|limits| limits.flows), Some(podway_tunnel::MAX_FLOWS));
     let stranger = Config { pair: pair(), ..world.config.clone() };
     assert!(matches!(connect(&world, &stranger).await, Err(ConnectError::Denied(_))));
     let elsewhere = Config { pod_uid: "pod-2".into(), ..world.config.clone() };
     assert!(matches!(connect(&world, &elsewhere).await, Err(ConnectError::WrongPod { .. })));
+}
+
+#[tokio::test]
+async fn an_agent_without_a_protocol_in_common_says_which_it_speaks() {
+    let limits = FlowLimits { protocols: 2..=3, ..FlowLimits::default() };
+    let world = world(limits, "/nonexistent").await;
+    let error = connect(&world, &world.config).await.expect_err("refused");
+    assert!(matches!(&error, ConnectError::Protocol { theirs } if *theirs == (2..=3)), "{error:?}");
+    assert_eq!(error.to_string(), "the agent speaks protocol 2 to 3, this podway 1");
+    // One that speaks more, ours among it, is spoken to.
+    let limits = FlowLimits { protocols: 1..=3, ..FlowLimits::default() };
+    let world = self::world(limits, "/nonexistent").await;
+    connect(&world, &world.config).await.expect("welcome");
 }
 
 #[tokio::test]
@@ -574,4 +590,42 @@ async fn a_client_whose_carrier_ends_during_the_handshake_does_not_keep_the_agen
     drop(poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut connection).poll(cx))).await);
     drop((connection, requests, hello, reader));
     timeout(SOON, &mut world.agent).await.expect("the agent leaves when nobody is there").expect("in order");
+}
+
+#[tokio::test]
+async fn the_agent_gives_credit_back_that_is_asked_back() {
+    let world = world(FlowLimits::default(), "/nonexistent").await;
+    let (mut requests, _hello, connection) = raw_carrier(&world).await;
+    let (listener, address) = far_end().await;
+    let (response, stream) = requests.send_request(call(podway_tunnel::FLOW_PATH), false).expect("sent");
+    let mut writer = Writer::new(stream);
+    let open = Open {
+        flow_id: Bytes::from_static(&[1; 16]),
+        protocol: Protocol::Tcp.into(),
+        address: Bytes::from_static(&[127, 0, 0, 1]),
+        port: address.port().into(),
+        limit: 1 << 20,
+        ..Open::default()
+    };
+    writer.send_flow(flow_frame::Frame::Open(open)).expect("sent");
+    let (mut far, _) = listener.accept().await.expect("a connection");
+    let mut reader = Reader::new(response.await.expect("an answer").into_body());
+    let opened = reader.next::<FlowFrame>().await;
+    assert!(matches!(opened, Some(Ok(FlowFrame { frame: Some(flow_frame::Frame::Opened(_)) }))), "{opened:?}");
+    writer.send_flow(flow_frame::Frame::Recall(Recall { limit: 1000 })).expect("sent");
+    let answer = reader.next::<FlowFrame>().await.expect("open").expect("a message");
+    assert_eq!(answer.frame, Some(flow_frame::Frame::Yielded(Yielded { limit: 1000 })));
+    far.write_all(&[7; 5000]).await.expect("written");
+    let mut got = 0;
+    for limit in [1000, 5000] {
+        writer.send_flow(flow_frame::Frame::Ack(Ack { received: got, limit })).expect("sent");
+        while got < limit {
+            match timeout(SOON, reader.next::<FlowFrame>()).await.expect("in time") {
+                Some(Ok(FlowFrame { frame: Some(flow_frame::Frame::Data(data)) })) => got += data.bytes.len() as u64,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(got, limit, "no more than is granted");
+    }
+    connection.abort();
 }

@@ -28,6 +28,7 @@ pub mod names;
 pub mod net;
 pub mod object;
 pub mod pod_server;
+pub mod program;
 pub mod rbac;
 pub mod resource;
 pub mod sandbox;

@@ -5,6 +5,13 @@
 //! instead; and with `PODWAY_CONFORMANCE_RECORD=1` it writes what it saw. The real cluster needs the sample workloads of
 //! docs/testing.md; tests work in namespaces of their own, which they delete.
 
+#![expect(
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test says what it expects, and times what it sees"
+)]
+
 #[path = "conformance/client.rs"]
 mod client;
 #[path = "conformance/observe.rs"]

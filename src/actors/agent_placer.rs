@@ -10,29 +10,33 @@ use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
 use futures_util::future::join_all;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tracing::{debug, info, warn};
 
 use self::core::{AgentPlacerCore, Effect, Input, Place, PlaceOutcome, Plan};
+use self::making::{Made, Maker};
 use self::manifest::Agent;
 use self::messages::RemoveAll;
-use crate::actors::client_list::messages::{PlacementHopeless, ViaWorkloadsChanged};
+use crate::actors::client_list::messages::{AgentsUnfit, PlacementHopeless, ViaWorkloadsChanged};
 use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged, UseClient};
-use crate::actors::shell::{Driven, Reply, Shell, Stop, TaskFailed, drive, drives, spawn_reporting, stop, told};
+use crate::actors::shell::{
+    Driven, NO_LIMIT, Reply, Shell, Stop, TaskFailed, Tasks, drive, drives, spawn_reporting, stop, told,
+};
 use crate::cluster::PodFact;
 use crate::error::chain;
 use crate::ids::{Attempt, ReplyId};
 
 pub mod core;
+mod making;
 pub mod manifest;
 pub mod messages;
 
 /// An API server that has not answered a placement by then is asked again.
 const PLACE_LIMIT: Duration = Duration::from_secs(10);
-/// `disconnect --clean` waits this long for the deletions to be accepted.
-const REMOVE_LIMIT: Duration = Duration::from_secs(5);
+/// `disconnect --clean` waits this long for the deletions to be accepted; with what is waited for before, it is less than
+/// Session gives the step.
+const REMOVE_LIMIT: Duration = Duration::from_millis(4500);
 
 /// The actor.
 pub struct AgentPlacer {
@@ -44,21 +48,57 @@ pub struct AgentPlacer {
     removals: HashMap<ReplyId, Reply<Vec<String>>>,
     stops: HashMap<ReplyId, Reply<()>>,
     next_reply: ReplyId,
+    /// Ephemeral containers that are being asked for: that ends with who asked for them, however it ends.
+    asking: Tasks,
 }
 
 impl AgentPlacer {
     /// A placer for agents as `plan` and `agent` say.
-    pub fn new(plan: Plan, agent: Agent, client: kube::Client, client_list: Recipient<PlacementHopeless>) -> Self {
+    pub fn new(plan: Plan, agent: Arc<Agent>, client: kube::Client, client_list: Recipient<PlacementHopeless>) -> Self {
         AgentPlacer {
             namespace: Arc::clone(&plan.namespace),
             driven: Driven::new(AgentPlacerCore::new(plan)),
             client,
-            agent: Arc::new(agent),
+            agent,
             client_list,
             removals: HashMap::new(),
             stops: HashMap::new(),
             next_reply: ReplyId(0),
+            asking: Tasks::default(),
         }
+    }
+
+    fn own(&self) -> Own {
+        Own { client: self.client.clone(), agent: Arc::clone(&self.agent), namespace: Arc::clone(&self.namespace) }
+    }
+}
+
+/// Our own pod and what it takes to delete it, which outlives the placer that made it.
+#[derive(Clone)]
+pub struct Own {
+    /// The client.
+    pub client: kube::Client,
+    /// What names it.
+    pub agent: Arc<Agent>,
+    /// Where it is.
+    pub namespace: Arc<str>,
+}
+
+impl Own {
+    /// Deletes one that never ran, as far as that is possible.
+    pub async fn withdraw(self) {
+        let withdrawal = withdraw(self.client, &self.agent, &self.namespace);
+        if tokio::time::timeout(REMOVE_LIMIT, withdrawal).await.is_err() {
+            warn!("our own pod, which never ran, may be left: the API server did not answer in time");
+        }
+    }
+
+    /// Deletes those of every image, `pods` among them, and says what is left.
+    pub async fn remove(self, pods: Vec<Arc<PodFact>>) -> Vec<String> {
+        let removal = remove(self.client, &self.agent, &self.namespace, pods);
+        tokio::time::timeout(REMOVE_LIMIT, removal)
+            .await
+            .unwrap_or_else(|_| vec![format!("our own pod: {}", describe(&TaskFailed::TimedOut))])
     }
 }
 
@@ -76,24 +116,41 @@ impl Shell for AgentPlacer {
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::Place { place, attempt, pod, container, port } => {
-                let (me, key) = (ctx.address(), place.clone());
+                let me = ctx.address();
                 let (client, agent) = (self.client.clone(), Arc::clone(&self.agent));
-                let namespace = Arc::clone(&self.namespace);
-                let work = async move { ask(client, &agent, &namespace, &key, pod, &container, port).await };
-                drop(spawn_reporting(work, PLACE_LIMIT, move |result| {
-                    let outcome = result.unwrap_or_else(|failed| PlaceOutcome::Failed(describe(&failed).into()));
-                    me.do_send(Placed { place, attempt, outcome });
-                }));
+                match (&place, pod) {
+                    (Place::Pod(_), Some(pod)) => {
+                        let work = async move { add_to(client, &agent, &pod, &container, port).await };
+                        self.asking.keep(spawn_reporting(work, PLACE_LIMIT, move |result| {
+                            let outcome = result.unwrap_or_else(|failed| PlaceOutcome::Failed(describe(&failed)));
+                            me.do_send(Placed { place, attempt, outcome, taken: None });
+                        }));
+                    }
+                    (Place::OwnJob | Place::OwnPod | Place::Pod(_), old) => {
+                        let maker = Maker { client, agent, namespace: Arc::clone(&self.namespace), place, port };
+                        let making = maker.clone();
+                        let work = async move { making.make(old).await };
+                        // It goes on when this actor ends: what may have been made has to be deleted then.
+                        drop(spawn_reporting(work, PLACE_LIMIT, move |result| {
+                            let unknown = |failed| (PlaceOutcome::Failed(describe(&failed)), Made::Perhaps);
+                            let (outcome, made) = result.unwrap_or_else(unknown);
+                            let (taken, was_taken) = Reply::new();
+                            me.do_send(Placed { place: maker.place.clone(), attempt, outcome, taken: Some(taken) });
+                            tokio::spawn(async move {
+                                if was_taken.await.is_err() {
+                                    maker.unmake(made).await;
+                                }
+                            });
+                        }));
+                    }
+                }
             }
             Effect::Tell(generation, hopeless) => {
                 self.client_list.do_send(PlacementHopeless { generation, hopeless });
             }
             Effect::Withdraw => {
                 let me = ctx.address();
-                let (client, agent) = (self.client.clone(), Arc::clone(&self.agent));
-                let namespace = Arc::clone(&self.namespace);
-                let work = async move { withdraw(client, &agent, &namespace).await };
-                drop(spawn_reporting(work, REMOVE_LIMIT, move |result| {
+                drop(spawn_reporting(self.own().withdraw(), NO_LIMIT, move |result| {
                     if let Err(failed) = result {
                         warn!(?failed, "our own pod, which never ran, may be left");
                     }
@@ -108,10 +165,7 @@ impl Shell for AgentPlacer {
             }
             Effect::Remove(id, pods) => {
                 let Some(reply) = self.removals.remove(&id) else { return };
-                let (client, agent) = (self.client.clone(), Arc::clone(&self.agent));
-                let namespace = Arc::clone(&self.namespace);
-                let work = async move { remove(client, &agent, &namespace, pods).await };
-                drop(spawn_reporting(work, REMOVE_LIMIT, move |result| {
+                drop(spawn_reporting(self.own().remove(pods), NO_LIMIT, move |result| {
                     reply.answer(result.unwrap_or_else(|failed| vec![format!("our own pod: {}", describe(&failed))]));
                 }));
             }
@@ -119,60 +173,23 @@ impl Shell for AgentPlacer {
     }
 }
 
-fn describe(failed: &TaskFailed) -> String {
+fn describe(failed: &TaskFailed) -> Arc<str> {
     match failed {
-        TaskFailed::TimedOut => "the API server did not answer in time".to_owned(),
-        TaskFailed::Panicked(why) => format!("bug: {why}"),
-        TaskFailed::Aborted => "given up".to_owned(),
+        TaskFailed::TimedOut => "the API server did not answer in time".into(),
+        TaskFailed::Panicked(why) => format!("bug: {why}").into(),
+        TaskFailed::Aborted => "given up".into(),
     }
 }
 
-async fn ask(
-    client: kube::Client,
-    agent: &Agent,
-    namespace: &str,
-    place: &Place,
-    pod: Option<Arc<PodFact>>,
-    container: &str,
-    port: u16,
-) -> PlaceOutcome {
-    let result = match (place, pod) {
-        (Place::Pod(_), Some(pod)) => {
-            let pods: Api<Pod> = Api::namespaced(client, &pod.namespace);
-            let patch = Patch::Strategic(manifest::ephemeral_patch(agent, container, port));
-            info!(pod = %pod.name, container, "adding an agent to a pod");
-            pods.patch_ephemeral_containers(&pod.name, &PatchParams::default(), &patch).await.map(drop)
-        }
-        (Place::OwnJob, _) => create::<Job>(client, namespace, manifest::own_job(agent, port)).await,
-        (Place::OwnPod | Place::Pod(_), finished) => {
-            if let Some(finished) = finished
-                && let Err(error) = delete_finished(client.clone(), &finished).await
-            {
-                return outcome_of(place, error);
-            }
-            create::<Pod>(client, namespace, manifest::own_pod(agent, port)).await
-        }
-    };
-    match result {
-        Ok(()) => PlaceOutcome::Accepted,
-        Err(error) => outcome_of(place, error),
+/// Adds an agent to a pod.
+async fn add_to(client: kube::Client, agent: &Agent, pod: &PodFact, container: &str, port: u16) -> PlaceOutcome {
+    let pods: Api<Pod> = Api::namespaced(client, &pod.namespace);
+    let patch = Patch::Strategic(manifest::ephemeral_patch(agent, container, port));
+    info!(pod = %pod.name, container, "adding an agent to a pod");
+    match pods.patch_ephemeral_containers(&pod.name, &PatchParams::default(), &patch).await {
+        Ok(_) => PlaceOutcome::Accepted,
+        Err(error) => outcome_of(&Place::Pod(pod.uid.clone()), error),
     }
-}
-
-/// Deletes exactly this pod: one that took its name since stays (409, and the next snapshot shows it).
-async fn delete_finished(client: kube::Client, pod: &PodFact) -> kube::Result<()> {
-    info!(pod = %pod.name, "deleting our own pod that has finished");
-    let exactly = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
-    let params = DeleteParams { preconditions: Some(exactly), ..DeleteParams::default() };
-    match Api::<Pod>::namespaced(client, &pod.namespace).delete(&pod.name, &params).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        other => other.map(drop),
-    }
-}
-
-async fn create<K: Owned>(client: kube::Client, namespace: &str, object: Value) -> kube::Result<()> {
-    let object: K = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
-    Api::<K>::namespaced(client, namespace).create(&PostParams::default(), &object).await.map(drop)
 }
 
 fn outcome_of(place: &Place, error: kube::Error) -> PlaceOutcome {
@@ -283,6 +300,8 @@ struct Placed {
     place: Place,
     attempt: Attempt,
     outcome: PlaceOutcome,
+    /// Told when this actor has heard of it. Dropped unheard, what was made is deleted again.
+    taken: Option<Reply<()>>,
 }
 
 /// self → AgentPlacer. Our own pod, which never ran, was taken back as far as that was possible.
@@ -293,12 +312,6 @@ told!(Placed, Withdrawn);
 impl From<Withdrawn> for Input {
     fn from(Withdrawn: Withdrawn) -> Input {
         Input::Withdrawn
-    }
-}
-
-impl From<Placed> for Input {
-    fn from(message: Placed) -> Input {
-        Input::Finished { place: message.place, attempt: message.attempt, outcome: message.outcome }
     }
 }
 
@@ -320,7 +333,24 @@ impl From<ViaWorkloadsChanged> for Input {
     }
 }
 
-drives!(AgentPlacer, PodsChanged, RightsChanged, ViaWorkloadsChanged, Placed, Withdrawn);
+impl From<AgentsUnfit> for Input {
+    fn from(message: AgentsUnfit) -> Input {
+        Input::Unfit(message.generation, message.agents)
+    }
+}
+
+drives!(AgentPlacer, PodsChanged, RightsChanged, ViaWorkloadsChanged, AgentsUnfit, Withdrawn);
+
+impl Handler<Placed> for AgentPlacer {
+    type Result = ();
+    fn handle(&mut self, message: Placed, ctx: &mut Context<Self>) {
+        let Placed { place, attempt, outcome, taken } = message;
+        if let Some(taken) = taken {
+            taken.answer(());
+        }
+        drive(self, Input::Finished { place, attempt, outcome }, ctx);
+    }
+}
 
 impl Handler<UseClient> for AgentPlacer {
     type Result = ();
@@ -334,6 +364,7 @@ impl Handler<RemoveAll> for AgentPlacer {
     fn handle(&mut self, message: RemoveAll, ctx: &mut Context<Self>) {
         self.next_reply = self.next_reply.next();
         self.removals.insert(self.next_reply, message.reply);
+        self.asking.end();
         drive(self, Input::RemoveAll(self.next_reply), ctx);
     }
 }
@@ -343,6 +374,7 @@ impl Handler<Stop> for AgentPlacer {
     fn handle(&mut self, message: Stop, ctx: &mut Context<Self>) {
         self.next_reply = self.next_reply.next();
         self.stops.insert(self.next_reply, message.reply);
+        self.asking.end();
         drive(self, Input::Stop(self.next_reply), ctx);
     }
 }

@@ -15,7 +15,8 @@ use tracing::{debug, info};
 
 use self::core::{ClientListCore, DialOutcome, Effect, Input, LinkName, Table, ViaFact};
 use self::messages::{
-    CancelWaiter, FlowsBlocked, LinksChanged, PlacementHopeless, RegisterWaiter, ViaWorkloadsChanged, WaiterSettled,
+    AgentsUnfit, CancelWaiter, FlowsBlocked, LinksChanged, PlacementHopeless, RegisterWaiter, ViaWorkloadsChanged,
+    WaiterSettled,
 };
 use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged};
 use crate::actors::shell::{Driven, NO_LIMIT, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told};
@@ -37,6 +38,8 @@ const DIAL_LIMIT: Duration = Duration::from_secs(10);
 pub struct Dialed {
     /// The link.
     pub link: Arc<dyn AgentLink>,
+    /// The agent's version, empty where it says none.
+    pub version: Arc<str>,
     /// Resolves when the link ends.
     pub closed: Pin<Box<dyn Future<Output = String> + Send>>,
 }
@@ -56,6 +59,8 @@ pub trait Dialer: Send + Sync {
 pub struct Edges {
     /// Session: state of every link.
     pub session: Recipient<LinksChanged>,
+    /// AgentPlacer: agents that will not do.
+    pub agent_placer: Recipient<AgentsUnfit>,
     /// The published table.
     pub table: watch::Sender<Arc<ClientTable>>,
 }
@@ -77,6 +82,13 @@ struct Held {
     link: Option<Arc<dyn AgentLink>>,
     /// Ends the dial, or the watch over the link.
     abort: tokio::task::AbortHandle,
+}
+
+// Also when the actor panics: nothing is dialled on behalf of nobody.
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
 }
 
 impl ClientList {
@@ -151,7 +163,7 @@ impl ClientList {
                     // Hung up meanwhile: the link ends here.
                     None => abort.abort(),
                 }
-                DialOutcome::Connected
+                DialOutcome::Connected { version: dialed.version }
             }
             Err(outcome) => {
                 debug!(%pod, %attempt, ?outcome, "a dial failed");
@@ -180,9 +192,7 @@ impl Shell for ClientList {
                 self.dial(pod, attempt, port, special.into_iter().collect(), ctx);
             }
             Effect::HangUp { pod, attempt } => {
-                if let Some(held) = self.links.remove(&(pod, attempt)) {
-                    held.abort.abort();
-                }
+                self.links.remove(&(pod, attempt));
             }
             Effect::Publish(table) => self.publish(table),
             Effect::Settle { id, outcome } => {
@@ -192,6 +202,9 @@ impl Shell for ClientList {
             }
             Effect::TellLinks(generation, targets) => {
                 self.edges.session.do_send(LinksChanged { generation, targets });
+            }
+            Effect::TellUnfit(generation, agents) => {
+                self.edges.agent_placer.do_send(AgentsUnfit { generation, agents });
             }
             Effect::HungUp(id) => {
                 self.links.clear();
@@ -322,3 +335,6 @@ crate::actors::shell::drives!(
     CancelWaiter,
     FlowsBlocked
 );
+
+#[cfg(test)]
+mod shell_tests;

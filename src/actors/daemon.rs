@@ -72,6 +72,12 @@ impl Daemon {
         })
     }
 
+    /// Forgets what a caller asked for that waits; tells the name of one.
+    fn withdraw(&mut self, caller: Caller, name: Option<&str>) -> Option<String> {
+        let meant = |asked: &OpenSession| asked.caller.uid == caller.uid && name.is_none_or(|n| n == asked.spec.name);
+        self.held.extract_if(.., |asked| meant(asked)).last().map(|asked| asked.spec.name)
+    }
+
     fn open(&mut self, message: OpenSession, ctx: &mut Context<Self>) {
         if self.held.len() < HELD && self.waits_for_an_end(&message) {
             self.held.push(message);
@@ -83,7 +89,7 @@ impl Daemon {
         }
         let name: Arc<str> = spec.name.as_str().into();
         if let Some(running) = self.sessions.get(&name) {
-            let found = existing(running, &name, caller, &spec, &access.server);
+            let found = existing(running, &name, caller, &spec, &Cluster::of(&access));
             if found.is_ok() {
                 // Connecting again is how a user renews credentials that have ended.
                 running.address.do_send(CredentialsRenewed { access });
@@ -180,6 +186,8 @@ impl Daemon {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cluster {
     server: String,
+    /// What its certificate is asked for by name, and what a router before several clusters chooses by.
+    server_name: Option<String>,
     proxy: Option<String>,
     authority: Option<String>,
 }
@@ -187,16 +195,21 @@ struct Cluster {
 impl Cluster {
     fn of(access: &ClusterAccess) -> Cluster {
         let authority = access.certificate_authority_data.as_ref().map(|pem| pem.trim().to_owned());
-        Cluster { server: access.server.clone(), proxy: access.proxy_url.clone(), authority }
+        let host = || access.server.parse::<http::Uri>().ok()?.host().map(str::to_owned);
+        let server_name = access.tls_server_name.clone().or_else(host).map(|name| name.to_ascii_lowercase());
+        Cluster { server: access.server.clone(), server_name, proxy: access.proxy_url.clone(), authority }
     }
 }
 
-/// Whether two connections would reach one cluster: one URL, reached the same way, with no two certificates to the contrary
-/// (a URL of this host can lead to one cluster today and to another tomorrow).
+/// Whether two connections would reach one cluster: one URL and one name in TLS, reached the same way, with no two
+/// certificates to the contrary (a URL of this host can lead to one cluster today and to another tomorrow).
+///
+/// Two URLs of one cluster count as two: what tells clusters apart (the UID of `kube-system`) takes rights that podway
+/// does without, and an authority may have signed for several.
 fn same_cluster(a: &Cluster, b: &Cluster) -> bool {
     let url = |cluster: &Cluster| cluster.server.trim_end_matches('/').to_ascii_lowercase();
     let contrary = a.authority.is_some() && b.authority.is_some() && a.authority != b.authority;
-    url(a) == url(b) && a.proxy == b.proxy && !contrary
+    url(a) == url(b) && a.server_name == b.server_name && a.proxy == b.proxy && !contrary
 }
 
 impl Running {
@@ -234,7 +247,7 @@ fn existing(
     name: &Arc<str>,
     caller: Caller,
     spec: &ConnectSpec,
-    server: &str,
+    cluster: &Cluster,
 ) -> Result<SessionView, UserError> {
     if running.owner_uid != caller.uid {
         return Err(UserError::new(
@@ -250,12 +263,12 @@ fn existing(
             "try again in a moment",
         ));
     }
-    let differences = differences(&running.spec, spec, &running.cluster.server, server);
+    let differences = differences((&running.spec, &running.cluster), (spec, cluster));
     if differences.is_empty() {
         return Ok(running.view(name));
     }
     let mut hint = format!("podway disconnect {name} first");
-    if running.cluster.server != server {
+    if !same_cluster(&running.cluster, cluster) {
         hint.push_str(", or choose another --name");
     }
     let message = format!("connection {name}: exists and differs in {}", differences.join(", "));
@@ -263,9 +276,9 @@ fn existing(
 }
 
 /// The flags in which two connections differ, as users spell them. The time limit is not part of a connection.
-fn differences(a: &ConnectSpec, b: &ConnectSpec, server_a: &str, server_b: &str) -> Vec<&'static str> {
+fn differences((a, at): (&ConnectSpec, &Cluster), (b, bt): (&ConnectSpec, &Cluster)) -> Vec<&'static str> {
     let pairs = [
-        (server_a != server_b, "the cluster"),
+        (!same_cluster(at, bt), "the cluster"),
         (a.namespace != b.namespace, "--namespace"),
         (a.proxy_via != b.proxy_via, "--proxy-via"),
         (a.also_proxy != b.also_proxy, "--also-proxy"),
@@ -294,9 +307,12 @@ impl Handler<CloseSession> for Daemon {
     type Result = ();
     fn handle(&mut self, message: CloseSession, _: &mut Context<Self>) {
         let CloseSession { caller, name, clean, reply } = message;
-        let name = match self.find(caller, name.as_deref()) {
-            Ok(name) => name,
-            Err(refusal) => return reply.answer(Err(refusal)),
+        let withdrawn = self.withdraw(caller, name.as_deref());
+        let name = match (self.find(caller, name.as_deref()), withdrawn) {
+            (Ok(name), _) => name,
+            // It only waited: nothing of it is left.
+            (Err(_), Some(name)) => return reply.answer(Ok(Closed { name, left: Vec::new() })),
+            (Err(refusal), None) => return reply.answer(Err(refusal)),
         };
         let Some(running) = self.sessions.get(&name) else { return };
         let (left, answer) = Reply::new();
@@ -322,7 +338,7 @@ impl Handler<RenewCredentials> for Daemon {
         let RenewCredentials { caller, name, access, reply } = message;
         let found = self.find(caller, Some(&name)).and_then(|name| {
             let Some(running) = self.sessions.get(&name) else { return Err(not_connected("gone")) };
-            if running.cluster.server != access.server {
+            if !same_cluster(&running.cluster, &Cluster::of(&access)) {
                 let hint = "disconnect first to use another cluster";
                 return Err(UserError::new(Reason::BadRequest, "renew: that is another cluster", hint));
             }
@@ -340,7 +356,7 @@ impl Handler<SessionEnded> for Daemon {
         // A daemon that shuts down opens nothing any more; dropping a request answers it.
         let held = std::mem::take(&mut self.held);
         if self.when_empty.is_empty() {
-            held.into_iter().for_each(|asked| self.open(asked, ctx));
+            held.into_iter().filter(|asked| !asked.reply.is_closed()).for_each(|asked| self.open(asked, ctx));
         }
         if let Exit::Panicked(why) = &message.exit {
             error!(session = %message.name, why, "a session panicked");

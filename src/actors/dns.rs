@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +18,10 @@ use crate::actors::proxy_via::messages::{AllocateVips, TranslationChanged};
 use crate::actors::shell::{self, Driven, Reply, Shell, Stop, TaskFailed, Tasks, drive, spawn_reporting, told};
 use crate::actors::vif::messages::VifChanged;
 use crate::ids::{Attempt, Generation, ReplyId};
-use crate::net::os_journal::OsJournal;
 use crate::net::resolver::forward::forward;
-use crate::net::resolver::host::{FileEditor, HostResolver};
+use crate::net::resolver::host::HostResolver;
 use crate::net::resolver::systemd_resolved::Resolved;
-use crate::net::resolver::{AttachFailed, Backend, LinkPlan};
+use crate::net::resolver::{AttachFailed, Backend, LinkPlan, Outlook};
 use crate::net::views::ClientTable;
 use crate::spec::DnsMode;
 
@@ -65,17 +63,6 @@ pub struct Dns {
     tasks: Tasks,
 }
 
-/// Where the host keeps what Dns changes.
-#[derive(Clone, Debug)]
-pub struct Places {
-    /// Directory of `resolv.conf` and `nsswitch.conf` (`/etc`).
-    pub etc: PathBuf,
-    /// The daemon's runtime directory, for the journal.
-    pub runtime_dir: PathBuf,
-    /// Shared by all connections: who edits `resolv.conf`.
-    pub editor: FileEditor,
-}
-
 /// Task → Dns. Something that took time came to an end.
 #[derive(Debug)]
 struct Report(Input);
@@ -83,13 +70,14 @@ struct Report(Input);
 told!(Report);
 
 impl Dns {
-    /// A Dns that waits for its [`Configure`]; nothing is done to the host before.
-    pub fn new(edges: Edges, clients: watch::Receiver<Arc<ClientTable>>, places: Places) -> Dns {
+    /// A Dns that waits for its [`Configure`]; nothing is done to the host before. What it does to `host` can be undone
+    /// by whoever holds a clone, also when this actor is no more.
+    pub fn new(edges: Edges, clients: watch::Receiver<Arc<ClientTable>>, host: HostResolver) -> Dns {
         Dns {
             driven: Driven::new(DnsCore::default()),
             edges,
             clients,
-            host: HostResolver::new(places.etc, OsJournal::new(places.runtime_dir), places.editor),
+            host,
             replies: BTreeMap::new(),
             restores: BTreeMap::new(),
             last_reply: ReplyId::default(),
@@ -154,7 +142,7 @@ impl Dns {
                     TaskFailed::Panicked(why) => format!("attaching names failed: {why}"),
                     TaskFailed::Aborted => "attaching names was broken off".to_owned(),
                 };
-                Err(AttachFailed { message, hopeless: false })
+                Err(AttachFailed { message, outlook: Outlook::Open })
             });
             Input::Attached { attempt, result }
         });
@@ -327,6 +315,7 @@ mod tests {
 
     use super::*;
     use crate::actors::shell::start_monitored;
+    use crate::net::os_journal::OsJournal;
 
     /// Hears everything and says nothing.
     struct Sink;
@@ -366,7 +355,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn tasks_end_with_an_actor_that_panics() {
         let dir = tempfile::tempdir().expect("a directory");
-        let places = Places { etc: dir.path().into(), runtime_dir: dir.path().into(), editor: Default::default() };
+        let host = HostResolver::new(dir.path(), OsJournal::new(dir.path()), Default::default());
         LocalSet::new()
             .run_until(async {
                 let sink = Sink.start();
@@ -374,7 +363,7 @@ mod tests {
                 let (_table, clients) = watch::channel(Arc::default());
                 let context = Context::new();
                 let dns = context.address();
-                start_monitored(Dns::new(edges, clients, places), context, |_| ());
+                start_monitored(Dns::new(edges, clients, host), context, |_| ());
                 let ((work, worked), (watch, watched)) = (oneshot::channel(), oneshot::channel());
                 dns.do_send(Fall { work, watch });
                 let limit = Duration::from_secs(20);

@@ -35,8 +35,8 @@ use crate::actors::shell::{self, Driven, NO_LIMIT, Shell, TaskFailed, Tasks, dri
 use crate::cluster::PodSnapshot;
 use crate::ids::Attempt;
 
-/// Limit for asking for rights; the asking has a shorter one of its own.
-const RIGHTS_LIMIT: Duration = Duration::from_secs(15);
+/// Limit for asking for rights; the asking has shorter ones of its own.
+const RIGHTS_LIMIT: Duration = rights::LIMIT.saturating_mul(3);
 
 /// Who hears what.
 #[derive(Clone, Debug)]
@@ -135,11 +135,12 @@ impl PodWatcher {
         }
     }
 
-    fn ask_rights(&mut self, namespace: Arc<str>, ctx: &Context<Self>) {
+    fn ask_rights(&mut self, namespace: Arc<str>, attempt: Attempt, ctx: &Context<Self>) {
         let address: Recipient<Heard> = ctx.address().recipient();
         let (client, of) = (self.client(), Arc::clone(&namespace));
         let asking = spawn_reporting(async move { rights::ask(&client, &of).await }, RIGHTS_LIMIT, move |rights| {
-            address.do_send(Heard { input: Input::Rights(namespace, rights.ok().flatten(), jitter()), permit: None });
+            let input = Input::Rights(namespace, attempt, rights.ok().flatten(), jitter());
+            address.do_send(Heard { input, permit: None });
         });
         self.asking.keep(asking);
     }
@@ -161,7 +162,7 @@ impl Shell for PodWatcher {
             Effect::Start(id, attempt) => self.start(id, attempt, ctx),
             Effect::Resume(id) => self.resume(id, ctx),
             Effect::End(id) => self.end(&id),
-            Effect::AskRights(namespace) => self.ask_rights(namespace, ctx),
+            Effect::AskRights(namespace, attempt) => self.ask_rights(namespace, attempt, ctx),
             Effect::TellPods(generation, pods) => {
                 self.pods.send_replace(Some(Arc::clone(&pods)));
                 let fact = PodsChanged { generation, pods };

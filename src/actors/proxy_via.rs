@@ -79,14 +79,16 @@ impl Memory {
         u64::try_from((self.wall)()).unwrap_or(0)
     }
 
-    /// Writes down what the core knows now; `then` is called when that is done, or given up.
+    /// Writes down what the core knows now, if that is more than nothing; `then` is called when it is done or given up.
     fn save(&mut self, core: &ProxyViaCore, then: impl FnOnce() + Send + 'static) {
         self.save = Save::Done;
-        let (path, writing, memory) = (self.path.clone(), Arc::clone(&self.writing), core.memory(self.now()));
+        let now = self.now();
+        let Some(memory) = core.memory(now) else { return then() };
+        let (path, writing) = (self.path.clone(), Arc::clone(&self.writing));
         let write = move || {
             // What a writer that panicked left behind is replaced as a whole.
             let _one = writing.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = memory.save(&path) {
+            if let Err(error) = memory.save(&path, now) {
                 warn!(path = %path.display(), %error, "virtual addresses are not kept for the next connection");
             }
         };
@@ -130,17 +132,20 @@ impl Actor for ProxyVia {
         let (me, path, now) = (ctx.address(), memory.path.clone(), memory.now());
         let load = async move { tokio::task::spawn_blocking(move || VipMemory::load(&path, now)).await.ok() };
         spawn_reporting(load, FILE_LIMIT, move |loaded| {
-            let known = loaded.ok().flatten().unwrap_or_else(|| {
-                warn!("the virtual addresses of before could not be read in time; starting without them");
-                VipMemory::default()
-            });
-            me.do_send(Loaded(known));
+            let why = match loaded {
+                Ok(Some(Ok(memory))) => return me.do_send(Loaded(Some(memory))),
+                Ok(Some(Err(error))) => error.to_string(),
+                Ok(None) => "the reader panicked".to_owned(),
+                Err(failed) => format!("{failed:?}"),
+            };
+            warn!(why, "the virtual addresses of before cannot be read; starting without them");
+            me.do_send(Loaded(None));
         });
     }
 }
 
-/// self → ProxyVia. What earlier connections left.
-struct Loaded(VipMemory);
+/// self → ProxyVia. What earlier connections left; nothing where that could not be read.
+struct Loaded(Option<VipMemory>);
 
 told!(Loaded);
 
@@ -219,9 +224,14 @@ impl From<ClusterInfoChanged> for Input {
     }
 }
 
-impl From<Loaded> for Input {
-    fn from(message: Loaded) -> Input {
-        Input::Remember(message.0)
+impl Handler<Loaded> for ProxyVia {
+    type Result = ();
+    fn handle(&mut self, Loaded(known): Loaded, ctx: &mut Context<Self>) {
+        if known.is_none() {
+            // What is there may be good, and is not replaced.
+            self.memory = None;
+        }
+        drive(self, Input::Remember(known.unwrap_or_default()), ctx);
     }
 }
 
@@ -237,7 +247,7 @@ impl From<HostFactsChanged> for Input {
     }
 }
 
-crate::actors::shell::drives!(ProxyVia, SelectProxyVia, ClusterInfoChanged, HostFactsChanged, VipsInUseChanged, Loaded);
+crate::actors::shell::drives!(ProxyVia, SelectProxyVia, ClusterInfoChanged, HostFactsChanged, VipsInUseChanged);
 
 #[cfg(test)]
 mod shell_tests;

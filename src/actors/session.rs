@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler};
+use futures_util::TryFutureExt as _;
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
 use self::core::{Effect, Input, SessionCore, TeardownStep};
 use self::gate::Gate;
 use self::messages::{ChildExited, CredentialsRenewed, Disconnect};
-use crate::actors::agent_placer::AgentPlacer;
+use crate::actors::agent_placer::manifest::Agent;
 use crate::actors::agent_placer::messages::RemoveAll;
+use crate::actors::agent_placer::{AgentPlacer, Own};
 use crate::actors::client_list::messages::{LinksChanged, RegisterWaiter, WaiterSettled};
 use crate::actors::client_list::{ClientList, HangUpAll};
 use crate::actors::dns::Dns;
@@ -26,15 +28,16 @@ use crate::actors::proxy_via::messages::ViaChanged;
 use crate::actors::shell::{
     Driven, Exit, NO_LIMIT, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told,
 };
-use crate::actors::vif::Vif;
 use crate::actors::vif::messages::{Close, FlowStats, StopDataPlane, VifChanged};
+use crate::actors::vif::{self, Vif};
 use crate::digest;
 use crate::error::UserError;
 use crate::identity::Identity;
 use crate::ids::ReplyId;
 use crate::net::cidr::Cidr;
 use crate::net::kube_client;
-use crate::net::resolver::host::FileEditor;
+use crate::net::os_journal::OsJournal;
+use crate::net::resolver::host::{FileEditor, HostResolver};
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::SessionStatus;
 use crate::workload::WorkloadRef;
@@ -79,6 +82,8 @@ pub struct Settings {
     pub runtime_dir: std::path::PathBuf,
     /// State directory.
     pub state_dir: std::path::PathBuf,
+    /// Where the host's resolver is configured (`/etc`).
+    pub etc: std::path::PathBuf,
     /// Which connection edits `resolv.conf`.
     pub editor: FileEditor,
 }
@@ -93,12 +98,15 @@ struct Children {
     vif: Addr<Vif>,
     dns: Addr<Dns>,
     client: watch::Sender<kube::Client>,
+    agent: Arc<Agent>,
 }
 
 /// The actor.
 pub struct Session {
     driven: Driven<SessionCore>,
     ingredients: Ingredients,
+    /// What Dns changes; held here too, so that a Dns that died does not take with it how to undo it.
+    host: HostResolver,
     since: i64,
     /// Counts runs of the children, so that what an earlier run still sends is told apart.
     run: u64,
@@ -114,9 +122,12 @@ impl Session {
     pub fn new(ingredients: Ingredients) -> Session {
         let core = SessionCore::new(ingredients.spec.clone(), ingredients.access.expires_at);
         let since = (ingredients.wall)();
+        let Settings { runtime_dir, etc, editor, .. } = &*ingredients.settings;
+        let host = HostResolver::new(etc, OsJournal::new(runtime_dir), editor.clone());
         Session {
             driven: Driven::new(core),
             ingredients,
+            host,
             since,
             run: 0,
             children: None,
@@ -139,7 +150,7 @@ impl Session {
     }
 
     fn start_children(&mut self, client: kube::Client, identity: &Identity, ctx: &mut Context<Self>) {
-        let children = wiring::start(&self.ingredients, identity, self.run, client.clone(), ctx);
+        let children = wiring::start(&self.ingredients, &self.host, identity, self.run, client.clone(), ctx);
         let (me, run) = (ctx.address(), self.run);
         let work = reach::reach(self.ingredients.access.clone(), client, self.ingredients.spec.namespace.clone());
         drop(spawn_reporting(work, REACH_LIMIT, move |result| {
@@ -172,20 +183,44 @@ impl Session {
             done(Vec::new());
             return;
         };
+        let own = |children: &Children| Own {
+            client: children.client.borrow().clone(),
+            agent: Arc::clone(&children.agent),
+            namespace: self.ingredients.spec.namespace.as_str().into(),
+        };
+        // A child that is no more answers nothing; what it had done is then undone here.
         let ended = match step {
             TeardownStep::RemoveAgents => {
                 let (reply, answer) = Reply::new();
                 children.agent_placer.do_send(RemoveAll { reply });
-                report(answer, done);
-                return;
+                return report(answer, own(children).remove(Vec::new()), done);
+            }
+            TeardownStep::StopPlacer => {
+                let stopped = ask(&children.agent_placer, |reply| Stop { reply }).map_ok(|()| Vec::new());
+                let own = self.driven.core.own_pod_never_worked().then(|| own(children));
+                let withdrawn = async {
+                    if let Some(own) = own {
+                        own.withdraw().await;
+                    }
+                    Vec::new()
+                };
+                return report(stopped, withdrawn, done);
             }
             TeardownStep::RestoreDns => {
                 let (reply, answer) = Reply::new();
                 children.dns.do_send(Restore { reply });
-                report(answer, done);
-                return;
+                let host = self.host.clone();
+                return report(answer, async move { host.detach().await }, done);
             }
-            TeardownStep::StopPlacer => vec![ask(&children.agent_placer, |reply| Stop { reply })],
+            TeardownStep::CloseVif => {
+                let closed = ask(&children.vif, |reply| Close { reply }).map_ok(|()| Vec::new());
+                let (name, ours) = (self.ingredients.device.clone(), self.driven.core.device());
+                let gone = async move {
+                    let gone = vif::gone(&name, ours).await;
+                    gone.err().map(|error| format!("device {name}: {error}")).into_iter().collect()
+                };
+                return report(closed, gone, done);
+            }
             TeardownStep::StopDataPlane => vec![ask(&children.vif, |reply| StopDataPlane { reply })],
             TeardownStep::HangUp => vec![ask(&children.client_list, |reply| HangUpAll { reply })],
             TeardownStep::StopWatching => vec![
@@ -194,7 +229,6 @@ impl Session {
                 ask(&children.dns, |reply| Stop { reply }),
                 ask(&children.client_list, |reply| Stop { reply }),
             ],
-            TeardownStep::CloseVif => vec![ask(&children.vif, |reply| Close { reply })],
         };
         tokio::spawn(async move {
             for answer in ended {
@@ -219,7 +253,10 @@ fn virtual_v6(uid: u32) -> Cidr {
 
 /// Where the virtual addresses of this user's connection to this cluster are remembered.
 fn vip_memory(ingredients: &Ingredients) -> std::path::PathBuf {
-    let connection = format!("{}\n{}", ingredients.access.server, ingredients.spec.name);
+    let ClusterAccess { server, tls_server_name, .. } = &ingredients.access;
+    // Several clusters may lie behind one URL.
+    let named = tls_server_name.iter().map(|name| format!("\n{name}")).collect::<String>();
+    let connection = format!("{server}\n{}{named}", ingredients.spec.name);
     let name = digest::short_name(&connection);
     ingredients.settings.state_dir.join("vips").join(format!("{}-{name}.json", ingredients.owner_uid))
 }
@@ -235,8 +272,19 @@ where
     answer
 }
 
-fn report(answer: oneshot::Receiver<Vec<String>>, done: impl FnOnce(Vec<String>) + Send + 'static) {
-    tokio::spawn(async move { done(answer.await.unwrap_or_default()) });
+/// Tells what a child left; of a child that is no more, what is left after `instead`.
+fn report<E: Send + 'static>(
+    answer: impl Future<Output = Result<Vec<String>, E>> + Send + 'static,
+    instead: impl Future<Output = Vec<String>> + Send + 'static,
+    done: impl FnOnce(Vec<String>) + Send + 'static,
+) {
+    tokio::spawn(async move {
+        let left = match answer.await {
+            Ok(left) => left,
+            Err(_) => instead.await,
+        };
+        done(left);
+    });
 }
 
 impl Actor for Session {
@@ -447,3 +495,6 @@ impl Handler<ClientRenewed> for Session {
         drive(self, Input::Renewed { expires_at }, ctx);
     }
 }
+
+#[cfg(test)]
+mod panic_tests;

@@ -202,6 +202,11 @@ impl<T> Reply<T> {
     pub fn answer(self, value: T) {
         drop(self.0.send(value));
     }
+
+    /// Whether the asker went away.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
 }
 
 /// Asks an actor to stop: finish what it owns, answer, end. Answered once everything it owned is gone.

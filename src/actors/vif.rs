@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
+use podway_tunnel::credit::Budget;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
@@ -70,6 +71,8 @@ pub struct Edges {
     pub clients: watch::Receiver<Arc<ClientTable>>,
     /// What virtual addresses stand for.
     pub vips: watch::Receiver<Arc<VipTable>>,
+    /// What the flows of the session share.
+    pub buffers: Arc<Budget>,
 }
 
 /// The actor.
@@ -98,14 +101,14 @@ struct Device {
 }
 
 impl Vif {
-    /// A Vif without a device.
-    pub fn new(edges: Edges) -> Self {
+    /// A Vif without a device, on a host whose resolver is configured in `etc` (`/etc`).
+    pub fn new(edges: Edges, etc: PathBuf) -> Self {
         Vif {
             driven: Driven::new(VifCore::new()),
             edges,
             device: None,
             taken: watch::Sender::new(BTreeSet::new()),
-            etc: "/etc".into(),
+            etc,
             tasks: Tasks::default(),
             replies: HashMap::new(),
             next_reply: ReplyId(0),
@@ -147,7 +150,8 @@ impl Vif {
                 self.serve("pump of blocked targets", pump_blocked(blocked, self.edges.blocked.clone()));
             }
             if let Some(plane) = &device.plane {
-                self.serve("pump of counters", pump_stats(plane.shared_counters(), self.edges.stats.clone()));
+                let stats = pump_stats(plane.shared_counters(), self.edges.buffers.clone(), self.edges.stats.clone());
+                self.serve("pump of counters", stats);
                 self.serve("pump of addresses in use", pump_in_use(plane.virtual_in_use(), self.edges.in_use.clone()));
                 let me = ctx.address();
                 let ended = plane.ended();
@@ -293,15 +297,31 @@ async fn remove(device: Device) -> Result<(), RouteError> {
     let Device { tun, ifindex, routes, plane, .. } = device;
     let name = tun.name().to_owned();
     drop((plane, tun));
+    goes(&routes, &name, Some(ifindex)).await
+}
+
+/// Returns once the kernel has no device of this name that a Vif which is no more had made: it goes with the last flow.
+/// One that is known to be ours, by its index, is removed if it stays; another is waited for, not long, and left.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub async fn gone(name: &str, ours: Option<u32>) -> Result<(), RouteError> {
+    goes(&RouteHandle::open()?, name, ours).await
+}
+
+async fn goes(routes: &RouteHandle, name: &str, ours: Option<u32>) -> Result<(), RouteError> {
     for _ in 0..GONE_LOOKS.0 {
-        match routes.link_index(&name).await {
-            Ok(index) if index == ifindex => sleep(GONE_LOOKS.1).await,
+        match routes.link_index(name).await {
+            Ok(index) if ours.is_none_or(|ours| index == ours) => sleep(GONE_LOOKS.1).await,
             Ok(_) | Err(RouteError::NoLink(_)) => return Ok(()),
             Err(error) => return Err(error),
         }
     }
     // A flow that does not end holds the descriptor.
-    routes.del_link(ifindex).await
+    match ours {
+        Some(ours) => routes.del_link(ours).await,
+        None => Ok(()),
+    }
 }
 
 fn why(failed: TaskFailed) -> String {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::demo::args::DemoArgs;
 use crate::kubeconfig::ConnectionFlags;
 use crate::net::cidr::Cidr;
 use crate::spec::{AgentMode, DnsMode, RangeSelector, ViaRule, parse_cidr};
@@ -38,6 +39,8 @@ pub enum Command {
     List(ListArgs),
     /// Print the least rights that connecting needs, as YAML for `kubectl apply -f -`.
     Rbac(RbacArgs),
+    /// Show podway on this machine alone: a miniature cluster in namespaces, and a real connection to it.
+    Demo(DemoArgs),
     /// Print the versions of the command and of the daemon.
     Version(VersionArgs),
 }

@@ -61,6 +61,7 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
         ("Names", names(status)),
         ("Virtual", virtual_addresses(status)),
         ("Flows", flows(status)),
+        ("Unread", unread(status)),
         ("Lost", lost(status, detail)),
     ];
     for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
@@ -69,14 +70,14 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
     section(&mut text, detail, ["RANGE", "FROM", "TREATMENT", "NOTE"], range_rows(&status.ranges, detail).into_iter());
     let links = status.workloads.iter().flat_map(workload_rows);
     if detail.is_brief() {
-        let brief = links.map(|[workload, state, pod, _, link, note]| {
+        let brief = links.map(|[workload, state, pod, _, _, link, note]| {
             let link = Some(link).filter(|link| link != "ready" && !link.is_empty());
             let note = [link.unwrap_or_default(), note].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
             [workload, state, pod, note.join(": ")]
         });
         section(&mut text, detail, ["WORKLOAD", "STATE", "AGENT POD", "NOTE"], brief);
     } else {
-        section(&mut text, detail, ["WORKLOAD", "STATE", "AGENT POD", "PLACEMENT", "LINK", "NOTE"], links);
+        section(&mut text, detail, ["WORKLOAD", "STATE", "AGENT POD", "PLACEMENT", "VERSION", "LINK", "NOTE"], links);
         let fixed = status.vips.fixed.iter().cloned().map(|(vip, real, workload, name)| [vip, real, workload, name]);
         section(&mut text, detail, ["VIRTUAL", "ADDRESS", "WORKLOAD", "NAME"], fixed);
         let conditions = status.conditions.iter().map(|c| {
@@ -100,7 +101,7 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
 /// The workloads of connections, one row for each link.
 pub fn list_of(sessions: &[SessionStatus]) -> String {
     let rows = sessions.iter().flat_map(|status| {
-        status.workloads.iter().flat_map(workload_rows).map(|[workload, state, pod, placement, link, note]| {
+        status.workloads.iter().flat_map(workload_rows).map(|[workload, state, pod, placement, _, link, note]| {
             [status.name.clone(), workload, state, pod, placement, link, note]
         })
     });
@@ -163,6 +164,9 @@ fn names(status: &SessionStatus) -> String {
     let only = only.map(|only| format!("\n{:13}namespace {} only (no right to list namespaces)", "", only.join(", ")));
     let only = only.unwrap_or_default();
     match (dns.ready, who.trim()) {
+        (false, _) if dns.backend == "off" && !dns.server.is_empty() => {
+            format!("{WARN}not attached{WARN:#}; {} answers who asks it", dns.server)
+        }
         (true, who) => format!("{who}, {GOOD}ready{GOOD:#}{only}"),
         (false, "") => format!("{WARN}not attached{WARN:#}"),
         (false, who) => format!("{who}, {WARN}not ready{WARN:#}"),
@@ -185,12 +189,22 @@ fn flows(status: &SessionStatus) -> String {
     )
 }
 
+/// What waits for programs to read it; less than this is always under way.
+fn unread(status: &SessionStatus) -> String {
+    const NOTEWORTHY: u64 = 1 << 20;
+    match status.flows.held {
+        ..NOTEWORTHY => String::new(),
+        held => format!("{} wait for programs that do not read", bytes(held)),
+    }
+}
+
 fn lost(status: &SessionStatus, detail: Detail) -> String {
     let flows = &status.flows;
     // A host always says things to a device that are for nobody beyond it: no loss, unless all is asked for.
     let unheard = |count: u64| if detail == Detail::Wide { count } else { 0 };
     let counted = [
         (flows.refused, "flows refused"),
+        (flows.broken, "flows by a fault of an agent"),
         (flows.dropped_full, "packets by full queues"),
         (unheard(flows.dropped_source), "packets from another address than the device's"),
         (unheard(flows.dropped_other), "packets that are neither TCP nor UDP"),
@@ -231,7 +245,7 @@ fn range_rows(ranges: &[RangeLine], detail: Detail) -> Vec<[String; 4]> {
 }
 
 /// One row for each link; one row that says why when there is none.
-fn workload_rows(line: &WorkloadLine) -> Vec<[String; 6]> {
+fn workload_rows(line: &WorkloadLine) -> Vec<[String; 7]> {
     let row = |link: Option<&LinkLine>| {
         let of = |part: fn(&LinkLine) -> &String| link.map(part).cloned().unwrap_or_default();
         let own = of(|link| &link.message);
@@ -241,6 +255,7 @@ fn workload_rows(line: &WorkloadLine) -> Vec<[String; 6]> {
             line.state.clone(),
             of(|link| &link.pod),
             of(|link| &link.placement),
+            of(|link| &link.version),
             of(|link| &link.health),
             note,
         ]

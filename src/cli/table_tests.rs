@@ -25,6 +25,7 @@ fn link(pod: &str, health: &str, message: &str) -> LinkLine {
     LinkLine {
         pod: pod.into(),
         placement: "ephemeral container".into(),
+        version: if health == "ready" { "0.1.0".into() } else { String::new() },
         health: health.into(),
         message: message.into(),
     }
@@ -154,6 +155,14 @@ fn names_of_some_namespaces_are_one_line() {
 }
 
 #[test]
+fn names_that_are_not_attached_are_said_so_with_the_address_that_answers() {
+    let mut status = busy();
+    status.dns = DnsLine { backend: "off".into(), server: "246.246.0.2".into(), ..DnsLine::default() };
+    let text = plain(&render(&status, BRIEF, START));
+    assert!(text.contains("Names        not attached; 246.246.0.2 answers who asks it\n"), "{text}");
+}
+
+#[test]
 fn single_addresses_are_one_row() {
     let line = |cidr: &str, treatment: &str| RangeLine {
         cidr: cidr.into(),
@@ -177,6 +186,18 @@ fn what_nobody_needs_to_know_is_not_said() {
     assert!(!text.contains("Credentials") && !text.contains("Lost"), "{text}");
     let text = plain(&render(&status, Detail::Wide, START));
     assert!(text.contains("Credentials") && text.contains("7 packets that are neither TCP nor UDP"), "{text}");
+}
+
+#[test]
+fn programs_that_do_not_read_and_agents_at_fault_are_told() {
+    let mut status = busy();
+    status.flows = FlowStats { held: 1 << 19, ..FlowStats::default() };
+    let text = plain(&render(&status, Detail::Wide, START));
+    assert!(!text.contains("Unread") && !text.contains("Lost"), "{text}");
+    status.flows = FlowStats { held: 40 << 20, broken: 2, ..FlowStats::default() };
+    let text = plain(&render(&status, BRIEF, START));
+    assert!(text.contains("\nUnread       40.0 MiB wait for programs that do not read\n"), "{text}");
+    assert!(text.contains("\nLost         2 flows by a fault of an agent\n"), "{text}");
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl Goal {
         let wanted = match self {
             Goal::Workload(wanted) => wanted,
             Goal::Condition(condition) => return hopeless(status, condition),
-            Goal::Dns => return None,
+            Goal::Dns => return hopeless(status, "DNSReady"),
         };
         let lines: Vec<&WorkloadLine> = lines_of(status, wanted).collect();
         if let Some(line) = lines.iter().find(|line| line.state == "Hopeless") {
@@ -98,6 +98,10 @@ impl Goal {
 /// Why a condition will not come, where one that it rests on is hopeless.
 fn hopeless(status: &SessionStatus, condition: &str) -> Option<UserError> {
     let through_workloads = status.conditions.iter().any(|c| c.r#type == "WorkloadReady");
+    let names = status.conditions.iter().find(|c| c.r#type == "DNSReady" && c.reason == "NotAttached");
+    if let Some(names) = names.filter(|_| condition == "DNSReady") {
+        return Some(UserError::new(Reason::DnsFailed, format!("wait: {}", names.message), "podway status"));
+    }
     let rests_on = |kind: &str| match condition {
         "Ready" if through_workloads => kind == "WorkloadReady",
         "Ready" => kind == "AgentReady",
@@ -172,6 +176,7 @@ async fn reach(client: &mut ControlClient, goal: &Goal, lacks: &mut String) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::DnsLine;
 
     fn status(outcome: Option<ConnectOutcome>, workloads: &[(&str, &str)]) -> SessionStatus {
         let line = |(workload, state): &(&str, &str)| WorkloadLine {
@@ -210,6 +215,34 @@ mod tests {
         let failed = status(Some(ConnectOutcome::Failed(cause.clone())), &[]);
         assert_eq!(refusal("workload/nope", &failed), Some(cause.clone()));
         assert_eq!(refusal("dns", &failed), Some(cause));
+    }
+
+    #[test]
+    fn names_that_are_not_attached_are_not_waited_for_but_those_of_a_taken_file_are() {
+        let with = |status: &str, reason: &str| SessionStatus {
+            dns: DnsLine { backend: "off".into(), ready: status == "True", ..DnsLine::default() },
+            conditions: vec![Condition {
+                r#type: "DNSReady".into(),
+                subject: String::new(),
+                status: status.into(),
+                reason: reason.into(),
+                message: "names are not attached: no resolver".into(),
+                last_transition_time: 0,
+            }],
+            ..SessionStatus::default()
+        };
+        for goal in ["dns", "condition=DNSReady"] {
+            let goal = goal.parse::<Goal>().expect("a goal");
+            let error = goal.refusal(&with("False", "NotAttached")).expect("refused");
+            assert_eq!(
+                (error.reason, error.message.as_str()),
+                (Reason::DnsFailed, "wait: names are not attached: no resolver")
+            );
+            let taken = with("False", "FileTaken");
+            assert!(!goal.reached(&taken) && goal.refusal(&taken).is_none());
+            assert_eq!(goal.lacks(&taken), "names are not attached: no resolver");
+            assert!(goal.reached(&with("True", "Off")), "as the user wants it");
+        }
     }
 
     #[test]

@@ -84,6 +84,11 @@ pub trait TcpFlow: Send {
     /// The next event from the far side. Taking `Data` gives the far side credit for as much again, so a caller that
     /// does not poll holds the sender back. `Pending` for ever after `Reset`.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<FlowEvent>;
+
+    /// Takes in what has come and waits below the flow, without giving credit for it. To be called where
+    /// [`TcpFlow::poll_event`] is not because nothing can be done with an event: what waits is then kept in as much
+    /// memory as it has bytes, and the task is woken when more comes.
+    fn poll_arrivals(&mut self, _: &mut Context<'_>) {}
 }
 
 /// The flow is over; nothing can be sent on it.

@@ -329,6 +329,7 @@ impl<'a> Flow<'a> {
         };
         let socket = self.sockets.get_mut::<Socket<'_>>(self.handle);
         if socket.state() == State::SynReceived {
+            far.poll_arrivals(cx);
             return Step::Going;
         }
         loop {
@@ -337,11 +338,10 @@ impl<'a> Flow<'a> {
                     return Step::Broken;
                 };
                 self.pending.advance(taken);
-                if !self.pending.is_empty() {
-                    return Step::Going;
-                }
             }
-            if socket.may_send() && socket.send_queue() == socket.send_capacity() {
+            let full = socket.may_send() && socket.send_queue() == socket.send_capacity();
+            if full || !self.pending.is_empty() {
+                far.poll_arrivals(cx);
                 return Step::Going;
             }
             match far.poll_event(cx) {

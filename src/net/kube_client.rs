@@ -23,10 +23,13 @@ use secrecy::SecretString;
 use tower::{BoxError, Service, ServiceBuilder};
 
 use crate::error::chain;
+use crate::refusal::Readiness;
 use crate::spec::{ClusterAccess, Credential};
 
 /// Limit of one connection's set-up: TCP, proxy and TLS. Three retransmitted SYNs fit into it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Limit of the question whether the API server is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// Idle time before TCP asks whether the other end lives, and the time between two such questions.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Unanswered questions after which the connection is dead.
@@ -118,6 +121,19 @@ pub async fn api_server_addresses(access: &ClusterAccess) -> Result<Vec<IpAddr>,
     let direct = if proxy.is_some() { direct.unwrap_or_default() } else { direct? };
     let all: BTreeSet<IpAddr> = direct.into_iter().chain(via?).collect();
     Ok(all.into_iter().collect())
+}
+
+/// Asks the API server whether it is ready: it is not before it has read who may do what.
+///
+/// Cancel safe; has a limit of its own.
+pub async fn readiness(client: &kube::Client) -> Readiness {
+    let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else { return Readiness::Silent };
+    match tokio::time::timeout(READY_TIMEOUT, client.request_text(request)).await {
+        Ok(Ok(_)) => Readiness::Ready,
+        Ok(Err(kube::Error::Api(status))) if status.code >= 500 => Readiness::NotReady,
+        // Who may not ask, or hears nothing, knows nothing.
+        Ok(Err(_)) | Err(_) => Readiness::Silent,
+    }
 }
 
 async fn lookup(url: &Uri) -> Result<Vec<IpAddr>, KubeClientError> {

@@ -68,6 +68,18 @@ pub struct Attached {
 pub struct AttachFailed {
     /// Why, with what to do.
     pub message: String,
-    /// Whether trying again is of no use.
-    pub hopeless: bool,
+    /// What there is to hope for.
+    pub outlook: Outlook,
+}
+
+/// What there is to hope for where the resolver does not ask us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outlook {
+    /// Another try may do.
+    #[default]
+    Open,
+    /// Another connection has what is needed; once it gives that up, a later try takes it.
+    Taken,
+    /// As this host is, nothing on it can be made to ask us, or not as the user wants it.
+    Hopeless,
 }

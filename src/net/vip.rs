@@ -1,7 +1,8 @@
 //! Virtual addresses: which stands for what. Pure.
 //!
-//! A virtual address is looked for from a hash of what it stands for, or is the one that [`memory`] knows. It is given
-//! to something else only when none is free, nobody was told of it for [`QUARANTINE`], and no flow uses it.
+//! A virtual address is looked for from a hash of what it stands for, or is the one that [`memory`] knows. It loses its
+//! meaning only when [`capacity`] is reached, nobody was told of it for [`QUARANTINE`], and no flow uses it; it is given to
+//! something else only where no other is free.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,6 +22,9 @@ pub const QUARANTINE: Duration = Duration::from_secs(600);
 
 /// Addresses at the base of a range that are never handed out.
 const RESERVED: u64 = 256;
+
+/// Virtual addresses of one family at most: as many as an IPv4 /16 has. A larger range is used thinly.
+const MOST: u64 = 65_536 - RESERVED;
 
 /// IPv4 ranges tried when the wanted one is taken.
 const OTHERS_V4: [[u8; 2]; 6] = [[246, 246], [247, 246], [245, 246], [241, 246], [198, 18], [198, 19]];
@@ -69,8 +73,13 @@ pub fn dns_address(range: &Cidr) -> IpAddr {
     nth(range, 2)
 }
 
-/// How many virtual addresses a range has.
+/// How many virtual addresses of a range are in use at once, at most.
 pub fn capacity(range: &Cidr) -> u64 {
+    span(range).min(MOST)
+}
+
+/// How many addresses of a range can be handed out.
+fn span(range: &Cidr) -> u64 {
     let bits = u32::from(range.max_prefix_len() - range.prefix_len());
     1_u64.checked_shl(bits).unwrap_or(u64::MAX).saturating_sub(RESERVED)
 }
@@ -124,7 +133,8 @@ impl VipPool {
     /// A pool over `range` with nothing in use, that gives what it finds in `memory` the same address again.
     pub fn new(range: Cidr, memory: &VipMemory) -> VipPool {
         let range = range.trunc();
-        let known = memory.vips.iter().filter(|kept| range.contains(&kept.vip) && memory.ranges.contains(&range));
+        let has = memory.all_ranges().any(|known| *known == range);
+        let known = memory.vips.iter().filter(|kept| has && range.contains(&kept.vip));
         let remembered: BTreeMap<VipEntry, (IpAddr, u64)> =
             known.map(|kept| (kept.entry(), (kept.vip, kept.at))).collect();
         VipPool {
@@ -185,8 +195,10 @@ impl VipPool {
             *until = hold.until().max(*until);
             return Ok(*vip);
         }
-        let vip = self.of_before(&key).or_else(|| self.free(&key)).or_else(|| self.release(hold, in_use));
-        let vip = vip.ok_or(Exhausted)?;
+        let released = if self.is_full() { Some(self.release(hold, in_use).ok_or(Exhausted)?) } else { None };
+        // Where there is another, the released one means nothing for now: who still holds it reaches nobody else.
+        let only = released.filter(|_| span(&self.range) <= MOST);
+        let vip = self.of_before(&key).or(only).or_else(|| self.free(&key)).ok_or(Exhausted)?;
         self.entries.insert(vip, key.clone());
         self.by_key.insert(key, vip);
         self.names.insert(vip, Arc::clone(name));
@@ -213,19 +225,20 @@ impl VipPool {
         self.remembered.get(key).map(|(vip, _)| *vip).filter(|vip| !self.entries.contains_key(vip))
     }
 
+    fn is_full(&self) -> bool {
+        u64::try_from(self.entries.len()).unwrap_or(u64::MAX) >= capacity(&self.range)
+    }
+
     /// A free address; one that is remembered for something else only when there is no other.
     fn free(&self, key: &VipEntry) -> Option<IpAddr> {
-        let capacity = capacity(&self.range);
-        if u64::try_from(self.entries.len()).unwrap_or(u64::MAX) >= capacity {
-            return None;
-        }
-        let start = hash(key) % capacity;
-        let offsets = || (start..capacity).chain(0..start).map(|n| nth(&self.range, RESERVED + n));
+        let span = span(&self.range);
+        let start = hash(key) % span.max(1);
+        let offsets = || (start..span).chain(0..start).map(|n| nth(&self.range, RESERVED + n));
         let free = |vip: &IpAddr| !self.entries.contains_key(vip);
         offsets().find(|vip| free(vip) && !self.kept_free.contains(vip)).or_else(|| offsets().find(free))
     }
 
-    /// Takes the least recently told address from what it stood for.
+    /// Takes its meaning from the least recently told address.
     fn release(&mut self, hold: Hold, in_use: Option<&BTreeSet<IpAddr>>) -> Option<IpAddr> {
         let (Hold::Answer(now), Some(in_use)) = (hold, in_use) else { return None };
         let idle = self.until.iter().filter(|(vip, until)| **until <= now && !in_use.contains(vip));
@@ -301,7 +314,27 @@ mod tests {
         let none = BTreeSet::new();
         assert_eq!(pool.allocate(real(999), &Target::General, &"n".into(), NOW, Some(&none)), Err(Exhausted));
         assert!(pool.allocate(real(7), &Target::General, &"n".into(), NOW, None).is_ok());
-        assert_eq!(capacity(&"fd00::/64".parse().unwrap()), u64::MAX - RESERVED);
+    }
+
+    #[test]
+    fn a_large_range_is_used_thinly_and_as_much_as_a_small_one() {
+        assert_eq!(capacity(&"246.246.0.0/16".parse().unwrap()), MOST);
+        let mut pool = pool("fd00::/64");
+        assert_eq!(capacity(&pool.range()), MOST);
+        let real = |n: u64| IpAddr::from(Ipv6Addr::from_bits(0xfd11_u128 << 112 | u128::from(n)));
+        let ask = |pool: &mut VipPool, n: u64, hold: Hold| {
+            pool.allocate(real(n), &Target::General, &"n".into(), hold, Some(&BTreeSet::new()))
+        };
+        let first: Vec<IpAddr> = (0..MOST).map(|n| ask(&mut pool, n, Hold::Answer(Millis(n))).unwrap()).collect();
+        assert_eq!(ask(&mut pool, MOST, NOW), Err(Exhausted), "all were told lately");
+        // The least recently told one loses its meaning, and is not given to something else.
+        let next = ask(&mut pool, MOST, later(2)).unwrap();
+        assert!(!first.contains(&next) && !pool.entries().contains_key(&first[0]));
+        for size in [pool.entries.len(), pool.by_key.len(), pool.names.len(), pool.until.len()] {
+            assert_eq!(u64::try_from(size).unwrap(), MOST);
+        }
+        let again = ask(&mut pool, 0, later(2)).unwrap();
+        assert_eq!(again, first[0], "it comes back to what it stood for");
     }
 
     #[test]

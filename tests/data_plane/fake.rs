@@ -112,7 +112,10 @@ pub(crate) enum Sent {
 #[derive(Debug, Default)]
 struct State {
     sent: VecDeque<Sent>,
+    /// On the carrier.
     events: VecDeque<FlowEvent>,
+    /// Taken in by the near side, but not further.
+    arrived: VecDeque<FlowEvent>,
     window: usize,
     queued: usize,
     echo: bool,
@@ -180,6 +183,12 @@ impl FarEnd {
 
     /// Events that the near side has not taken.
     pub(crate) fn untaken(&self) -> usize {
+        let state = self.state.lock().unwrap();
+        state.arrived.len() + state.events.len()
+    }
+
+    /// Events that the near side has not even taken in.
+    pub(crate) fn on_the_carrier(&self) -> usize {
         self.state.lock().unwrap().events.len()
     }
 
@@ -239,7 +248,8 @@ impl TcpFlow for Near {
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<FlowEvent> {
         let mut state = self.0.state.lock().unwrap();
-        let Some(event) = state.events.pop_front() else {
+        let arrived = state.arrived.pop_front();
+        let Some(event) = arrived.or_else(|| state.events.pop_front()) else {
             state.near.push(cx.waker().clone());
             return Poll::Pending;
         };
@@ -250,6 +260,12 @@ impl TcpFlow for Near {
             State::wake(&mut state.near);
         }
         Poll::Ready(event)
+    }
+
+    fn poll_arrivals(&mut self, cx: &mut Context<'_>) {
+        let state = &mut *self.0.state.lock().unwrap();
+        state.arrived.append(&mut state.events);
+        state.near.push(cx.waker().clone());
     }
 }
 

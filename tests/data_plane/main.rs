@@ -224,7 +224,12 @@ fn a_program_that_does_not_read_holds_the_far_side_back() {
         }
         let _ = tokio::time::timeout(Duration::from_secs(5), peer.until(|_| None::<()>)).await;
         assert!(far.untaken() >= (2_000_000 - (256 + 128 + 20) * 1024) / 20_000, "{}", far.untaken());
+        assert_eq!(far.on_the_carrier(), 0, "what nobody reads waits where it is counted");
+        far.write("one more");
+        let _ = tokio::time::timeout(Duration::from_secs(5), peer.until(|_| None::<()>)).await;
+        assert_eq!(far.on_the_carrier(), 0, "and so does what comes later");
         assert!(peer.read(data.len()).await == data);
+        assert_eq!(peer.read(8).await, b"one more");
     });
 }
 

@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "round trips and silence are measured with the clock")]
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,23 +23,26 @@ use tokio::time::Instant;
 use self::heartbeat::{AbortOnDrop, Noted, end, heartbeat};
 use crate::credit::{Budget, Receiver};
 use crate::frames::{
-    ClientHello, DnsAnswer, DnsQuery, Failure, FlowFrame, HelloFrame, Open, Proof, Protocol, Welcome, flow_frame,
-    hello_frame,
+    ClientHello, Denied, DnsAnswer, DnsQuery, Failure, FlowFrame, HelloFrame, Open, Proof, Protocol, Welcome,
+    flow_frame, hello_frame,
 };
 use crate::round_trip::RoundTrip;
 use crate::wire::{Reader, WireError, Writer};
 use crate::{
-    CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOL, SEND_BUFFER, STREAM_WINDOW,
-    handshake,
+    CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOLS, SEND_BUFFER, STREAM_WINDOW,
+    WORKSTATION_BUFFERS, handshake,
 };
 
 mod flow;
 mod heartbeat;
 
+use flow::Buffers;
 pub use flow::{Ended, Event, TcpFlow, UdpEnded, UdpFlow};
 
-/// Bytes that the flows of a carrier may hold at the workstation.
-const BUFFERS: u64 = 48 << 20;
+/// A budget for all flows of a session, whichever carriers they are on.
+pub fn budget() -> Arc<Budget> {
+    Arc::new(Budget::new(WORKSTATION_BUFFERS, MAX_FLOWS))
+}
 
 /// Who connects, and to whom.
 #[derive(Clone)]
@@ -51,6 +55,8 @@ pub struct Config {
     pub pod_uid: String,
     /// Prefixes beyond the usual that the agent shall dial for this session, in CIDR notation.
     pub special: Vec<String>,
+    /// What the flows of all carriers of a session share.
+    pub budget: Arc<Budget>,
 }
 
 /// Why there is no carrier.
@@ -76,9 +82,12 @@ pub enum ConnectError {
         /// The pod that the agent named.
         found: String,
     },
-    /// The agent speaks another protocol.
-    #[error("the agent speaks protocol {0}, which this version does not")]
-    Protocol(u32),
+    /// The agent speaks no protocol that this version does: it will not, however often it is asked.
+    #[error("the agent speaks protocol {}, this podway {}", range(.theirs), range(&PROTOCOLS))]
+    Protocol {
+        /// What it speaks.
+        theirs: RangeInclusive<u32>,
+    },
     /// The system has no random bytes.
     #[error("no random bytes")]
     Random,
@@ -88,6 +97,7 @@ pub enum ConnectError {
 #[derive(Clone)]
 pub struct Carrier {
     requests: SendRequest<Bytes>,
+    agent_version: Arc<str>,
     welcome: Arc<Welcome>,
     closed: watch::Receiver<Option<Arc<str>>>,
     shared: Arc<Shared>,
@@ -107,7 +117,7 @@ struct Shared {
     /// When the last byte came, microseconds since `began`.
     last_byte: AtomicU64,
     close: Notify,
-    budget: Budget,
+    budget: Arc<Budget>,
     /// Where the end of a dropped flow is waited for.
     runtime: tokio::runtime::Handle,
 }
@@ -140,7 +150,7 @@ impl Carrier {
             round_trip: AtomicU64::new(1),
             last_byte: AtomicU64::new(0),
             close: Notify::new(),
-            budget: Budget::new(BUFFERS),
+            budget: Arc::clone(&config.budget),
             runtime: tokio::runtime::Handle::current(),
         });
         let noted = Noted { io, shared: Arc::clone(&shared) };
@@ -169,8 +179,8 @@ impl Carrier {
         let mut writer = Writer::new(stream);
         let began = shared.now();
         writer.send(&hello(hello_frame::Frame::ClientHello(ClientHello {
-            protocol_min: PROTOCOL,
-            protocol_max: PROTOCOL,
+            protocol_min: *PROTOCOLS.start(),
+            protocol_max: *PROTOCOLS.end(),
             features: Vec::new(),
             session_id: Bytes::copy_from_slice(&config.session_id),
             public_key: Bytes::copy_from_slice(config.pair.public_key().as_ref()),
@@ -179,18 +189,19 @@ impl Carrier {
         let challenge = loop {
             match next_frame(&mut reader).await? {
                 hello_frame::Frame::Challenge(challenge) => break challenge,
-                hello_frame::Frame::Denied(denied) => return Err(ConnectError::Denied(denied.reason)),
+                hello_frame::Frame::Denied(denied) => return Err(refusal(denied)),
                 _ => {}
             }
         };
         let round_trip = RoundTrip::new(shared.now() - began, shared.now());
         shared.round_trip.store((shared.now() - began).max(1), Ordering::Relaxed);
-        if challenge.protocol != PROTOCOL {
-            return Err(ConnectError::Protocol(challenge.protocol));
+        if !PROTOCOLS.contains(&challenge.protocol) {
+            return Err(ConnectError::Protocol { theirs: challenge.protocol..=challenge.protocol });
         }
         if challenge.pod_uid != config.pod_uid {
             return Err(ConnectError::WrongPod { expected: config.pod_uid.clone(), found: challenge.pod_uid });
         }
+        let agent_version = challenge.agent_version.as_str().into();
         let special = config.special.clone();
         let signature =
             handshake::sign(&config.pair, &challenge.nonce, &config.session_id, &challenge.pod_uid, &special);
@@ -199,12 +210,17 @@ impl Carrier {
         let welcome = loop {
             match next_frame(&mut reader).await? {
                 hello_frame::Frame::Welcome(welcome) => break welcome,
-                hello_frame::Frame::Denied(denied) => return Err(ConnectError::Denied(denied.reason)),
+                hello_frame::Frame::Denied(denied) => return Err(refusal(denied)),
                 _ => {}
             }
         };
         tokio::spawn(heartbeat(reader, writer, round_trip, Arc::clone(&shared), ended, guard));
-        Ok(Carrier { requests, welcome: Arc::new(welcome), closed, shared })
+        Ok(Carrier { requests, agent_version, welcome: Arc::new(welcome), closed, shared })
+    }
+
+    /// What the agent says its version is: any text.
+    pub fn agent_version(&self) -> &str {
+        &self.agent_version
     }
 
     /// What the agent said of itself.
@@ -235,7 +251,8 @@ impl Carrier {
 
     /// Dials `to` from inside the pod. Cancel safe: dropping it ends the flow.
     pub async fn open_tcp(&self, to: SocketAddr, dial_timeout: Duration) -> Result<TcpFlow, Failure> {
-        let receiver = Receiver::new(Arc::clone(&self.shared).into(), self.shared.now());
+        let buffers = Buffers(Arc::clone(&self.shared.budget));
+        let receiver = Receiver::new(buffers, self.shared.now()).ok_or(Failure::Limit)?;
         let limit = receiver.first_limit();
         let (reader, writer, opened) = self.open(Protocol::Tcp, to, dial_timeout, limit).await?;
         Ok(TcpFlow::new(reader, writer, receiver, opened, Arc::clone(&self.shared)))
@@ -307,6 +324,23 @@ impl Carrier {
 
 fn hello(frame: hello_frame::Frame) -> HelloFrame {
     HelloFrame { frame: Some(frame) }
+}
+
+/// Why an agent says no: for its protocol, if it tells which, else for what it says.
+fn refusal(denied: Denied) -> ConnectError {
+    match denied {
+        Denied { protocol_min, protocol_max, .. } if protocol_max > 0 => {
+            ConnectError::Protocol { theirs: protocol_min..=protocol_max }
+        }
+        Denied { reason, .. } => ConnectError::Denied(reason),
+    }
+}
+
+fn range(versions: &RangeInclusive<u32>) -> String {
+    match (versions.start(), versions.end()) {
+        (low, high) if low == high => low.to_string(),
+        (low, high) => format!("{low} to {high}"),
+    }
 }
 
 async fn next_frame(reader: &mut Reader) -> Result<hello_frame::Frame, ConnectError> {

@@ -1,17 +1,22 @@
 //! How much of one direction of a flow may be under way. Pure.
 //!
-//! The receiver grants a limit, the highest offset that may be sent. Its window starts small and doubles while the
-//! sender uses it up within one round trip, as a kernel sizes its receive buffer. All flows of a session share one
-//! budget: half of it for growth, a quarter for first windows, which shrink where flows are many, and its whole as
-//! the bound on what arrived and was not taken off. Most flows never use their window, so windows are promised beyond
-//! the budget; a flow that makes it overflow is reset.
+//! The receiver grants a limit, the highest offset that may be sent. All flows of a session share one budget, and
+//! **nothing is granted that the budget could not hold**: what was granted and not taken off yet, wherever it is (with
+//! the sender, on the carrier, in a queue), is never more than its total. So no flow can make it overflow, and none has
+//! to end because others stand still.
+//!
+//! - A smallest window is kept for each flow that may come.
+//! - The rest is a pool. A new flow gets a small part of what is left of it, a window doubles while its sender uses it up
+//!   within one round trip (as a kernel sizes its receive buffer), and never takes more than half of what is left.
+//! - When half of the pool is out, flows that do not use what they were granted give it back: see [`Receiver::review`].
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A flow's first window where flows are few: a round trip of 1 ms at 2 Gbit/s.
 pub const FIRST_WINDOW: u64 = 256 * 1024;
-/// A flow's first window where flows are many; it grows as any other.
-pub const SMALLEST_WINDOW: u64 = 8 * 1024;
+/// The window that every flow has at least; it grows as any other.
+pub const SMALLEST_WINDOW: u64 = 1024;
 /// A flow's largest window: 80 ms at 3 Gbit/s.
 pub const LARGEST_WINDOW: u64 = 32 << 20;
 /// Below this a round trip is mostly the scheduling of the tasks and relays on the way, which takes longer under load
@@ -20,23 +25,33 @@ pub const LARGEST_WINDOW: u64 = 32 << 20;
 const SHORTEST_ROUND_TRIP: u64 = 4000;
 /// Over less than this a rate says how tasks were scheduled: after a pause, what waited comes at once. Microseconds.
 const SHORTEST_EPOCH: u64 = 20_000;
+/// The part of what is left that a new flow gets: a hundred flows that come together leave half of it.
+const NEWCOMERS_PART: u64 = 128;
+/// The part of what is left that a flow keeps which has no use for it. Smaller, so that thousands of idle flows leave
+/// most of the pool to those that move.
+const IDLE_PART: u64 = 512;
 
 /// What the flows of a session share.
 #[derive(Debug)]
 pub struct Budget {
-    total: u64,
-    /// Bytes by which windows may still grow.
-    growth: AtomicU64,
+    /// Smallest windows that nobody has yet.
+    places: AtomicU64,
+    pool_size: u64,
+    /// Bytes beyond the smallest windows that may still be granted.
+    pool: AtomicU64,
     /// Bytes that arrived and were not taken off.
     held: AtomicU64,
-    flows: AtomicU64,
+    /// Flows whose peer broke their credit.
+    broken: AtomicU64,
 }
 
 impl Budget {
-    /// A budget of so many bytes.
-    pub fn new(total: u64) -> Budget {
-        let growth = AtomicU64::new(total / 2);
-        Budget { total, growth, held: AtomicU64::new(0), flows: AtomicU64::new(0) }
+    /// A budget of `total` bytes, at most half of them kept for the smallest windows of as many flows as may come.
+    pub fn new(total: u64, flows: u32) -> Budget {
+        let places = u64::from(flows).min(total / 2 / SMALLEST_WINDOW);
+        let pool_size = total - places * SMALLEST_WINDOW;
+        let [held, broken] = [0; 2].map(AtomicU64::new);
+        Budget { places: AtomicU64::new(places), pool_size, pool: AtomicU64::new(pool_size), held, broken }
     }
 
     /// Bytes that arrived and were not taken off, over all flows.
@@ -44,33 +59,77 @@ impl Budget {
         self.held.load(Ordering::Relaxed)
     }
 
-    fn enter(&self) -> u64 {
-        let flows = self.flows.fetch_add(1, Ordering::AcqRel) + 1;
-        (self.total / 4 / flows).clamp(SMALLEST_WINDOW, FIRST_WINDOW)
+    /// Flows that ended because their peer broke their credit.
+    pub fn broken(&self) -> u64 {
+        self.broken.load(Ordering::Relaxed)
     }
 
-    /// Takes growth, but never more than half of what is left: those who come later find some too.
-    fn grow(&self, bytes: u64) -> bool {
+    /// A place for a flow, with its first window.
+    fn enter(&self) -> Option<u64> {
+        let place = |places: u64| places.checked_sub(1);
+        self.places.fetch_update(Ordering::AcqRel, Ordering::Acquire, place).ok()?;
+        let window = self.part(NEWCOMERS_PART);
+        let found = window > SMALLEST_WINDOW && self.take(window - SMALLEST_WINDOW);
+        Some(if found { window } else { SMALLEST_WINDOW })
+    }
+
+    fn leave(&self, beyond: u64) {
+        self.give(beyond);
+        self.places.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A window of so small a part of what is left.
+    fn part(&self, part: u64) -> u64 {
+        (self.pool.load(Ordering::Relaxed) / part).clamp(SMALLEST_WINDOW, FIRST_WINDOW)
+    }
+
+    /// Takes from the pool, but never more than half of what is left: those who come later find some too.
+    fn take(&self, bytes: u64) -> bool {
         let take = |left: u64| (bytes <= left / 2).then(|| left - bytes);
-        self.growth.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+        self.pool.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
     }
 
-    fn hold(&self, bytes: u64) -> bool {
-        let take = |held: u64| held.checked_add(bytes).filter(|held| *held <= self.total);
-        self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+    fn give(&self, bytes: u64) {
+        self.pool.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    fn release(&self, bytes: u64) {
-        self.held.fetch_sub(bytes, Ordering::AcqRel);
+    fn scarce(&self) -> bool {
+        self.pool.load(Ordering::Relaxed) < self.pool_size / 2
     }
+}
+
+/// What was asked back of the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recall {
+    /// Nothing, or it has answered.
+    None,
+    Asked,
+    /// More was granted since: the answer will say nothing about that.
+    Overtaken,
+}
+
+/// The peer sent beyond its limit, or left a gap: the end of the flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the peer broke the flow's credit")]
+pub struct CreditBroken;
+
+/// A word to the sender: `received` bytes were taken off, and it may send up to `limit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Bytes taken off so far.
+    pub received: u64,
+    /// The highest offset that may be sent.
+    pub limit: u64,
 }
 
 /// The receiver's side of one direction.
 #[derive(Debug)]
-pub struct Receiver<B: std::ops::Deref<Target = Budget>> {
+pub struct Receiver<B: Deref<Target = Budget>> {
     budget: B,
-    first_window: u64,
+    /// How far beyond `taken` the next grant goes; 0 once nothing more comes.
     window: u64,
+    /// Bytes of the pool that this flow has: it covers all that was granted and not taken off, and the window.
+    beyond: u64,
     /// Bytes that arrived.
     arrived: u64,
     /// Bytes that the consumer took off.
@@ -79,24 +138,27 @@ pub struct Receiver<B: std::ops::Deref<Target = Budget>> {
     granted: u64,
     /// Start of the measurement under way: time in microseconds, and `taken` then.
     epoch: (u64, u64),
+    /// `taken` at the last review.
+    reviewed: u64,
+    recall: Recall,
 }
 
-/// Why a chunk is not taken; the end of its flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotTaken {
-    /// The peer sent beyond its limit, or left a gap.
-    #[error("the peer broke the flow's credit")]
-    CreditBroken,
-    /// The session's flows hold all that they may.
-    #[error("the session's buffers are full")]
-    Full,
-}
-
-impl<B: std::ops::Deref<Target = Budget>> Receiver<B> {
-    /// A direction on which nothing has come yet. `now` in microseconds.
-    pub fn new(budget: B, now: u64) -> Self {
-        let window = budget.enter();
-        Receiver { budget, first_window: window, window, arrived: 0, taken: 0, granted: window, epoch: (now, 0) }
+impl<B: Deref<Target = Budget>> Receiver<B> {
+    /// A direction on which nothing has come yet; `None` when there are as many flows as the budget has places for.
+    /// `now` in microseconds.
+    pub fn new(budget: B, now: u64) -> Option<Self> {
+        let window = budget.enter()?;
+        Some(Receiver {
+            budget,
+            window,
+            beyond: window - SMALLEST_WINDOW,
+            arrived: 0,
+            taken: 0,
+            granted: window,
+            epoch: (now, 0),
+            reviewed: 0,
+            recall: Recall::None,
+        })
     }
 
     /// The limit to name when the flow is opened.
@@ -105,50 +167,125 @@ impl<B: std::ops::Deref<Target = Budget>> Receiver<B> {
     }
 
     /// Takes a chunk's place in the order.
-    pub fn arrived(&mut self, offset: u64, length: u64) -> Result<(), NotTaken> {
-        let end = offset.checked_add(length).ok_or(NotTaken::CreditBroken)?;
-        if offset != self.arrived || end > self.granted {
-            return Err(NotTaken::CreditBroken);
-        }
-        if !self.budget.hold(length) {
-            return Err(NotTaken::Full);
-        }
+    pub fn arrived(&mut self, offset: u64, length: u64) -> Result<(), CreditBroken> {
+        let end = offset.checked_add(length).filter(|end| offset == self.arrived && *end <= self.granted);
+        let Some(end) = end else {
+            self.budget.broken.fetch_add(1, Ordering::Relaxed);
+            return Err(CreditBroken);
+        };
+        self.budget.held.fetch_add(length, Ordering::Relaxed);
         self.arrived = end;
         Ok(())
     }
 
-    /// The consumer took `length` bytes off. `now` and the shortest `round_trip` in microseconds. Gives the ack to send,
-    /// what was received and the new limit, if one is due.
-    pub fn taken(&mut self, length: u64, now: u64, round_trip: u64) -> Option<(u64, u64)> {
+    /// Nothing more comes.
+    pub fn finished(&mut self) {
+        self.window = 0;
+        self.granted = self.arrived;
+        self.settle();
+    }
+
+    /// The consumer took `length` bytes off. `now` and the shortest `round_trip` in microseconds. Gives the word to the
+    /// sender that is due.
+    pub fn taken(&mut self, length: u64, now: u64, round_trip: u64) -> Option<Grant> {
         let length = length.min(self.arrived - self.taken);
         self.taken += length;
-        self.budget.release(length);
+        self.budget.held.fetch_sub(length, Ordering::Relaxed);
         let round_trip = round_trip.max(SHORTEST_ROUND_TRIP);
         let (began, at_begin) = self.epoch;
-        if now.saturating_sub(began) >= round_trip.max(SHORTEST_EPOCH) {
+        // A small window is too small however tasks were scheduled.
+        let epoch = if self.window < FIRST_WINDOW { round_trip } else { round_trip.max(SHORTEST_EPOCH) };
+        if now.saturating_sub(began) >= epoch {
             // A window that is the limit is used up once in a round trip. Where a queue is the limit, the same takes
             // longer than the shortest round trip did, and more window would only lengthen the queue.
             let used = u128::from(self.taken - at_begin) * u128::from(round_trip) * 2;
-            let limiting = used >= u128::from(self.window) * u128::from(now.saturating_sub(began));
-            if limiting && self.window < LARGEST_WINDOW && self.budget.grow(self.window) {
-                self.window *= 2;
+            if used >= u128::from(self.window) * u128::from(now.saturating_sub(began)) {
+                self.grow();
             }
             self.epoch = (now, self.taken);
         }
+        let grant = self.due();
+        self.settle();
+        grant
+    }
+
+    fn grow(&mut self) {
+        let window = self.window * 2;
+        let beyond = window.max(self.granted - self.taken).saturating_sub(SMALLEST_WINDOW);
+        let more = beyond.saturating_sub(self.beyond);
+        if window <= LARGEST_WINDOW && (more == 0 || self.budget.take(more)) {
+            self.window = window;
+            self.beyond += more;
+        }
+    }
+
+    /// A quarter of the window at a time: few words, and the sender never runs dry for them.
+    fn due(&mut self) -> Option<Grant> {
         let limit = self.taken + self.window;
-        // A quarter of the window at a time: few acks, and the sender never runs dry for them.
-        (limit - self.granted >= self.window / 4).then(|| {
-            self.granted = limit;
-            (self.taken, limit)
+        if self.window == 0 || limit < self.granted + self.window / 4 {
+            return None;
+        }
+        self.granted = limit;
+        if self.recall == Recall::Asked {
+            self.recall = Recall::Overtaken;
+        }
+        Some(Grant { received: self.taken, limit })
+    }
+
+    /// Gives back to the pool what neither the window nor what is granted needs.
+    fn settle(&mut self) {
+        let beyond = self.window.max(self.granted - self.taken).saturating_sub(SMALLEST_WINDOW);
+        if beyond < self.beyond {
+            self.budget.give(self.beyond - beyond);
+            self.beyond = beyond;
+        }
+    }
+
+    /// Whether a review could find anything.
+    pub fn is_reviewable(&self) -> bool {
+        self.beyond > 0 && self.window > 0
+    }
+
+    /// To be called every few round trips. Where budget is scarce, a flow that used little of its window since the last
+    /// time gets a smaller one; gives the limit that the sender shall be asked to go back to, when that is worth a word.
+    pub fn review(&mut self) -> Option<u64> {
+        let used = self.taken - self.reviewed;
+        self.reviewed = self.taken;
+        if self.window == 0 || !self.budget.scarce() {
+            return None;
+        }
+        // More than it used in all that time is more than a round trip needs.
+        let enough = used.next_power_of_two().max(self.budget.part(IDLE_PART));
+        if enough <= self.window / 2 {
+            self.window = enough;
+            self.settle();
+        }
+        let limit = self.arrived.max(self.taken + self.window);
+        let worth = self.granted.saturating_sub(limit) >= self.window;
+        (worth && self.recall == Recall::None).then(|| {
+            self.recall = Recall::Asked;
+            limit
         })
+    }
+
+    /// The sender answered that it will not go beyond `limit` without a new grant. Gives the word that is due to it.
+    pub fn yielded(&mut self, limit: u64) -> Option<Grant> {
+        let asked = std::mem::replace(&mut self.recall, Recall::None);
+        if asked != Recall::Asked || !(self.arrived..=self.granted).contains(&limit) {
+            return None;
+        }
+        self.granted = limit;
+        // It may have used up what it kept, and what it sent may be taken off already.
+        let grant = self.due();
+        self.settle();
+        grant
     }
 }
 
-impl<B: std::ops::Deref<Target = Budget>> Drop for Receiver<B> {
+impl<B: Deref<Target = Budget>> Drop for Receiver<B> {
     fn drop(&mut self) {
-        self.budget.growth.fetch_add(self.window - self.first_window, Ordering::AcqRel);
-        self.budget.release(self.arrived - self.taken);
-        self.budget.flows.fetch_sub(1, Ordering::AcqRel);
+        self.budget.held.fetch_sub(self.arrived - self.taken, Ordering::Relaxed);
+        self.budget.leave(self.beyond);
     }
 }
 
@@ -184,118 +321,13 @@ impl Sender {
     pub fn granted(&mut self, limit: u64) {
         self.limit = self.limit.max(limit);
     }
+
+    /// The peer asked for what it granted beyond `limit`. Gives the limit that now holds, to be told.
+    pub fn recalled(&mut self, limit: u64) -> u64 {
+        self.limit = self.limit.min(limit).max(self.sent);
+        self.limit
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, prop_assert_ne, proptest};
-
-    /// Uses the whole window once in each round trip.
-    fn bulk(receiver: &mut Receiver<&Budget>, round_trips: u64) {
-        const ROUND_TRIP: u64 = 80_000;
-        let begin = receiver.epoch.0;
-        for round_trip in 1..=round_trips {
-            let chunk = receiver.granted - receiver.arrived;
-            receiver.arrived(receiver.arrived, chunk).expect("within the limit");
-            receiver.taken(chunk, begin + round_trip * ROUND_TRIP, ROUND_TRIP);
-        }
-    }
-
-    #[test]
-    fn a_window_grows_only_while_it_is_the_limit() {
-        let budget = Budget::new(8 * LARGEST_WINDOW);
-        let mut receiver = Receiver::new(&budget, 0);
-        bulk(&mut receiver, 20);
-        assert_eq!(receiver.window, LARGEST_WINDOW);
-        let mut slow = Receiver::new(&budget, 0);
-        slow.arrived(0, 1000).expect("within the limit");
-        slow.taken(1000, 80_000, 80_000);
-        assert_eq!(slow.window, FIRST_WINDOW);
-    }
-
-    #[test]
-    fn a_short_way_still_gets_a_window_that_covers_the_scheduling_at_its_ends() {
-        /// 1 GB/s, the window's worth taken in quarters.
-        const BYTES_A_MICROSECOND: u64 = 1000;
-        let budget = Budget::new(48 << 20);
-        let mut receiver = Receiver::new(&budget, 0);
-        let mut now = 0;
-        while now < 2_000_000 {
-            let chunk = receiver.window / 4;
-            receiver.arrived(receiver.arrived, chunk).expect("within the limit");
-            now += chunk / BYTES_A_MICROSECOND;
-            receiver.taken(chunk, now, 50);
-        }
-        // Twice what passes in four milliseconds, rounded up to a power of two, and no more.
-        assert!((4 << 20..=8 << 20).contains(&receiver.window), "{}", receiver.window);
-    }
-
-    #[test]
-    fn a_flow_that_grew_leaves_growth_to_others_and_gives_its_own_back() {
-        let budget = Budget::new(32 << 20);
-        let mut greedy = Receiver::new(&budget, 0);
-        bulk(&mut greedy, 40);
-        let mut second = Receiver::new(&budget, 0);
-        bulk(&mut second, 40);
-        assert!(greedy.window >= 4 << 20, "{}", greedy.window);
-        assert!(second.window >= 2 << 20, "{}", second.window);
-        drop((greedy, second));
-        assert_eq!(budget.growth.load(Ordering::Relaxed), 16 << 20);
-        assert_eq!(budget.held(), 0);
-    }
-
-    #[test]
-    fn many_flows_start_small_and_never_hold_more_than_the_budget() {
-        const TOTAL: u64 = 32 << 20;
-        let budget = Budget::new(TOTAL);
-        let mut flows: Vec<_> = (0..16_384).map(|_| Receiver::new(&budget, 0)).collect();
-        assert_eq!(flows.first().map(Receiver::first_limit), Some(FIRST_WINDOW));
-        assert_eq!(flows.last().map(Receiver::first_limit), Some(SMALLEST_WINDOW));
-        let mut full = 0;
-        for flow in &mut flows {
-            match flow.arrived(0, flow.first_limit()) {
-                Ok(()) => {}
-                Err(error) => {
-                    assert_eq!(error, NotTaken::Full);
-                    full += 1;
-                }
-            }
-        }
-        assert!(full > 0);
-        assert!(budget.held() <= TOTAL);
-        drop(flows);
-        assert_eq!(budget.held(), 0);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
-
-        /// Whatever the sizes and times: the sender is never stopped for good, never over its limit, and no byte is lost.
-        #[test]
-        fn a_transfer_ends(sizes in proptest::collection::vec(1_u64..100_000, 1..60), round_trip in 1_u64..200_000, jitter in any::<u16>()) {
-            let budget = Budget::new(4 * FIRST_WINDOW);
-            let mut receiver = Receiver::new(&budget, 0);
-            let mut sender = Sender::new(receiver.first_limit());
-            let mut now = 0;
-            let total: u64 = sizes.iter().sum();
-            for size in sizes {
-                let mut left = size;
-                while left > 0 {
-                    let chunk = left.min(sender.available());
-                    prop_assert_ne!(chunk, 0, "stopped for good");
-                    prop_assert!(receiver.arrived(sender.offset(), chunk).is_ok());
-                    sender.sent(chunk);
-                    left -= chunk;
-                    now += u64::from(jitter);
-                    if let Some((_, limit)) = receiver.taken(chunk, now, round_trip) {
-                        sender.granted(limit);
-                    }
-                }
-            }
-            prop_assert_eq!(receiver.taken, total);
-            prop_assert!(receiver.arrived(sender.offset(), receiver.window * 3).is_err());
-            prop_assert_eq!(budget.held(), 0);
-        }
-    }
-}
+mod tests;

@@ -142,6 +142,12 @@ pub struct Denied {
     /// Why.
     #[prost(string, tag = "1")]
     pub reason: String,
+    /// The lowest version that the agent speaks, where none is common; else 0.
+    #[prost(uint32, tag = "2")]
+    pub protocol_min: u32,
+    /// The highest one; else 0.
+    #[prost(uint32, tag = "3")]
+    pub protocol_max: u32,
 }
 
 /// Heartbeat.
@@ -182,7 +188,7 @@ pub struct Stats {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct FlowFrame {
     /// The frame; `None` for one that is newer than we are, which is skipped.
-    #[prost(oneof = "flow_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "flow_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub frame: Option<flow_frame::Frame>,
 }
 
@@ -221,6 +227,12 @@ pub mod flow_frame {
         /// Both directions, at once.
         #[prost(message, tag = "10")]
         Reset(super::Reset),
+        /// Credit, asked back.
+        #[prost(message, tag = "11")]
+        Recall(super::Recall),
+        /// Credit, given back.
+        #[prost(message, tag = "12")]
+        Yielded(super::Yielded),
     }
 }
 
@@ -357,12 +369,31 @@ pub struct Fin {}
 /// The reason of a [`Reset`] that means something to a program: the far side of an association said that nobody listens.
 pub const REFUSED: &str = "refused";
 
+/// The reason of a [`Reset`] of a flow whose peer broke its credit.
+pub const CREDIT_BROKEN: &str = "more was sent than was granted";
+
 /// The end of both directions.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reset {
     /// Why, for people; [`REFUSED`] for programs too.
     #[prost(string, tag = "1")]
     pub reason: String,
+}
+
+/// The receiver would like back what it granted beyond `limit`. Who does not know this frame keeps it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Recall {
+    /// An offset.
+    #[prost(uint64, tag = "1")]
+    pub limit: u64,
+}
+
+/// The sender's answer, after all that it sent before: it will not send beyond `limit` without a new `Ack`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Yielded {
+    /// That of the recall, or what was sent already.
+    #[prost(uint64, tag = "1")]
+    pub limit: u64,
 }
 
 /// A raw DNS message (RFC 1035).

@@ -3,6 +3,8 @@
 //! - [`frames`]: the messages; `proto/tunnel.proto` is their other form.
 //! - [`handshake`]: who may use an agent.
 //! - [`credit`]: how much of a flow may be under way. Pure.
+//! - [`queue`]: what arrived and waits. Pure.
+//! - [`review`]: when a flow gives back what it does not use.
 //! - [`round_trip`]: how long the way is. Pure.
 //! - [`wire`]: gRPC messages on HTTP/2 streams.
 //! - [`client`]: the workstation's end.
@@ -11,15 +13,24 @@ pub mod client;
 pub mod credit;
 pub mod frames;
 pub mod handshake;
+pub mod queue;
+pub mod review;
 pub mod round_trip;
 pub mod wire;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The protocol version that this crate speaks.
 pub const PROTOCOL: u32 = 1;
+/// All of them, the lowest and the highest: what each side tells in `Hello`.
+pub const PROTOCOLS: RangeInclusive<u32> = PROTOCOL..=PROTOCOL;
 /// Flows of one session.
 pub const MAX_FLOWS: u32 = 16_384;
+/// Bytes of all flows that an agent may have granted or hold.
+pub const AGENT_BUFFERS: u64 = 32 << 20;
+/// Bytes of all flows of a session that the workstation may have granted or hold.
+pub const WORKSTATION_BUFFERS: u64 = 48 << 20;
 /// Bytes in one `Data` frame.
 pub const MAX_DATA: usize = 64 * 1024;
 /// A message longer than this is an error of its stream.

@@ -66,12 +66,8 @@ impl Reader {
                     if let Err(error) = self.stream.flow_control().release_capacity(chunk.len()) {
                         return Poll::Ready(Some(Err(error.into())));
                     }
-                    if self.buffer.is_empty() {
-                        // A chunk that nobody else holds is taken over without a copy.
-                        self.buffer = chunk.try_into_mut().unwrap_or_else(|chunk| BytesMut::from(&*chunk));
-                    } else {
-                        self.buffer.extend_from_slice(&chunk);
-                    }
+                    // Copied: a chunk is part of a larger buffer, which it would keep for as long as the message waits.
+                    self.buffer.extend_from_slice(&chunk);
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 None if self.buffer.is_empty() => return Poll::Ready(None),
@@ -96,7 +92,12 @@ impl Reader {
             return Ok(None);
         }
         self.buffer.advance(PREFIX);
-        Ok(Some(self.buffer.split_to(length).freeze()))
+        let message = self.buffer.split_to(length).freeze();
+        if self.buffer.is_empty() {
+            // What is left would keep the message's memory for as long as the stream is idle.
+            self.buffer = BytesMut::new();
+        }
+        Ok(Some(message))
     }
 }
 

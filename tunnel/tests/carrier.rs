@@ -6,13 +6,17 @@
     reason = "a test says what it expects"
 )]
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use podway_tunnel::client::{Carrier, Config, ConnectError, Event};
+use podway_tunnel::client::{Carrier, Config, ConnectError, Event, TcpFlow};
+use podway_tunnel::credit::{Budget, Receiver};
 use podway_tunnel::frames::{
-    Challenge, Denied, Fin, FlowFrame, HelloFrame, Opened, Stats, Welcome, flow_frame, hello_frame::Frame,
+    Challenge, Denied, Fin, FlowFrame, HelloFrame, Opened, Recall, Stats, Welcome, Yielded, flow_frame,
+    hello_frame::Frame,
 };
 use podway_tunnel::wire::{Reader, Writer};
 use ring::rand::SystemRandom;
@@ -24,7 +28,8 @@ use tokio::time::{Instant, sleep, timeout};
 fn config() -> Config {
     let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
     let pair = Arc::new(Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("its pair"));
-    Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special: Vec::new() }
+    let budget = podway_tunnel::client::budget();
+    Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special: Vec::new(), budget }
 }
 
 /// Answers a `Hello` with these frames, then hands the stream on.
@@ -116,13 +121,17 @@ async fn an_agent_that_denies_or_is_another_or_hangs_up_is_told_apart() {
         }));
         timeout(Duration::from_secs(5), Carrier::connect(ours, &config())).await.expect("in time").err()
     };
-    let denied = Frame::Denied(Denied { reason: "no".into() });
+    let denied = Frame::Denied(Denied { reason: "no".into(), ..Denied::default() });
     assert!(matches!(meet(vec![denied.clone()]).await, Some(ConnectError::Denied(why)) if why == "no"));
     assert!(matches!(meet(vec![challenge(), denied]).await, Some(ConnectError::Denied(_))));
     assert!(matches!(meet(vec![challenge()]).await, Some(ConnectError::HungUp)));
     assert!(matches!(meet(Vec::new()).await, Some(ConnectError::HungUp)));
     let newer = Frame::Challenge(Challenge { pod_uid: "pod-1".into(), protocol: 9, ..Challenge::default() });
-    assert!(matches!(meet(vec![newer]).await, Some(ConnectError::Protocol(9))));
+    assert!(matches!(meet(vec![newer]).await, Some(ConnectError::Protocol { theirs }) if theirs == (9..=9)));
+    let newer = Frame::Denied(Denied { reason: "no protocol in common".into(), protocol_min: 8, protocol_max: 9 });
+    let error = meet(vec![newer]).await.expect("refused");
+    assert!(matches!(&error, ConnectError::Protocol { theirs } if *theirs == (8..=9)), "{error:?}");
+    assert_eq!(error.to_string(), "the agent speaks protocol 8 to 9, this podway 1");
     let other = Frame::Challenge(Challenge { pod_uid: "pod-2".into(), protocol: 1, ..Challenge::default() });
     assert!(matches!(meet(vec![other]).await, Some(ConnectError::WrongPod { .. })));
 }
@@ -165,13 +174,141 @@ async fn a_stream_that_a_hung_agent_does_not_end_is_given_up() {
     };
     let (flow, (mut writer, mut reader)) = tokio::join!(opening, answering);
     let mut flow = flow.expect("opened");
-    assert_eq!(std::future::poll_fn(|cx| flow.poll_event(cx)).await, Event::Fin);
+    assert_eq!(poll_fn(|cx| flow.poll_event(cx)).await, Event::Fin);
     flow.send_fin();
     drop(flow);
     while let Some(Ok(FlowFrame { .. })) = reader.next::<FlowFrame>().await {}
     let began = Instant::now();
-    let reset = std::future::poll_fn(|cx| writer.poll_reset(cx));
+    let reset = poll_fn(|cx| writer.poll_reset(cx));
     timeout(Duration::from_secs(60), reset).await.expect("the workstation gives the stream up");
     assert!(began.elapsed() >= Duration::from_secs(29), "what is queued needs its time");
     assert!(carrier.is_alive());
+}
+
+/// A carrier with a flow on it that an agent made by hand has opened, and the agent's end of the flow.
+async fn flow(config: &Config) -> (Carrier, TcpFlow, Writer, Reader) {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let (flow_tx, mut flow_rx) = mpsc::unbounded_channel();
+    let talking = |mut writer: Writer, reader: Reader| async move {
+        while writer.send(&HelloFrame { frame: Some(Frame::Stats(Stats::default())) }).is_ok() {
+            sleep(Duration::from_secs(5)).await;
+        }
+        drop(reader);
+    };
+    let answers = vec![challenge(), Frame::Welcome(Welcome::default())];
+    tokio::spawn(agent_with_flows(theirs, answers, talking, flow_tx));
+    let carrier = Carrier::connect(ours, config).await.expect("connected");
+    let opening = carrier.open_tcp("10.0.0.1:80".parse().expect("an address"), Duration::from_secs(5));
+    let answering = async {
+        let (mut writer, mut reader) = flow_rx.recv().await.expect("a call");
+        assert!(matches!(next(&mut reader).await, flow_frame::Frame::Open(_)));
+        writer.send_flow(flow_frame::Frame::Opened(Opened { limit: 1000, ..Opened::default() })).expect("sent");
+        (writer, reader)
+    };
+    let (flow, (writer, reader)) = tokio::join!(opening, answering);
+    (carrier, flow.expect("opened"), writer, reader)
+}
+
+async fn next(reader: &mut Reader) -> flow_frame::Frame {
+    let frame = timeout(Duration::from_secs(60), reader.next::<FlowFrame>()).await.expect("in time");
+    frame.expect("open").expect("a message").frame.expect("a frame")
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_idle_flow_does_not_use_is_asked_back_once_it_is_scarce() {
+    let config = Config { budget: Arc::new(Budget::new(1 << 20, 16)), ..config() };
+    let (_carrier, mut flow, mut writer, mut reader) = flow(&config).await;
+    let (event_tx, mut events) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let event = poll_fn(|cx| flow.poll_event(cx)).await;
+            event_tx.send(event).expect("the test lives");
+        }
+    });
+    let plenty = timeout(Duration::from_secs(45), reader.next::<FlowFrame>()).await;
+    assert!(plenty.is_err(), "{plenty:?} though there is enough");
+    // Another that takes all that one flow may have.
+    let mut bulk = Receiver::new(&*config.budget, 0).expect("a place");
+    let (mut offset, mut limit) = (0, bulk.first_limit());
+    for round_trip in 1..20 {
+        bulk.arrived(offset, limit - offset).expect("within the limit");
+        let taken = limit - offset;
+        offset = limit;
+        limit = bulk.taken(taken, round_trip * 100_000, 100_000).map_or(limit, |grant| grant.limit);
+    }
+    let flow_frame::Frame::Recall(Recall { limit }) = next(&mut reader).await else { panic!("no recall") };
+    assert!((1..8 << 10).contains(&limit), "{limit}");
+    writer.send_flow(flow_frame::Frame::Yielded(Yielded { limit })).expect("sent");
+    // It goes on with what it kept, and gets more for it.
+    let bytes = Bytes::from(vec![7; usize::try_from(limit).expect("few")]);
+    writer.send_data(0, bytes.clone()).expect("sent");
+    assert_eq!(events.recv().await, Some(Event::Data(bytes)));
+    let flow_frame::Frame::Ack(ack) = next(&mut reader).await else { panic!("no credit") };
+    assert!(ack.received == limit && ack.limit > limit, "{ack:?}");
+    // Beyond what it has it may not go, as little as anyone.
+    writer.send_data(limit, Bytes::from(vec![7; 16 << 10])).expect("sent");
+    assert_eq!(events.recv().await, Some(Event::Reset));
+    let flow_frame::Frame::Reset(reset) = next(&mut reader).await else { panic!("no word of it") };
+    assert!(reset.reason.contains("granted"), "{reset:?}");
+    assert_eq!(config.budget.broken(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn credit_that_the_far_side_asks_back_is_given_back() {
+    let (_carrier, mut flow, mut writer, mut reader) = flow(&config()).await;
+    let room = poll_fn(|cx| flow.poll_send_ready(cx)).await.expect("open");
+    assert_eq!(room, 1000);
+    flow.send(Bytes::from_static(&[7; 300])).expect("open");
+    assert!(matches!(next(&mut reader).await, flow_frame::Frame::Data(_)));
+    for (asked, kept) in [(500, 500), (100, 300), (900, 300)] {
+        writer.send_flow(flow_frame::Frame::Recall(Recall { limit: asked })).expect("sent");
+        let answer = async { next(&mut reader).await };
+        let standing = poll_fn(|cx| {
+            flow.poll_arrivals(cx);
+            Poll::<()>::Pending
+        });
+        let answer = tokio::select! { answer = answer => answer, () = standing => unreachable!("stands") };
+        assert_eq!(answer, flow_frame::Frame::Yielded(Yielded { limit: kept }));
+    }
+    assert!(timeout(Duration::from_secs(1), poll_fn(|cx| flow.poll_send_ready(cx))).await.is_err(), "no credit left");
+}
+
+/// Resident memory of this process, bytes (proc_pid_status(5)).
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("read");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+#[tokio::test]
+async fn a_trickle_that_nobody_reads_costs_what_it_has_bytes() {
+    const BYTES: u64 = 200_000;
+    /// Beside the bytes: what the allocator keeps, other tests of this process. A frame for each byte costs 50 MB.
+    const SLACK: u64 = 16 << 20;
+    let config = config();
+    let (_carrier, mut flow, mut writer, _reader) = flow(&config).await;
+    let before = resident();
+    let trickle = async {
+        for offset in 0..BYTES {
+            writer.send_data(offset, Bytes::from_static(b".")).expect("sent");
+            // So few at once that what is under way costs little.
+            while offset % 1000 == 999 && config.budget.held() <= offset {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let standing = poll_fn(|cx| {
+        flow.poll_arrivals(cx);
+        Poll::<()>::Pending
+    });
+    tokio::select! { () = trickle => {}, () = standing => unreachable!("stands") };
+    let held = resident().saturating_sub(before);
+    assert!(held < SLACK, "{held} bytes for {BYTES}");
+    let mut got = 0;
+    while got < BYTES {
+        match poll_fn(|cx| flow.poll_event(cx)).await {
+            Event::Data(data) => got += data.len() as u64,
+            end @ (Event::Fin | Event::Reset) => panic!("{end:?} after {got} bytes"),
+        }
+    }
 }

@@ -21,7 +21,6 @@ enum Kind {
     Invalid,
     NotSupported,
     Forbidden,
-    TooLong,
 }
 
 impl Kind {
@@ -33,7 +32,6 @@ impl Kind {
             Kind::Invalid => "FieldValueInvalid",
             Kind::NotSupported => "FieldValueNotSupported",
             Kind::Forbidden => "FieldValueForbidden",
-            Kind::TooLong => "FieldValueTooLong",
         }
     }
 
@@ -45,14 +43,13 @@ impl Kind {
             Kind::Invalid => "Invalid value",
             Kind::NotSupported => "Unsupported value",
             Kind::Forbidden => "Forbidden",
-            Kind::TooLong => "Too long",
         }
     }
 
     fn shows_value(self) -> bool {
         match self {
             Kind::NotFound | Kind::Duplicate | Kind::Invalid | Kind::NotSupported => true,
-            Kind::Required | Kind::Forbidden | Kind::TooLong => false,
+            Kind::Required | Kind::Forbidden => false,
         }
     }
 }
@@ -91,11 +88,6 @@ impl FieldError {
     /// It may not be so here.
     pub fn forbidden(field: &str, detail: &str) -> FieldError {
         FieldError::new(Kind::Forbidden, field, Value::Null, detail)
-    }
-
-    /// It is longer than `most` bytes.
-    pub fn too_long(field: &str, most: usize) -> FieldError {
-        FieldError::new(Kind::TooLong, field, Value::Null, &format!("may not be more than {most} bytes"))
     }
 
     /// What is wrong, without the field's name.

@@ -26,7 +26,6 @@ impl User {
 }
 
 struct Account {
-    user: User,
     token: String,
     certificate: Certified,
 }
@@ -47,7 +46,7 @@ impl Accounts {
             let (token, certificate) = (token(), authority.client(&user)?);
             accounts.by_token.insert(token.clone(), user.clone());
             accounts.by_certificate.insert(certificate.der().to_vec(), user.clone());
-            accounts.by_name.insert(user.name.clone(), Account { user, token, certificate });
+            accounts.by_name.insert(user.name.clone(), Account { token, certificate });
         }
         Ok(accounts)
     }
@@ -60,11 +59,6 @@ impl Accounts {
     /// The user with that certificate (DER). The handshake has proved that the caller has its key.
     pub fn of_certificate(&self, der: &[u8]) -> Option<&User> {
         self.by_certificate.get(der)
-    }
-
-    /// The user of that name.
-    pub fn find(&self, name: &str) -> Option<&User> {
-        self.by_name.get(name).map(|account| &account.user)
     }
 
     /// A user's token.

@@ -67,6 +67,8 @@ impl Sandbox {
         let failed = |error: io::Error| SandboxError::failed("starting the sandbox", error);
         let mut command = options.program.command(["sandbox", &options.settings.to_string()]);
         options.become_user(&mut command);
+        // Ctrl-C on the terminal is for the starter, which ends what it started.
+        command.process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let asking = Mutex::new(Asking { input: child.stdin.take(), asked: 0 });
         let waiting = Arc::new(Mutex::new(Some(HashMap::new())));
@@ -124,6 +126,11 @@ impl Sandbox {
         }
     }
 
+    /// Begins its end; whoever waits for an answer is told so. Dropping it waits for that end.
+    pub fn close(&self) {
+        drop(self.asking.lock().unwrap_or_else(PoisonError::into_inner).input.take());
+    }
+
     /// A command that runs `words` on the workstation.
     pub fn command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut line = self.started.workstation.iter();
@@ -144,7 +151,7 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         // The process outside kills the cluster then, and ends when nothing of it is left.
-        drop(self.asking.lock().unwrap_or_else(PoisonError::into_inner).input.take());
+        self.close();
         self.child.wait().ok();
     }
 }

@@ -7,15 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use self::in_pod::AgentInPod;
-use self::leaving::Leaving;
-use super::manifest::own_name;
+use self::leaving::{Leaving, Removing};
+use self::own::OwnRecord;
+use self::placement::{Placement, Progress};
 use crate::actors::client_list::core::ViaFact;
-use crate::actors::client_list::messages::GeneralEgress;
+use crate::actors::client_list::messages::{GeneralEgress, UnfitAgents};
 use crate::actors::shell::Core;
-use crate::backoff::doubling;
 use crate::cluster::{NamespaceRights, PodFact, PodPhase, PodSnapshot, Rights};
 use crate::ids::{Attempt, Generation, Millis, ReplyId};
 use crate::net::views::Target;
@@ -24,17 +23,13 @@ use crate::workload::{PodUid, Workload};
 
 mod in_pod;
 mod leaving;
+mod own;
+mod placement;
 
 /// One to carry, one to fall back on.
 const AGENTS_PER_WORKLOAD: usize = 2;
 /// Ephemeral containers of ours that one pod may collect over its life, ended ones included.
 const CONTAINERS_PER_POD: usize = 4;
-/// A placed agent that no snapshot shows for this long is placed again.
-const SEEN_WITHIN: Duration = Duration::from_secs(10);
-/// The first pause after a failure; doubles.
-const RETRY_FIRST: Duration = Duration::from_millis(250);
-/// The longest pause.
-const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// What does not change during a session.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +55,8 @@ pub enum Input {
     Rights(Generation, Arc<Rights>),
     /// Fact of ProxyVia.
     Via(Generation, ViaFact),
+    /// Fact of ClientList.
+    Unfit(Generation, UnfitAgents),
     /// A placement ended.
     Finished {
         /// Where.
@@ -90,6 +87,16 @@ pub enum Place {
     OwnPod,
 }
 
+impl Place {
+    /// Whether it is a pod of our own.
+    pub fn is_own(&self) -> bool {
+        match self {
+            Place::OwnJob | Place::OwnPod => true,
+            Place::Pod(_) => false,
+        }
+    }
+}
+
 /// How a placement ended.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PlaceOutcome {
@@ -114,7 +121,8 @@ pub enum Effect {
         place: Place,
         /// Attempt.
         attempt: Attempt,
-        /// The pod, for an ephemeral container; for a bare pod of our own, the finished one to delete first.
+        /// The pod, for an ephemeral container; for a pod of our own, the one to delete first: it has finished, or will
+        /// not do.
         pod: Option<Arc<PodFact>>,
         /// Name of the container.
         container: String,
@@ -131,29 +139,6 @@ pub enum Effect {
     Stopped(ReplyId),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Progress {
-    Asked,
-    /// Accepted; asked again if no snapshot shows it by then.
-    Accepted {
-        until: Millis,
-    },
-    Failed {
-        retry_at: Millis,
-    },
-    /// Will not work however often it is asked.
-    Refused {
-        why: Arc<str>,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Placement {
-    attempt: Attempt,
-    tries: u32,
-    progress: Progress,
-}
-
 /// The core.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AgentPlacerCore {
@@ -161,9 +146,14 @@ pub struct AgentPlacerCore {
     pods: (Generation, Arc<PodSnapshot>),
     rights: (Generation, Arc<Rights>),
     via: (Generation, ViaFact),
+    unfit: (Generation, UnfitAgents),
     placements: BTreeMap<Place, Placement>,
+    /// Containers that this session placed.
+    placed: BTreeSet<(PodUid, Arc<str>)>,
+    own: OwnRecord,
     next_attempt: Attempt,
     stopped: bool,
+    removing: Vec<Removing>,
     leaving: Option<Leaving>,
     now: Millis,
     told: (Generation, BTreeMap<Target, Arc<str>>),
@@ -178,25 +168,18 @@ impl AgentPlacerCore {
             pods: Default::default(),
             rights: Default::default(),
             via: Default::default(),
+            unfit: Default::default(),
             placements: BTreeMap::new(),
+            placed: BTreeSet::new(),
+            own: OwnRecord::default(),
             next_attempt: Attempt(1),
             stopped: false,
+            removing: Vec::new(),
             leaving: None,
             now: Millis(0),
             told: Default::default(),
             effects: VecDeque::new(),
         }
-    }
-
-    fn finished(&mut self, now: Millis, place: &Place, attempt: Attempt, outcome: PlaceOutcome) {
-        let Some(placement) = self.placements.get_mut(place).filter(|p| p.attempt == attempt) else { return };
-        placement.tries += 1;
-        placement.progress = match outcome {
-            PlaceOutcome::Accepted => Progress::Accepted { until: now + SEEN_WITHIN },
-            PlaceOutcome::Forbidden(why) | PlaceOutcome::Rejected(why) => Progress::Refused { why },
-            PlaceOutcome::Gone => failed(now, placement.tries),
-            PlaceOutcome::Failed(_) => failed(now, placement.tries),
-        };
     }
 
     fn reconcile(&mut self, now: Millis) {
@@ -205,15 +188,17 @@ impl AgentPlacerCore {
         }
         let pods = Arc::clone(&self.pods.1);
         // A placement in a pod that is gone, or that a snapshot now shows, has served.
+        let own_is_shown = self.own_pods(&pods).any(|(_, agent)| !matches!(agent, AgentInPod::Unfit(_)));
+        let (plan, unfit) = (&self.plan, &self.unfit.1);
         self.placements.retain(|place, placement| match place {
             Place::Pod(uid) => pods.pods.get(uid).is_some_and(|pod| {
-                let shown = self.plan.agent_in(pod) != AgentInPod::Absent;
+                let shown = !matches!(plan.agent_in(pod, unfit), AgentInPod::Absent | AgentInPod::Unfit(_));
                 !shown || placement.progress == Progress::Asked
             }),
-            Place::OwnJob | Place::OwnPod => {
-                !matches!(placement.progress, Progress::Accepted { .. }) || !own_pod_alive(&self.plan, &pods)
-            }
+            Place::OwnJob | Place::OwnPod => !matches!(placement.progress, Progress::Accepted { .. }) || !own_is_shown,
         });
+        self.placed.retain(|(uid, _)| pods.pods.contains_key(uid));
+        self.own.before.retain(|uid| pods.pods.contains_key(uid));
 
         let mut hopeless = BTreeMap::new();
         for workload in self.via.1.workloads.clone() {
@@ -242,112 +227,58 @@ impl AgentPlacerCore {
             .collect();
         // Ready pods first, then a stable order, so that every podway of this user prefers the same pods.
         candidates.sort_by(|a, b| b.ready.cmp(&a.ready).then_with(|| a.name.cmp(&b.name)));
-        let usable =
-            |pod: &&&Arc<PodFact>| matches!(self.plan.agent_in(pod), AgentInPod::Running | AgentInPod::Starting);
+        let usable = |pod: &&&Arc<PodFact>| {
+            matches!(self.plan.agent_in(pod, &self.unfit.1), AgentInPod::Running | AgentInPod::Starting)
+        };
         let present = candidates.iter().filter(usable).count();
         let wanted = AGENTS_PER_WORKLOAD.min(candidates.len());
-        let mut coming = present;
+        let (mut coming, mut refused) = (present, 0);
         let mut reason: Option<Arc<str>> = None;
-        let refusal = self.ephemeral_refusal(workload);
+        let refusal = self.ephemeral_refusal(workload).or_else(|| self.unfit_image(pods));
         for pod in candidates {
-            match self.plan.agent_in(pod) {
+            let unfit = match self.plan.agent_in(pod, &self.unfit.1) {
                 AgentInPod::Running | AgentInPod::Starting => continue,
                 AgentInPod::Stuck(why) => {
                     reason.get_or_insert(why);
                     continue;
                 }
-                AgentInPod::Absent => {}
-            }
+                AgentInPod::Absent => None,
+                AgentInPod::Unfit(why) => Some(format!("pod {}: {why}; ", pod.name)),
+            };
+            // Why there is none, and why the one there is does not do.
+            let because = |why: &str| format!("{}{why}", unfit.as_deref().unwrap_or_default()).into();
             if coming >= wanted {
                 break;
             }
             if let Some(why) = &refusal {
-                reason.get_or_insert_with(|| Arc::clone(why));
+                reason.get_or_insert_with(|| because(why));
                 continue;
             }
             let used = self.plan.containers_in(pod);
             if used >= CONTAINERS_PER_POD {
-                let text = format!("pod {} holds {used} agents that do not run: delete the pod to go on", pod.name);
-                reason.get_or_insert(text.into());
+                let which = if unfit.is_some() { "cannot be used" } else { "do not run" };
+                let text = format!("pod {} holds {used} agents that {which}: delete the pod to go on", pod.name);
+                reason.get_or_insert_with(|| because(&text));
                 continue;
             }
             let place = Place::Pod(pod.uid.clone());
-            match self.placements.get(&place).map(|placement| &placement.progress) {
-                Some(Progress::Refused { why }) => {
-                    reason.get_or_insert_with(|| Arc::clone(why));
-                    continue;
-                }
-                Some(Progress::Failed { retry_at, .. }) if *retry_at > now => {}
-                Some(Progress::Accepted { until }) if *until > now => {}
-                Some(Progress::Asked) => {}
-                Some(Progress::Failed { .. } | Progress::Accepted { .. }) | None => {
-                    let (container, port) = (self.plan.free_name(pod), self.plan.free_port(pod));
-                    self.ask(place, Some(Arc::clone(pod)), container, port);
-                }
+            let believed = self.refusal(&place);
+            // A refusal that goes on is asked again in as many pods as are wanted, not in all of them.
+            let again = believed.is_none() || refused < wanted;
+            let due = self.placements.get(&place).is_none_or(|p| again && p.is_due(now));
+            if due {
+                let (container, port) = (self.plan.free_name(pod), self.plan.free_port(pod));
+                self.placed.insert((pod.uid.clone(), container.as_str().into()));
+                self.ask(place, Some(Arc::clone(pod)), container, port);
+            }
+            if let Some(why) = believed {
+                reason.get_or_insert_with(|| because(&why));
+                refused += 1;
+                continue;
             }
             coming += 1;
         }
         (coming == 0).then_some(reason).flatten()
-    }
-
-    /// Places our own pod where it is missing; the reason when there can be none.
-    fn ensure_own(&mut self, now: Millis, pods: &PodSnapshot) -> Option<Arc<str>> {
-        let own: Vec<&Arc<PodFact>> = own_pods(&self.plan, pods).collect();
-        if let Some(why) = own.iter().find_map(|pod| match self.plan.agent_in(pod) {
-            AgentInPod::Stuck(why) => Some(why),
-            AgentInPod::Absent | AgentInPod::Running | AgentInPod::Starting => None,
-        }) {
-            return Some(why);
-        }
-        if !own.is_empty() {
-            return None;
-        }
-        if self.plan.mode == AgentMode::Ephemeral {
-            return Some("--agent ephemeral makes no pod of its own".into());
-        }
-        let rights = self.rights.1.namespaces.get(&self.plan.namespace);
-        let mut reason = None;
-        for (place, allowed) in [
-            (Place::OwnJob, rights.is_none_or(|r| r.create_jobs)),
-            (Place::OwnPod, rights.is_none_or(|r| r.create_pods)),
-        ] {
-            if !allowed {
-                continue;
-            }
-            let finished = if place == Place::OwnPod { finished_own_pod(&self.plan, pods) } else { None };
-            if let Some(pod) = finished.filter(|_| rights.is_some_and(|r| !r.delete_pods)) {
-                let (name, namespace) = (&pod.name, &pod.namespace);
-                let text = format!(
-                    "pod {name} has finished and is in the way: delete it (missing right: delete pods in namespace {namespace})"
-                );
-                reason = Some(text.into());
-                continue;
-            }
-            match self.placements.get(&place).map(|placement| &placement.progress) {
-                Some(Progress::Refused { why }) => {
-                    reason = Some(Arc::clone(why));
-                    continue;
-                }
-                Some(Progress::Failed { retry_at, .. }) if *retry_at > now => {}
-                Some(Progress::Accepted { until }) if *until > now => {}
-                Some(Progress::Asked) => {}
-                Some(Progress::Failed { .. } | Progress::Accepted { .. }) | None => {
-                    let finished = finished.cloned();
-                    self.ask(place, finished, "podway-agent".to_owned(), self.plan.first_port);
-                }
-            }
-            return None;
-        }
-        let missing = || format!("missing right: create jobs or pods in namespace {}", self.plan.namespace).into();
-        Some(reason.unwrap_or_else(missing))
-    }
-
-    fn ask(&mut self, place: Place, pod: Option<Arc<PodFact>>, container: String, port: u16) {
-        let attempt = self.next_attempt;
-        self.next_attempt = attempt.next();
-        let tries = self.placements.get(&place).map_or(0, |placement| placement.tries);
-        self.placements.insert(place.clone(), Placement { attempt, tries, progress: Progress::Asked });
-        self.effects.push_back(Effect::Place { place, attempt, pod, container, port });
     }
 
     fn ephemeral_refusal(&self, workload: &Workload) -> Option<Arc<str>> {
@@ -361,36 +292,6 @@ impl AgentPlacerCore {
     }
 }
 
-fn own_pods<'a>(plan: &'a Plan, pods: &'a PodSnapshot) -> impl Iterator<Item = &'a Arc<PodFact>> {
-    pods.pods.values().filter(move |pod| {
-        pod.own_pod_of.as_deref() == Some(&*plan.fingerprint)
-            && pod.namespace == plan.namespace
-            && matches!(pod.phase, PodPhase::Pending | PodPhase::Running)
-            && !pod.terminating
-    })
-}
-
-/// A bare pod of our own that has finished: until it is deleted, no other can have its name.
-fn finished_own_pod<'a>(plan: &Plan, pods: &'a PodSnapshot) -> Option<&'a Arc<PodFact>> {
-    let name = own_name(&plan.fingerprint);
-    pods.pods.values().find(|pod| {
-        *pod.name == *name
-            && pod.own_pod_of.as_deref() == Some(&*plan.fingerprint)
-            && pod.namespace == plan.namespace
-            && matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed)
-            && !pod.terminating
-    })
-}
-
-fn own_pod_alive(plan: &Plan, pods: &PodSnapshot) -> bool {
-    own_pods(plan, pods).next().is_some()
-}
-
-fn failed(now: Millis, tries: u32) -> Progress {
-    let pause = doubling(RETRY_FIRST, tries.saturating_sub(1), RETRY_MAX);
-    Progress::Failed { retry_at: now + pause }
-}
-
 impl Core for AgentPlacerCore {
     type Input = Input;
     type Effect = Effect;
@@ -401,21 +302,20 @@ impl Core for AgentPlacerCore {
             Input::Pods(generation, pods) if generation > self.pods.0 => self.pods = (generation, pods),
             Input::Rights(generation, rights) if generation > self.rights.0 => {
                 self.rights = (generation, rights);
-                // What was refused may have been for a right that is there now.
-                self.placements.retain(|_, placement| !matches!(placement.progress, Progress::Refused { .. }));
+                // What was refused may have been for a right that is there now. What is being asked is waited for.
+                self.placements.retain(|_, p| p.refused.is_none() || p.progress == Progress::Asked);
+                self.placements.values_mut().for_each(|placement| placement.refused = None);
             }
             Input::Via(generation, via) if generation > self.via.0 => self.via = (generation, via),
-            Input::Pods(..) | Input::Rights(..) | Input::Via(..) | Input::Woke => {}
+            Input::Unfit(generation, unfit) if generation > self.unfit.0 => self.unfit = (generation, unfit),
+            Input::Pods(..) | Input::Rights(..) | Input::Via(..) | Input::Unfit(..) | Input::Woke => {}
             Input::Finished { place, attempt, outcome } => self.finished(now, &place, attempt, outcome),
             Input::Stop(reply) => self.stop(now, reply),
             Input::Withdrawn => self.withdrawn(),
-            Input::RemoveAll(reply) => {
-                self.stopped = true;
-                let ours = self.pods.1.pods.values().filter(|pod| self.plan.owns(pod));
-                self.effects.push_back(Effect::Remove(reply, ours.cloned().collect()));
-            }
+            Input::RemoveAll(reply) => self.remove_all(now, reply),
         }
         self.reconcile(now);
+        self.remove(now);
         self.leave(now);
     }
 
@@ -436,7 +336,7 @@ impl Core for AgentPlacerCore {
         let times = self.placements.iter().filter(|(place, _)| matters(place)).filter_map(|(_, p)| match p.progress {
             Progress::Failed { retry_at, .. } => Some(retry_at),
             Progress::Accepted { until } => Some(until),
-            Progress::Asked | Progress::Refused { .. } => None,
+            Progress::Asked => None,
         });
         // What reconcile passed over although it was due waits for a fact, not for time.
         times.filter(|at| *at > now).min()

@@ -2,6 +2,7 @@
 //!
 //! Everything here satisfies Pod Security "restricted" (Kubernetes, Pod Security Standards).
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use crate::digest::short_name;
@@ -10,6 +11,9 @@ use crate::digest::short_name;
 const FINGERPRINT_LABEL: &str = "podway.dev/agent";
 /// Label of our own Job and pod: whose they are.
 const KEY_LABEL: &str = "podway.dev/key";
+
+/// Annotation of our own Job and pod: which run made it.
+const MARK: &str = "podway.dev/made-by";
 
 /// How long our own pod stays after its last client.
 const OWN_POD_IDLE_EXIT: &str = "10m";
@@ -25,6 +29,8 @@ pub struct Agent {
     pub key: String,
     /// Fingerprint of key, image and protocol.
     pub fingerprint: String,
+    /// Tells what this run of the connection made from what others did; not a secret.
+    pub mark: String,
 }
 
 /// The strategic-merge patch of `pods/ephemeralcontainers` that adds one agent.
@@ -48,7 +54,7 @@ pub fn own_job(agent: &Agent, port: u16) -> Value {
     json!({
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": { "name": own_name(&agent.fingerprint), "labels": labels(agent) },
+        "metadata": own_metadata(agent),
         "spec": {
             "backoffLimit": 0,
             "ttlSecondsAfterFinished": 0,
@@ -62,7 +68,7 @@ pub fn own_pod(agent: &Agent, port: u16) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": { "name": own_name(&agent.fingerprint), "labels": labels(agent) },
+        "metadata": own_metadata(agent),
         "spec": pod_spec(agent, port),
     })
 }
@@ -75,6 +81,20 @@ pub fn of_fingerprint(agent: &Agent) -> String {
 /// The selector of everything that was made for this key, whatever the image.
 pub fn of_key(agent: &Agent) -> String {
     format!("{KEY_LABEL}={}", key_label(agent))
+}
+
+/// Whether an object was made by this run.
+pub fn is_marked(object: &ObjectMeta, agent: &Agent) -> bool {
+    let annotations = object.annotations.as_ref();
+    annotations.and_then(|all| all.get(MARK)).is_some_and(|mark| *mark == agent.mark)
+}
+
+fn own_metadata(agent: &Agent) -> Value {
+    json!({
+        "name": own_name(&agent.fingerprint),
+        "labels": labels(agent),
+        "annotations": { MARK: agent.mark },
+    })
 }
 
 fn labels(agent: &Agent) -> Value {

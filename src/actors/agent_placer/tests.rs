@@ -1,8 +1,18 @@
-//! What is asked of the API server at the end, against one that is a function.
+//! What is asked of the API server, against one that is a function.
 
 use std::sync::{Arc, Mutex};
 
+use actix::Message;
+use tokio::sync::Notify;
+use tokio::task::LocalSet;
+
 use super::*;
+use crate::actors::client_list::messages::GeneralEgress;
+use crate::actors::shell::start_monitored;
+use crate::cluster::{PodPhase, PodSnapshot};
+use crate::ids::Generation;
+use crate::spec::AgentMode;
+use crate::workload::{Workload, WorkloadKind};
 
 type Asked = Arc<Mutex<Vec<String>>>;
 
@@ -21,7 +31,7 @@ fn api(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> (kube:
 }
 
 fn agent() -> Agent {
-    Agent { image: "podway-agent:1".into(), key: "a2V5".into(), fingerprint: "1a2b3c4d".into() }
+    Agent { image: "podway-agent:1".into(), key: "a2V5".into(), fingerprint: "1a2b3c4d".into(), mark: "00ff".into() }
 }
 
 fn status(code: u16) -> (u16, String) {
@@ -85,4 +95,268 @@ async fn our_own_pod_is_taken_back_as_a_job_and_as_a_pod() {
             "/apis/batch/v1/namespaces/demo/jobs/podway-agent-1a2b3c4d",
         ]
     );
+}
+
+/// Hears what cannot be had.
+struct Sink;
+
+impl Actor for Sink {
+    type Context = Context<Self>;
+}
+
+impl Handler<PlacementHopeless> for Sink {
+    type Result = ();
+    fn handle(&mut self, _: PlacementHopeless, _: &mut Context<Self>) {}
+}
+
+struct Fall;
+
+impl Message for Fall {
+    type Result = ();
+}
+
+impl Handler<Fall> for AgentPlacer {
+    type Result = ();
+    fn handle(&mut self, _: Fall, _: &mut Context<Self>) {
+        panic!("it fell");
+    }
+}
+
+/// A placer that wants a pod of its own, and an API server that makes the Job when `go` says so; everything else it
+/// answers as `answer` says. What was asked is told with its body.
+struct World {
+    placer: actix::Addr<AgentPlacer>,
+    asked: Asked,
+    go: Arc<Notify>,
+}
+
+fn world(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> World {
+    let answer = Arc::new(answer);
+    let (asked, go) = (Asked::default(), Arc::new(Notify::new()));
+    let (seen, wait) = (Arc::clone(&asked), Arc::clone(&go));
+    let serve = move |request: http::Request<kube::client::Body>| {
+        let (seen, wait, answer) = (Arc::clone(&seen), Arc::clone(&wait), Arc::clone(&answer));
+        async move {
+            let line = format!("{} {}", request.method(), request.uri());
+            let body = request.into_body().collect_bytes().await.map_err(tower::BoxError::from)?;
+            seen.lock().expect("unpoisoned").push(format!("{line} {}", String::from_utf8_lossy(&body)));
+            let (code, body) = if line.starts_with("POST") {
+                wait.notified().await;
+                (201, r#"{"metadata":{"name":"podway-agent-1a2b3c4d","uid":"late"}}"#.to_owned())
+            } else {
+                answer(&line)
+            };
+            let response = http::Response::builder().status(code).body(kube::client::Body::from(body.into_bytes()));
+            response.map_err(tower::BoxError::from)
+        }
+    };
+    let plan = Plan {
+        key: "a2V5".into(),
+        fingerprint: "1a2b3c4d".into(),
+        first_port: 20_000,
+        namespace: "demo".into(),
+        mode: AgentMode::Auto,
+    };
+    let client = kube::Client::new(tower::service_fn(serve), "demo");
+    let context = Context::new();
+    let placer = context.address();
+    let actor = AgentPlacer::new(plan, Arc::new(agent()), client, Sink.start().recipient());
+    start_monitored(actor, context, |_| ());
+    placer.do_send(PodsChanged { generation: Generation(1), pods: Arc::new(PodSnapshot::default()) });
+    placer.do_send(ViaWorkloadsChanged {
+        generation: Generation(1),
+        workloads: BTreeSet::new(),
+        general: GeneralEgress::Wanted,
+        special: std::collections::BTreeMap::new(),
+    });
+    World { placer, asked, go }
+}
+
+impl World {
+    async fn until_asked(&self, what: impl Fn(&str) -> bool) {
+        let wait = async {
+            while !self.asked.lock().expect("unpoisoned").iter().any(|line| what(line)) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let came = tokio::time::timeout(Duration::from_secs(120), wait).await;
+        assert!(came.is_ok(), "only these were asked: {:?}", self.asked);
+    }
+
+    async fn stopped(&self) {
+        let (reply, answer) = Reply::new();
+        self.placer.do_send(Stop { reply });
+        let stopped = tokio::time::timeout(Duration::from_millis(1500), answer).await;
+        stopped.expect("a create that hangs does not hold up the end").expect("answered");
+    }
+}
+
+fn creates(line: &str) -> bool {
+    line.starts_with("POST /apis/batch/v1/namespaces/demo/jobs")
+}
+
+/// Deletes the Job that came too late, and no other.
+fn deletes_exactly(line: &str) -> bool {
+    line.starts_with("DELETE /apis/batch/v1/namespaces/demo/jobs/podway-agent-1a2b3c4d")
+        && line.contains(r#""preconditions":{"uid":"late"}"#)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_made_after_the_end_is_deleted() {
+    let test = async {
+        let world = world(|_| status(404));
+        world.until_asked(creates).await;
+        world.stopped().await;
+        world.go.notify_one();
+        world.until_asked(deletes_exactly).await;
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_made_after_the_placer_fell_is_deleted() {
+    let test = async {
+        let world = world(|_| status(404));
+        world.until_asked(creates).await;
+        world.placer.do_send(Fall);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        world.go.notify_one();
+        world.until_asked(deletes_exactly).await;
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_of_a_create_without_an_answer_is_looked_for_by_its_mark() {
+    let found = |mark: &str| {
+        let metadata = format!(r#"{{"name":"j","uid":"late","annotations":{{"podway.dev/made-by":"{mark}"}}}}"#);
+        (200, format!(r#"{{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{metadata}}}"#))
+    };
+    let test = async {
+        let world = world(move |line| if line.starts_with("GET") { found("00ff") } else { status(404) });
+        world.until_asked(creates).await;
+        world.stopped().await;
+        world.until_asked(deletes_exactly).await;
+    };
+    LocalSet::new().run_until(test).await;
+    // That of another run stays.
+    let test = async {
+        let world = world(move |line| if line.starts_with("GET") { found("ff00") } else { status(404) });
+        world.until_asked(creates).await;
+        world.stopped().await;
+        world.until_asked(|line| line.starts_with("GET")).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let asked = world.asked.lock().expect("unpoisoned");
+        assert!(!asked.iter().any(|line| deletes_exactly(line)), "{asked:?}");
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_was_heard_of_stays() {
+    let test = async {
+        let world = world(|_| status(404));
+        world.until_asked(creates).await;
+        world.go.notify_one();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let asked = world.asked.lock().expect("unpoisoned");
+        assert!(!asked.iter().any(|line| line.starts_with("DELETE")), "{asked:?}");
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+/// A pod of our own that is in the way, made by a Job or bare.
+fn in_the_way(kind: WorkloadKind) -> Arc<PodFact> {
+    Arc::new(PodFact {
+        uid: "old".into(),
+        namespace: "demo".into(),
+        name: "podway-agent-1a2b3c4d".into(),
+        workload: Workload::new("demo", kind, "podway-agent-1a2b3c4d"),
+        ips: Vec::new(),
+        host_network: false,
+        phase: PodPhase::Running,
+        ready: true,
+        terminating: false,
+        agents: Vec::new(),
+        own_pod_of: Some("1a2b3c4d".into()),
+    })
+}
+
+#[tokio::test]
+async fn a_pod_of_our_own_is_replaced_or_it_is_said_why_not() {
+    let job = r#"{"metadata":{"name":"podway-agent-1a2b3c4d","uid":"new"}}"#;
+    let done = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success"}"#;
+    for kind in [WorkloadKind::Job, WorkloadKind::Pod] {
+        let place = if kind == WorkloadKind::Job { Place::OwnJob } else { Place::OwnPod };
+        let maker = |client| Maker {
+            client,
+            agent: Arc::new(agent()),
+            namespace: "demo".into(),
+            place: place.clone(),
+            port: 20_000,
+        };
+        let (client, asked) = api(move |request| match request {
+            _ if request.starts_with("POST") => (201, job.to_owned()),
+            _ => (200, done.to_owned()),
+        });
+        let made = maker(client).make(Some(in_the_way(kind))).await;
+        assert_eq!(made, (PlaceOutcome::Accepted, Made::Exactly("new".into())));
+        assert_eq!(deleted(&asked).len(), 1, "{asked:?}");
+        // What may not be deleted is named, where it is in the way.
+        let (client, _) = api(|request| if request.starts_with("POST") { status(409) } else { status(403) });
+        let (outcome, made) = maker(client).make(Some(in_the_way(kind))).await;
+        assert_eq!((outcome, made), (PlaceOutcome::Forbidden("no (403)".into()), Made::Nothing));
+    }
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // Less than a placement may take by itself.
+    assert!(tokio::time::timeout(PLACE_LIMIT / 2, wait).await.is_ok(), "{what}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_added_to_a_pod_on_behalf_of_an_actor_that_panicked() {
+    let work = async {
+        let open = Arc::new(());
+        let asking = Arc::downgrade(&open);
+        let never = move |_: http::Request<kube::client::Body>| {
+            let open = asking.upgrade();
+            async move {
+                std::future::pending::<()>().await;
+                drop(open);
+                Err::<http::Response<kube::client::Body>, _>(tower::BoxError::from("never"))
+            }
+        };
+        let plan = Plan {
+            key: "a2V5".into(),
+            fingerprint: "1a2b3c4d".into(),
+            first_port: 20_000,
+            namespace: "demo".into(),
+            mode: AgentMode::Auto,
+        };
+        let client = kube::Client::new(tower::service_fn(never), "demo");
+        let context = Context::new();
+        let placer = context.address();
+        let actor = AgentPlacer::new(plan, Arc::new(agent()), client, Sink.start().recipient());
+        start_monitored(actor, context, |_| ());
+        let web = PodFact { own_pod_of: None, ..(*in_the_way(WorkloadKind::Deployment)).clone() };
+        let workloads = BTreeSet::from([web.workload.clone()]);
+        let pods = Arc::new(PodSnapshot { pods: [(web.uid.clone(), Arc::new(web))].into(), namespaces: None });
+        placer.do_send(PodsChanged { generation: Generation(1), pods });
+        placer.do_send(ViaWorkloadsChanged {
+            generation: Generation(1),
+            workloads,
+            general: GeneralEgress::NotNeeded,
+            special: Default::default(),
+        });
+        until("it asks", || Arc::strong_count(&open) == 2).await;
+        placer.do_send(Fall);
+        until("it asks no more", || Arc::strong_count(&open) == 1).await;
+    };
+    LocalSet::new().run_until(work).await;
 }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::messages::{GeneralEgress, LinkState, LinkStatus, Placement, TargetState, WaiterOutcome};
+use super::messages::{GeneralEgress, LinkState, LinkStatus, Placement, TargetState, UnfitAgents, WaiterOutcome};
 use crate::actors::agent_placer::manifest::is_named_after;
 use crate::actors::shell::Core;
 use crate::backoff::doubling;
@@ -21,6 +21,7 @@ use crate::cluster::{AgentContainer, ContainerState, PodFact, PodPhase, PodSnaps
 use crate::ids::{Attempt, Generation, Millis, ReplyId, WaiterId};
 use crate::net::cidr::Cidr;
 use crate::net::views::Target;
+use crate::refusal::{self, Readiness};
 use crate::workload::{PodUid, Workload};
 
 /// The first pause after a failed dial; doubles up to [`RETRY_MAX`].
@@ -29,8 +30,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(3);
 /// A link that lived this long worked: its end is no failure of dialling.
 const LIVED: Duration = Duration::from_secs(5);
-/// Refusals in a row of what our reviewed rights grant, after which there is no hope: some 0.7 s of them.
-const REFUSALS_TO_BELIEVE: u32 = 4;
+/// The longest pause while the API server refuses.
+const RETRY_REFUSED: Duration = Duration::from_secs(30);
 /// A blocked flow skips the rest of a pause, but never makes dials denser than this.
 const RETRY_WHEN_BLOCKED: Duration = Duration::from_millis(500);
 
@@ -97,14 +98,19 @@ pub struct ViaFact {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DialOutcome {
     /// The agent answered the first call.
-    Connected,
+    Connected {
+        /// What it says its version is; empty where it says none.
+        version: Arc<str>,
+    },
     /// Nobody listens yet.
     Refused,
     /// The API server forbids the port-forward; says what is missing.
     Forbidden(Arc<str>),
     /// No answer in time.
     TimedOut,
-    /// The agent does not take our key, or another failure with its cause.
+    /// The agent answered that it will not do, as it speaks another protocol; says so.
+    Unfit(Arc<str>),
+    /// Another failure, with its cause.
     Failed(Arc<str>),
     /// A bug; what the panic said.
     Panicked(Arc<str>),
@@ -142,6 +148,8 @@ pub enum Effect {
     },
     /// Tell Session.
     TellLinks(Generation, BTreeMap<Target, TargetState>),
+    /// Tell AgentPlacer.
+    TellUnfit(Generation, UnfitAgents),
     /// Answer `HangUpAll`.
     HungUp(ReplyId),
 }
@@ -172,9 +180,20 @@ pub struct LinkName {
 struct Link {
     attempt: Attempt,
     pod: Arc<PodFact>,
+    /// The container that was dialled.
+    agent: Arc<str>,
     /// What the agent was asked to allow; fixed by the handshake.
     special: BTreeSet<Cidr>,
+    /// The API server's refusal, while its last word was one.
+    refused: Option<Refused>,
     phase: LinkPhase,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Refused {
+    since: Millis,
+    last: Millis,
+    why: Arc<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -186,10 +205,10 @@ enum LinkPhase {
     Ready {
         since: Millis,
         tries: u32,
+        version: Arc<str>,
     },
     Failed {
         why: Arc<str>,
-        forbidden: Access,
         tries: u32,
         not_before: Millis,
         retry_at: Millis,
@@ -200,12 +219,6 @@ impl Link {
     fn is_ready(&self) -> bool {
         matches!(self.phase, LinkPhase::Ready { .. })
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Access {
-    Granted,
-    Forbidden,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -230,11 +243,14 @@ pub struct ClientListCore {
     via: (Generation, ViaFact),
     placement: (Generation, BTreeMap<Target, Arc<str>>),
     links: BTreeMap<PodUid, Link>,
+    /// Agents that said that they will not do. A container of a pod never becomes another.
+    unfit: UnfitAgents,
     waiters: BTreeMap<WaiterId, Waiter>,
     next_attempt: Attempt,
     mode: Mode,
     table: Table,
     told: (Generation, BTreeMap<Target, TargetState>),
+    told_unfit: (Generation, UnfitAgents),
     effects: VecDeque<Effect>,
 }
 
@@ -249,11 +265,13 @@ impl ClientListCore {
             via: Default::default(),
             placement: Default::default(),
             links: BTreeMap::new(),
+            unfit: UnfitAgents::new(),
             waiters: BTreeMap::new(),
             next_attempt: Attempt(1),
             mode: Mode::Serving,
             table: Table::default(),
             told: Default::default(),
+            told_unfit: Default::default(),
             effects: VecDeque::new(),
         }
     }
@@ -270,8 +288,15 @@ impl ClientListCore {
 
     fn store(&mut self, now: Millis, input: Input) {
         match input {
-            Input::Pods(generation, pods) => newer(&mut self.pods, generation, pods),
-            Input::Rights(generation, rights) => newer(&mut self.rights, generation, rights),
+            Input::Pods(generation, pods) => {
+                newer(&mut self.pods, generation, pods);
+                let pods = &self.pods.1.pods;
+                self.unfit.retain(|(pod, _), _| pods.contains_key(pod));
+            }
+            Input::Rights(generation, rights) => {
+                newer(&mut self.rights, generation, rights);
+                self.ask_refused_again(now);
+            }
             Input::Via(generation, via) => newer(&mut self.via, generation, via),
             Input::Hopeless(generation, hopeless) => newer(&mut self.placement, generation, hopeless),
             Input::Register { id, target, deadline } => {
@@ -285,14 +310,14 @@ impl ClientListCore {
             Input::DialFinished { pod, attempt, outcome } => self.dial_finished(now, &pod, attempt, outcome),
             Input::LinkLost { pod, attempt, why } => {
                 if let Some(link) = self.current(&pod, attempt)
-                    && let LinkPhase::Ready { since, tries } = link.phase
+                    && let LinkPhase::Ready { since, tries, .. } = link.phase
                 {
                     // Ready => Failed. One that lived is dialled again at once: the pod is most likely still there. One
                     // that was lost at once counts as a dial that failed.
                     let lived = now.since(since) >= LIVED;
                     let tries = if lived { 0 } else { tries + 1 };
-                    let pause = if lived { Duration::ZERO } else { pause(&link.pod.uid, tries, Access::Granted) };
-                    link.phase = failed(now, why, Access::Granted, tries, pause);
+                    let pause = if lived { Duration::ZERO } else { pause(&link.pod.uid, tries, RETRY_MAX) };
+                    link.phase = failed(now, why, tries, pause);
                 }
             }
             Input::FlowsBlocked(target) => self.hurry(now, &target),
@@ -308,31 +333,55 @@ impl ClientListCore {
     fn dial_finished(&mut self, now: Millis, pod: &PodUid, attempt: Attempt, outcome: DialOutcome) {
         let Some(link) = self.links.get_mut(pod).filter(|link| link.attempt == attempt) else {
             // Superseded: what came of it is not ours to keep.
-            if outcome == DialOutcome::Connected {
+            if matches!(outcome, DialOutcome::Connected { .. }) {
                 self.effects.push_back(Effect::HangUp { pod: pod.clone(), attempt });
             }
             return;
         };
         let LinkPhase::Dialing { tries } = link.phase else { return };
         let tries = tries + 1;
-        let mut access = Access::Granted;
+        let before = link.refused.take();
         let why: Arc<str> = match outcome {
             // Dialing => Ready
-            DialOutcome::Connected => {
-                link.phase = LinkPhase::Ready { since: now, tries: tries - 1 };
+            DialOutcome::Connected { version } => {
+                link.phase = LinkPhase::Ready { since: now, tries: tries - 1, version };
                 return;
             }
             DialOutcome::Refused => "the agent does not listen".into(),
             DialOutcome::TimedOut => "no answer in time".into(),
             DialOutcome::Forbidden(why) => {
-                access = Access::Forbidden;
+                let since = before.map_or(now, |refused| refused.since);
+                link.refused = Some(Refused { since, last: now, why: Arc::clone(&why) });
                 why
+            }
+            // Dialing => (nothing): another agent of the pod is dialled, or none.
+            DialOutcome::Unfit(why) => {
+                let agent = Arc::clone(&link.agent);
+                self.unfit.insert((pod.clone(), agent), why);
+                self.links.remove(pod);
+                return;
             }
             DialOutcome::Failed(why) => why,
             DialOutcome::Panicked(why) => format!("bug: {why}").into(),
         };
+        let longest = match &link.refused {
+            None => RETRY_MAX,
+            Some(refused) if believed(&self.rights.1, &link.pod, refused) => {
+                refusal::pause(refused.last.since(refused.since), RETRY_REFUSED)
+            }
+            Some(_) => refusal::AGAIN,
+        };
         // Dialing => Failed
-        link.phase = failed(now, why, access, tries, pause(pod, tries, access));
+        link.phase = failed(now, why, tries, pause(pod, tries, longest));
+    }
+
+    /// Dials at once what was refused: other rights may be there.
+    fn ask_refused_again(&mut self, now: Millis) {
+        for link in self.links.values_mut().filter(|link| link.refused.is_some()) {
+            if let LinkPhase::Failed { not_before, retry_at, .. } = &mut link.phase {
+                *retry_at = (*retry_at).min((*not_before).max(now));
+            }
+        }
     }
 
     fn hurry(&mut self, now: Millis, target: &Target) {
@@ -391,7 +440,7 @@ impl ClientListCore {
         for uid in wanted {
             let Some(pod) = pods.pods.get(&uid) else { continue };
             let Some(agent) = self.usable_agent(pod) else { continue };
-            let port = agent.port;
+            let (port, name) = (agent.port, Arc::clone(&agent.name));
             let special = self.via.1.special.get(&pod.workload).cloned().unwrap_or_default();
             let tries = match self.links.get(&uid) {
                 None => 0,
@@ -407,8 +456,9 @@ impl ClientListCore {
             };
             let attempt = self.next_attempt;
             self.next_attempt = attempt.next();
-            let link =
-                Link { attempt, pod: Arc::clone(pod), special: special.clone(), phase: LinkPhase::Dialing { tries } };
+            let refused = self.links.get(&uid).and_then(|link| link.refused.clone());
+            let phase = LinkPhase::Dialing { tries };
+            let link = Link { attempt, pod: Arc::clone(pod), agent: name, special: special.clone(), refused, phase };
             self.links.insert(uid, link);
             self.effects.push_back(Effect::Dial { pod: Arc::clone(pod), attempt, port, special });
         }
@@ -440,9 +490,12 @@ impl ClientListCore {
         self.pods.1.pods.values().filter(move |pod| self.belongs(pod, target) && takes_new_flows(pod))
     }
 
-    /// The running agent to dial: the newest of our own image and protocol, else the newest that takes our key.
+    /// The running agent to dial: the newest of our own image and protocol, else the newest that takes our key; never one
+    /// that said that it will not do.
     fn usable_agent<'a>(&self, pod: &'a PodFact) -> Option<&'a AgentContainer> {
-        let usable = |a: &&AgentContainer| a.state == ContainerState::Running && a.authorized_key == self.key;
+        let unfit = |a: &AgentContainer| self.unfit.contains_key(&(pod.uid.clone(), Arc::clone(&a.name)));
+        let usable =
+            |a: &&AgentContainer| a.state == ContainerState::Running && a.authorized_key == self.key && !unfit(a);
         let ours = |a: &&AgentContainer| is_named_after(&a.name, &self.fingerprint);
         let newest_first = || pod.agents.iter().rev().filter(usable);
         newest_first().find(ours).or_else(|| newest_first().next())
@@ -485,20 +538,16 @@ impl ClientListCore {
             let other_exit = *target == Target::General && !self.via.1.workloads.is_empty();
             return (!other_exit).then(|| Arc::clone(why));
         }
-        self.links.values().filter(|link| self.belongs(&link.pod, target)).find_map(|link| match &link.phase {
-            // An API server that has just started refuses for a moment what its own review says is granted.
-            LinkPhase::Failed { why, forbidden: Access::Forbidden, tries, .. }
-                if *tries >= REFUSALS_TO_BELIEVE || !self.may_forward(&link.pod) =>
-            {
-                Some(Arc::clone(why))
-            }
-            LinkPhase::Failed { .. } | LinkPhase::Dialing { .. } | LinkPhase::Ready { .. } => None,
-        })
+        // As long as one of them may come there is hope.
+        let links = self.links.values().filter(|link| self.belongs(&link.pod, target));
+        let refusals: Option<Vec<&Arc<str>>> = links.map(|link| self.refusal(link)).collect();
+        refusals?.first().map(|why| Arc::clone(why))
     }
 
-    /// Whether a review of our rights said that ports of this pod may be forwarded.
-    fn may_forward(&self, pod: &PodFact) -> bool {
-        self.rights.1.namespaces.get(&pod.namespace).is_some_and(|rights| rights.port_forward)
+    /// Why this link will not come, where the API server refuses it and means it.
+    fn refusal<'a>(&self, link: &'a Link) -> Option<&'a Arc<str>> {
+        let refused = link.refused.as_ref()?;
+        believed(&self.rights.1, &link.pod, refused).then_some(&refused.why)
     }
 
     fn publish(&mut self) {
@@ -556,34 +605,53 @@ impl ClientListCore {
             self.told = (self.told.0.next(), targets.clone());
             self.effects.push_back(Effect::TellLinks(self.told.0, targets));
         }
+        if self.unfit != self.told_unfit.1 {
+            self.told_unfit = (self.told_unfit.0.next(), self.unfit.clone());
+            self.effects.push_back(Effect::TellUnfit(self.told_unfit.0, self.unfit.clone()));
+        }
     }
 
     fn target_state(&self, target: &Target) -> TargetState {
         let mut pods: BTreeMap<&PodUid, &Arc<PodFact>> =
             self.pods.1.pods.iter().filter(|(_, pod)| self.belongs(pod, target) && !has_ended(pod)).collect();
         let in_sight = pods.len();
+        let running = pods.values().filter(|pod| takes_new_flows(pod)).count();
         for link in self.links.values().filter(|link| self.belongs(&link.pod, target)) {
             pods.entry(&link.pod.uid).or_insert(&link.pod);
         }
         let links = pods.values().filter_map(|pod| self.link_status(pod)).collect();
-        TargetState { pods: in_sight, links, hopeless: self.hopeless(target) }
+        TargetState { pods: in_sight, running, links, hopeless: self.hopeless(target) }
+    }
+
+    /// Why the agents of a pod will not do, where one of them said so and there is no other.
+    fn unfit_in(&self, pod: &PodFact) -> Option<Arc<str>> {
+        let of_pod = || self.unfit.iter().find(|((uid, _), _)| *uid == pod.uid);
+        self.usable_agent(pod).is_none().then(of_pod).flatten().map(|(_, why)| Arc::clone(why))
     }
 
     fn link_status(&self, pod: &PodFact) -> Option<LinkStatus> {
-        let state = match self.links.get(&pod.uid).map(|link| &link.phase) {
+        let phase = self.links.get(&pod.uid).map(|link| &link.phase);
+        let state = match phase {
             Some(LinkPhase::Ready { .. }) if takes_new_flows(pod) => LinkState::Ready,
             Some(LinkPhase::Ready { .. }) => LinkState::Draining,
             Some(LinkPhase::Dialing { .. }) => LinkState::Dialing,
             Some(LinkPhase::Failed { why, .. }) => LinkState::Failed { why: Arc::clone(why) },
-            None if pod.agents.iter().any(|agent| agent.authorized_key == self.key) => LinkState::NoAgent,
-            None => return None,
+            None => match self.unfit_in(pod) {
+                Some(why) => LinkState::Failed { why },
+                None if pod.agents.iter().any(|agent| agent.authorized_key == self.key) => LinkState::NoAgent,
+                None => return None,
+            },
         };
         let placement = match pod.own_pod_of {
             Some(_) => Placement::OwnPod,
             None => Placement::Ephemeral,
         };
         let pod_name = format!("{}/{}", pod.namespace, pod.name).into();
-        Some(LinkStatus { pod: pod.uid.clone(), pod_name, placement, state })
+        let version = match phase {
+            Some(LinkPhase::Ready { version, .. }) => Arc::clone(version),
+            Some(LinkPhase::Dialing { .. } | LinkPhase::Failed { .. }) | None => "".into(),
+        };
+        Some(LinkStatus { pod: pod.uid.clone(), pod_name, placement, version, state })
     }
 }
 
@@ -643,17 +711,24 @@ fn has_ended(pod: &PodFact) -> bool {
     matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed)
 }
 
-fn failed(now: Millis, why: Arc<str>, forbidden: Access, tries: u32, pause: Duration) -> LinkPhase {
+/// Whether a refused port-forward is a missing right, or a policy. Rights are told only once the API server can be
+/// believed: before, it may be starting.
+fn believed(rights: &Rights, pod: &PodFact, refused: &Refused) -> bool {
+    let server = match rights.namespaces.get(&pod.namespace) {
+        Some(rights) if !rights.port_forward => Readiness::Ready,
+        Some(_) => Readiness::Silent,
+        None => Readiness::NotReady,
+    };
+    refused.last.since(refused.since) >= server.patience()
+}
+
+fn failed(now: Millis, why: Arc<str>, tries: u32, pause: Duration) -> LinkPhase {
     let not_before = now + RETRY_WHEN_BLOCKED.min(pause);
-    LinkPhase::Failed { why, forbidden, tries, not_before, retry_at: now + pause }
+    LinkPhase::Failed { why, tries, not_before, retry_at: now + pause }
 }
 
 /// The pause before the next dial, with jitter by pod and try, so that many links do not dial in step.
-fn pause(pod: &PodUid, tries: u32, access: Access) -> Duration {
-    let longest = match access {
-        Access::Granted => RETRY_MAX,
-        Access::Forbidden => RETRY_MAX * 10,
-    };
+fn pause(pod: &PodUid, tries: u32, longest: Duration) -> Duration {
     let doubled = doubling(RETRY_FIRST, tries.saturating_sub(1), longest);
     let seed = pod.0.bytes().fold(tries.wrapping_mul(2_654_435_761), |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
     doubled * (75 + seed % 50) / 100

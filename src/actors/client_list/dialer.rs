@@ -4,7 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use podway_tunnel::client::{Carrier, Config};
+use podway_tunnel::client::{Carrier, Config, ConnectError};
+use podway_tunnel::credit::Budget;
 use tokio::sync::watch;
 
 use super::core::DialOutcome;
@@ -16,17 +17,26 @@ use crate::net::agent::native::NativeLink;
 use crate::net::cidr::Cidr;
 use crate::net::portforward::{self, PortForwardError};
 
+/// Bytes of a version that are shown.
+const LONGEST_VERSION: usize = 64;
+
 /// Dials podway's own agents through the API server.
 pub struct NativeDialer {
     client: watch::Receiver<kube::Client>,
     identity: Identity,
     session_id: [u8; 16],
+    budget: Arc<Budget>,
 }
 
 impl NativeDialer {
-    /// Dials with whatever client is newest.
-    pub fn new(client: watch::Receiver<kube::Client>, identity: Identity, session_id: [u8; 16]) -> NativeDialer {
-        NativeDialer { client, identity, session_id }
+    /// Dials with whatever client is newest. The flows of all that is dialled share `budget`.
+    pub fn new(
+        client: watch::Receiver<kube::Client>,
+        identity: Identity,
+        session_id: [u8; 16],
+        budget: Arc<Budget>,
+    ) -> NativeDialer {
+        NativeDialer { client, identity, session_id, budget }
     }
 }
 
@@ -43,18 +53,43 @@ impl Dialer for NativeDialer {
             session_id: self.session_id,
             pod_uid: pod.uid.to_string(),
             special: special.iter().map(ToString::to_string).collect(),
+            budget: Arc::clone(&self.budget),
         };
         Box::pin(async move {
             let stream = portforward::open(&client, &pod.namespace, &pod.name, port).await.map_err(|e| outcome(&e))?;
             let fault = stream.fault();
-            let carrier = Carrier::connect(stream, &config).await.map_err(|error| match fault.get() {
-                Some(fault) => outcome(fault),
-                None => DialOutcome::Failed(chain(&error).into()),
+            let carrier = Carrier::connect(stream, &config).await.map_err(|error| {
+                match (handshake_outcome(&error), fault.get()) {
+                    // What broke afterwards does not unsay it.
+                    (unfit @ DialOutcome::Unfit(_), _) => unfit,
+                    (_, Some(fault)) => outcome(fault),
+                    (failed, None) => failed,
+                }
             })?;
-            let closed = carrier.closed();
-            Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), closed: Box::pin(closed) })
+            let (closed, version) = (carrier.closed(), readable(carrier.agent_version()));
+            Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), version, closed: Box::pin(closed) })
         })
     }
+}
+
+/// What a failed handshake says of the agent. What an agent answers is its own word and will not change: it cannot be
+/// replaced where it runs, nor take other arguments.
+pub fn handshake_outcome(error: &ConnectError) -> DialOutcome {
+    let text: Arc<str> = chain(error).into();
+    match error {
+        ConnectError::Protocol { .. } | ConnectError::Denied(_) => DialOutcome::Unfit(text),
+        ConnectError::Http2(_)
+        | ConnectError::Wire(_)
+        | ConnectError::HungUp
+        | ConnectError::WrongPod { .. }
+        | ConnectError::Random => DialOutcome::Failed(text),
+    }
+}
+
+/// What a pod says of its agent, where it is short and plain: it goes to terminals.
+fn readable(version: &str) -> Arc<str> {
+    let plain = version.len() <= LONGEST_VERSION && version.bytes().all(|byte| byte.is_ascii_graphic());
+    if plain { version.into() } else { "".into() }
 }
 
 fn outcome(error: &PortForwardError) -> DialOutcome {
@@ -66,5 +101,20 @@ fn outcome(error: &PortForwardError) -> DialOutcome {
         | PortForwardError::NotFound(_)
         | PortForwardError::Unreachable(_)
         | PortForwardError::Other(_) => DialOutcome::Failed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_agent_says_of_its_version_is_shown_only_where_it_is_plain() {
+        for said in ["0.1.0", "1.2.3-rc.1+abcdef"] {
+            assert_eq!(&*readable(said), said);
+        }
+        for said in ["", "1 2", "\u{1b}[31m1", "1\n", "ü", &"1".repeat(65)] {
+            assert_eq!(&*readable(said), "", "{said:?}");
+        }
     }
 }

@@ -89,6 +89,18 @@ pub struct PlacementHopeless {
     pub hopeless: BTreeMap<Target, Arc<str>>,
 }
 
+/// Agents that will not do, by pod and container, and why: for what they said when they were dialled.
+pub type UnfitAgents = BTreeMap<(PodUid, Arc<str>), Arc<str>>;
+
+/// ClientList → AgentPlacer. Fact, whole: which agents run and will not do. Withdrawn by absence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentsUnfit {
+    /// Version.
+    pub generation: Generation,
+    /// The agents.
+    pub agents: UnfitAgents,
+}
+
 /// Data plane → ClientList. Flows to this target wait for a link; rate-limited per target by the sender.
 #[derive(Clone, Debug)]
 pub struct FlowsBlocked {
@@ -110,6 +122,8 @@ pub struct LinksChanged {
 pub struct TargetState {
     /// Pods of the target that are not ended.
     pub pods: usize,
+    /// Of these, those that run and are not ending.
+    pub running: usize,
     /// Its links.
     pub links: Vec<LinkStatus>,
     /// Why there can be none, if so.
@@ -125,6 +139,8 @@ pub struct LinkStatus {
     pub pod_name: Arc<str>,
     /// Placement of its agent.
     pub placement: Placement,
+    /// What the agent says its version is; empty before it was reached, and where it says none.
+    pub version: Arc<str>,
     /// State.
     pub state: LinkState,
 }
@@ -156,4 +172,13 @@ pub enum LinkState {
     },
 }
 
-told!(ViaWorkloadsChanged, RegisterWaiter, CancelWaiter, WaiterSettled, PlacementHopeless, FlowsBlocked, LinksChanged);
+told!(
+    ViaWorkloadsChanged,
+    RegisterWaiter,
+    CancelWaiter,
+    WaiterSettled,
+    PlacementHopeless,
+    AgentsUnfit,
+    FlowsBlocked,
+    LinksChanged
+);

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::os::unix::net;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid};
 
 /// A listening control socket.
@@ -123,7 +124,11 @@ fn dress(path: &Path, owner: Owner) -> io::Result<()> {
     let uid = owner.uid.filter(|uid| *uid != now.uid()).map(Uid::from_raw);
     let gid = owner.gid.filter(|gid| *gid != now.gid()).map(Gid::from_raw);
     if uid.is_some() || gid.is_some() {
-        nix::unistd::chown(path, uid, gid)?;
+        match nix::unistd::chown(path, uid, gid) {
+            // In a user namespace in which they are nobody: only ourselves then.
+            Err(Errno::EINVAL) => return Ok(()),
+            changed => changed?,
+        }
     }
     fs::set_permissions(path, fs::Permissions::from_mode(owner.mode))
 }

@@ -15,6 +15,7 @@ fn daemon(directory: &Path) -> Daemon {
         include_suffixes: Vec::new(),
         runtime_dir: directory.into(),
         state_dir: directory.into(),
+        etc: directory.into(),
         editor: Default::default(),
     };
     Daemon::new(settings, "agent".to_owned(), || 0, Reply::new().0)
@@ -32,14 +33,13 @@ fn caller(uid: u32) -> Caller {
 
 /// Asks for a connection to `server`. To one that no client can be made for, nothing is done to the host.
 fn ask(daemon: &Addr<Daemon>, uid: u32, name: &str, server: &str) -> Answer {
+    ask_for(daemon, uid, name, access(server, serde_json::json!({})))
+}
+
+fn ask_for(daemon: &Addr<Daemon>, uid: u32, name: &str, access: ClusterAccess) -> Answer {
     let spec = serde_json::json!({ "name": name, "namespace": "demo", "timeout_ms": 1000 });
     let (reply, answer) = Reply::new();
-    daemon.do_send(OpenSession {
-        caller: caller(uid),
-        spec: serde_json::from_value(spec).unwrap(),
-        access: serde_json::from_value(serde_json::json!({ "server": server })).unwrap(),
-        reply,
-    });
+    daemon.do_send(OpenSession { caller: caller(uid), spec: serde_json::from_value(spec).unwrap(), access, reply });
     answer
 }
 
@@ -72,19 +72,56 @@ async fn a_key_pair_that_cannot_be_had_fails_the_connect_and_not_its_acceptance(
     LocalSet::new().run_until(work).await;
 }
 
-fn cluster(server: &str, proxy: Option<&str>, authority: Option<&str>) -> Cluster {
-    let own = |text: &str| text.to_owned();
-    Cluster { server: server.to_owned(), proxy: proxy.map(own), authority: authority.map(own) }
+fn cluster(server: &str, more: serde_json::Value) -> Cluster {
+    Cluster::of(&access(server, more))
+}
+
+fn access(server: &str, more: serde_json::Value) -> ClusterAccess {
+    let mut access = serde_json::json!({ "server": server });
+    access.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    serde_json::from_value(access).unwrap()
 }
 
 #[test]
-fn a_cluster_is_known_by_its_url_and_the_way_there() {
-    let a = cluster("https://192.0.2.1:6443", None, Some("A"));
+fn a_cluster_is_known_by_its_url_its_name_and_the_way_there() {
+    let authority = |ca: &str| serde_json::json!({ "certificate_authority_data": ca });
+    let a = cluster("https://192.0.2.1:6443", authority("A"));
     assert!(same_cluster(&a, &a.clone()));
-    assert!(same_cluster(&a, &cluster("https://192.0.2.1:6443/", None, None)), "unchecked certificates");
-    assert!(!same_cluster(&a, &cluster("https://192.0.2.1:6443", None, Some("B"))));
-    assert!(!same_cluster(&a, &cluster("https://192.0.2.1:6443", Some("socks5://192.0.2.9"), Some("A"))));
-    assert!(!same_cluster(&a, &cluster("https://192.0.2.2:6443", None, Some("A"))));
+    let unchecked = cluster("https://192.0.2.1:6443/", serde_json::json!({}));
+    assert!(same_cluster(&a, &unchecked), "unchecked certificates");
+    assert!(!same_cluster(&a, &cluster("https://192.0.2.1:6443", authority("B"))));
+    let proxied = serde_json::json!({ "certificate_authority_data": "A", "proxy_url": "socks5://192.0.2.9" });
+    assert!(!same_cluster(&a, &cluster("https://192.0.2.1:6443", proxied)));
+    assert!(!same_cluster(&a, &cluster("https://192.0.2.2:6443", authority("A"))));
+    // One router, several clusters behind it.
+    let named = |name: &str| cluster("https://Gate.example:6443", serde_json::json!({ "tls_server_name": name }));
+    assert!(!same_cluster(&named("a.example"), &named("b.example")));
+    assert!(same_cluster(&named("a.example"), &named("A.example")));
+    let plain = cluster("https://gate.example:6443", serde_json::json!({}));
+    assert!(!same_cluster(&plain, &named("a.example")));
+    assert!(same_cluster(&plain, &named("gate.example")), "the name it would have anyway");
+}
+
+#[tokio::test]
+async fn clusters_behind_one_url_are_told_apart_by_their_names_in_tls() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let daemon = daemon(directory.path()).start();
+        let named = |name: &str| access("https://127.0.0.1:1", serde_json::json!({ "tls_server_name": name }));
+        let a = ask_for(&daemon, 1000, "a", named("a.example")).await.unwrap();
+        assert!(a.is_ok());
+        // Not taken for a's new credentials.
+        let refused = ask_for(&daemon, 1000, "a", named("b.example")).await.unwrap().unwrap_err();
+        assert_eq!(refused.message, "connection a: exists and differs in the cluster");
+        let (reply, renewed) = Reply::new();
+        daemon.do_send(RenewCredentials { caller: caller(1000), name: "a".into(), access: named("b.example"), reply });
+        assert_eq!(renewed.await.unwrap().unwrap_err().message, "renew: that is another cluster");
+        assert!(ask_for(&daemon, 1000, "b", named("b.example")).await.unwrap().is_ok());
+        let refused = ask_for(&daemon, 1000, "c", named("b.example")).await.unwrap().unwrap_err();
+        assert_eq!(refused.message, "connect: connection \"b\" already reaches this cluster");
+        shut_down(&daemon).await;
+    };
+    LocalSet::new().run_until(work).await;
 }
 
 #[tokio::test]
@@ -97,6 +134,41 @@ async fn what_is_asked_for_while_a_connection_ends_waits_for_its_end() {
             let mut view = open(&daemon, 1000, "a", &format!("no URL {round}")).await.expect("accepted");
             failure(&mut view).await;
         }
+        shut_down(&daemon).await;
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_an_end_is_withdrawn_by_a_disconnect_or_with_its_asker() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let mut daemon = daemon(directory.path());
+        // A connection that is being ended until the test says that it has.
+        let session = Context::new();
+        let status = SessionStatus { phase: Phase::Disconnecting, ..SessionStatus::default() };
+        let (_status, receiver) = watch::channel(Arc::new(status));
+        let running = Running {
+            spec: serde_json::from_value(serde_json::json!({ "name": "a", "namespace": "demo", "timeout_ms": 1 }))
+                .unwrap(),
+            cluster: cluster("no URL", serde_json::json!({})),
+            owner_uid: 1000,
+            device: 0,
+            address: session.address(),
+            status: receiver,
+        };
+        daemon.sessions.insert("a".into(), running);
+        let daemon = daemon.start();
+        let withdrawn = ask(&daemon, 1000, "b", "no URL");
+        drop(ask(&daemon, 1000, "c", "no URL"));
+        let waits = ask(&daemon, 1000, "d", "no URL");
+        let (reply, closed) = Reply::new();
+        daemon.do_send(CloseSession { caller: caller(1000), name: Some("b".into()), clean: false, reply });
+        assert_eq!(closed.await.unwrap().expect("closed").name, "b");
+        daemon.do_send(SessionEnded { name: "a".into(), exit: Exit::Stopped });
+        assert!(withdrawn.await.is_err(), "it must not be opened");
+        // Had c been opened, d would be refused: it is the same cluster.
+        assert_eq!(waits.await.unwrap().expect("opened").name.as_ref(), "d");
         shut_down(&daemon).await;
     };
     LocalSet::new().run_until(work).await;

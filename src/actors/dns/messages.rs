@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::actors::shell::{Reply, told};
 use crate::ids::Generation;
+use crate::net::resolver::Outlook;
 use crate::spec::DnsMode;
 
 /// Session → Dns. How names work in this connection; sent once.
@@ -72,8 +73,8 @@ pub struct DnsState {
     pub ready: bool,
     /// Why not, or a warning, with what to do.
     pub message: String,
-    /// Whether no attempt will make it ready (mode `resolved` on a host without it, …).
-    pub hopeless: bool,
+    /// What there is to hope for where it is not ready.
+    pub outlook: Outlook,
 }
 
 told!(Configure, QueryArrived, Restore, DnsChanged);

@@ -14,12 +14,14 @@ use std::time::Duration;
 
 use super::facts::{Event, Kind, Trouble, WatchId};
 use super::messages::WatchHealth;
+use super::rights::Reviewed;
 use super::snapshot::{self, Watches};
 use super::watched::Watched;
 use crate::actors::shell::Core;
 use crate::backoff;
 use crate::cluster::{ClusterInfo, ClusterRecords, NamespaceRights, PodSnapshot, Rights};
 use crate::ids::{Attempt, Generation, Millis};
+use crate::refusal;
 
 /// A burst of changes is told as one after this time, so that a rollout is not a storm of snapshots.
 const GATHER: Duration = Duration::from_millis(5);
@@ -42,8 +44,8 @@ pub enum Input {
     Observed(WatchId, Attempt, Vec<Event>),
     /// A watch failed and waits to be resumed. The last is the jitter.
     Failed(WatchId, Attempt, Trouble, u8),
-    /// What the user may do in a namespace; `None` when it could not be asked. The last is the jitter.
-    Rights(Arc<str>, Option<NamespaceRights>, u8),
+    /// What reviews of a namespace said; `None` when they could not be made. The last is the jitter.
+    Rights(Arc<str>, Attempt, Option<Reviewed>, u8),
     /// There is a new client.
     ClientChanged,
     /// Stop everything.
@@ -61,8 +63,8 @@ pub enum Effect {
     Resume(WatchId),
     /// End a watch's task.
     End(WatchId),
-    /// Ask what the user may do there.
-    AskRights(Arc<str>),
+    /// Ask what the user may do there; answered by `Rights`.
+    AskRights(Arc<str>, Attempt),
     /// Tell the pods.
     TellPods(Generation, Arc<PodSnapshot>),
     /// Tell ranges and names.
@@ -86,7 +88,12 @@ pub struct PodWatcherCore {
     probes: BTreeMap<Kind, Watched>,
     attempts: Attempt,
     rights: BTreeMap<Arc<str>, NamespaceRights>,
+    /// When rights are asked for that could not be asked for, or are in doubt.
     ask_rights: BTreeMap<Arc<str>, Millis>,
+    /// Questions for rights under way; an answer to another one was given to other credentials.
+    asking: BTreeMap<Arc<str>, Attempt>,
+    /// Since when a right is refused that is not believed to be missing yet.
+    doubts: BTreeMap<Arc<str>, Millis>,
     /// When what was refused is tried again, while something is.
     look_again: Option<Millis>,
     /// Looks in a row that found a right missing.
@@ -119,7 +126,9 @@ impl Core for PodWatcherCore {
             Input::Watch(namespaces) => self.start(namespaces),
             Input::Observed(id, attempt, events) => self.observed(now, &id, attempt, events),
             Input::Failed(id, attempt, trouble, jitter) => self.failed(now, &id, attempt, trouble, jitter),
-            Input::Rights(namespace, rights, jitter) => self.rights_came(now, namespace, rights, jitter),
+            Input::Rights(namespace, attempt, reviewed, jitter) => {
+                self.rights_came(now, namespace, attempt, reviewed, jitter);
+            }
             Input::ClientChanged => self.restart(now),
             Input::Stop => {
                 self.stopped = true;
@@ -166,7 +175,20 @@ impl PodWatcherCore {
         for kind in Kind::ALL {
             self.begin(WatchId { kind, namespace: None }, BTreeMap::new());
         }
-        self.effects.extend(self.interest.iter().cloned().map(Effect::AskRights));
+        for namespace in self.interest.clone() {
+            self.ask(namespace);
+        }
+    }
+
+    /// Asks for the rights in a namespace, unless that is under way.
+    fn ask(&mut self, namespace: Arc<str>) {
+        self.ask_rights.remove(&namespace);
+        if self.asking.contains_key(&namespace) {
+            return;
+        }
+        self.attempts = self.attempts.next();
+        self.asking.insert(Arc::clone(&namespace), self.attempts);
+        self.effects.push_back(Effect::AskRights(namespace, self.attempts));
     }
 
     fn begin(&mut self, id: WatchId, objects: BTreeMap<super::facts::Key, super::facts::Fact>) {
@@ -241,7 +263,9 @@ impl PodWatcherCore {
         }
         let Some(watched) = self.watches.get_mut(id).filter(|watched| watched.attempt == attempt) else { return };
         let everywhere = id.namespace.is_none() && id.kind.namespaced();
-        if everywhere && matches!(trouble, Trouble::Forbidden(_)) {
+        // Nobody waits for what is known already: it is not given up for an API server that has just started.
+        let lasting = !watched.listed || watched.refused_for() >= refusal::NOT_READY;
+        if everywhere && lasting && matches!(trouble, Trouble::Forbidden(_)) {
             let known = std::mem::take(&mut watched.objects);
             self.narrow(id, &known);
             self.look_later(now, jitter);
@@ -263,18 +287,34 @@ impl PodWatcherCore {
         }
     }
 
-    fn rights_came(&mut self, now: Millis, namespace: Arc<str>, rights: Option<NamespaceRights>, jitter: u8) {
-        match rights {
-            Some(rights) => {
-                self.ask_rights.remove(&namespace);
-                self.rights.insert(namespace, rights);
-                if !rights.all() {
-                    self.look_later(now, jitter);
-                }
+    fn rights_came(
+        &mut self,
+        now: Millis,
+        namespace: Arc<str>,
+        attempt: Attempt,
+        reviewed: Option<Reviewed>,
+        jitter: u8,
+    ) {
+        if self.asking.get(&namespace) != Some(&attempt) {
+            return;
+        }
+        self.asking.remove(&namespace);
+        let Some(Reviewed { rights, server }) = reviewed else {
+            self.ask_rights.insert(namespace, now + RIGHTS_RETRY);
+            return;
+        };
+        if self.rights.get(&namespace).is_none_or(|before| *before != rights) && !rights.all() {
+            let since = *self.doubts.entry(Arc::clone(&namespace)).or_insert(now);
+            if now.since(since) < server.patience() {
+                // What is believed stays so.
+                self.ask_rights.insert(namespace, now + refusal::AGAIN);
+                return;
             }
-            None => {
-                self.ask_rights.insert(namespace, now + RIGHTS_RETRY);
-            }
+        }
+        self.doubts.remove(&namespace);
+        self.rights.insert(namespace, rights);
+        if !rights.all() {
+            self.look_later(now, jitter);
         }
     }
 
@@ -287,8 +327,9 @@ impl PodWatcherCore {
     fn look(&mut self) {
         self.look_again = None;
         self.looks = self.looks.saturating_add(1);
-        self.ask_rights.clear();
-        self.effects.extend(self.interest.iter().cloned().map(Effect::AskRights));
+        for namespace in self.interest.clone() {
+            self.ask(namespace);
+        }
         for kind in Kind::ALL.into_iter().filter(|kind| kind.namespaced()) {
             let id = WatchId { kind, namespace: None };
             if !self.watches.contains_key(&id) && !self.probes.contains_key(&kind) {
@@ -315,7 +356,9 @@ impl PodWatcherCore {
             self.effects.push_back(Effect::Start(id.clone(), self.attempts));
         }
         self.end_probes();
-        // Other credentials may have other rights.
+        // Other credentials may have other rights, and what was asked with the old ones says nothing of them.
+        self.asking.clear();
+        self.doubts.clear();
         (self.looks, self.look_again) = (0, Some(now));
     }
 
@@ -332,8 +375,7 @@ impl PodWatcherCore {
         }
         let due: Vec<_> = self.ask_rights.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
         for namespace in due {
-            self.ask_rights.remove(&namespace);
-            self.effects.push_back(Effect::AskRights(namespace));
+            self.ask(namespace);
         }
     }
 
@@ -447,8 +489,12 @@ impl PodWatcherCore {
         let mut stale = None;
         for (id, watched) in &self.watches {
             match &watched.trouble {
-                Some(Trouble::Unauthorized(why)) => return WatchHealth::Unauthorized { why: why.clone() },
-                Some(Trouble::Down(why)) => stale = stale.or_else(|| Some(format!("{id}: {why}"))),
+                Some(Trouble::Unauthorized(why)) if watched.refused_for() >= refusal::GOES_ON => {
+                    return WatchHealth::Unauthorized { why: why.clone() };
+                }
+                Some(Trouble::Unauthorized(why) | Trouble::Down(why)) => {
+                    stale = stale.or_else(|| Some(format!("{id}: {why}")))
+                }
                 // Without a right there is nothing to be stale; the rights tell it.
                 Some(Trouble::Forbidden(_) | Trouble::Unknown(_)) | None => {}
             }

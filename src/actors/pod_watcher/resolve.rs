@@ -2,7 +2,8 @@
 //! server refuses, lists for near names only when nothing was found.
 //!
 //! A look-up that fails or takes too long says nothing of the workload: it is made again, with longer and longer pauses,
-//! until the answer comes or nobody waits for it any more. How long to wait is Session's to decide.
+//! until the answer comes or nobody waits for it any more. How long to wait is Session's to decide. One that is refused is
+//! made again as [`refusal`] says.
 #![expect(clippy::disallowed_methods, reason = "part of the shell: measures how long a look-up took")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,8 @@ use super::near::near;
 use crate::backoff;
 use crate::cluster::{PodSnapshot, Resolution, Resolutions};
 use crate::error::chain;
+use crate::net::kube_client;
+use crate::refusal::{self, Readiness};
 use crate::workload::{Workload, WorkloadKind, WorkloadRef};
 
 /// A look-up that has not ended by then is made anew: connection, TLS and an answer at round trips of a second fit.
@@ -104,14 +107,33 @@ impl Asker {
         client: watch::Receiver<kube::Client>,
         jitter: fn() -> u8,
     ) -> Resolution {
+        // Since when it is refused, and what the API server has said of itself since.
+        let mut refused: Option<(Instant, Readiness)> = None;
         for tries in 1.. {
             let begun = Instant::now();
             let why = match timeout(FIND_LIMIT, self.find(reference)).await {
+                Ok(Some(Resolution::Forbidden { missing })) => {
+                    let since = match refused {
+                        Some((since, server)) if since.elapsed() >= server.patience() => {
+                            return Resolution::Forbidden { missing };
+                        }
+                        Some((since, _)) => since,
+                        None => Instant::now(),
+                    };
+                    let server = kube_client::readiness(&self.client).await;
+                    refused = Some((since, server));
+                    if server != Readiness::Ready {
+                        sleep(backoff::spread(refusal::AGAIN, jitter())).await;
+                    }
+                    self.client = client.borrow().clone();
+                    continue;
+                }
                 Ok(Some(Resolution::Failed { why })) => why,
                 Ok(Some(found)) => return found,
                 Ok(None) => return self.missing(reference, NEAR_LIMIT.max(begun.elapsed() * 2)).await,
                 Err(_) => "no answer in time".to_owned(),
             };
+            refused = None;
             tracing::debug!(%reference, why, "a workload could not be looked up yet");
             sleep(pause(tries, jitter())).await;
             self.client = client.borrow().clone();

@@ -1,4 +1,5 @@
-//! What the user may do in a namespace, by SelfSubjectAccessReviews that are all asked at once.
+//! What the user may do in a namespace, by SelfSubjectAccessReviews that are all asked at once, and how far that can be
+//! believed.
 
 use std::time::Duration;
 
@@ -7,9 +8,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::cluster::NamespaceRights;
+use crate::net::kube_client;
+use crate::refusal::Readiness;
 
-/// Limit for all reviews of a namespace.
-const LIMIT: Duration = Duration::from_secs(10);
+/// Limit for all reviews of a namespace; where one is refused they are made twice.
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
 /// (verb, API group, resource, subresource), in the order that [`gather`] reads.
@@ -24,14 +27,52 @@ const QUESTIONS: [(&str, &str, &str, &str); 8] = [
     ("create", "batch", "jobs", ""),
 ];
 
+/// What reviews of a namespace said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reviewed {
+    /// The rights.
+    pub rights: NamespaceRights,
+    /// What the API server had said of itself before, where it refused any of them. What it grants needs no proof.
+    pub server: Readiness,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Granted,
+    Missing,
+    /// Even the question was refused.
+    Unasked,
+}
+
 /// Asks; `None` when the API server gave no answer to each question in time.
 ///
 /// Cancel safe.
-pub async fn ask(client: &kube::Client, namespace: &str) -> Option<NamespaceRights> {
+pub async fn ask(client: &kube::Client, namespace: &str) -> Option<Reviewed> {
+    let first = reviews(client, namespace).await?;
+    if first.iter().all(|verdict| *verdict == Verdict::Granted) {
+        return reviewed(&first, Readiness::Ready);
+    }
+    match kube_client::readiness(client).await {
+        // The refusal may be older than that word.
+        Readiness::Ready => reviewed(&reviews(client, namespace).await?, Readiness::Ready),
+        server @ (Readiness::Silent | Readiness::NotReady) => reviewed(&first, server),
+    }
+}
+
+async fn reviews(client: &kube::Client, namespace: &str) -> Option<Vec<Verdict>> {
     let asked = QUESTIONS.map(|question| review(client, namespace, question));
     let answers = tokio::time::timeout(LIMIT, join_all(asked)).await.ok()?;
-    let answers: Option<Vec<bool>> = answers.into_iter().collect();
-    gather(&answers?)
+    answers.into_iter().collect()
+}
+
+fn reviewed(verdicts: &[Verdict], server: Readiness) -> Option<Reviewed> {
+    let unasked = verdicts.contains(&Verdict::Unasked);
+    if unasked && server == Readiness::NotReady {
+        return None;
+    }
+    // Who may not even ask learns it by trying.
+    let answers: Vec<bool> = verdicts.iter().map(|verdict| *verdict != Verdict::Missing).collect();
+    Some(Reviewed { rights: gather(&answers)?, server })
 }
 
 fn gather(answers: &[bool]) -> Option<NamespaceRights> {
@@ -49,11 +90,11 @@ fn gather(answers: &[bool]) -> Option<NamespaceRights> {
 
 #[derive(Deserialize)]
 struct Review {
-    status: Option<Verdict>,
+    status: Option<Allowed>,
 }
 
 #[derive(Deserialize)]
-struct Verdict {
+struct Allowed {
     allowed: bool,
 }
 
@@ -61,7 +102,7 @@ async fn review(
     client: &kube::Client,
     namespace: &str,
     (verb, group, resource, subresource): (&str, &str, &str, &str),
-) -> Option<bool> {
+) -> Option<Verdict> {
     let body = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
@@ -72,9 +113,9 @@ async fn review(
     let request = http::Request::post(REVIEWS).header(http::header::CONTENT_TYPE, "application/json");
     let request = request.body(body.to_string().into_bytes()).ok()?;
     match client.request::<Review>(request).await {
-        Ok(review) => Some(review.status.is_some_and(|status| status.allowed)),
-        // Who may not even ask learns it by trying.
-        Err(kube::Error::Api(status)) if status.code == 403 || status.code == 404 => Some(true),
+        Ok(Review { status: Some(Allowed { allowed: true }) }) => Some(Verdict::Granted),
+        Ok(_) => Some(Verdict::Missing),
+        Err(kube::Error::Api(status)) if status.code == 403 || status.code == 404 => Some(Verdict::Unasked),
         Err(error) => {
             tracing::debug!(%error, namespace, verb, resource, subresource, "access review failed");
             None
@@ -83,13 +124,4 @@ async fn review(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_verbs_of_a_port_forward_are_needed() {
-        let rights = gather(&[true, true, true, false, true, true, true, true]).expect("eight answers");
-        assert!(rights.watch_pods && !rights.port_forward && rights.create_jobs);
-        assert_eq!(gather(&[true]), None);
-    }
-}
+mod tests;

@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::facts::{Event, Fact, Key, Trouble};
 use crate::backoff::doubling;
 use crate::ids::{Attempt, Millis};
+use crate::refusal;
 
 /// First pause after a failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause: what a user waits at most once the API server is back.
 const BACKOFF_CAP: Duration = Duration::from_secs(3);
-/// Pause after 403 and 404: these pass only when someone changes the cluster.
+/// Pause after 404, and the longest after 403: as a rule these pass only when someone changes the cluster.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 
 /// The state of one watch.
@@ -27,6 +28,8 @@ pub struct Watched {
     /// Why it is down, while it is.
     pub trouble: Option<Trouble>,
     failures: u32,
+    /// Since when it is refused, with 401 or 403, and when that was said last.
+    refused: Option<(Millis, Millis)>,
     /// When it is to go on after a failure.
     pub resume_at: Option<Millis>,
 }
@@ -34,7 +37,16 @@ pub struct Watched {
 impl Watched {
     /// A watch that knows `objects` from elsewhere and has not listed yet.
     pub fn new(attempt: Attempt, objects: BTreeMap<Key, Fact>) -> Watched {
-        Watched { attempt, objects, building: None, listed: false, trouble: None, failures: 0, resume_at: None }
+        Watched {
+            attempt,
+            objects,
+            building: None,
+            listed: false,
+            trouble: None,
+            failures: 0,
+            refused: None,
+            resume_at: None,
+        }
     }
 
     /// Whether waiting for its first list makes no sense any more: it is there, or it is refused.
@@ -90,10 +102,18 @@ impl Watched {
     pub fn fail(&mut self, now: Millis, trouble: Trouble, jitter: u8) {
         self.building = None;
         let pause = match trouble {
-            Trouble::Forbidden(_) | Trouble::Unknown(_) => REFUSED_PAUSE,
+            // An API server that has just started refuses for a moment what it grants.
+            Trouble::Forbidden(_) => doubling(refusal::AGAIN, self.failures, REFUSED_PAUSE),
+            Trouble::Unknown(_) => REFUSED_PAUSE,
             Trouble::Unauthorized(_) | Trouble::Down(_) => doubling(BACKOFF_FIRST, self.failures, BACKOFF_CAP),
         };
         self.failures = self.failures.saturating_add(1).min(8);
+        self.refused = match trouble {
+            Trouble::Unauthorized(_) | Trouble::Forbidden(_) => {
+                Some((self.refused.map_or(now, |(since, _)| since), now))
+            }
+            Trouble::Unknown(_) | Trouble::Down(_) => None,
+        };
         self.trouble = Some(trouble);
         self.resume_at = Some(now + (pause / 2 + pause * u32::from(jitter) / 510));
     }
@@ -102,12 +122,19 @@ impl Watched {
     pub fn restart(&mut self, attempt: Attempt) {
         self.attempt = attempt;
         self.building = None;
+        self.refused = None;
         self.trouble = None;
         self.failures = 0;
         self.resume_at = None;
     }
 
+    /// How long it has been refused, from the first answer to the last.
+    pub fn refused_for(&self) -> Duration {
+        self.refused.map_or(Duration::ZERO, |(since, last)| last.since(since))
+    }
+
     fn well(&mut self) {
+        self.refused = None;
         self.trouble = None;
         self.failures = 0;
         self.resume_at = None;

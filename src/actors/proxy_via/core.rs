@@ -125,9 +125,10 @@ impl Choice {
         Choice { candidates: vip::candidates(wanted), made: false, left: BTreeSet::new() }
     }
 
-    /// Puts a range of before in front.
-    fn prefer(&mut self, ranges: &[Cidr]) {
-        self.candidates.sort_by_key(|candidate| !ranges.contains(candidate));
+    /// Puts the ranges of before in front, those used last first.
+    fn prefer<'a>(&mut self, ranges: impl Iterator<Item = &'a Cidr> + Clone) {
+        let place = |candidate: &Cidr| ranges.clone().position(|range| range == candidate).unwrap_or(usize::MAX);
+        self.candidates.sort_by_key(place);
     }
 
     /// Keeps the range of `pool` or replaces it, as the networks of others and the cluster's real ranges demand. When
@@ -215,24 +216,26 @@ impl ProxyViaCore {
         ProxyViaCore { memory: None, ..self }
     }
 
-    /// Draws the addresses of before from the ranges of before. A memory of other configured ranges is left alone.
+    /// Draws the addresses of before from the ranges of before, unless others were configured since.
     fn remember(&mut self, memory: VipMemory) {
         let configured = [self.config.virtual_v4, self.config.virtual_v6];
-        let memory = if memory.configured == configured { memory } else { VipMemory::default() };
         for (choice, (pool, range)) in self.choices.iter_mut().zip(self.pools.iter_mut().zip(configured)) {
-            choice.prefer(&memory.ranges);
+            if memory.configured == configured {
+                choice.prefer(memory.all_ranges());
+            }
             *pool = VipPool::new(range, &memory);
         }
         self.memory = Some(Arc::new(memory));
     }
 
-    /// What shall be remembered at `now`, in seconds since 1970.
-    pub fn memory(&self, now: u64) -> VipMemory {
-        VipMemory::new(
-            vec![self.config.virtual_v4, self.config.virtual_v6],
-            self.pools.iter().map(VipPool::range).collect(),
-            self.pools.iter().flat_map(|pool| pool.remember(now)).collect(),
-        )
+    /// What shall be remembered at `now`, in seconds since 1970, in the place of what was remembered before; nothing when
+    /// that is not known, or when this connection has given out no address.
+    pub fn memory(&self, now: u64) -> Option<VipMemory> {
+        let before = self.memory.as_ref()?;
+        let used = self.pools.iter().filter(|pool| !pool.entries().is_empty());
+        let used: Vec<_> = used.map(|pool| (pool.range(), pool.remember(now).collect())).collect();
+        let configured = [self.config.virtual_v4, self.config.virtual_v6];
+        (!used.is_empty()).then(|| before.after(&configured, used))
     }
 
     /// Whether addresses can be translated: rules, host and the whole of the cluster's ranges are known.
@@ -279,7 +282,7 @@ impl ProxyViaCore {
         }
         let Some(selection) = self.selection.clone() else { return };
         for (cidr, workload) in loopback(&selection) {
-            if cidr.prefix_len() < cidr.max_prefix_len() {
+            if cidr.prefix_len() < cidr.max_prefix_len() || !self.carries(&cidr) {
                 continue;
             }
             let (real, name) = (cidr.addr(), loopback_name(cidr.addr(), &workload));
@@ -336,15 +339,24 @@ impl ProxyViaCore {
         if !self.knows_ranges() {
             return Vec::new();
         }
-        let carried = |range: &Cidr| self.ipv6() == Ipv6::On || matches!(range, Cidr::V4(_));
-        self.pools.iter().map(VipPool::range).filter(carried).collect()
+        self.carried().map(VipPool::range).collect()
+    }
+
+    /// Whether the device may have addresses of this family.
+    fn carries(&self, cidr: &Cidr) -> bool {
+        self.ipv6() == Ipv6::On || matches!(cidr, Cidr::V4(_))
+    }
+
+    /// The virtual addresses that the device may carry. Others stand for nothing here, and are not told of.
+    fn carried(&self) -> impl Iterator<Item = &VipPool> {
+        self.pools.iter().filter(|pool| self.carries(&pool.range()))
     }
 
     fn publish(&mut self) {
         let ranges = self.virtual_ranges();
         let table = Table {
             generation: self.table.generation,
-            vips: self.pools.iter().flat_map(|pool| pool.entries().clone()).collect(),
+            vips: self.carried().flat_map(|pool| pool.entries().clone()).collect(),
             device_addresses: ranges.iter().map(vip::device_address).collect(),
             dns_addresses: ranges.iter().map(vip::dns_address).collect(),
             virtual_ranges: ranges,
@@ -377,7 +389,7 @@ impl ProxyViaCore {
             generation: self.translation.generation,
             translated: self.decisions.translated(),
             dns_addresses: self.table.dns_addresses.clone(),
-            names: Arc::new(self.pools.iter().flat_map(|pool| pool.names().clone()).collect()),
+            names: Arc::new(self.carried().flat_map(|pool| pool.names().clone()).collect()),
             namespaces: selection.rules.iter().map(|rule| Arc::clone(&rule.workload.namespace)).collect(),
             ready,
         };

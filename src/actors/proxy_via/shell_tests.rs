@@ -33,7 +33,16 @@ macro_rules! hears {
 hears!(RoutePlanChanged, TranslationChanged, ViaChanged, ViaWorkloadsChanged);
 
 async fn start(path: &std::path::Path) -> (Addr<ProxyVia>, watch::Receiver<Arc<VipTable>>) {
-    let (table, mut vips) = watch::channel(Arc::<VipTable>::default());
+    let (address, mut vips) = begin(path);
+    address.do_send(HostFactsChanged { generation: Generation(1), facts: Arc::new(HostFacts::default()) });
+    // Nothing is answered before the file was read.
+    vips.wait_for(|table| !table.virtual_ranges.is_empty()).await.unwrap();
+    (address, vips)
+}
+
+/// Without the host's facts.
+fn begin(path: &std::path::Path) -> (Addr<ProxyVia>, watch::Receiver<Arc<VipTable>>) {
+    let (table, vips) = watch::channel(Arc::<VipTable>::default());
     let ear = Ear.start();
     let edges = Edges {
         vif: ear.clone().recipient(),
@@ -64,13 +73,11 @@ async fn start(path: &std::path::Path) -> (Addr<ProxyVia>, watch::Receiver<Arc<V
     });
     let info = ClusterInfo {
         service_cidrs: BTreeSet::from(["10.96.0.0/12".parse().unwrap()]),
+        pod_cidrs: BTreeSet::from(["10.42.0.0/16".parse().unwrap()]),
         complete: true,
         ..ClusterInfo::default()
     };
     address.do_send(ClusterInfoChanged { generation: Generation(1), info: Arc::new(info) });
-    address.do_send(HostFactsChanged { generation: Generation(1), facts: Arc::new(HostFacts::default()) });
-    // Nothing is answered before the file was read.
-    vips.wait_for(|table| !table.virtual_ranges.is_empty()).await.unwrap();
     (address, vips)
 }
 
@@ -84,6 +91,33 @@ async fn end(address: &Addr<ProxyVia>) {
     let (reply, answer) = Reply::new();
     address.do_send(Stop { reply });
     answer.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_came_to_nothing_leaves_what_is_remembered() {
+    let work = async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("vips").join("1000-demo.json");
+        let real: IpAddr = "10.96.0.9".parse().unwrap();
+        let (first, _) = start(&path).await;
+        let vip = allocate(&first, real).await;
+        end(&first).await;
+        let kept = std::fs::read(&path).unwrap();
+
+        // It publishes what it knows of the cluster, and ends before the file was read.
+        let (nothing, _) = begin(&path);
+        end(&nothing).await;
+        assert_eq!(std::fs::read(&path).unwrap(), kept);
+        // One that knows the host, too, and is asked for no name.
+        let (nothing, _) = start(&path).await;
+        end(&nothing).await;
+        assert_eq!(std::fs::read(&path).unwrap(), kept);
+
+        let (last, _) = start(&path).await;
+        assert_eq!(allocate(&last, real).await, vip);
+        end(&last).await;
+    };
+    LocalSet::new().run_until(work).await;
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::messages::Child;
-use crate::actors::client_list::messages::{TargetState, WaiterOutcome};
+use crate::actors::client_list::messages::{LinkState, LinkStatus, TargetState, WaiterOutcome};
 use crate::actors::dns::messages::DnsState;
 use crate::actors::pod_watcher::messages::WatchHealth;
 use crate::actors::proxy_via::messages::{SelectProxyVia, ViaState};
@@ -24,6 +24,7 @@ use crate::actors::vif::messages::{FlowStats, VifState};
 use crate::cluster::{Resolution, Resolutions, Rights};
 use crate::error::UserError;
 use crate::ids::{Generation, Millis, ReplyId, WaiterId};
+use crate::net::resolver::Outlook;
 use crate::net::views::Target;
 use crate::spec::{ConnectSpec, DnsMode, ViaRule};
 use crate::status::{ConnectOutcome, Mark, Phase, Step};
@@ -232,6 +233,20 @@ impl SessionCore {
         self.life == Life::Running
     }
 
+    /// Index of the device, as far as it was told.
+    pub fn device(&self) -> Option<u32> {
+        match &self.facts.vif {
+            Some((_, VifState::Up { ifindex, .. })) => Some(*ifindex),
+            Some((_, VifState::Down | VifState::Failed { .. })) | None => None,
+        }
+    }
+
+    /// Whether a pod of our own is wanted that no link led to: it may never have run, and then does not end by itself.
+    pub fn own_pod_never_worked(&self) -> bool {
+        let works = |link: &LinkStatus| matches!(link.state, LinkState::Ready | LinkState::Draining);
+        self.facts.links.1.get(&Target::General).is_some_and(|state| !state.links.iter().any(works))
+    }
+
     /// Where it stands.
     pub fn phase(&self) -> Phase {
         match (&self.life, &self.outcome) {
@@ -427,7 +442,7 @@ impl SessionCore {
             return Some(errors::unauthorized(why));
         }
         if let Some((_, dns)) = &facts.dns
-            && dns.hopeless
+            && dns.outlook == Outlook::Hopeless
             && !matches!(self.spec.dns, DnsMode::Auto | DnsMode::Off)
         {
             return Some(errors::dns(&dns.message));

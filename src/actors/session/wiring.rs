@@ -23,11 +23,14 @@ use crate::actors::proxy_via::{self, ProxyVia};
 use crate::actors::shell::start_monitored;
 use crate::actors::vif::messages::Open;
 use crate::actors::vif::{self, Vif};
+use crate::digest;
 use crate::identity::Identity;
+use crate::net::resolver::host::HostResolver;
 
 /// Starts every child, with its edges, and tells each what it can begin with.
 pub fn start(
     ingredients: &Ingredients,
+    host: &HostResolver,
     identity: &Identity,
     run: u64,
     client: kube::Client,
@@ -41,8 +44,13 @@ pub fn start(
     let (client_tx, client_rx) = watch::channel(client.clone());
 
     let session_id = podway_tunnel::handshake::random().unwrap_or_default();
-    let dialer = NativeDialer::new(client_rx, identity.clone(), session_id);
-    let edges = client_list::Edges { session: gate.clone().recipient(), table };
+    let buffers = podway_tunnel::client::budget();
+    let dialer = NativeDialer::new(client_rx, identity.clone(), session_id, Arc::clone(&buffers));
+    // ClientList and AgentPlacer tell each other: the second is made first, with an address that it takes up when it starts.
+    let agent_placer_context = Context::<AgentPlacer>::new();
+    let agent_placer = agent_placer_context.address();
+    let edges =
+        client_list::Edges { session: gate.clone().recipient(), agent_placer: agent_placer.clone().recipient(), table };
     let key = &identity.public;
     let client_list = child(Child::ClientList, ClientList::new(key, &fingerprint, Arc::new(dialer), edges), &gate);
 
@@ -53,21 +61,17 @@ pub fn start(
         namespace: spec.namespace.as_str().into(),
         mode: spec.agent,
     };
-    let agent = Agent { image: spec.agent_image.clone(), key: key.to_string(), fingerprint };
-    let placer = AgentPlacer::new(plan, agent, client.clone(), client_list.clone().recipient());
-    let agent_placer = child(Child::AgentPlacer, placer, &gate);
+    let mark = digest::hex(&podway_tunnel::handshake::random::<8>().unwrap_or_default());
+    let agent = Arc::new(Agent { image: spec.agent_image.clone(), key: key.to_string(), fingerprint, mark });
+    let placer = AgentPlacer::new(plan, Arc::clone(&agent), client.clone(), client_list.clone().recipient());
+    monitor(Child::AgentPlacer, placer, agent_placer_context, &gate);
 
     // Three actors tell each other in a ring (ProxyVia → Vif → ProxyVia, ProxyVia → Dns → ProxyVia): the later ends of
     // the ring are made first, with an address that ProxyVia takes up when it starts.
     let proxy_via_context = Context::<ProxyVia>::new();
     let proxy_via = proxy_via_context.address();
     let edges = dns::Edges { proxy_via: proxy_via.clone().recipient(), session: gate.clone().recipient() };
-    let places = dns::Places {
-        etc: "/etc".into(),
-        runtime_dir: ingredients.settings.runtime_dir.clone(),
-        editor: ingredients.settings.editor.clone(),
-    };
-    let dns = child(Child::Dns, Dns::new(edges, clients.clone(), places), &gate);
+    let dns = child(Child::Dns, Dns::new(edges, clients.clone(), host.clone()), &gate);
     let edges = vif::Edges {
         session: gate.clone().recipient(),
         dns: dns.clone().recipient(),
@@ -78,8 +82,9 @@ pub fn start(
         blocked: client_list.clone().recipient(),
         clients,
         vips,
+        buffers,
     };
-    let vif = child(Child::Vif, Vif::new(edges), &gate);
+    let vif = child(Child::Vif, Vif::new(edges, ingredients.settings.etc.clone()), &gate);
     let edges = proxy_via::Edges {
         vif: vif.clone().recipient(),
         dns: dns.clone().recipient(),
@@ -115,7 +120,7 @@ pub fn start(
         namespace: spec.namespace.clone(),
         include_suffixes: ingredients.settings.include_suffixes.clone(),
     });
-    Children { gate, pod_watcher, client_list, agent_placer, proxy_via, vif, dns, client: client_tx }
+    Children { gate, pod_watcher, client_list, agent_placer, proxy_via, vif, dns, client: client_tx, agent }
 }
 
 fn child<A: Actor<Context = Context<A>>>(child: Child, actor: A, gate: &Addr<Gate>) -> Addr<A> {

@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 
 use actix::Addr;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::LocalSet;
-use tokio::time::timeout;
 
 use super::messages::VifState;
 use super::*;
@@ -16,6 +14,7 @@ use crate::actors::proxy_via::messages::{SelectProxyVia, TranslationChanged, Via
 use crate::actors::proxy_via::{self, ProxyVia};
 use crate::actors::shell::start_monitored;
 use crate::cluster::ClusterInfo;
+use crate::net::in_namespace::{in_namespace, skipped};
 use crate::net::route_plan::{HostFacts, RoutePlan};
 use crate::spec::ViaRule;
 use crate::workload::{Workload, WorkloadKind};
@@ -104,10 +103,9 @@ impl Both {
             blocked: deaf.clone().recipient(),
             clients,
             vips,
+            buffers: podway_tunnel::client::budget(),
         };
-        let mut actor = Vif::new(edges);
-        actor.etc = etc.to_owned();
-        start_monitored(actor, vif_context, |_| ());
+        start_monitored(Vif::new(edges, etc.to_owned()), vif_context, |_| ());
         let edges = proxy_via::Edges {
             vif: ear.recipient(),
             dns: deaf.clone().recipient(),
@@ -129,7 +127,9 @@ impl Both {
         self.vif.do_send(Open { device: device.to_owned(), mtu: 1400 });
         let web = Workload::new("demo", WorkloadKind::Deployment, "web");
         self.proxy_via.do_send(SelectProxyVia {
-            rules: vec![ViaRule { range: "127.0.0.1/32".parse().unwrap(), workload: web }],
+            rules: ["127.0.0.1/32", "::1/128"]
+                .map(|range| ViaRule { range: range.parse().unwrap(), workload: web.clone() })
+                .into(),
             vnat: Vec::new(),
             also_proxy: Vec::new(),
             never_proxy: Vec::new(),
@@ -186,28 +186,6 @@ impl Both {
         self.proxy_via.do_send(Stop { reply });
         stopped.await.unwrap();
     }
-}
-
-/// Says that a test was left out; fails where nothing may be.
-fn skipped(why: &str) {
-    assert!(std::env::var_os("PODWAY_REQUIRE_ROOT_TESTS").is_none(), "must not be left out here: {why}");
-    eprintln!("skipped: {why}");
-}
-
-/// Runs in a network namespace of its own; skipped where that is not permitted.
-fn in_namespace<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
-    let thread = std::thread::spawn(|| {
-        if let Err(error) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
-            return skipped(&format!("no network namespace ({error})"));
-        }
-        if !std::path::Path::new("/dev/net/tun").exists() {
-            return skipped("no TUN driver");
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let limited = async { timeout(Duration::from_secs(20), work()).await };
-        LocalSet::new().block_on(&runtime, limited).unwrap();
-    });
-    thread.join().unwrap();
 }
 
 #[test]
@@ -312,5 +290,19 @@ fn connections_made_at_once_come_to_rest_side_by_side() {
         }
         first.close("podway0").await;
         second.close("podway1").await;
+    });
+}
+
+#[test]
+fn a_device_that_is_known_to_be_ours_is_removed_and_another_is_left() {
+    in_namespace(|| async {
+        let device = TunDevice::create("podway0", 1400).unwrap();
+        let index = device.index().unwrap();
+        gone("podway0", None).await.unwrap();
+        gone("podway0", Some(index + 1)).await.unwrap();
+        assert_eq!(device.index().unwrap(), index, "whoever's it is, it is not ours");
+        gone("podway0", Some(index)).await.unwrap();
+        assert!(device.index().is_err(), "it is still there");
+        gone("podway0", Some(index)).await.unwrap();
     });
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use actix::Recipient;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use podway_tunnel::credit::Budget;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::warn;
@@ -34,6 +35,8 @@ const IPV6: &str = "/proc/sys/net/ipv6/conf";
 const DNS_UNACKNOWLEDGED: usize = 64;
 /// How often counters are told at most.
 const STATS_EVERY: Duration = Duration::from_secs(1);
+/// How often flows that an agent broke are logged at most.
+const BROKEN_LOG: Duration = Duration::from_secs(60);
 /// The host's network is read again after this time even when the kernel told nothing: resolv.conf is only a file.
 const FACTS_EVERY: Duration = Duration::from_secs(10);
 /// The pause before the host's network is read again after a failure.
@@ -72,13 +75,18 @@ pub(super) async fn pump_blocked(mut blocked: mpsc::Receiver<Target>, clients: R
 }
 
 /// Counters to Session, at most once in [`STATS_EVERY`] and only when they differ.
-pub(super) async fn pump_stats(counters: Arc<Counters>, session: Recipient<FlowStats>) {
+pub(super) async fn pump_stats(counters: Arc<Counters>, buffers: Arc<Budget>, session: Recipient<FlowStats>) {
     let mut told = FlowStats::default();
+    let (mut logged, mut log_at) = (0, None);
     let mut ticks = interval(STATS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        let stats = FlowStats::from(counters.snapshot());
+        let now = ticks.tick().await;
+        let stats = flow_stats(counters.snapshot(), &buffers);
+        if stats.broken != logged && log_at.is_none_or(|at| now >= at) {
+            (logged, log_at) = (stats.broken, Some(now + BROKEN_LOG));
+            warn!(flows = stats.broken, "bug: an agent sent more than it was granted; such flows were reset");
+        }
         if stats != told {
             told = stats;
             session.do_send(stats);
@@ -157,21 +165,21 @@ fn ipv6(settings: &Path, device: &str) -> Ipv6 {
     }
 }
 
-impl From<CountersSnapshot> for FlowStats {
-    fn from(counters: CountersSnapshot) -> Self {
-        FlowStats {
-            tcp_open: counters.tcp_open,
-            tcp_total: counters.tcp_total,
-            udp_open: counters.udp_open,
-            udp_total: counters.udp_total,
-            dns_queries: counters.dns_queries,
-            bytes_sent: counters.bytes_sent,
-            bytes_received: counters.bytes_received,
-            refused: counters.refused,
-            dropped_source: counters.dropped_source,
-            dropped_other: counters.dropped_other,
-            dropped_full: counters.dropped_full,
-        }
+fn flow_stats(counters: CountersSnapshot, buffers: &Budget) -> FlowStats {
+    FlowStats {
+        tcp_open: counters.tcp_open,
+        tcp_total: counters.tcp_total,
+        udp_open: counters.udp_open,
+        udp_total: counters.udp_total,
+        dns_queries: counters.dns_queries,
+        bytes_sent: counters.bytes_sent,
+        bytes_received: counters.bytes_received,
+        refused: counters.refused,
+        dropped_source: counters.dropped_source,
+        dropped_other: counters.dropped_other,
+        dropped_full: counters.dropped_full,
+        held: buffers.held(),
+        broken: buffers.broken(),
     }
 }
 

@@ -88,6 +88,12 @@ pub struct FlowStats {
     pub dropped_other: u64,
     /// Packets dropped: a queue was full.
     pub dropped_full: u64,
+    /// Bytes from the cluster that programs here have not read yet.
+    #[serde(default)]
+    pub held: u64,
+    /// Flows ended because an agent sent more than it was granted.
+    #[serde(default)]
+    pub broken: u64,
 }
 
 told!(Open, StopDataPlane, Close, VifChanged, FlowStats);

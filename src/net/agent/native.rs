@@ -87,6 +87,10 @@ impl TcpFlow for client::TcpFlow {
             Event::Reset => FlowEvent::Reset,
         })
     }
+
+    fn poll_arrivals(&mut self, cx: &mut Context<'_>) {
+        client::TcpFlow::poll_arrivals(self, cx);
+    }
 }
 
 impl UdpFlow for client::UdpFlow {

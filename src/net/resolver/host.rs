@@ -8,16 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, is_marked, servers};
 use super::systemd_resolved::{Resolved, ResolvedError};
-use super::{AttachFailed, Attached, Backend, LinkPlan, REPLACED};
+use super::{AttachFailed, Attached, Backend, LinkPlan, Outlook, REPLACED};
 use crate::net::os_journal::{Change, OsJournal};
 use crate::spec::DnsMode;
 
 /// Where resolved writes the servers that it asks.
 const UPLINK: &str = "/run/systemd/resolve/resolv.conf";
 const OFF_HINT: &str = "names are not attached: the host does not use systemd-resolved and its resolv.conf cannot be \
-                        replaced; set your resolver to ask the DNS address shown, or see --dns";
-
-const TAKEN: &str = "another connection has replaced resolv.conf, and without systemd-resolved only one can";
+                        replaced; set your resolver to ask the DNS address that podway status shows, and connect with \
+                        --dns off";
+const TAKEN: &str = "another connection has replaced resolv.conf, and without systemd-resolved only one can; end that \
+                     one, or connect with --dns off";
 
 /// The host's resolver. Cheap to clone; clones share what was done.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct HostResolver {
 pub struct FileEditor {
     /// What the editor did; gone with it, so that nobody needs to give it back.
     by: Arc<Mutex<Weak<Mutex<Done>>>>,
+    /// Held while the file, its backup and the journal are changed: by threads that may block, and no longer than that.
+    writing: Arc<Mutex<()>>,
 }
 
 impl FileEditor {
@@ -62,6 +65,8 @@ struct Done {
     link: Option<u32>,
     file: bool,
     upstream: Vec<IpAddr>,
+    /// Counts detaching: what was begun before is not done after.
+    detached: u64,
 }
 
 impl HostResolver {
@@ -73,7 +78,7 @@ impl HostResolver {
 
     /// Makes the host ask us as planned; what is already so stays untouched.
     ///
-    /// Cancel safe: what was begun is undone by [`HostResolver::detach`].
+    /// Cancel safe: what was begun is undone by [`HostResolver::detach`], and does not go on after it.
     ///
     /// # Errors
     /// Why it does not, and whether another try can help.
@@ -81,47 +86,49 @@ impl HostResolver {
         match mode {
             DnsMode::Off => Ok(attached(Backend::Off, false, "")),
             DnsMode::Resolved => self.by_resolved(plan).await,
-            DnsMode::File => self.by_file(plan).await,
+            // The user wants the file, now; who takes what there is can wait for it.
+            DnsMode::File => self.by_file(plan).await.map_err(|failed| match failed.outlook {
+                Outlook::Taken | Outlook::Hopeless => AttachFailed { outlook: Outlook::Hopeless, ..failed },
+                Outlook::Open => failed,
+            }),
             DnsMode::Auto if self.done().file => self.by_file(plan).await,
             DnsMode::Auto => {
                 let uses_it = self.uses_resolved();
                 if uses_it || self.done().link.is_some() {
                     match self.by_resolved(plan).await {
                         // Not there although the host is set up for it: it may only be starting anew.
-                        Err(failed) if failed.hopeless && !uses_it => {}
-                        Err(failed) => return Err(AttachFailed { hopeless: false, ..failed }),
+                        Err(failed) if failed.outlook == Outlook::Hopeless && !uses_it => {}
+                        Err(failed) => return Err(AttachFailed { outlook: Outlook::Open, ..failed }),
                         Ok(done) => return Ok(done),
                     }
                 }
-                if self.editor.is_taken(&self.done) {
-                    return Ok(attached(Backend::Off, false, &format!("names are not attached: {TAKEN}")));
-                }
                 let file = self.file();
-                match blocking(move || file.replaceable()).await {
-                    Ok(()) => self.by_file(plan).await,
-                    Err(_) => Ok(attached(Backend::Off, false, OFF_HINT)),
+                // The one that edits the file left no doubt that it can be replaced.
+                if !self.editor.is_taken(&self.done) && blocking(move || file.replaceable()).await.is_err() {
+                    return Err(AttachFailed { message: OFF_HINT.to_owned(), outlook: Outlook::Hopeless });
                 }
+                self.by_file(plan).await
             }
         }
     }
 
-    /// Undoes everything done to the host. Returns what could not be undone, in the user's words.
+    /// Undoes everything done to the host, and keeps an attaching that goes on meanwhile from doing more. Twice is
+    /// harmless. Returns what could not be undone, in the user's words.
     pub async fn detach(&self) -> Vec<String> {
+        self.update(|done| done.detached += 1);
         let Done { link, file, .. } = self.done();
         let mut left = Vec::new();
         if file {
-            match blocking({
-                let file = self.file();
-                move || file.restore()
-            })
-            .await
-            {
-                Ok(_) => {
-                    self.update(|done| done.file = false);
-                    if let Err(error) = self.journal.forget(&self.change()) {
-                        tracing::debug!(%error, "the journal could not be written");
-                    }
+            let (file, journal, change) = (self.file(), self.journal.clone(), self.change());
+            let restored = self.writing(move |_| {
+                file.restore()?;
+                if let Err(error) = journal.forget(&change) {
+                    tracing::debug!(%error, "the journal could not be written");
                 }
+                Ok(())
+            });
+            match restored.await {
+                Ok(()) => self.update(|done| done.file = false),
                 Err(error) => left.push(format!("{error}; run: podwayd cleanup")),
             }
         }
@@ -146,13 +153,13 @@ impl HostResolver {
 
     async fn by_resolved(&self, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
         let failed = |error: ResolvedError| AttachFailed {
-            hopeless: matches!(error, ResolvedError::Absent(_)),
+            outlook: if matches!(error, ResolvedError::Absent(_)) { Outlook::Hopeless } else { Outlook::Open },
             message: format!("{error}; connect with --dns file or --dns off if the host does without it"),
         };
         let before = self.done().link;
         let resolved = Resolved::connect().await.map_err(failed)?;
         self.update(|done| done.link = Some(plan.ifindex));
-        resolved.apply(plan).await.map_err(|error| AttachFailed { hopeless: false, ..failed(error) })?;
+        resolved.apply(plan).await.map_err(|error| AttachFailed { outlook: Outlook::Open, ..failed(error) })?;
         if let Some(old) = before.filter(|old| *old != plan.ifindex)
             && let Err(error) = resolved.revert(old).await
         {
@@ -162,22 +169,28 @@ impl HostResolver {
     }
 
     async fn by_file(&self, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
-        let failed = |message: String, hopeless| AttachFailed { message, hopeless };
         let (file, journal, change, plan) = (self.file(), self.journal.clone(), self.change(), plan.clone());
+        let begun = self.done().detached;
         if !self.editor.take(&self.done) {
-            return Err(failed(format!("{TAKEN}; end that one, or connect with --dns off"), true));
+            return Err(AttachFailed { message: format!("names are not attached: {TAKEN}"), outlook: Outlook::Taken });
         }
-        let applied = blocking(move || {
+        // The thread goes on when this future is dropped; by then somebody may have detached.
+        let applied = self.writing(move |done| {
+            if done.lock().unwrap_or_else(PoisonError::into_inner).detached != begun {
+                return Err(ResolvConfError::Withdrawn);
+            }
             journal.record(&change).map_err(|source| ResolvConfError::Io { path: "os-journal.json".into(), source })?;
             let applied = file.apply(&plan)?;
             Ok((applied, file.previous_servers()))
         });
         let (applied, upstream) = applied.await.map_err(|error| {
-            let hopeless = match &error {
-                ResolvConfError::NotRegular(_) | ResolvConfError::NoBackup(_) | ResolvConfError::Damaged(_) => true,
-                ResolvConfError::Io { .. } => false,
+            let outlook = match &error {
+                ResolvConfError::NotRegular(_) | ResolvConfError::NoBackup(_) | ResolvConfError::Damaged(_) => {
+                    Outlook::Hopeless
+                }
+                ResolvConfError::Io { .. } | ResolvConfError::Withdrawn => Outlook::Open,
             };
-            failed(error.to_string(), hopeless)
+            AttachFailed { message: error.to_string(), outlook }
         })?;
         let upstream = upstream.into_iter().filter(|server| !plan_has(&self.etc, *server)).collect();
         self.update(|done| done.upstream = upstream);
@@ -195,6 +208,19 @@ impl HostResolver {
         let hosts = switch.lines().find_map(|line| line.trim_start().strip_prefix("hosts:"));
         let module = hosts.is_some_and(|sources| sources.split_whitespace().any(|source| source == "resolve"));
         linked || module || servers(&text).iter().any(stub)
+    }
+
+    /// Changes files on a thread that may block, one change at a time; goes on when this future is dropped.
+    async fn writing<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Mutex<Done>) -> Result<T, ResolvConfError> + Send + 'static,
+    ) -> Result<T, ResolvConfError> {
+        let (one, done) = (Arc::clone(&self.editor.writing), Arc::clone(&self.done));
+        blocking(move || {
+            let _one = one.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&done)
+        })
+        .await
     }
 
     fn file(&self) -> ResolvConf {
@@ -289,6 +315,69 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_host_on_which_nothing_can_be_attached_is_told_so() {
+        let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::os::unix::fs::symlink("elsewhere", etc.path().join("resolv.conf")).unwrap();
+        let resolver = HostResolver::new(etc.path(), OsJournal::new(run.path()), FileEditor::default());
+        let failed = resolver.attach(DnsMode::Auto, &plan("podway0")).await.unwrap_err();
+        assert_eq!(failed.outlook, Outlook::Hopeless);
+        assert!(failed.message.contains("not attached") && failed.message.contains("--dns off"), "{}", failed.message);
+        fs::remove_file(etc.path().join("resolv.conf")).unwrap();
+        assert_eq!(resolver.attach(DnsMode::Auto, &plan("podway0")).await.unwrap().backend, Backend::File);
+        assert_eq!(resolver.detach().await, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_before_detaching_is_not_done_after() {
+        const THEIRS: &str = "nameserver 192.0.2.53\n";
+        let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = etc.path().join("resolv.conf");
+        fs::write(&path, THEIRS).unwrap();
+        let editor = FileEditor::default();
+        let resolver = HostResolver::new(etc.path(), OsJournal::new(run.path()), editor.clone());
+        // Both wait here, and then go on in either order.
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let holding = tokio::spawn({
+            let resolver = resolver.clone();
+            async move {
+                let wait = move |_: &Mutex<Done>| {
+                    begin.send(()).unwrap();
+                    gate.recv().unwrap();
+                    Ok(())
+                };
+                resolver.writing(wait).await.unwrap();
+            }
+        });
+        begun.await.unwrap();
+        let attaching = tokio::spawn({
+            let resolver = resolver.clone();
+            async move { resolver.attach(DnsMode::File, &plan("podway0")).await }
+        });
+        while !resolver.done().file {
+            tokio::task::yield_now().await;
+        }
+        attaching.abort();
+        let detaching = tokio::spawn({
+            let resolver = resolver.clone();
+            async move { resolver.detach().await }
+        });
+        while resolver.done().detached == 0 {
+            tokio::task::yield_now().await;
+        }
+        go.send(()).unwrap();
+        holding.await.unwrap();
+        assert_eq!(detaching.await.unwrap(), Vec::<String>::new());
+        // Whoever comes next waits for both.
+        assert_eq!(resolver.detach().await, Vec::<String>::new());
+        resolver.writing(|_| Ok(())).await.unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), THEIRS);
+        assert_eq!(resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
+        resolver.detach().await;
+        assert!(fs::read_dir(run.path()).unwrap().next().is_none(), "nothing is left in the journal");
+    }
+
+    #[tokio::test]
     async fn one_connection_edits_the_file_and_another_after_it() {
         const THEIRS: &str = "nameserver 192.0.2.53\n";
         let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -300,9 +389,10 @@ mod tests {
         assert_eq!(first.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
         let ours = fs::read(&path).unwrap();
         let refused = second.attach(DnsMode::File, &plan("podway1")).await.unwrap_err();
-        assert!(refused.hopeless && refused.message.contains("another connection"), "{refused:?}");
-        let off = second.attach(DnsMode::Auto, &plan("podway1")).await.unwrap();
-        assert!(off.backend == Backend::Off && off.message.contains("another connection"), "{off:?}");
+        assert!(refused.message.contains("another connection"), "{refused:?}");
+        assert_eq!(refused.outlook, Outlook::Hopeless);
+        let waits = second.attach(DnsMode::Auto, &plan("podway1")).await.unwrap_err();
+        assert_eq!((waits.message, waits.outlook), (refused.message, Outlook::Taken));
         // What another connection did is not the second's to undo.
         assert_eq!(second.detach().await, Vec::<String>::new());
         assert_eq!(fs::read(&path).unwrap(), ours);

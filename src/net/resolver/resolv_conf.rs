@@ -47,6 +47,9 @@ pub enum ResolvConfError {
     /// The backup cannot be read.
     #[error("{0} is damaged; look into it for the former resolv.conf, then remove it")]
     Damaged(PathBuf),
+    /// It is not wanted any more.
+    #[error("resolv.conf was to be put back meanwhile")]
+    Withdrawn,
     /// The file system refused.
     #[error("{path}: {source}")]
     Io {

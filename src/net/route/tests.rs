@@ -1,30 +1,12 @@
 use std::collections::BTreeSet;
 
-use nix::sched::{CloneFlags, unshare};
-
 use super::{Own, RouteHandle, monitor};
 use crate::net::cidr::Cidr;
+use crate::net::in_namespace::{in_namespace, skipped};
 use crate::net::tun::TunDevice;
 
 fn cidrs(texts: &[&str]) -> Vec<Cidr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
-}
-
-/// Says that a test was left out; fails where nothing may be.
-fn skipped(why: &str) {
-    assert!(std::env::var_os("PODWAY_REQUIRE_ROOT_TESTS").is_none(), "must not be left out here: {why}");
-    eprintln!("skipped: {why}");
-}
-
-/// Runs in a network namespace of its own; skipped where that is not permitted.
-fn in_namespace<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
-    let thread = std::thread::spawn(move || {
-        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-            return skipped(&format!("no network namespace ({error})"));
-        }
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work());
-    });
-    thread.join().unwrap();
 }
 
 #[test]

@@ -149,6 +149,37 @@ fn a_disconnect_at_any_moment_leaves_no_pod_of_ours_that_never_ran() {
 }
 
 #[test]
+fn a_disconnect_that_does_not_wait_for_a_create_leaves_no_pod_of_ours_that_never_ran() {
+    let world = ConnectWorld::via_rule("service=web", [pod("t", "web", Agent::Running)]);
+    let mut world = world.with(|script| script.own_pod_is_stuck = true).slow(&[], &[Waits::Place, Waits::Teardown]);
+    (world.disconnects, world.early_deadlines, world.failing_placements) = (1, 2, 1);
+    holds(world);
+}
+
+#[test]
+fn a_pod_of_ours_that_was_wanted_for_a_while_is_not_left_behind() {
+    // Until the ranges are known, general traffic may need a pod of ours; then these rules cover everything.
+    let rules = ["10.42.0.0/16=web", "10.43.0.0/16=web"];
+    let world = ConnectWorld::via_rules(&rules, [pod("t", "web", Agent::Running)]);
+    let world = world.with(|script| script.own_pod_is_stuck = true);
+    let slow = [&AGENTS[..3], &[(PodWatcher, ProxyVia), (Session, AgentPlacer)]].concat();
+    let mut world = world.slow(&slow, &[Waits::Place, Waits::Teardown]);
+    world.disconnects = 1;
+    holds(world);
+}
+
+#[test]
+fn an_agent_of_another_protocol_is_followed_by_one_of_ours_and_that_is_reached() {
+    let mut world = there().with(|script| script.unfit = ["podway-agent-1a2b3c4d-1".to_owned()].into());
+    world = world.slow(&[AGENTS.as_slice(), &[(ClientList, AgentPlacer)]].concat(), &[Waits::Place, Waits::Dial]);
+    let explored = holds(world.clone());
+    assert!(explored.ends > 0);
+    let mut ended = world.slow(&[(ClientList, AgentPlacer), (Session, AgentPlacer)], &[Waits::Place, Waits::Dial]);
+    (ended.disconnects, ended.failing_dials, ended.failing_placements) = (1, 1, 1);
+    holds(ended);
+}
+
+#[test]
 fn a_disconnect_at_any_moment_of_the_device_leaves_nothing_behind() {
     let mut world = there().slow(&[&ROUTES[3..], &[(Session, Vif)]].concat(), &[Waits::Device, Waits::Teardown]);
     world.disconnects = 2;

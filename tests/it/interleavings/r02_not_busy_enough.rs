@@ -1,10 +1,10 @@
 //! An agent that only `--proxy-via` uses was judged idle and hung up. Here what is selected is busy.
 
-use podway::actors::client_list::core::{ClientListCore, DialOutcome, Effect, Input};
+use podway::actors::client_list::core::{ClientListCore, Effect, Input};
 use podway::actors::shell::Core as _;
 use podway::ids::{Generation, Millis};
 
-use crate::support::facts::{Agent, FINGERPRINT, KEY, effects, pod, snapshot, via};
+use crate::support::facts::{Agent, FINGERPRINT, KEY, connected, effects, pod, snapshot, via};
 
 #[test]
 fn a_selected_workload_without_waiters_and_flows_keeps_its_link() {
@@ -17,7 +17,7 @@ fn a_selected_workload_without_waiters_and_flows_keeps_its_link() {
         _ => None,
     });
     let attempt = attempt.expect("it is dialled without a waiter");
-    let outcome = DialOutcome::Connected;
+    let outcome = connected();
     effects(&mut list, Millis(0), Input::DialFinished { pod: "t".into(), attempt, outcome });
 
     assert_eq!(list.poll_deadline(), None, "nothing will end it");

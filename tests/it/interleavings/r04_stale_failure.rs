@@ -6,7 +6,7 @@ use podway::ids::{Attempt, Generation, Millis, WaiterId};
 use crate::support::by_name::ByName;
 use crate::support::clients_world::{ClientsWorld, Machine};
 use crate::support::explore::{assert_holds, explore};
-use crate::support::facts::{Agent, FINGERPRINT, KEY, effects, pod, snapshot, target, via};
+use crate::support::facts::{Agent, FINGERPRINT, KEY, connected, effects, pod, snapshot, target, via};
 
 /// The pod is there, is gone, is there again.
 fn scenario<M: Machine>(machine: M) -> ClientsWorld<M> {
@@ -45,7 +45,7 @@ fn a_stale_failure_changes_nothing_and_a_stale_link_is_ended() {
     let finished = |attempt, outcome| Input::DialFinished { pod: "t".into(), attempt: Attempt(attempt), outcome };
     assert_eq!(feed(finished(1, DialOutcome::Refused)), []);
     let hang_up = Effect::HangUp { pod: "t".into(), attempt: Attempt(1) };
-    assert_eq!(feed(finished(1, DialOutcome::Connected)), [hang_up]);
-    feed(finished(2, DialOutcome::Connected));
+    assert_eq!(feed(finished(1, connected())), [hang_up]);
+    feed(finished(2, connected()));
     assert!(list.is_ready(&target("web")));
 }

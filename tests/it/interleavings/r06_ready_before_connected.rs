@@ -1,10 +1,10 @@
 //! "Ready" was said because an entry existed. Here a link must have answered, and the table must name it.
 
-use podway::actors::client_list::core::{ClientListCore, DialOutcome, Effect, Input};
+use podway::actors::client_list::core::{ClientListCore, Effect, Input};
 use podway::actors::client_list::messages::WaiterOutcome;
 use podway::ids::{Attempt, Generation, Millis, WaiterId};
 
-use crate::support::facts::{Agent, FINGERPRINT, KEY, effects, pod, snapshot, target, via, workload};
+use crate::support::facts::{Agent, FINGERPRINT, KEY, connected, effects, pod, snapshot, target, via, workload};
 
 #[test]
 fn s12_settled_waiter_carries_the_handle() {
@@ -21,7 +21,7 @@ fn s12_settled_waiter_carries_the_handle() {
         let came = feed(input);
         assert!(!came.iter().any(settles), "nobody has reached the agent: {came:?}");
     }
-    let outcome = DialOutcome::Connected;
+    let outcome = connected();
     let came = feed(Input::DialFinished { pod: "t".into(), attempt: Attempt(1), outcome });
     let published = came.iter().position(|effect| match effect {
         Effect::Publish(table) => {

@@ -1,10 +1,10 @@
 //! A dial that takes its time holds up nobody else.
 
-use podway::actors::client_list::core::{ClientListCore, DialOutcome, Effect, Input};
+use podway::actors::client_list::core::{ClientListCore, Effect, Input};
 use podway::ids::{Attempt, Generation, Millis, WaiterId};
 use podway::workload::PodUid;
 
-use crate::support::facts::{Agent, FINGERPRINT, KEY, effects, pod, snapshot, target, via};
+use crate::support::facts::{Agent, FINGERPRINT, KEY, connected, effects, pod, snapshot, target, via};
 
 fn dialled(effects: &[Effect]) -> Vec<(PodUid, Attempt)> {
     let dialled = |effect: &Effect| match effect {
@@ -26,7 +26,7 @@ fn s28_update_loop_never_dials() {
     feed(Input::Register { id: WaiterId(1), target: target("web"), deadline: Millis(30_000) });
     let both = snapshot([slow(), pod("t", "web", Agent::Running)]);
     assert_eq!(dialled(&feed(Input::Pods(Generation(2), both))), [("t".into(), Attempt(2))]);
-    let outcome = DialOutcome::Connected;
+    let outcome = connected();
     let came = feed(Input::DialFinished { pod: "t".into(), attempt: Attempt(2), outcome });
     assert!(came.iter().any(|effect| matches!(effect, Effect::Settle { .. })), "{came:?}");
 }

@@ -12,6 +12,7 @@ use podway::net::views::Target;
 use podway::workload::PodUid;
 
 use super::explore::World;
+use super::facts::connected;
 
 /// Whatever claims to be a client list.
 pub trait Machine: Clone + Debug {
@@ -162,7 +163,7 @@ impl<M: Machine> ClientsWorld<M> {
                 }
                 self.answers.entry(id).or_default().push(outcome);
             }
-            Effect::TellLinks(..) | Effect::HungUp(_) => {}
+            Effect::TellLinks(..) | Effect::TellUnfit(..) | Effect::HungUp(_) => {}
         }
     }
 
@@ -205,7 +206,7 @@ impl<M: Machine> World for ClientsWorld<M> {
             }
         }
         for (uid, attempt) in &self.overtaken {
-            for outcome in [DialOutcome::Connected, DialOutcome::Refused] {
+            for outcome in [connected(), DialOutcome::Refused] {
                 steps.push(Step::LateResult(uid.clone(), *attempt, outcome));
             }
         }
@@ -228,7 +229,7 @@ impl<M: Machine> World for ClientsWorld<M> {
             Step::DialOk(pod, attempt) => {
                 self.dials.remove(&(pod.clone(), *attempt));
                 self.links.insert((pod.clone(), *attempt));
-                let outcome = DialOutcome::Connected;
+                let outcome = connected();
                 self.input(Input::DialFinished { pod: pod.clone(), attempt: *attempt, outcome });
             }
             Step::DialFails(pod, attempt) => {

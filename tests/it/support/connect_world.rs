@@ -29,7 +29,7 @@ use podway::status::{ConnectOutcome, Phase};
 use podway::workload::PodUid;
 
 use super::explore::{Held, World};
-use super::facts::{Agent, FINGERPRINT, KEY, pod, target};
+use super::facts::{Agent, FINGERPRINT, KEY, connected, pod, target};
 use super::session_world::{found, spec};
 
 /// Who sends and receives. The last four only send.
@@ -70,8 +70,8 @@ pub enum Outside {
     Resolve,
     /// A dial.
     Dial(PodUid, Attempt),
-    /// A placement that the API server has not seen.
-    Place(Place, Attempt, String),
+    /// A placement that the API server has not seen, with its container and port.
+    Place(Place, Attempt, String, u16),
     /// A placement whose answer is on its way.
     Placed(Place, Attempt),
     /// Our own pod is being deleted.
@@ -168,6 +168,8 @@ pub struct ConnectWorld {
 /// What the model outside begins with.
 #[derive(Clone, Debug)]
 pub struct Script {
+    /// Containers whose agent says that it will not do.
+    pub unfit: BTreeSet<String>,
     pub own_pod_is_stuck: bool,
     pub replicas: u32,
     pub cluster: Vec<ClusterInfo>,
@@ -177,6 +179,8 @@ pub struct Script {
 /// What was seen so far, as far as the properties need it.
 #[derive(Clone, Debug, Default)]
 struct Seen {
+    /// Which container each dial goes to.
+    dialled: BTreeMap<(PodUid, Attempt), Arc<str>>,
     links: BTreeSet<(PodUid, Attempt)>,
     placed_in: BTreeSet<PodUid>,
     registered: BTreeSet<WaiterId>,
@@ -231,8 +235,13 @@ impl ConnectWorld {
 
     /// The same with this rule.
     pub fn via_rule(rule: &str, pods: impl IntoIterator<Item = PodFact>) -> Self {
+        ConnectWorld::via_rules(&[rule], pods)
+    }
+
+    /// The same with these rules.
+    pub fn via_rules(rules: &[&str], pods: impl IntoIterator<Item = PodFact>) -> Self {
         let mut spec = spec(&[]);
-        spec.proxy_via = vec![rule.parse().expect("a rule")];
+        spec.proxy_via = rules.iter().map(|rule| rule.parse().expect("a rule")).collect();
         let plan = Plan {
             key: KEY.into(),
             fingerprint: FINGERPRINT.into(),
@@ -254,6 +263,7 @@ impl ConnectWorld {
             alive: BTreeSet::new(),
             slow: Held::new(Default::default()),
             script: Held::new(Script {
+                unfit: BTreeSet::new(),
                 own_pod_is_stuck: false,
                 replicas: 1,
                 cluster: vec![ranges(true)],
@@ -442,13 +452,16 @@ impl ConnectWorld {
         let now = self.now;
         for effect in driven(&mut self.clients, now, input) {
             match effect {
-                clients::Effect::Dial { pod, attempt, .. } => {
+                clients::Effect::Dial { pod, attempt, port, .. } => {
                     self.nothing_begun_after_teardown(ClientList, "a dial");
                     self.one_client_per_pod(&pod.uid);
+                    let agent = pod.agents.iter().find(|agent| agent.port == port).expect("an agent is dialled");
+                    self.seen.dialled.insert((pod.uid.clone(), attempt), Arc::clone(&agent.name));
                     self.under_way(Outside::Dial(pod.uid.clone(), attempt));
                 }
                 clients::Effect::HangUp { pod, attempt } => {
                     self.seen.links.remove(&(pod.clone(), attempt));
+                    self.seen.dialled.remove(&(pod.clone(), attempt));
                     self.outside.remove(&Outside::Dial(pod, attempt));
                 }
                 clients::Effect::Publish(_) => {}
@@ -459,6 +472,9 @@ impl ConnectWorld {
                 clients::Effect::TellLinks(generation, targets) => {
                     self.send(ClientList, Session, Letter::Session(session::Input::Links(generation, targets)));
                 }
+                clients::Effect::TellUnfit(generation, agents) => {
+                    self.send(ClientList, AgentPlacer, Letter::Placer(placer::Input::Unfit(generation, agents)));
+                }
                 clients::Effect::HungUp(_) => self.under_way(Outside::StepDone(TeardownStep::HangUp)),
             }
         }
@@ -468,9 +484,9 @@ impl ConnectWorld {
         let now = self.now;
         for effect in driven(&mut self.placer, now, input) {
             match effect {
-                placer::Effect::Place { place, attempt, container, .. } => {
+                placer::Effect::Place { place, attempt, container, port, .. } => {
                     self.nothing_begun_after_teardown(AgentPlacer, "a placement");
-                    self.under_way(Outside::Place(place, attempt, container));
+                    self.under_way(Outside::Place(place, attempt, container, port));
                 }
                 placer::Effect::Tell(generation, hopeless) => {
                     let fact = clients::Input::Hopeless(generation, hopeless);
@@ -574,26 +590,35 @@ impl ConnectWorld {
                 self.session(session::Input::Resolved(resolutions));
             }
             Outside::Dial(pod, attempt) => {
-                let outcome = if well { DialOutcome::Connected } else { DialOutcome::Refused };
-                if well {
+                let agent = self.seen.dialled.remove(&(pod.clone(), attempt)).expect("it was dialled");
+                let outcome = match well {
+                    true if self.script.unfit.contains(&*agent) => DialOutcome::Unfit("another protocol".into()),
+                    true => connected(),
+                    false => DialOutcome::Refused,
+                };
+                if outcome == connected() {
                     self.seen.links.insert((pod.clone(), attempt));
-                } else {
+                } else if !well {
                     self.failing_dials -= 1;
                 }
                 self.clients(clients::Input::DialFinished { pod, attempt, outcome });
             }
-            Outside::Place(place, attempt, container) if well => {
+            Outside::Place(place, attempt, container, port) if well => {
                 match &place {
-                    Place::Pod(uid) => self.agent_placed(uid, &container),
+                    Place::Pod(uid) => self.agent_placed(uid, &container, port),
                     Place::OwnJob | Place::OwnPod => self.own_pod_placed(),
                 }
                 // The snapshot that shows it may come before the answer.
                 self.under_way(Outside::Placed(place, attempt));
             }
-            Outside::Place(place, attempt, _) => {
+            Outside::Place(place, attempt, ..) => {
                 self.failing_placements -= 1;
                 let outcome = PlaceOutcome::Failed("refused for now".into());
                 self.placer_told(place, attempt, outcome);
+            }
+            // What nobody hears of is deleted by whoever made it.
+            Outside::Placed(place, _) if place.is_own() && !self.alive.contains(&AgentPlacer) => {
+                self.under_way(Outside::Withdraw);
             }
             Outside::Placed(place, attempt) => self.placer_told(place, attempt, PlaceOutcome::Accepted),
             Outside::Withdraw => {
@@ -673,14 +698,14 @@ impl ConnectWorld {
         self.tell_pods();
     }
 
-    fn agent_placed(&mut self, uid: &PodUid, container: &str) {
+    fn agent_placed(&mut self, uid: &PodUid, container: &str, port: u16) {
         if !self.seen.placed_in.insert(uid.clone()) {
             self.fault("one_agent_per_pod", &format!("a second agent in pod {uid}"));
         }
         let agent = AgentContainer {
             name: container.into(),
             image: "podway-agent:test".into(),
-            port: 20_001,
+            port,
             authorized_key: KEY.into(),
             state: ContainerState::Running,
         };

@@ -72,7 +72,7 @@ impl Machine for EdgeTriggered {
                 self.settle_connected();
             }
             Input::DialFinished { pod, outcome, .. } => {
-                if outcome == DialOutcome::Connected
+                if matches!(outcome, DialOutcome::Connected { .. })
                     && let Some((_, connected)) = self.clients.get_mut(&pod)
                 {
                     *connected = true;

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use podway::actors::client_list::core::ViaFact;
+use podway::actors::client_list::core::{DialOutcome, ViaFact};
 use podway::actors::client_list::messages::GeneralEgress;
 use podway::actors::shell::Core;
-use podway::cluster::{AgentContainer, ContainerState, PodFact, PodPhase, PodSnapshot};
+use podway::cluster::{AgentContainer, ContainerState, NamespaceRights, PodFact, PodPhase, PodSnapshot, Rights};
 use podway::ids::Millis;
 use podway::net::views::Target;
 use podway::workload::{PodUid, Workload, WorkloadKind};
@@ -24,6 +24,11 @@ pub fn workload(name: &str) -> Workload {
 /// The target of that deployment.
 pub fn target(name: &str) -> Target {
     Target::Workload(workload(name))
+}
+
+/// A dial that came through.
+pub fn connected() -> DialOutcome {
+    DialOutcome::Connected { version: "0.1.0".into() }
 }
 
 /// Whether a pod has an agent of ours.
@@ -73,6 +78,19 @@ pub fn via(names: &[&str]) -> ViaFact {
         general: GeneralEgress::NotNeeded,
         special: BTreeMap::new(),
     }
+}
+
+/// A review that says that everything may be done in `demo`.
+pub fn all_rights() -> Arc<Rights> {
+    let rights = NamespaceRights {
+        watch_pods: true,
+        port_forward: true,
+        ephemeral_containers: true,
+        create_pods: true,
+        delete_pods: true,
+        create_jobs: true,
+    };
+    Arc::new(Rights { namespaces: BTreeMap::from([("demo".into(), rights)]) })
 }
 
 /// What comes of one input.

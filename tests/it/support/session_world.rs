@@ -210,13 +210,15 @@ impl SessionWorld {
                 pod: pod.clone(),
                 pod_name: "demo/pod".into(),
                 placement: Placement::Ephemeral,
+                version: "0.1.0".into(),
                 state: LinkState::Ready,
             };
             let mut targets = BTreeMap::new();
             for (other, outcome) in &self.waiters {
                 let ready = matches!(outcome, WaiterOutcome::Ready { .. });
                 let links = if ready { vec![link.clone()] } else { Vec::new() };
-                targets.insert(other.clone(), TargetState { pods: usize::from(ready), links, hopeless: None });
+                let pods = usize::from(ready);
+                targets.insert(other.clone(), TargetState { pods, running: pods, links, hopeless: None });
             }
             self.send("ClientList", Input::Links(Generation(1), targets));
         }

@@ -1,6 +1,5 @@
 //! Flows as the workstation drives them: by polling, from one task each.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -9,8 +8,10 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::Shared;
-use crate::credit::{Budget, Receiver, Sender};
-use crate::frames::{Ack, Data, Fin, FlowFrame, REFUSED, Reset, flow_frame};
+use crate::credit::{Budget, Grant, Receiver, Sender};
+use crate::frames::{Ack, CREDIT_BROKEN, Data, Fin, FlowFrame, REFUSED, Recall, Reset, Yielded, flow_frame};
+use crate::queue::Queue;
+use crate::review::Reviews;
 use crate::wire::{Reader, Writer};
 
 /// How long a dropped flow that both ends finished may wait for the agent to end its stream. What takes longer has left
@@ -42,20 +43,14 @@ pub enum Event {
 #[error("the flow has ended")]
 pub struct Ended;
 
-/// A handle on the carrier's budget.
+/// A handle on the session's budget.
 #[derive(Debug)]
-pub(super) struct Buffers(Arc<Shared>);
+pub(super) struct Buffers(pub(super) Arc<Budget>);
 
 impl std::ops::Deref for Buffers {
     type Target = Budget;
     fn deref(&self) -> &Budget {
-        &self.0.budget
-    }
-}
-
-impl From<Arc<Shared>> for Buffers {
-    fn from(shared: Arc<Shared>) -> Buffers {
-        Buffers(shared)
+        &self.0
     }
 }
 
@@ -66,14 +61,18 @@ pub struct TcpFlow {
     reader: Option<Reader>,
     writer: Writer,
     receiver: Receiver<Buffers>,
+    reviews: Reviews,
     sender: Sender,
     shared: Arc<Shared>,
     /// Bytes handed out by the last event and not yet acknowledged.
     unacknowledged: u64,
     ours: Side,
     theirs: Side,
-    /// Taken off the stream while looking for credit; the credit we granted bounds it.
-    pending: VecDeque<Event>,
+    /// Taken off the stream and not handed out; the credit we granted bounds it.
+    queue: Queue,
+    /// Handed out when the queue is empty: the end of their direction, then that of the flow.
+    fin_waits: bool,
+    reset_waits: bool,
 }
 
 impl TcpFlow {
@@ -89,12 +88,15 @@ impl TcpFlow {
             reader: Some(reader),
             writer,
             receiver,
+            reviews: Reviews::default(),
             sender: Sender::new(limit),
             shared,
             unacknowledged: 0,
             ours: Side::Open,
             theirs: Side::Open,
-            pending: VecDeque::new(),
+            queue: Queue::default(),
+            fin_waits: false,
+            reset_waits: false,
         }
     }
 
@@ -105,13 +107,9 @@ impl TcpFlow {
         }
         while self.sender.available() == 0 {
             // Credit comes on the same stream as data, so data is taken off to get at it.
-            match ready!(self.poll_frame(cx)) {
-                Some(Event::Reset) => {
-                    self.pending.push_back(Event::Reset);
-                    return Poll::Ready(Err(Ended));
-                }
-                Some(event) => self.pending.push_back(event),
-                None => {}
+            ready!(self.poll_frame(cx));
+            if self.ours != Side::Open {
+                return Poll::Ready(Err(Ended));
             }
         }
         match ready!(self.writer.poll_room(cx)) {
@@ -143,12 +141,17 @@ impl TcpFlow {
 
     /// Ends both directions at once.
     pub fn send_reset(&mut self) {
+        self.reset("");
+    }
+
+    fn reset(&mut self, reason: &str) {
         if self.ours != Side::Reset {
             let over = self.ours == Side::Finished && self.theirs == Side::Finished;
             self.ours = Side::Reset;
             self.theirs = Side::Reset;
+            self.receiver.finished();
             if !over {
-                drop(self.writer.send_flow(flow_frame::Frame::Reset(Reset { reason: String::new() })));
+                drop(self.writer.send_flow(flow_frame::Frame::Reset(Reset { reason: reason.to_owned() })));
             }
             self.writer.finish();
         }
@@ -157,70 +160,105 @@ impl TcpFlow {
     /// The next event. Taking one acknowledges the data of the event before.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         self.acknowledge();
+        self.review(cx);
         loop {
-            if let Some(event) = self.pending.pop_front() {
-                if let Event::Data(data) = &event {
-                    self.unacknowledged = data.len() as u64;
-                }
-                return Poll::Ready(event);
+            if let Some(data) = self.queue.pop() {
+                self.unacknowledged = data.len() as u64;
+                return Poll::Ready(Event::Data(data));
+            }
+            if std::mem::take(&mut self.fin_waits) {
+                return Poll::Ready(Event::Fin);
+            }
+            if std::mem::take(&mut self.reset_waits) {
+                return Poll::Ready(Event::Reset);
             }
             if self.theirs != Side::Open && self.ours != Side::Open {
                 return Poll::Pending;
             }
-            let event = ready!(self.poll_frame(cx));
-            self.pending.extend(event);
+            ready!(self.poll_frame(cx));
         }
+    }
+
+    /// Takes what came off the carrier, where it would wait uncounted and in pieces of any size. To be called by a task
+    /// that does not take events just now, which is woken when more comes.
+    pub fn poll_arrivals(&mut self, cx: &mut Context<'_>) {
+        self.review(cx);
+        while (self.theirs == Side::Open || self.ours == Side::Open) && self.poll_frame(cx).is_ready() {}
     }
 
     fn acknowledge(&mut self) {
         let length = std::mem::take(&mut self.unacknowledged);
-        if length == 0 || self.theirs != Side::Open {
-            return;
+        if length > 0 {
+            let grant = self.receiver.taken(length, self.shared.now(), self.shared.round_trip());
+            self.grant(grant);
         }
-        if let Some((received, limit)) = self.receiver.taken(length, self.shared.now(), self.shared.round_trip()) {
+    }
+
+    fn grant(&mut self, grant: Option<Grant>) {
+        if let Some(Grant { received, limit }) = grant
+            && self.theirs == Side::Open
+        {
             drop(self.writer.send_flow(flow_frame::Frame::Ack(Ack { received, limit })));
         }
     }
 
-    /// Takes one frame off the stream: an event, or `None` for what only changes our state.
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+    fn review(&mut self, cx: &mut Context<'_>) {
+        if self.theirs == Side::Open
+            && let Some(limit) = self.reviews.poll(cx, &mut self.receiver)
+        {
+            drop(self.writer.send_flow(flow_frame::Frame::Recall(Recall { limit })));
+        }
+    }
+
+    /// Takes one frame off the stream. `Pending` for ever once there is no stream.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(reader) = &mut self.reader else { return Poll::Pending };
         let frame = match ready!(reader.poll_next::<FlowFrame>(cx)) {
             Some(Ok(frame)) => frame.frame,
-            Some(Err(_)) | None => return Poll::Ready(self.broken()),
+            Some(Err(_)) | None => {
+                self.broken();
+                return Poll::Ready(());
+            }
         };
-        Poll::Ready(match frame {
+        match frame {
             Some(flow_frame::Frame::Data(Data { offset, bytes })) => {
-                if self.theirs != Side::Open || self.receiver.arrived(offset, bytes.len() as u64).is_err() {
-                    self.send_reset();
-                    Some(Event::Reset)
-                } else if bytes.is_empty() {
-                    None
+                let length = bytes.len() as u64;
+                if self.theirs != Side::Open || self.receiver.arrived(offset, length).is_err() {
+                    self.reset(CREDIT_BROKEN);
+                    self.reset_waits = true;
                 } else {
-                    Some(Event::Data(bytes))
+                    self.queue.push(bytes);
                 }
             }
-            Some(flow_frame::Frame::Ack(Ack { limit, .. })) => {
-                self.sender.granted(limit);
-                None
+            Some(flow_frame::Frame::Ack(Ack { limit, .. })) => self.sender.granted(limit),
+            Some(flow_frame::Frame::Recall(Recall { limit })) => {
+                let limit = self.sender.recalled(limit);
+                drop(self.writer.send_flow(flow_frame::Frame::Yielded(Yielded { limit })));
+            }
+            Some(flow_frame::Frame::Yielded(Yielded { limit })) => {
+                let grant = self.receiver.yielded(limit);
+                self.grant(grant);
             }
             Some(flow_frame::Frame::Fin(_)) if self.theirs == Side::Open => {
                 self.theirs = Side::Finished;
-                Some(Event::Fin)
+                self.receiver.finished();
+                self.fin_waits = true;
             }
             Some(flow_frame::Frame::Reset(_)) => self.broken(),
-            _ => None,
-        })
+            _ => {}
+        }
+        Poll::Ready(())
     }
 
     /// The stream ended, or the far side reset the flow.
-    fn broken(&mut self) -> Option<Event> {
+    fn broken(&mut self) {
         let orderly = self.theirs == Side::Finished && self.ours == Side::Finished;
         let known = self.ours == Side::Reset;
         self.ours = Side::Reset;
         self.theirs = Side::Reset;
+        self.receiver.finished();
         self.writer.finish();
-        (!orderly && !known).then_some(Event::Reset)
+        self.reset_waits = !orderly && !known;
     }
 }
 

@@ -116,11 +116,12 @@ async fn to_pod(mut write: OwnedWriteHalf, inbound: &mut mpsc::Receiver<Bytes>) 
 
 /// An error in the words of the C library, which Go has as well.
 fn cause(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::ConnectionReset => "connection reset by peer".to_owned(),
-        io::ErrorKind::TimedOut => "connection timed out".to_owned(),
-        io::ErrorKind::BrokenPipe => "broken pipe".to_owned(),
-        _ => error.to_string(),
-    }
+    const WORDS: [(io::ErrorKind, &str); 4] = [
+        (io::ErrorKind::ConnectionRefused, "connection refused"),
+        (io::ErrorKind::ConnectionReset, "connection reset by peer"),
+        (io::ErrorKind::TimedOut, "connection timed out"),
+        (io::ErrorKind::BrokenPipe, "broken pipe"),
+    ];
+    let known = WORDS.into_iter().find(|(kind, _)| *kind == error.kind());
+    known.map_or_else(|| error.to_string(), |(_, words)| words.to_owned())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Plan;
 use crate::actors::agent_placer::manifest::is_named_after;
+use crate::actors::client_list::messages::UnfitAgents;
 use crate::cluster::{AgentContainer, ContainerState, PodFact};
 
 /// What a pod holds of ours.
@@ -14,19 +15,25 @@ pub(super) enum AgentInPod {
     Starting,
     Running,
     Stuck(Arc<str>),
+    /// One runs and said that it will not do; there is no other.
+    Unfit(Arc<str>),
 }
 
 impl Plan {
     /// A running agent serves whatever its image, as the handshake agrees on a protocol. One that does not run yet, or
     /// never will, counts only with our own image: a wrong `--agent-image` must not stand in the way of the right one.
-    pub(super) fn agent_in(&self, pod: &PodFact) -> AgentInPod {
+    pub(super) fn agent_in(&self, pod: &PodFact, unfit: &UnfitAgents) -> AgentInPod {
         let mut found = AgentInPod::Absent;
         for agent in self.of_our_key(pod) {
             match &agent.state {
-                ContainerState::Running => return AgentInPod::Running,
+                ContainerState::Running => match unfit.get(&(pod.uid.clone(), Arc::clone(&agent.name))) {
+                    None => return AgentInPod::Running,
+                    Some(why) if found == AgentInPod::Absent => found = AgentInPod::Unfit(Arc::clone(why)),
+                    Some(_) => {}
+                },
                 ContainerState::Waiting if self.bears_our_fingerprint(pod, agent) => found = AgentInPod::Starting,
                 ContainerState::Stuck { reason }
-                    if found == AgentInPod::Absent && self.bears_our_fingerprint(pod, agent) =>
+                    if found != AgentInPod::Starting && self.bears_our_fingerprint(pod, agent) =>
                 {
                     found = AgentInPod::Stuck(
                         format!("pod {}: image {} does not start: {reason}", pod.name, agent.image).into(),

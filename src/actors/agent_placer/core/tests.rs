@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::cluster::{AgentContainer, ContainerState};
+use crate::refusal;
 use crate::workload::WorkloadKind;
 
 fn plan() -> Plan {
@@ -78,6 +79,56 @@ impl Bench {
         let pods = pods.iter().map(|pod| (pod.uid.clone(), Arc::new(pod.clone()))).collect();
         let snapshot = PodSnapshot { pods, namespaces: None };
         self.feed(now, Input::Pods(self.generation, Arc::new(snapshot)))
+    }
+
+    /// Rights in the connected namespace, all of them but for what `change` takes.
+    fn rights(&mut self, now: u64, change: impl FnOnce(&mut NamespaceRights)) -> Vec<Effect> {
+        self.generation = self.generation.next();
+        let mut rights = NamespaceRights {
+            watch_pods: true,
+            port_forward: true,
+            ephemeral_containers: true,
+            create_pods: true,
+            delete_pods: true,
+            create_jobs: true,
+        };
+        change(&mut rights);
+        let rights = Rights { namespaces: [("demo".into(), rights)].into() };
+        self.feed(now, Input::Rights(self.generation, Arc::new(rights)))
+    }
+
+    /// Ends everything that these effects asked for in this way.
+    fn end(&mut self, now: u64, effects: &[Effect], outcome: &PlaceOutcome) -> Vec<Effect> {
+        let mut came = Vec::new();
+        for effect in effects {
+            if let Effect::Place { place, attempt, .. } = effect {
+                let (place, outcome) = (place.clone(), outcome.clone());
+                came.extend(self.feed(now, Input::Finished { place, attempt: *attempt, outcome }));
+            }
+        }
+        came
+    }
+
+    /// Refuses whatever is asked, from `now` on, until that is told or `until` is over; says when it was told.
+    fn refuse(&mut self, now: u64, effects: &[Effect], until: u64) -> (u64, Vec<Effect>) {
+        let (mut now, mut effects) = (now, effects.to_vec());
+        loop {
+            effects = self.end(now, &effects, &PlaceOutcome::Forbidden("pods is forbidden".into()));
+            if hopeless(&effects).is_some_and(|told| !told.is_empty()) || now > until {
+                return (now, effects);
+            }
+            if placed(&effects).is_empty() {
+                now = self.core.poll_deadline().expect("it is asked again").0;
+                effects = self.feed(now, Input::Woke);
+            }
+        }
+    }
+
+    fn unfit(&mut self, now: u64, agents: &[(&str, &str)]) -> Vec<Effect> {
+        self.generation = self.generation.next();
+        let why: Arc<str> = "the agent speaks protocol 2, this podway 1".into();
+        let agents = agents.iter().map(|(pod, name)| (((*pod).into(), (*name).into()), Arc::clone(&why)));
+        self.feed(now, Input::Unfit(self.generation, agents.collect()))
     }
 
     fn select(&mut self, general: GeneralEgress) -> Vec<Effect> {
@@ -227,12 +278,83 @@ fn a_pod_full_of_ended_agents_is_hopeless_and_says_what_to_do() {
 fn a_missing_right_is_named_and_withdrawn() {
     let mut bench = Bench::new();
     bench.select(GeneralEgress::NotNeeded);
-    let effects = bench.pods(0, &[pod("a", &[])]);
-    let [Effect::Place { place, attempt, .. }] = effects.as_slice() else { panic!("{effects:?}") };
-    let outcome = PlaceOutcome::Forbidden("cannot patch pods/ephemeralcontainers".into());
-    let told = bench.feed(1, Input::Finished { place: place.clone(), attempt: *attempt, outcome });
-    assert!(hopeless(&told).expect("told")[&Target::Workload(web())].contains("cannot patch"));
+    bench.pods(0, &[pod("a", &[])]);
+    let told = bench.rights(1, |rights| rights.ephemeral_containers = false);
+    let why = &hopeless(&told).expect("told")[&Target::Workload(web())];
+    assert!(why.contains("patch pods/ephemeralcontainers in namespace demo"), "{why}");
     assert!(hopeless(&bench.pods(2, &[pod("a", &[ContainerState::Running])])).expect("told").is_empty());
+}
+
+#[test]
+fn a_refusal_before_the_rights_are_known_is_asked_again_and_not_told() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let effects = bench.pods(0, &[pod("a", &[])]);
+    let (now, effects) = bench.refuse(0, &effects, 5_000);
+    assert_eq!(hopeless(&effects), None, "the API server may be starting");
+    let at = bench.core.poll_deadline().expect("it is asked again");
+    assert!(at.since(Millis(now)) <= refusal::AGAIN);
+    // A review that says so needs no proof.
+    let told = bench.rights(now + 1, |rights| rights.ephemeral_containers = false);
+    assert!(hopeless(&told).is_some_and(|told| !told.is_empty()));
+}
+
+#[test]
+fn a_refusal_of_what_is_granted_counts_when_it_goes_on_and_is_asked_again_all_the_same() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    bench.rights(0, |_| {});
+    let effects = bench.pods(0, &[pod("a", &[])]);
+    let (now, told) = bench.refuse(0, &effects, 60_000);
+    assert!((1_000..2_000).contains(&now), "told after {now} ms");
+    assert!(hopeless(&told).expect("told")[&Target::Workload(web())].contains("forbidden"));
+    let at = bench.core.poll_deadline().expect("it is asked again");
+    assert!(at.0 <= now + 60_000);
+    let effects = bench.feed(at.0, Input::Woke);
+    assert_eq!((placed(&effects).len(), hopeless(&effects)), (1, None), "asking alone takes nothing back");
+    let effects = bench.end(at.0 + 1, &effects, &PlaceOutcome::Accepted);
+    assert_eq!(hopeless(&effects), Some(BTreeMap::new()));
+}
+
+#[test]
+fn a_refusal_that_goes_on_is_not_waited_for_in_each_pod() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    bench.rights(0, |_| {});
+    let pods: Vec<PodFact> = (0..30).map(|n| pod(&format!("p{n}"), &[])).collect();
+    let effects = bench.pods(0, &pods);
+    let (now, _) = bench.refuse(0, &effects, 60_000);
+    assert!(now < 2_000, "told after {now} ms");
+    // Later it is asked again in a few of them.
+    let mut asked = 0;
+    for _ in 0..4 {
+        let at = bench.core.poll_deadline().expect("it is asked again");
+        let effects = bench.feed(at.0, Input::Woke);
+        asked += placed(&effects).len();
+        bench.end(at.0, &effects, &PlaceOutcome::Forbidden("no".into()));
+    }
+    assert!((1..=8).contains(&asked), "{asked}");
+}
+
+#[test]
+fn what_is_rejected_is_told_at_once_and_asked_again_later() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let effects = bench.pods(0, &[pod("a", &[])]);
+    let told = bench.end(1, &effects, &PlaceOutcome::Rejected("invalid image".into()));
+    assert!(hopeless(&told).expect("told")[&Target::Workload(web())].contains("invalid image"));
+    let at = bench.core.poll_deadline().expect("it is asked again");
+    assert_eq!(placed(&bench.feed(at.0, Input::Woke)).len(), 1);
+}
+
+#[test]
+fn rights_that_change_do_not_forget_what_is_being_asked() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let effects = bench.pods(0, &[pod("a", &[])]);
+    assert_eq!(bench.rights(1, |rights| rights.create_jobs = false), []);
+    assert_eq!(bench.end(2, &effects, &PlaceOutcome::Accepted), []);
+    assert_eq!(bench.feed(3, Input::Woke), [], "it is waited for, not asked again");
 }
 
 #[test]
@@ -256,13 +378,33 @@ fn our_own_pod_is_made_once_and_only_where_needed() {
     let via = ViaFact { general: GeneralEgress::Wanted, ..ViaFact::default() };
     let effects = bench.feed(1, Input::Via(Generation(2), via));
     assert_eq!(placed(&effects), [(Place::OwnJob, "podway-agent".to_owned())]);
-    let [Effect::Place { attempt, .. }] = effects.as_slice() else { panic!("{effects:?}") };
-    let refused = PlaceOutcome::Forbidden("cannot create jobs".into());
-    let effects = bench.feed(2, Input::Finished { place: Place::OwnJob, attempt: *attempt, outcome: refused });
-    assert_eq!(placed(&effects), [(Place::OwnPod, "podway-agent".to_owned())]);
     let mut own = pod("own", &[ContainerState::Running]);
     own.own_pod_of = Some("1a2b3c4d".into());
     assert_eq!(placed(&bench.pods(3, &[own])), []);
+}
+
+#[test]
+fn a_bare_pod_is_made_where_a_job_is_refused_and_both_refusals_are_told_soon() {
+    let mut bench = Bench::new();
+    bench.rights(0, |_| {});
+    bench.pods(0, &[]);
+    let via = ViaFact { general: GeneralEgress::Wanted, ..ViaFact::default() };
+    let mut effects = bench.feed(0, Input::Via(Generation(1), via));
+    let mut now = 0;
+    while placed(&effects) != [(Place::OwnPod, "podway-agent".to_owned())] {
+        assert!(now < 2_000, "no bare pod: {effects:?}");
+        effects = bench.end(now, &effects, &PlaceOutcome::Forbidden("cannot create jobs".into()));
+        if placed(&effects).is_empty() {
+            now = bench.core.poll_deadline().expect("it is asked again").0;
+            effects = bench.feed(now, Input::Woke);
+        }
+    }
+    let mut other = Bench { core: bench.core.clone(), ..bench };
+    let (told_at, told) = bench.refuse(now, &effects, 60_000);
+    assert!(told_at < 2_000 && hopeless(&told).is_some_and(|told| !told.is_empty()), "told after {told_at} ms");
+    // While the bare pod is on its way, no Job is made beside it, although it is time to ask again.
+    other.end(now, &effects, &PlaceOutcome::Accepted);
+    assert_eq!(placed(&other.feed(now + 9_000, Input::Woke)), []);
 }
 
 #[test]
@@ -346,7 +488,7 @@ fn what_was_refused_is_asked_again_when_the_rights_change() {
     bench.select(GeneralEgress::NotNeeded);
     let effects = bench.pods(0, &[pod("a", &[])]);
     let [Effect::Place { place, attempt, .. }] = effects.as_slice() else { panic!("{effects:?}") };
-    let outcome = PlaceOutcome::Forbidden("no".into());
+    let outcome = PlaceOutcome::Rejected("no".into());
     let effects = bench.feed(1, Input::Finished { place: place.clone(), attempt: *attempt, outcome });
     assert!(!hopeless(&effects).expect("told").is_empty());
     let all = NamespaceRights { ephemeral_containers: true, ..NamespaceRights::default() };
@@ -458,4 +600,133 @@ fn clean_takes_our_pods_of_every_image_and_nobody_elses() {
     let effects = bench.feed(1, Input::RemoveAll(ReplyId(7)));
     let [Effect::Remove(ReplyId(7), pods)] = effects.as_slice() else { panic!("{effects:?}") };
     assert_eq!(pods.iter().map(|pod| pod.uid.to_string()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn what_was_asked_for_is_taken_back_though_nobody_wants_it_any_more() {
+    let (mut bench, effects) = wanting_own(&[]);
+    bench.feed(1, Input::Via(Generation(2), ViaFact::default()));
+    bench.end(2, &effects, &PlaceOutcome::Accepted);
+    assert_eq!(bench.feed(3, STOP), [Effect::Withdraw]);
+    let (mut bench, effects) = wanting_own(&[]);
+    bench.end(1, &effects, &PlaceOutcome::Accepted);
+    bench.pods(2, &[own_in(PodPhase::Pending, ContainerState::Waiting)]);
+    bench.feed(3, Input::Via(Generation(2), ViaFact::default()));
+    assert_eq!(bench.feed(4, STOP), [Effect::Withdraw]);
+}
+
+#[test]
+fn clean_waits_for_what_is_being_made() {
+    let (mut bench, effects) = wanting_own(&[]);
+    assert_eq!(bench.feed(1, Input::RemoveAll(ReplyId(7))), []);
+    let effects = bench.end(2, &effects, &PlaceOutcome::Accepted);
+    assert!(matches!(effects.as_slice(), [Effect::Remove(ReplyId(7), _)]), "{effects:?}");
+    assert_eq!(bench.feed(3, STOP), [STOPPED], "what was removed is not taken back besides");
+}
+
+#[test]
+fn clean_does_not_wait_for_ever_and_takes_back_what_comes_later() {
+    let (mut bench, effects) = wanting_own(&[]);
+    bench.feed(1, Input::RemoveAll(ReplyId(7)));
+    let at = bench.core.poll_deadline().expect("a limit");
+    assert!(at <= Millis(1_300));
+    assert!(matches!(bench.feed(at.0, Input::Woke).as_slice(), [Effect::Remove(ReplyId(7), _)]));
+    bench.end(at.0 + 1, &effects, &PlaceOutcome::Accepted);
+    // Even one that runs by now: all were to go.
+    bench.pods(at.0 + 2, &[own_in(PodPhase::Running, ContainerState::Running)]);
+    assert_eq!(bench.feed(at.0 + 3, STOP), [Effect::Withdraw]);
+}
+
+/// The one agent of pod `a` said that it will not do.
+fn unfit_bench(agents: &[ContainerState], rights: impl FnOnce(&mut NamespaceRights)) -> (Bench, Vec<Effect>) {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    bench.rights(0, rights);
+    assert_eq!(bench.pods(0, &[pod("a", agents)]), [], "it runs");
+    let effects = bench.unfit(1, &[("a", "podway-agent-1a2b3c4d-1")]);
+    (bench, effects)
+}
+
+#[test]
+fn an_agent_that_will_not_do_is_followed_by_the_next() {
+    let (mut bench, effects) = unfit_bench(&[ContainerState::Running], |_| {});
+    let [Effect::Place { container, port, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!((container.as_str(), *port), ("podway-agent-1a2b3c4d-2", 20_001));
+    bench.end(2, &effects, &PlaceOutcome::Accepted);
+    let both = [ContainerState::Running, ContainerState::Running];
+    assert_eq!(bench.pods(3, &[pod("a", &both)]), [], "the next one serves");
+}
+
+#[test]
+fn why_an_agent_will_not_do_is_told_where_no_other_can_be_had() {
+    let (_, effects) = unfit_bench(&[ContainerState::Running], |rights| rights.ephemeral_containers = false);
+    let why = hopeless(&effects).expect("told")[&Target::Workload(web())].clone();
+    assert!(why.contains("pod web-a: the agent speaks protocol 2") && why.contains("missing right"), "{why}");
+    let mut four = [const { ContainerState::Terminated }; 4];
+    four[0] = ContainerState::Running;
+    let (_, effects) = unfit_bench(&four, |_| {});
+    assert_eq!(placed(&effects), []);
+    let why = hopeless(&effects).expect("told")[&Target::Workload(web())].clone();
+    assert!(why.contains("speaks protocol 2") && why.contains("delete the pod to go on"), "{why}");
+}
+
+#[test]
+fn an_image_of_another_version_is_placed_once_and_no_more() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let pods: Vec<PodFact> = ["a", "b", "c", "d"].map(|uid| pod(uid, &[])).into();
+    let effects = bench.pods(0, &pods);
+    assert_eq!(placed(&effects).len(), 2);
+    bench.end(1, &effects, &PlaceOutcome::Accepted);
+    let mut pods = pods;
+    for at in [0, 1] {
+        pods[at].agents = pod("x", &[ContainerState::Running]).agents;
+    }
+    assert_eq!(bench.pods(2, &pods), []);
+    let effects = bench.unfit(3, &[("a", "podway-agent-1a2b3c4d-1"), ("b", "podway-agent-1a2b3c4d-1")]);
+    assert_eq!(placed(&effects), [], "the same image would say the same");
+    let why = hopeless(&effects).expect("told")[&Target::Workload(web())].clone();
+    assert!(why.contains("another version") && why.contains("protocol 2"), "{why}");
+}
+
+/// A bench that sees a running pod of our own, made by a Job of an earlier session, whose agent will not do.
+fn unfit_own() -> (Bench, PodFact, Vec<Effect>) {
+    let mut own = own_in(PodPhase::Running, ContainerState::Running);
+    own.workload = Workload::new("demo", WorkloadKind::Job, "podway-agent-1a2b3c4d");
+    own.agents[0].name = "podway-agent".into();
+    let (mut bench, effects) = wanting_own(std::slice::from_ref(&own));
+    assert_eq!(effects, []);
+    bench.rights(0, |_| {});
+    let effects = bench.unfit(1, &[("own", "podway-agent")]);
+    (bench, own, effects)
+}
+
+#[test]
+fn our_own_pod_that_will_not_do_is_replaced() {
+    let (mut bench, own, effects) = unfit_own();
+    let [Effect::Place { place: Place::OwnJob, pod: Some(old), .. }] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(old.uid, own.uid);
+    bench.end(2, &effects, &PlaceOutcome::Accepted);
+    // The old one goes slowly; the new one serves.
+    let new = PodFact { uid: "new".into(), ..own.clone() };
+    assert_eq!(bench.pods(3, &[own, new.clone()]), []);
+    assert_eq!(bench.pods(4, std::slice::from_ref(&new)), []);
+    // If that will not do either, it is the image: it is made no third time.
+    let effects = bench.unfit(5, &[("new", "podway-agent")]);
+    assert_eq!(placed(&effects), []);
+    let why = hopeless(&effects).expect("told")[&Target::General].clone();
+    assert!(why.contains("another version"), "{why}");
+}
+
+#[test]
+fn our_own_pod_that_may_not_be_replaced_is_told_with_what_to_do() {
+    let (mut bench, _, effects) = unfit_own();
+    let (now, told) = bench.refuse(1, &effects, 60_000);
+    assert!(now < 2_000, "told after {now} ms");
+    let why = hopeless(&told).expect("told")[&Target::General].clone();
+    for part in ["pod demo/web-own", "speaks protocol 2", "forbidden", "delete it, or wait"] {
+        assert!(why.contains(part), "{part:?} is not in {why}");
+    }
 }

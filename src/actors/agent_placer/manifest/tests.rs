@@ -3,7 +3,12 @@
 use super::*;
 
 fn agent() -> Agent {
-    Agent { image: "registry.example/podway-agent:1".into(), key: "a2V5".into(), fingerprint: "1a2b3c4d".into() }
+    Agent {
+        image: "registry.example/podway-agent:1".into(),
+        key: "a2V5".into(),
+        fingerprint: "1a2b3c4d".into(),
+        mark: "00ff".into(),
+    }
 }
 
 #[test]
@@ -28,6 +33,16 @@ fn the_label_of_a_key_is_a_label_whatever_the_key() {
     assert_eq!(of_key(&agent()), of_key(&Agent { image: "other".into(), fingerprint: "99999999".into(), ..agent() }));
     let value = of_key(&other).strip_prefix("podway.dev/key=").expect("the label").to_owned();
     assert!(value.len() <= 63 && value.chars().all(|c| c.is_ascii_alphanumeric()), "{value}");
+}
+
+#[test]
+fn what_this_run_made_is_told_from_what_another_did() {
+    for object in [own_job(&agent(), 20_000), own_pod(&agent(), 20_000)] {
+        let metadata: ObjectMeta = serde_json::from_value(object["metadata"].clone()).expect("metadata");
+        assert!(is_marked(&metadata, &agent()));
+        assert!(!is_marked(&metadata, &Agent { mark: "ff00".into(), ..agent() }));
+        assert!(!is_marked(&ObjectMeta::default(), &agent()));
+    }
 }
 
 #[test]

@@ -37,6 +37,10 @@ fn pod(uid: &str, of: &str) -> PodFact {
     }
 }
 
+fn connected() -> DialOutcome {
+    DialOutcome::Connected { version: "0.1.0".into() }
+}
+
 struct Bench {
     core: ClientListCore,
     generation: Generation,
@@ -59,6 +63,30 @@ impl Bench {
         self.feed(Input::Pods(self.generation, Arc::new(PodSnapshot { pods, namespaces: None })))
     }
 
+    /// A review of the rights in `demo`.
+    fn may_forward(&mut self, port_forward: bool) -> Vec<Effect> {
+        self.generation = self.generation.next();
+        let rights = NamespaceRights { port_forward, ..NamespaceRights::default() };
+        let rights = Rights { namespaces: BTreeMap::from([("demo".into(), rights)]) };
+        self.feed(Input::Rights(self.generation, Arc::new(rights)))
+    }
+
+    /// Refuses every dial from now on until a waiter is told or `until` is over; says what it was told.
+    fn refuse(&mut self, effects: &[Effect], until: Millis) -> Vec<WaiterOutcome> {
+        let mut dialled = dials(effects);
+        loop {
+            let mut told = Vec::new();
+            for (uid, attempt) in std::mem::take(&mut dialled) {
+                told.extend(settled(&self.finish(&uid.0, attempt, DialOutcome::Forbidden("forbidden".into()))));
+            }
+            if !told.is_empty() || self.now > until {
+                return told;
+            }
+            self.now = self.core.poll_deadline().expect("it is dialled again");
+            dialled = dials(&self.feed(Input::Woke));
+        }
+    }
+
     fn select(&mut self, names: &[&str], general: GeneralEgress) -> Vec<Effect> {
         self.generation = self.generation.next();
         let workloads = names.iter().map(|name| workload(name)).collect();
@@ -78,7 +106,7 @@ impl Bench {
         let mut bench = Bench::new();
         bench.select(&["web"], GeneralEgress::NotNeeded);
         for (uid, attempt) in dials(&bench.pods(pods)) {
-            bench.finish(&uid.0, attempt, DialOutcome::Connected);
+            bench.finish(&uid.0, attempt, connected());
         }
         bench
     }
@@ -111,7 +139,14 @@ fn s09_ready_means_reached() {
     let effects = bench.pods(&[pod("a", "web")]);
     assert_eq!(settled(&bench.wait_for(1, target("web"))), [], "an entry in a table is no link");
     let (uid, attempt) = dials(&effects).remove(0);
-    assert_eq!(settled(&bench.finish(&uid.0, attempt, DialOutcome::Connected)), [ready("a")]);
+    let effects = bench.finish(&uid.0, attempt, connected());
+    assert_eq!(settled(&effects), [ready("a")]);
+    let told = effects.iter().find_map(|effect| match effect {
+        Effect::TellLinks(_, targets) => Some(targets[&target("web")].links[0].clone()),
+        _ => None,
+    });
+    let link = told.unwrap();
+    assert_eq!((link.state, &*link.version), (LinkState::Ready, "0.1.0"));
 }
 
 #[test]
@@ -123,43 +158,157 @@ fn a_waiter_for_what_is_there_is_settled_at_once() {
 #[test]
 fn s29_every_waiter_hears_of_a_forbidden_port_forward() {
     let mut bench = Bench::new();
+    bench.may_forward(true);
     bench.wait_for(1, target("web"));
     bench.wait_for(2, target("web"));
-    let (uid, attempt) = dials(&bench.pods(&[pod("a", "web")])).remove(0);
-    let why: Arc<str> = "forbidden: create pods/portforward".into();
-    let effects = bench.finish(&uid.0, attempt, DialOutcome::Forbidden(Arc::clone(&why)));
-    assert_eq!(settled(&effects), [WaiterOutcome::Hopeless { why: Arc::clone(&why) }, WaiterOutcome::Hopeless { why }]);
+    let effects = bench.pods(&[pod("a", "web")]);
+    let hopeless = WaiterOutcome::Hopeless { why: "forbidden".into() };
+    assert_eq!(bench.refuse(&effects, DEADLINE), [hopeless.clone(), hopeless]);
+}
+
+#[test]
+fn a_refusal_before_the_rights_are_known_is_dialled_again_and_not_told() {
+    let mut bench = Bench::new();
+    bench.wait_for(1, target("web"));
+    let effects = bench.pods(&[pod("a", "web")]);
+    assert_eq!(bench.refuse(&effects, Millis(5_000)), [], "the API server may be starting");
+    let at = bench.core.poll_deadline().expect("it is dialled again");
+    assert!(at.since(bench.now) <= refusal::AGAIN * 5 / 4);
+    // A review that says so needs no proof.
+    let outcomes = settled(&bench.may_forward(false));
+    assert!(matches!(outcomes.as_slice(), [WaiterOutcome::Hopeless { .. }]), "{outcomes:?}");
 }
 
 #[test]
 fn a_refusal_of_what_is_granted_is_believed_only_when_it_goes_on() {
     let mut bench = Bench::new();
-    let granted = NamespaceRights { port_forward: true, ..NamespaceRights::default() };
-    let rights = Rights { namespaces: BTreeMap::from([("demo".into(), granted)]) };
-    bench.feed(Input::Rights(Generation(1), Arc::new(rights)));
+    bench.may_forward(true);
     bench.wait_for(1, target("web"));
-    let mut dialled = dials(&bench.pods(&[pod("a", "web")]));
-    let mut refusals = 0;
-    let began = bench.now;
-    loop {
-        let (uid, attempt) = dialled.remove(0);
-        refusals += 1;
-        let effects = bench.finish(&uid.0, attempt, DialOutcome::Forbidden("starting".into()));
-        if !settled(&effects).is_empty() {
-            break;
+    let effects = bench.pods(&[pod("a", "web")]);
+    let outcomes = bench.refuse(&effects, DEADLINE);
+    assert!(matches!(outcomes.as_slice(), [WaiterOutcome::Hopeless { .. }]), "{outcomes:?}");
+    assert!((1_000..2_000).contains(&bench.now.0), "told at {:?}", bench.now);
+    // Hopeless or not, it is asked again, soon at first; that alone takes nothing back.
+    bench.select(&["web"], GeneralEgress::NotNeeded);
+    let told = bench.now;
+    bench.now = bench.core.poll_deadline().expect("it is dialled again");
+    assert!(bench.now.since(told) < Duration::from_secs(3));
+    let effects = bench.feed(Input::Woke);
+    let taken_back = |effect: &Effect| matches!(effect, Effect::Publish(table) if table.hopeless.is_empty());
+    assert!(!effects.iter().any(taken_back), "{effects:?}");
+    let (uid, attempt) = dials(&effects).remove(0);
+    bench.finish(&uid.0, attempt, connected());
+    assert_eq!(settled(&bench.wait_for(2, target("web"))), [ready("a")]);
+}
+
+#[test]
+fn other_failures_before_a_refusal_do_not_count_as_refusals() {
+    let mut bench = Bench::new();
+    bench.may_forward(true);
+    bench.wait_for(1, target("web"));
+    let mut effects = bench.pods(&[pod("a", "web")]);
+    for _ in 0..6 {
+        let (uid, attempt) = dials(&effects).remove(0);
+        bench.finish(&uid.0, attempt, DialOutcome::Refused);
+        bench.now = bench.core.poll_deadline().expect("it is dialled again");
+        effects = bench.feed(Input::Woke);
+    }
+    let (uid, attempt) = dials(&effects).remove(0);
+    assert_eq!(settled(&bench.finish(&uid.0, attempt, DialOutcome::Forbidden("no".into()))), []);
+}
+
+#[test]
+fn one_pod_that_is_refused_does_not_take_the_hope_from_another() {
+    let mut bench = Bench::new();
+    bench.may_forward(true);
+    bench.wait_for(1, target("web"));
+    let mut effects = bench.pods(&[pod("a", "web"), pod("b", "web")]);
+    let (_, slow) = dials(&effects).remove(1);
+    while bench.now < Millis(3_000) {
+        for (uid, attempt) in dials(&effects).into_iter().filter(|(uid, _)| *uid == "a".into()) {
+            assert_eq!(settled(&bench.finish(&uid.0, attempt, DialOutcome::Forbidden("no".into()))), []);
         }
         bench.now = bench.core.poll_deadline().expect("it is dialled again");
-        dialled = dials(&bench.feed(Input::Woke));
+        effects = bench.feed(Input::Woke);
     }
-    assert_eq!(refusals, REFUSALS_TO_BELIEVE);
-    assert!(bench.now < began + Duration::from_secs(2));
-    // Hopeless or not, it is asked again, soon at first.
+    assert_eq!(settled(&bench.finish("b", slow, connected())), [ready("b")]);
+}
+
+#[test]
+fn what_was_refused_is_dialled_at_once_when_the_right_is_there() {
+    let mut bench = Bench::new();
+    bench.may_forward(true);
     bench.select(&["web"], GeneralEgress::NotNeeded);
-    bench.now = bench.core.poll_deadline().expect("it is dialled again");
-    assert!(bench.now < began + Duration::from_secs(3));
-    let (uid, attempt) = dials(&bench.feed(Input::Woke)).remove(0);
-    bench.finish(&uid.0, attempt, DialOutcome::Connected);
-    assert_eq!(settled(&bench.wait_for(2, target("web"))), [ready("a")]);
+    let effects = bench.pods(&[pod("a", "web")]);
+    bench.refuse(&effects, Millis(60_000));
+    let later = bench.core.poll_deadline().expect("it is dialled again");
+    assert!(later.since(bench.now) > Duration::from_secs(5));
+    bench.may_forward(false);
+    bench.may_forward(true);
+    let at = bench.core.poll_deadline().expect("it is dialled again");
+    assert!(at.since(bench.now) <= RETRY_WHEN_BLOCKED);
+}
+
+/// A pod with a second agent, of another image.
+fn two_agents() -> PodFact {
+    let mut both = pod("a", "web");
+    let other = AgentContainer { name: "podway-agent-other-1".into(), port: 20_001, ..both.agents[0].clone() };
+    both.agents.push(other);
+    both
+}
+
+fn told_unfit(effects: &[Effect]) -> Option<Vec<String>> {
+    effects.iter().rev().find_map(|effect| match effect {
+        Effect::TellUnfit(_, agents) => Some(agents.keys().map(|(pod, name)| format!("{pod}/{name}")).collect()),
+        _ => None,
+    })
+}
+
+#[test]
+fn an_agent_that_will_not_do_is_told_and_dialled_no_more() {
+    let mut bench = Bench::new();
+    bench.select(&["web"], GeneralEgress::NotNeeded);
+    let (uid, attempt) = dials(&bench.pods(&[pod("a", "web")])).remove(0);
+    let effects = bench.finish(&uid.0, attempt, DialOutcome::Unfit("the agent speaks protocol 2".into()));
+    assert_eq!(told_unfit(&effects), Some(vec!["a/podway-agent-fp-1".to_owned()]));
+    assert_eq!((dials(&effects), bench.core.poll_deadline()), (Vec::new(), None));
+    let state = effects.iter().find_map(|effect| match effect {
+        Effect::TellLinks(_, targets) => Some(targets[&target("web")].links[0].state.clone()),
+        _ => None,
+    });
+    assert_eq!(state, Some(LinkState::Failed { why: "the agent speaks protocol 2".into() }));
+    // The next one is dialled when it runs.
+    let mut next = pod("a", "web");
+    next.agents.push(AgentContainer { name: "podway-agent-fp-2".into(), ..next.agents[0].clone() });
+    let effects = bench.pods(&[next]);
+    let (uid, attempt) = dials(&effects).remove(0);
+    bench.finish(&uid.0, attempt, connected());
+    assert!(bench.core.is_ready(&target("web")));
+    // With the pod the knowledge goes.
+    assert_eq!(told_unfit(&bench.pods(&[])), Some(Vec::new()));
+}
+
+#[test]
+fn another_agent_of_the_pod_is_dialled_where_one_will_not_do() {
+    let mut bench = Bench::new();
+    bench.select(&["web"], GeneralEgress::NotNeeded);
+    let (uid, attempt) = dials(&bench.pods(&[two_agents()])).remove(0);
+    let effects = bench.finish(&uid.0, attempt, DialOutcome::Unfit("no".into()));
+    let port = effects.iter().find_map(|effect| match effect {
+        Effect::Dial { port, .. } => Some(*port),
+        _ => None,
+    });
+    assert_eq!(port, Some(20_001));
+}
+
+#[test]
+fn a_stale_word_of_an_agent_is_not_taken_for_that_of_another() {
+    let mut bench = Bench::new();
+    bench.select(&["web"], GeneralEgress::NotNeeded);
+    let (_, attempt) = dials(&bench.pods(&[two_agents()])).remove(0);
+    bench.finish("a", attempt, DialOutcome::Unfit("no".into()));
+    let again = bench.finish("a", attempt, DialOutcome::Unfit("no".into()));
+    assert_eq!(again, [], "the second agent is still being dialled");
 }
 
 #[test]
@@ -256,7 +405,7 @@ fn a_link_that_is_lost_again_and_again_is_dialled_a_few_times_a_minute() {
         (_, attempt) = next.remove(0);
         dialled += 1;
         bench.now = bench.now + Duration::from_millis(10);
-        bench.finish("a", attempt, DialOutcome::Connected);
+        bench.finish("a", attempt, connected());
     }
     assert!((10..=32).contains(&dialled), "{dialled} dials in a minute");
     // Once one lives, its end is an accident again.
@@ -275,7 +424,7 @@ fn a_blocked_flow_does_not_make_a_flapping_link_a_busy_loop() {
         assert!(at.since(bench.now) >= Duration::from_millis(75), "attempt {attempt}");
         bench.now = at;
         let (_, attempt) = dials(&bench.feed(Input::Woke)).remove(0);
-        bench.finish("a", attempt, DialOutcome::Connected);
+        bench.finish("a", attempt, connected());
     }
 }
 
@@ -334,7 +483,7 @@ fn a_link_made_before_the_rules_asks_again_for_what_they_allow() {
     bench.wait_for(1, target("web"));
     let effects = bench.pods(&[pod("a", "web")]);
     let (uid, attempt) = dials(&effects).remove(0);
-    bench.finish(&uid.0, attempt, DialOutcome::Connected);
+    bench.finish(&uid.0, attempt, connected());
     let loopback: BTreeSet<Cidr> = ["127.0.0.1/32".parse().expect("a prefix")].into();
     let via = ViaFact {
         workloads: [workload("web")].into(),

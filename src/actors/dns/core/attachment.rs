@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   nothing ──plan known──▶ Attaching ──▶ attached ──check, plan changed, disturbed──▶ Attaching
-//!      ▲                       │ failed: again after a pause, unless hopeless
+//!      ▲                       │ failed: again after a pause; what is hopeless only where any way will do
 //!      └───── Detaching ◀──────┴── device gone, Restore
 //! ```
 
@@ -15,7 +15,7 @@ use super::{Attempt, DnsMode, DnsState, Effect, Generation, Millis, ReplyId, Vif
 use crate::actors::vif::messages::VifState;
 use crate::backoff::doubling;
 use crate::net::cidr::Cidr;
-use crate::net::resolver::{AttachFailed, Attached, Backend, LinkPlan, MAX_DOMAINS, tlds};
+use crate::net::resolver::{AttachFailed, Attached, Backend, LinkPlan, MAX_DOMAINS, Outlook, tlds};
 
 /// How often the settings are checked for drift.
 const CHECK: Duration = Duration::from_secs(60);
@@ -83,9 +83,14 @@ impl Attachment {
                 self.applied = Some((plan, attached));
             }
             Err(failed) => {
-                let pause = doubling(FIRST_PAUSE, self.failures, LONGEST_PAUSE);
+                let pause = match failed.outlook {
+                    Outlook::Open => Some(doubling(FIRST_PAUSE, self.failures, LONGEST_PAUSE)),
+                    Outlook::Taken => Some(CHECK_FILE),
+                    // A host changes: what cannot be attached now may be later.
+                    Outlook::Hopeless => (self.mode == Some(DnsMode::Auto)).then_some(CHECK),
+                };
                 self.failures += 1;
-                self.due = (!failed.hopeless).then(|| now + pause);
+                self.due = pause.map(|pause| now + pause);
                 self.failed = Some(failed);
                 self.applied = None;
             }
@@ -94,7 +99,8 @@ impl Attachment {
 
     /// Somebody changed the resolver's settings, or it started anew.
     pub(super) fn disturbed(&mut self, now: Millis) {
-        if self.failed.as_ref().is_none_or(|failed| !failed.hopeless) && self.repairs < MAX_REPAIRS {
+        let hopeless = self.failed.as_ref().is_some_and(|failed| failed.outlook == Outlook::Hopeless);
+        if (!hopeless || self.mode == Some(DnsMode::Auto)) && self.repairs < MAX_REPAIRS {
             self.due = Some(now);
         }
     }
@@ -231,9 +237,6 @@ impl Attachment {
             state.backend = attached.backend.to_string();
             state.message = attached.message.clone();
             state.ready = plan == Some(applied);
-            if attached.backend == Backend::Off {
-                state.domains.clear();
-            }
             if self.repairs >= MAX_REPAIRS {
                 state.message = format!(
                     "something else keeps overwriting {}; podway stopped putting its settings back",
@@ -243,7 +246,11 @@ impl Attachment {
         }
         if let Some(failed) = &self.failed {
             state.message = failed.message.clone();
-            state.hopeless = failed.hopeless;
+            state.outlook = failed.outlook;
+            if self.mode == Some(DnsMode::Auto) && failed.outlook != Outlook::Open {
+                state.backend = Backend::Off.to_string();
+                state.domains.clear();
+            }
         }
         state
     }

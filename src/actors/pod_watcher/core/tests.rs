@@ -4,6 +4,7 @@
 use super::*;
 use crate::actors::pod_watcher::facts::{Fact, Key};
 use crate::cluster::{PodFact, PodPhase, ServiceRecord};
+use crate::refusal::Readiness;
 use crate::workload::{PodUid, Workload, WorkloadKind};
 
 fn key(namespace: &str, name: &str) -> Key {
@@ -36,13 +37,19 @@ struct World {
     core: PodWatcherCore,
     now: Millis,
     attempts: BTreeMap<WatchId, Attempt>,
+    asking: Attempt,
     seen: Vec<Effect>,
 }
 
 impl World {
     fn connected() -> World {
-        let mut world =
-            World { core: PodWatcherCore::new(), now: Millis(0), attempts: BTreeMap::new(), seen: Vec::new() };
+        let mut world = World {
+            core: PodWatcherCore::new(),
+            now: Millis(0),
+            attempts: BTreeMap::new(),
+            asking: Attempt(0),
+            seen: Vec::new(),
+        };
         world.input(Input::Watch(["demo".into()].into()));
         world
     }
@@ -53,6 +60,9 @@ impl World {
         while let Some(effect) = self.core.poll_effect() {
             if let Effect::Start(id, attempt) = &effect {
                 self.attempts.insert(id.clone(), *attempt);
+            }
+            if let Effect::AskRights(_, attempt) = &effect {
+                self.asking = *attempt;
             }
             effects.push(effect);
         }
@@ -81,12 +91,31 @@ impl World {
         self.input(Input::Failed(id.clone(), attempt, trouble, 255))
     }
 
+    /// Reviews said this, after what the API server had said of itself.
+    fn review(&mut self, rights: NamespaceRights, server: Readiness, jitter: u8) -> Vec<Effect> {
+        self.input(Input::Rights("demo".into(), self.asking, Some(Reviewed { rights, server }), jitter))
+    }
+
+    /// Lets time pass until rights are asked for.
+    fn wake_to_ask(&mut self) -> Duration {
+        let begun = self.now;
+        while !asks(&self.wake().1) {}
+        self.now.since(begun)
+    }
+
     /// Lets time pass to the next deadline.
     fn wake(&mut self) -> (Duration, Vec<Effect>) {
         let at = self.core.poll_deadline().expect("a deadline");
         let passed = at.since(self.now);
         self.now = self.now.max(at);
         (passed, self.input(Input::Woke))
+    }
+
+    /// Refuses the watch of all pods until it is given up.
+    fn refuse_pods(&mut self) {
+        while !self.fail(&pods(), Trouble::Forbidden("no".into())).contains(&Effect::End(pods())) {
+            self.wake();
+        }
     }
 
     fn fresh() -> World {
@@ -101,6 +130,10 @@ impl World {
 
 fn pods() -> WatchId {
     World::id(Kind::Pods, None)
+}
+
+fn asks(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::AskRights(..)))
 }
 
 fn told_pods(effects: &[Effect]) -> Option<Vec<String>> {
@@ -129,7 +162,7 @@ fn everything_starts_at_once() {
     let world = World::connected();
     let starts = world.seen.iter().filter(|effect| matches!(effect, Effect::Start(..))).count();
     assert_eq!(starts, Kind::ALL.len());
-    assert!(world.seen.contains(&Effect::AskRights("demo".into())));
+    assert!(asks(&world.seen));
     assert_eq!(health(&world.seen), Some(WatchHealth::Starting));
 }
 
@@ -227,9 +260,51 @@ fn without_the_right_to_all_namespaces_each_of_interest_is_watched() {
 #[test]
 fn losing_the_right_to_all_namespaces_keeps_those_of_interest() {
     let mut world = World::fresh();
-    world.fail(&pods(), Trouble::Forbidden("no".into()));
+    world.refuse_pods();
     let effects = world.list(&World::id(Kind::Pods, Some("demo")), vec![pod("demo", "a", "10.0.0.1")]);
     assert_eq!(told_pods(&effects).or(told_pods(&world.seen)), Some(vec!["a".to_owned()]));
+}
+
+#[test]
+fn what_is_known_of_all_namespaces_is_not_given_up_for_a_refusal_that_passes() {
+    let mut world = World::fresh();
+    let mut passed = Duration::ZERO;
+    while passed < Duration::from_secs(5) {
+        let effects = world.fail(&pods(), Trouble::Forbidden("starting".into()));
+        assert!(!effects.contains(&Effect::End(pods())), "after {passed:?}: {effects:?}");
+        passed += world.wake().0;
+    }
+    world.observe(&pods(), vec![Event::Alive]);
+    assert_eq!(told_pods(&world.seen), Some(vec!["a".to_owned(), "b".to_owned()]));
+}
+
+#[test]
+fn a_watch_that_is_refused_is_tried_again_soon_at_first() {
+    let mut world = World::connected();
+    world.fail(&pods(), Trouble::Forbidden("starting".into()));
+    let narrow = World::id(Kind::Pods, Some("demo"));
+    let (mut tries, mut passed) = (0, Duration::ZERO);
+    while passed < Duration::from_secs(2) {
+        world.fail(&narrow, Trouble::Forbidden("starting".into()));
+        loop {
+            let (more, effects) = world.wake();
+            passed += more;
+            if effects.contains(&Effect::Resume(narrow.clone())) {
+                break;
+            }
+        }
+        tries += 1;
+    }
+    assert!((3..10).contains(&tries), "{tries}");
+    // In the end, no more than twice a minute.
+    for _ in 0..9 {
+        world.fail(&narrow, Trouble::Forbidden("no".into()));
+        while !world.wake().1.contains(&Effect::Resume(narrow.clone())) {}
+    }
+    world.fail(&narrow, Trouble::Forbidden("no".into()));
+    let begun = world.now;
+    while !world.wake().1.contains(&Effect::Resume(narrow.clone())) {}
+    assert!(world.now.since(begun) >= Duration::from_secs(15));
 }
 
 #[test]
@@ -262,7 +337,12 @@ fn ranges_of_nodes_and_service_cidrs_outweigh_addresses() {
 fn refused_credentials_ask_for_a_login_and_a_new_client_ends_that() {
     let mut world = World::fresh();
     let effects = world.fail(&pods(), Trouble::Unauthorized("expired".into()));
-    assert_eq!(health(&effects), Some(WatchHealth::Unauthorized { why: "expired".into() }));
+    assert!(matches!(health(&effects), Some(WatchHealth::Stale { .. })), "it may be starting: {effects:?}");
+    while health(&world.seen) != Some(WatchHealth::Unauthorized { why: "expired".into() }) {
+        assert!(world.now < Millis(2_000), "{:?}", health(&world.seen));
+        world.wake();
+        world.fail(&pods(), Trouble::Unauthorized("expired".into()));
+    }
     let before = world.attempts[&pods()];
     let effects = world.input(Input::ClientChanged);
     assert_eq!(health(&effects), Some(WatchHealth::Fresh));
@@ -293,12 +373,52 @@ fn nothing_happens_after_stop() {
 #[test]
 fn rights_are_told_when_all_are_known_and_asked_again_when_not() {
     let mut world = World::connected();
-    assert_eq!(world.input(Input::Rights("demo".into(), None, 0)), []);
+    assert_eq!(world.input(Input::Rights("demo".into(), world.asking, None, 0)), []);
     let (passed, effects) = world.wake();
-    assert_eq!((passed, effects), (RIGHTS_RETRY, vec![Effect::AskRights("demo".into())]));
+    assert!(passed == RIGHTS_RETRY && asks(&effects), "{passed:?} {effects:?}");
     let rights = NamespaceRights { watch_pods: true, ..NamespaceRights::default() };
-    let effects = world.input(Input::Rights("demo".into(), Some(rights), 0));
+    let effects = world.review(rights, Readiness::Ready, 0);
     assert!(matches!(effects.as_slice(), [Effect::TellRights(_, told)] if told.namespaces["demo"] == rights));
+}
+
+#[test]
+fn a_missing_right_is_told_when_it_is_certain_or_goes_on() {
+    for (server, least, most) in [(Readiness::Silent, 1_000, 1_500), (Readiness::NotReady, 10_000, 10_500)] {
+        let mut world = World::connected();
+        while world.review(NamespaceRights::default(), server, 255).is_empty() {
+            assert!(world.wake_to_ask() <= refusal::AGAIN);
+        }
+        assert!((least..most).contains(&world.now.0), "{server:?}: {:?}", world.now);
+    }
+    let mut world = World::connected();
+    let told = world.review(NamespaceRights::default(), Readiness::Ready, 0);
+    assert!(matches!(told.as_slice(), [Effect::TellRights(..)]), "{told:?}");
+}
+
+#[test]
+fn rights_are_not_lost_to_an_api_server_that_is_starting() {
+    let mut world = World::fresh();
+    world.review(all_rights(), Readiness::Ready, 0);
+    world.fail(&World::id(Kind::Nodes, None), Trouble::Forbidden("starting".into()));
+    world.input(Input::ClientChanged);
+    for _ in 0..8 {
+        assert_eq!(world.review(NamespaceRights::default(), Readiness::NotReady, 0), []);
+        world.wake_to_ask();
+    }
+    assert_eq!(world.review(all_rights(), Readiness::Ready, 0), [], "nothing has changed");
+    assert!(!world.core.doubts.contains_key("demo"));
+}
+
+#[test]
+fn rights_that_were_asked_with_other_credentials_are_ignored() {
+    let mut world = World::fresh();
+    let old = world.asking;
+    world.input(Input::ClientChanged);
+    assert!(world.asking > old);
+    let none = Reviewed { rights: NamespaceRights::default(), server: Readiness::Ready };
+    assert_eq!(world.input(Input::Rights("demo".into(), old, Some(none), 0)), []);
+    let told = world.review(all_rights(), Readiness::Ready, 0);
+    assert!(matches!(told.as_slice(), [Effect::TellRights(..)]), "{told:?}");
 }
 
 #[test]
@@ -322,16 +442,16 @@ fn rights_are_asked_again_while_one_is_missing_and_no_longer() {
     let mut world = World::fresh();
     let some = NamespaceRights { create_jobs: false, ..all_rights() };
     let mut look = |jitter| {
-        world.input(Input::Rights("demo".into(), Some(some), jitter));
+        world.review(some, Readiness::Ready, jitter);
         let (passed, effects) = world.wake();
-        assert_eq!(effects, [Effect::AskRights("demo".into())]);
+        assert!(matches!(effects.as_slice(), [Effect::AskRights(..)]), "{effects:?}");
         passed
     };
     let soon: Vec<u64> = (0..6).map(|_| look(0).as_secs()).collect();
     assert_eq!(soon, [0, 1, 3, 6, 12, 24]);
     assert_eq!([0, 100, 255].map(&mut look)[..1], [LOOK_AGAIN * 3 / 4]);
     assert_eq!(look(255), LOOK_AGAIN * 5 / 4);
-    let effects = world.input(Input::Rights("demo".into(), Some(all_rights()), 0));
+    let effects = world.review(all_rights(), Readiness::Ready, 0);
     assert!(matches!(effects.as_slice(), [Effect::TellRights(..)]), "{effects:?}");
     assert_eq!(world.core.poll_deadline(), None);
 }
@@ -339,21 +459,23 @@ fn rights_are_asked_again_while_one_is_missing_and_no_longer() {
 #[test]
 fn a_watch_that_is_no_longer_refused_makes_all_rights_be_asked() {
     let mut world = World::fresh();
+    world.review(all_rights(), Readiness::Ready, 0);
     let nodes = World::id(Kind::Nodes, None);
     world.fail(&nodes, Trouble::Forbidden("no".into()));
     let effects = world.observe(&nodes, vec![Event::Alive]);
-    assert!(effects.contains(&Effect::AskRights("demo".into())), "{effects:?}");
-    assert!(!world.observe(&nodes, vec![Event::Alive]).contains(&Effect::AskRights("demo".into())));
+    assert!(asks(&effects), "{effects:?}");
+    assert!(!asks(&world.observe(&nodes, vec![Event::Alive])));
 }
 
 /// A world whose pods were refused everywhere but in one namespace, when it has begun to look again.
 fn probing() -> World {
     let mut world = World::fresh();
-    world.fail(&pods(), Trouble::Forbidden("no".into()));
+    world.review(all_rights(), Readiness::Ready, 0);
+    world.refuse_pods();
     world.list(&World::id(Kind::Pods, Some("demo")), vec![pod("demo", "a", "10.0.0.1")]);
     let before = world.attempts[&pods()];
     let (mut passed, mut effects) = world.wake();
-    while !effects.contains(&Effect::AskRights("demo".into())) {
+    while !asks(&effects) {
         let (more, next) = world.wake();
         (passed, effects) = (passed + more, next);
     }
@@ -369,7 +491,6 @@ fn all_namespaces_are_probed_again_and_taken_once_they_can_be_followed() {
     assert_eq!(listed, [], "listing alone is not enough");
     let effects = world.observe(&pods(), vec![Event::Alive]);
     assert!(effects.contains(&Effect::End(World::id(Kind::Pods, Some("demo")))), "{effects:?}");
-    assert!(effects.contains(&Effect::AskRights("demo".into())), "{effects:?}");
     assert_eq!(told_pods(&effects), Some(vec!["a".to_owned(), "b".to_owned()]));
     let sight = effects.iter().find_map(|effect| match effect {
         Effect::TellPods(_, snapshot) => Some(snapshot.namespaces.clone()),

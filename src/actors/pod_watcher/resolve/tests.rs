@@ -33,6 +33,15 @@ fn a_refusal_and_a_failure_are_not_an_absence() {
 /// An API server that answers the n-th GET of a deployment `web` as `code(n)` says, each after `delay`; there is nothing
 /// else but deployment `web`.
 fn api(delay: Duration, code: impl Fn(usize) -> Option<u16> + Send + Sync + 'static) -> watch::Receiver<kube::Client> {
+    api_that_is(404, delay, code)
+}
+
+/// The same; it answers `/readyz` so.
+fn api_that_is(
+    ready: u16,
+    delay: Duration,
+    code: impl Fn(usize) -> Option<u16> + Send + Sync + 'static,
+) -> watch::Receiver<kube::Client> {
     let (count, code) = (Arc::new(Mutex::new(0)), Arc::new(code));
     let serve = move |request: http::Request<kube::client::Body>| {
         let path = request.uri().path().to_owned();
@@ -42,6 +51,7 @@ fn api(delay: Duration, code: impl Fn(usize) -> Option<u16> + Send + Sync + 'sta
                 *count += 1;
                 code(*count)
             }
+            "/readyz" => Some(ready),
             "/apis/apps/v1/namespaces/demo/deployments" | "/api/v1/namespaces/demo" => Some(200),
             _ => Some(404),
         };
@@ -92,6 +102,32 @@ async fn a_look_up_that_fails_is_made_again_until_it_does_not() {
     let (resolution, took) = timed("web", api(USUAL, |n| (n > 1).then_some(200))).await;
     assert_eq!(resolution, web());
     assert!(took > FIND_LIMIT && took < FIND_LIMIT + Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_counts_at_once_where_the_api_server_says_that_it_is_ready() {
+    let refused = Resolution::Forbidden { missing: "get deployments in demo".into() };
+    let (resolution, took) = timed("web", api_that_is(200, USUAL, |_| Some(403))).await;
+    assert_eq!(resolution, refused);
+    assert!(took <= USUAL * 3, "{took:?}");
+    // It may have become ready between the refusal and that word.
+    let (resolution, _) = timed("web", api_that_is(200, USUAL, |n| Some(if n == 1 { 403 } else { 200 }))).await;
+    assert_eq!(resolution, web());
+    // Where it does not say, it has to go on.
+    let (resolution, took) = timed("web", api_that_is(403, Duration::from_millis(50), |_| Some(403))).await;
+    assert_eq!(resolution, refused);
+    assert!(took >= refusal::GOES_ON && took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_starting_is_asked_until_it_is_not() {
+    let (resolution, took) = timed("web", api_that_is(500, USUAL, |n| Some(if n < 6 { 403 } else { 200 }))).await;
+    assert_eq!(resolution, web());
+    assert!(took > refusal::GOES_ON, "{took:?}");
+    // One that never gets ready does not hide the missing right for ever.
+    let (resolution, took) = timed("web", api_that_is(500, USUAL, |_| Some(403))).await;
+    assert!(matches!(resolution, Resolution::Forbidden { .. }), "{resolution:?}");
+    assert!(took >= refusal::NOT_READY && took < refusal::NOT_READY + Duration::from_secs(2), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

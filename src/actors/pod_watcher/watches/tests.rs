@@ -363,7 +363,10 @@ async fn refused_credentials_are_told_as_such() {
     let server = Server::new().await;
     let (mut rig, watch) = following(&server).await;
     watch.refuse(401).await;
+    rig.step().await;
+    assert!(matches!(rig.health, Some(WatchHealth::Stale { .. })), "once is not enough: {:?}", rig.health);
     while !matches!(rig.health, Some(WatchHealth::Unauthorized { .. })) {
+        server.request().await.refuse(401).await;
         rig.step().await;
     }
     assert_eq!(rig.names(), ["a"]);

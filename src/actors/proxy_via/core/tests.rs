@@ -287,6 +287,27 @@ fn a_host_without_ipv6_gets_a_plan_without() {
 }
 
 #[test]
+fn ipv6_loopback_of_a_pod_is_there_when_the_host_has_ipv6_and_not_before() {
+    let mut core = core();
+    feed(&mut core, select(&[("::1", workload("demo", "web")), ("127.0.0.1", workload("demo", "web"))]));
+    feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+    let mut on = |generation, ipv6| {
+        let facts = HostFacts { ipv6, ..HostFacts::default() };
+        feed(&mut core, Input::Host(Generation(generation), Arc::new(facts)));
+        assert!(core.is_ready());
+        let has = |address: &IpAddr| address.is_ipv6();
+        let fixed = core.via.state.fixed.iter().any(|(vip, ..)| has(vip));
+        let told = [core.table.vips.keys().any(has), core.translation.names.keys().any(has), fixed];
+        assert_eq!(core.via.state.fixed.len(), 1 + usize::from(fixed), "that of IPv4 stays");
+        assert_eq!(core.workloads.1.workloads.len(), 1);
+        told
+    };
+    assert_eq!(on(1, Ipv6::Off), [false; 3]);
+    assert_eq!(on(2, Ipv6::On), [true; 3]);
+    assert_eq!(on(3, Ipv6::Off), [false; 3]);
+}
+
+#[test]
 fn addresses_outlive_the_connection() {
     let begun = |mut core: ProxyViaCore, memory: VipMemory, routes: &[&str]| {
         core = core.awaiting_memory();
@@ -301,16 +322,30 @@ fn addresses_outlive_the_connection() {
     let mut first = begun(core(), VipMemory::default(), &["246.246.0.0/16"]);
     let got = answer(&mut first, 1, &[SERVICE, "10.96.0.10"]).unwrap();
     // The route that the first range clashed with is gone; the range of before is used all the same.
-    let mut second = begun(core(), first.memory(7), &[]);
+    let mut second = begun(core(), first.memory(7).unwrap(), &[]);
     assert_eq!(answer(&mut second, 1, &["10.96.0.10"]).unwrap()[&ip("10.96.0.10")], got[&ip("10.96.0.10")]);
     assert_eq!(answer(&mut second, 2, &[SERVICE]).unwrap()[&ip(SERVICE)], got[&ip(SERVICE)]);
+    let of_second = second.memory(8).unwrap();
+
+    // What came to nothing leaves all as it was: without what is remembered, without facts, without a name.
+    assert_eq!(core().awaiting_memory().memory(9), None);
+    let mut nothing = core().awaiting_memory();
+    feed(&mut nothing, Input::Remember(of_second.clone()));
+    assert_eq!(nothing.memory(9), None);
     // Where the range of before is taken, the configured one is.
-    let third = begun(core(), second.memory(8), &["247.246.9.0/24"]);
+    let mut third = begun(core(), of_second, &["247.246.9.0/24"]);
     assert_eq!(third.table.virtual_ranges[0], cidr("246.246.0.0/16"));
+    assert_eq!(third.memory(9), None);
+    answer(&mut third, 1, &[SERVICE]).unwrap();
     // Another configuration starts afresh.
     let config = ProxyViaConfig { virtual_v4: cidr("10.200.0.0/16"), ..core().config };
-    let fourth = begun(ProxyViaCore::new(config), third.memory(9), &[]);
+    let mut fourth = begun(ProxyViaCore::new(config), third.memory(9).unwrap(), &[]);
     assert_eq!(fourth.table.virtual_ranges[0], cidr("10.200.0.0/16"));
+    answer(&mut fourth, 1, &[SERVICE]).unwrap();
+    // None of these made it forget what the second had; it has its range again where no other is free.
+    let taken = ["246.246.0.0/16", "245.246.0.0/16", "241.246.0.0/16", "198.18.0.0/15"];
+    let mut fifth = begun(core(), fourth.memory(10).unwrap(), &taken);
+    assert_eq!(answer(&mut fifth, 1, &[SERVICE, "10.96.0.10"]).unwrap(), got);
 }
 
 #[test]

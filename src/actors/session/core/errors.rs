@@ -49,6 +49,8 @@ pub fn target(target: &Target, connected: &str, why: &str) -> UserError {
     }
     let hint = if of_the_image || why.contains("image") {
         "name an image that the nodes can pull with --agent-image"
+    } else if why.contains("of another version") {
+        "name the agent's image of this podway's version with --agent-image"
     } else {
         "see podway status, and kubectl describe of the pod"
     };
@@ -107,6 +109,14 @@ pub fn child_ended(child: Child, what: &str) -> UserError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_of_another_version_asks_for_the_right_image() {
+        let why = "the agent that was placed is of another version: the agent speaks protocol 2, this podway 1";
+        let error = target(&Target::General, "demo", why);
+        assert_eq!(error.reason, Reason::AgentNotPlaced);
+        assert!(error.hint.contains("--agent-image"), "{}", error.hint);
+    }
 
     #[test]
     fn a_registry_that_forbids_is_no_missing_right() {

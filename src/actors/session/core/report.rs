@@ -8,13 +8,12 @@ use crate::actors::pod_watcher::messages::WatchHealth;
 use crate::actors::proxy_via::messages::{RangeStatus, Treatment};
 use crate::actors::vif::messages::VifState;
 use crate::ids::Millis;
-use crate::net::resolver::REPLACED;
+use crate::net::resolver::{Outlook, REPLACED};
 use crate::net::route_plan::Ipv6;
 use crate::net::views::Target;
 use crate::spec::DnsMode;
 use crate::status::{
-    Condition, ConnectOutcome, DeviceLine, DnsLine, LinkLine, MOST_EXACT, Mark, Phase, RangeLine, SessionStatus, Vips,
-    WorkloadLine,
+    Condition, ConnectOutcome, DeviceLine, DnsLine, LinkLine, Mark, Phase, RangeLine, SessionStatus, Vips, WorkloadLine,
 };
 
 /// A condition before its transition time is known.
@@ -33,6 +32,9 @@ impl SessionCore {
         let not_ready = |condition: Holds| (!condition.status).then(|| (condition.kind.to_owned(), condition.message));
         let mut missing: BTreeMap<String, String> =
             [self.watch_ready(), self.routes_ready(), self.dns_ready()].into_iter().filter_map(not_ready).collect();
+        if self.without_names().is_some() {
+            missing.remove("DNSReady");
+        }
         match self.rules() {
             None => {
                 missing.insert("rules".to_owned(), "the workloads of --proxy-via are still being looked up".to_owned());
@@ -92,28 +94,25 @@ impl SessionCore {
     }
 
     fn dns_ready(&self) -> Holds {
-        let (kind, subject) = ("DNSReady", String::new());
-        match &self.facts.dns {
-            Some((_, dns)) if dns.ready => {
-                Holds { kind, subject, status: true, reason: "Applied", message: dns.message.clone() }
-            }
-            // Where nothing can be attached, the connection is as ready as it will be; a warning says so.
-            Some((_, dns)) if dns.hopeless && matches!(self.spec.dns, DnsMode::Auto | DnsMode::Off) => {
-                Holds { kind, subject, status: true, reason: "Off", message: dns.message.clone() }
-            }
-            Some((_, dns)) => {
-                let message =
-                    if dns.message.is_empty() { "names are being attached".into() } else { dns.message.clone() };
-                Holds { kind, subject, status: false, reason: "Applying", message }
-            }
-            None => Holds {
-                kind,
-                subject,
-                status: false,
-                reason: "Starting",
-                message: "names are being attached".to_owned(),
+        let (status, reason, message) = match &self.facts.dns {
+            Some((_, dns)) if dns.ready && self.spec.dns == DnsMode::Off => (true, "Off", dns.message.as_str()),
+            Some((_, dns)) if dns.ready => (true, "Applied", dns.message.as_str()),
+            Some((_, dns)) => match dns.outlook {
+                Outlook::Hopeless => (false, "NotAttached", dns.message.as_str()),
+                Outlook::Taken => (false, "FileTaken", dns.message.as_str()),
+                Outlook::Open if dns.message.is_empty() => (false, "Applying", "names are being attached"),
+                Outlook::Open => (false, "Applying", dns.message.as_str()),
             },
-        }
+            None => (false, "Starting", "names are being attached"),
+        };
+        Holds { kind: "DNSReady", subject: String::new(), status, reason, message: message.to_owned() }
+    }
+
+    /// Why names are not attached, where that is how it stays: who lets podway choose has a connection without names on
+    /// a host that has nothing to attach them to.
+    fn without_names(&self) -> Option<&str> {
+        let (_, dns) = self.facts.dns.as_ref().filter(|_| self.spec.dns == DnsMode::Auto)?;
+        (!dns.ready && dns.outlook != Outlook::Open).then_some(dns.message.as_str())
     }
 
     fn targets(&self) -> Vec<Target> {
@@ -135,7 +134,7 @@ impl SessionCore {
             Target::Workload(workload) => workload.to_string(),
             Target::General => "general".to_owned(),
         };
-        let nothing = TargetState { pods: 0, links: Vec::new(), hopeless: None };
+        let nothing = TargetState { pods: 0, running: 0, links: Vec::new(), hopeless: None };
         let state = self.facts.links.1.get(target).unwrap_or(&nothing);
         let (word, message) = word_of(target, state, self.scaled_to_zero().contains_key(&name));
         let links = state.links.iter().map(|link| {
@@ -150,7 +149,13 @@ impl SessionCore {
                 Placement::Ephemeral => "ephemeral container",
                 Placement::OwnPod => "own pod",
             };
-            LinkLine { pod: link.pod_name.to_string(), placement: placement.into(), health: health.into(), message }
+            LinkLine {
+                pod: link.pod_name.to_string(),
+                placement: placement.into(),
+                version: link.version.to_string(),
+                health: health.into(),
+                message,
+            }
         });
         WorkloadLine { workload: name, state: word.to_owned(), message, links: links.collect() }
     }
@@ -185,10 +190,14 @@ impl SessionCore {
             Phase::Connecting | Phase::Connected if self.life != Life::Running => {
                 ("StartingAnew", "the connection is being made anew".to_owned())
             }
-            Phase::Connecting | Phase::Connected if waiting.is_empty() => ("EverythingWorks", String::new()),
+            Phase::Connecting | Phase::Connected if waiting.is_empty() => match self.without_names() {
+                None => ("EverythingWorks", String::new()),
+                Some(why) => ("WithoutNames", why.to_owned()),
+            },
             Phase::Connecting | Phase::Connected => ("NotYet", waiting.join("; ")),
         };
-        Holds { kind: "Ready", subject: String::new(), status: reason == "EverythingWorks", reason, message }
+        let status = matches!(reason, "EverythingWorks" | "WithoutNames");
+        Holds { kind: "Ready", subject: String::new(), status, reason, message }
     }
 
     /// The document, with transition times taken over from `previous` where nothing changed. `wall` is seconds since
@@ -255,8 +264,15 @@ impl SessionCore {
         {
             warnings.push(format!("DNS: {}", dns.message));
         }
-        if self.facts.via.as_ref().is_some_and(|(_, via)| via.ipv6 == Ipv6::Off) {
-            warnings.push("IPv6 is off on this host: only IPv4 addresses of the cluster are reached".to_owned());
+        if let Some((_, via)) = self.facts.via.as_ref().filter(|(_, via)| via.ipv6 == Ipv6::Off) {
+            let mut text = "IPv6 is off on this host: only IPv4 addresses of the cluster are reached".to_owned();
+            // What the user named is worth a word of its own.
+            let named = via.ranges.iter().map(range_line).filter(|line| line.source == line.cidr);
+            let named: Vec<String> = named.map(|line| line.cidr).filter(|cidr| cidr.contains(':')).collect();
+            if !named.is_empty() {
+                text.push_str(&format!("; nothing is translated for {}", named.join(", ")));
+            }
+            warnings.push(text);
         }
         if let Some((_, VifState::Up { failed, .. })) = &self.facts.vif {
             warnings.extend(failed.iter().map(|(route, why)| format!("route {route}: {why}")));
@@ -279,7 +295,12 @@ impl SessionCore {
         }
         let mut found = Vec::new();
         if let Some((_, via)) = self.facts.via.as_ref().filter(|(_, via)| via.ready) {
-            found.extend(via.ranges.iter().map(range_line).map(|line| (Mark::Ok, range_step(&line))));
+            // A range that the user named and that is left out is nothing that was done.
+            let mark = |line: &RangeLine| match line.treatment == "excluded" && line.source == line.cidr {
+                true => Mark::Warn,
+                false => Mark::Ok,
+            };
+            found.extend(via.ranges.iter().map(range_line).map(|line| (mark(&line), range_step(&line))));
         }
         if let Some((_, VifState::Up { name, .. })) = &self.facts.vif
             && self.routes_ready().status
@@ -297,6 +318,9 @@ impl SessionCore {
                     }
                 },
             ));
+        }
+        if self.without_names().is_some() {
+            found.push((Mark::Warn, "names are not attached to this host".to_owned()));
         }
         for target in self.targets() {
             let line = self.workload_line(&target);
@@ -337,6 +361,13 @@ fn word_of(target: &Target, state: &TargetState, scaled_to_zero: bool) -> (&'sta
     });
     match failed {
         Some(why) => ("Unreachable", why),
+        None if state.running == 0 => {
+            let text = match target {
+                Target::General => "our own pod is starting",
+                Target::Workload(_) => "none of its pods runs yet: attaches by itself when one does",
+            };
+            ("Pending", text.to_owned())
+        }
         None => ("Connecting", "its agent is being placed and dialled".to_owned()),
     }
 }
@@ -372,7 +403,7 @@ fn vips(facts: &Facts) -> Vips {
     Vips {
         ranges: via.virtual_ranges.iter().map(ToString::to_string).collect(),
         in_use: via.vips_in_use,
-        capacity: via.vips_capacity.min(MOST_EXACT),
+        capacity: via.vips_capacity,
         fixed: via
             .fixed
             .iter()

@@ -7,10 +7,14 @@ use crate::actors::proxy_via::messages::ViaState;
 use crate::actors::session::core::{Effect, Input, errors};
 use crate::actors::shell::Core as _;
 use crate::ids::{Generation, ReplyId, WaiterId};
-use crate::workload::PodUid;
+use crate::workload::{PodUid, Workload, WorkloadKind};
 
 fn running() -> SessionCore {
-    let spec = json!({ "name": "demo", "context": "kind", "namespace": "shop", "timeout_ms": 30_000 });
+    running_with(DnsMode::Auto)
+}
+
+fn running_with(dns: DnsMode) -> SessionCore {
+    let spec = json!({ "name": "demo", "context": "kind", "namespace": "shop", "timeout_ms": 30_000, "dns": dns });
     let spec = serde_json::from_value(spec).expect("a spec");
     let mut core = SessionCore::new(spec, None);
     core.handle(Millis(0), Input::Begin);
@@ -83,6 +87,22 @@ fn all_but_an_exit() -> SessionCore {
     core
 }
 
+/// The same, with the way into the cluster.
+fn with_exit(mut core: SessionCore) -> SessionCore {
+    let (id, _) = asked(&mut core);
+    let link = LinkStatus {
+        pod: PodUid("u".into()),
+        pod_name: "shop/podway-agent".into(),
+        placement: Placement::OwnPod,
+        version: "0.1.0".into(),
+        state: LinkState::Ready,
+    };
+    let state = TargetState { pods: 1, running: 1, links: vec![link], hopeless: None };
+    core.handle(Millis(2), Input::Links(Generation(1), [(Target::General, state)].into()));
+    core.handle(Millis(2), Input::Settled(id, WaiterOutcome::Ready { pod: PodUid("u".into()) }));
+    core
+}
+
 fn asked(core: &mut SessionCore) -> (WaiterId, Target) {
     let effects = std::iter::from_fn(|| core.poll_effect());
     let mut waits = effects.filter_map(|effect| {
@@ -97,17 +117,72 @@ fn a_plain_connection_is_ready_with_its_way_into_the_cluster_and_not_before() {
     let mut core = all_but_an_exit();
     assert_eq!(core.outcome(), None);
     let (id, target) = asked(&mut core);
-    assert_eq!(target, Target::General);
-    let link = LinkStatus {
-        pod: PodUid("u".into()),
-        pod_name: "shop/podway-agent".into(),
-        placement: Placement::OwnPod,
-        state: LinkState::Ready,
-    };
-    let state = TargetState { pods: 1, links: vec![link], hopeless: None };
-    core.handle(Millis(2), Input::Links(Generation(1), [(Target::General, state)].into()));
-    core.handle(Millis(2), Input::Settled(id, WaiterOutcome::Ready { pod: PodUid("u".into()) }));
+    assert_eq!((id, target), (WaiterId(0), Target::General));
+    let core = with_exit(all_but_an_exit());
     assert_eq!(core.outcome(), Some(&ConnectOutcome::Ready));
+    assert_eq!(status(&core).workloads[0].links[0].version, "0.1.0");
+}
+
+/// What the connection says of one condition.
+fn condition(core: &SessionCore, kind: &str) -> (String, String, String) {
+    let found = status(core).conditions.into_iter().find(|c| c.r#type == kind).expect("it is told");
+    (found.status, found.reason, found.message)
+}
+
+#[test]
+fn a_host_that_nothing_can_be_attached_to_is_connected_without_names_and_says_so() {
+    let said = |(status, reason, message): (&str, &str, &str)| (status.into(), reason.into(), message.into());
+    for (outlook, reason) in [(Outlook::Hopeless, "NotAttached"), (Outlook::Taken, "FileTaken")] {
+        let mut core = all_but_an_exit();
+        let dns = DnsState { backend: "off".into(), outlook, message: "nobody asks us".into(), ..DnsState::default() };
+        core.handle(Millis(1), Input::Dns(Generation(2), dns));
+        assert_eq!(condition(&core, "DNSReady"), said(("False", reason, "nobody asks us")));
+        let core = with_exit(core);
+        assert_eq!(core.outcome(), Some(&ConnectOutcome::Ready));
+        assert_eq!(condition(&core, "DNSReady"), said(("False", reason, "nobody asks us")));
+        assert_eq!(condition(&core, "Ready"), said(("True", "WithoutNames", "nobody asks us")));
+        let status = status(&core);
+        assert_eq!(status.notices(), ["DNS: nobody asks us"]);
+        assert!(status.steps.iter().any(|step| step.mark == Mark::Warn && step.text.contains("not attached")));
+    }
+}
+
+#[test]
+fn a_rule_for_ipv6_on_a_host_without_fails_nothing_and_is_said_to_do_nothing() {
+    let mut core = all_but_an_exit();
+    let why = "IPv6 is off on this host";
+    let excluded = |cidr: &str, source: &str| RangeStatus {
+        cidr: cidr.parse().expect("a range"),
+        source: source.into(),
+        treatment: Treatment::Excluded { why: why.into() },
+    };
+    let ranges = vec![excluded("::1/128", "::1/128"), excluded("fd00::/112", "service")];
+    let via = ViaState { ready: true, ipv6: Ipv6::Off, ranges, ..ViaState::default() };
+    core.handle(Millis(1), Input::Via(Generation(2), via));
+    let core = with_exit(core);
+    assert_eq!(core.outcome(), Some(&ConnectOutcome::Ready));
+    let status = status(&core);
+    let warning = format!("{why}: only IPv4 addresses of the cluster are reached; nothing is translated for ::1/128");
+    assert_eq!(status.notices(), [warning.as_str()]);
+    let step = status.steps.iter().find(|step| step.text.starts_with("::1")).expect("a step");
+    assert_eq!((step.mark, step.text.as_str()), (Mark::Warn, "::1/128: excluded (IPv6 is off on this host)"));
+    assert!(status.ranges.iter().any(|line| line.cidr == "::1/128" && line.note == why), "{:?}", status.ranges);
+}
+
+#[test]
+fn names_that_the_user_wants_off_are_ready() {
+    let mut core = running_with(DnsMode::Off);
+    let dns = DnsState { backend: "off".into(), ready: true, ..DnsState::default() };
+    core.handle(Millis(1), Input::Dns(Generation(1), dns));
+    assert_eq!(condition(&core, "DNSReady"), ("True".into(), "Off".into(), String::new()));
+}
+
+#[test]
+fn names_that_cannot_be_attached_as_asked_fail_the_connect() {
+    let mut core = running_with(DnsMode::File);
+    let dns = DnsState { outlook: Outlook::Hopeless, message: "it is a link".into(), ..DnsState::default() };
+    core.handle(Millis(1), Input::Dns(Generation(1), dns));
+    assert!(matches!(core.outcome(), Some(ConnectOutcome::Failed(_))), "{:?}", core.outcome());
 }
 
 #[test]
@@ -117,4 +192,15 @@ fn a_plain_connection_without_any_way_into_the_cluster_fails() {
     core.handle(Millis(2), Input::Settled(id, WaiterOutcome::Hopeless { why: "missing right: create pods".into() }));
     let Some(ConnectOutcome::Failed(error)) = core.outcome() else { panic!("{:?}", core.outcome()) };
     assert!(error.hint.contains("podway rbac"), "{}", error.hint);
+}
+
+#[test]
+fn a_workload_whose_pods_do_not_run_yet_is_told_so() {
+    let web = Target::Workload(Workload::new("demo", WorkloadKind::Deployment, "web"));
+    let state = TargetState { pods: 2, running: 0, links: Vec::new(), hopeless: None };
+    let (word, message) = word_of(&web, &state, false);
+    assert_eq!(word, "Pending");
+    assert!(message.contains("none of its pods runs yet"), "{message}");
+    let (word, _) = word_of(&web, &TargetState { running: 1, ..state }, false);
+    assert_eq!(word, "Connecting");
 }

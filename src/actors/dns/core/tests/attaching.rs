@@ -1,6 +1,7 @@
 use super::*;
+use crate::actors::dns::messages::DnsState;
 use crate::ids::Attempt;
-use crate::net::resolver::{AttachFailed, Attached, Backend, LinkPlan};
+use crate::net::resolver::{AttachFailed, Attached, Backend, LinkPlan, Outlook};
 
 fn mode(mode: DnsMode) -> Input {
     let Input::Configured(configure) = configured() else { panic!() };
@@ -63,13 +64,44 @@ fn no_more_than_64_domains_are_set_and_hidden_ranges_stay_the_hosts() {
 #[test]
 fn a_failure_is_tried_again_after_a_pause_and_a_hopeless_one_is_not() {
     let (mut bench, attempt, _) = up(DnsMode::Resolved);
-    let failed = |hopeless| Err(AttachFailed { message: "no".into(), hopeless });
-    assert_eq!(bench.feed(Input::Attached { attempt, result: failed(false) }), []);
+    let failed = |outlook| Err(AttachFailed { message: "no".into(), outlook });
+    assert_eq!(bench.feed(Input::Attached { attempt, result: failed(Outlook::Open) }), []);
     assert_eq!(bench.pass(999), []);
     let (again, _) = attach_of(&bench.pass(1));
-    assert_eq!(bench.feed(Input::Attached { attempt, result: failed(true) }), [], "of a former try");
-    bench.feed(Input::Attached { attempt: again, result: failed(true) });
+    assert_eq!(bench.feed(Input::Attached { attempt, result: failed(Outlook::Hopeless) }), [], "of a former try");
+    bench.feed(Input::Attached { attempt: again, result: failed(Outlook::Hopeless) });
     assert_eq!((bench.core.poll_deadline(), bench.pass(100_000)), (None, vec![]));
+}
+
+/// The last state that is told after this input.
+fn told(bench: &mut Bench, input: Input) -> DnsState {
+    bench.core.handle(bench.now, input);
+    let effects = std::iter::from_fn(|| bench.core.poll_effect());
+    effects.filter_map(|effect| if let Effect::Report(state) = effect { Some(state) } else { None }).last().unwrap()
+}
+
+#[test]
+fn where_nothing_can_be_attached_names_are_off_and_not_ready_until_the_host_changes() {
+    for (outlook, pause) in [(Outlook::Hopeless, 60_000), (Outlook::Taken, 5_000)] {
+        let (mut bench, attempt, _) = up(DnsMode::Auto);
+        let failed = AttachFailed { message: "nobody asks us".into(), outlook };
+        let state = told(&mut bench, Input::Attached { attempt, result: Err(failed) });
+        assert_eq!((state.backend.as_str(), state.ready, state.outlook), ("off", false, outlook));
+        assert_eq!((state.message.as_str(), state.server.as_str()), ("nobody asks us", "246.246.0.2"));
+        assert_eq!(state.domains, [""; 0]);
+        assert_eq!(bench.pass(pause - 1), []);
+        let (attempt, _) = attach_of(&bench.pass(1));
+        let state = told(&mut bench, done(attempt, Backend::File, false));
+        assert_eq!((state.backend.as_str(), state.ready, state.outlook), ("/etc/resolv.conf", true, Outlook::Open));
+    }
+}
+
+#[test]
+fn names_that_are_off_because_the_user_wants_it_are_as_wanted() {
+    let mut bench = Bench::ready();
+    bench.feed(mode(DnsMode::Off));
+    let state = told(&mut bench, device(1, true));
+    assert_eq!((state.backend.as_str(), state.ready, state.message.as_str()), ("off", true, ""));
 }
 
 #[test]

@@ -1,0 +1,40 @@
+//! The program: arguments, signals, the agent, an exit code.
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args;
+use crate::server::{Agent, FlowLimits};
+
+/// Runs the agent until a signal or its own rules end it. `args` are those after the program's name. Must be called
+/// outside any runtime.
+pub fn run(args: impl IntoIterator<Item = String>) -> ExitCode {
+    // One thread: bytes are the API server's to limit, and an idle agent stays small.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(serve(args)));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: podway-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(args: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
+    let serve = args::parse(args, std::env::var("PODWAY_POD_UID").ok())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let agent = Agent::bind(serve, FlowLimits::default()).await?;
+    eprintln!("podway-agent {} listens on {}", env!("CARGO_PKG_VERSION"), agent.address());
+    agent
+        .run(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await;
+    Ok(())
+}

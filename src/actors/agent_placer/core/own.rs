@@ -1,0 +1,138 @@
+//! The pod of our own: made where it is missing, replaced where its agent will not do.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::in_pod::AgentInPod;
+use super::placement::Progress;
+use super::{AgentPlacerCore, Place, Plan};
+use crate::actors::agent_placer::manifest::own_name;
+use crate::cluster::{PodFact, PodPhase, PodSnapshot};
+use crate::ids::Millis;
+use crate::spec::AgentMode;
+use crate::workload::PodUid;
+
+/// What this session has done for a pod of our own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct OwnRecord {
+    /// One was asked for.
+    pub(super) asked: bool,
+    /// One was made.
+    pub(super) made: bool,
+    /// Those in sight when one was last asked for: it is another than these.
+    pub(super) before: BTreeSet<PodUid>,
+    /// All were removed.
+    pub(super) removed: bool,
+}
+
+impl AgentPlacerCore {
+    /// Places our own pod where it is missing; the reason when there can be none.
+    pub(super) fn ensure_own(&mut self, now: Millis, pods: &PodSnapshot) -> Option<Arc<str>> {
+        let mut unfit = None;
+        for (pod, agent) in self.own_pods(pods) {
+            match agent {
+                AgentInPod::Stuck(why) => return Some(why),
+                AgentInPod::Absent | AgentInPod::Running | AgentInPod::Starting => return None,
+                AgentInPod::Unfit(why) => unfit = Some((Arc::clone(pod), why)),
+            }
+        }
+        if self.plan.mode == AgentMode::Ephemeral {
+            return Some("--agent ephemeral makes no pod of its own".into());
+        }
+        if let Some(why) = self.unfit_image(pods) {
+            return Some(why);
+        }
+        let why = self.make_own(now, pods, unfit.as_ref().map(|(pod, _)| pod))?;
+        // Why there is none, and why the one there is does not do.
+        Some(match unfit {
+            None => why,
+            Some((pod, unfit)) => {
+                let (namespace, name) = (&pod.namespace, &pod.name);
+                format!(
+                    "pod {namespace}/{name}: {unfit}; it could not be replaced: {why}; delete it, or wait: it ends 10 \
+                     minutes after its last client"
+                )
+                .into()
+            }
+        })
+    }
+
+    /// Makes a pod of our own, in the place of `unfit`; the reason when there can be none.
+    fn make_own(&mut self, now: Millis, pods: &PodSnapshot, unfit: Option<&Arc<PodFact>>) -> Option<Arc<str>> {
+        let rights = self.rights.1.namespaces.get(&self.plan.namespace).copied();
+        let mut reason = None;
+        for (place, allowed) in [
+            (Place::OwnJob, rights.is_none_or(|r| r.create_jobs)),
+            (Place::OwnPod, rights.is_none_or(|r| r.create_pods)),
+        ] {
+            if !allowed {
+                continue;
+            }
+            let finished = if place == Place::OwnPod { finished_own_pod(&self.plan, pods) } else { None };
+            if let Some(pod) = finished.filter(|_| rights.is_some_and(|r| !r.delete_pods)) {
+                let (name, namespace) = (&pod.name, &pod.namespace);
+                let text = format!(
+                    "pod {name} has finished and is in the way: delete it (missing right: delete pods in namespace {namespace})"
+                );
+                reason = Some(text.into());
+                continue;
+            }
+            let believed = self.refusal(&place);
+            // One at a time: what was refused is asked again only while the other is not on its way.
+            let mut others = self.placements.iter().filter(|(other, _)| other.is_own() && **other != place);
+            let alone = others.all(|(_, placement)| matches!(placement.progress, Progress::Failed { .. }));
+            if alone && self.placements.get(&place).is_none_or(|placement| placement.is_due(now)) {
+                self.own.asked = true;
+                self.own.before = self.own_pods(pods).map(|(pod, _)| pod.uid.clone()).collect();
+                let old = finished.or(unfit).cloned();
+                self.ask(place, old, "podway-agent".to_owned(), self.plan.first_port);
+            }
+            match believed {
+                Some(why) => reason = Some(why),
+                None => return None,
+            }
+        }
+        let missing = || format!("missing right: create jobs or pods in namespace {}", self.plan.namespace).into();
+        Some(reason.unwrap_or_else(missing))
+    }
+
+    /// Pods of our own that live, and what their agent is.
+    pub(super) fn own_pods<'a>(
+        &'a self,
+        pods: &'a PodSnapshot,
+    ) -> impl Iterator<Item = (&'a Arc<PodFact>, AgentInPod)> {
+        let own = pods.pods.values().filter(|pod| {
+            pod.own_pod_of.as_deref() == Some(&*self.plan.fingerprint)
+                && pod.namespace == self.plan.namespace
+                && matches!(pod.phase, PodPhase::Pending | PodPhase::Running)
+                && !pod.terminating
+        });
+        own.map(|pod| (pod, self.plan.agent_in(pod, &self.unfit.1)))
+    }
+
+    /// Why no agent of our image will do: one that this session placed runs, and said so.
+    pub(super) fn unfit_image(&self, pods: &PodSnapshot) -> Option<Arc<str>> {
+        let placed = self.placed.iter().find_map(|agent| self.unfit.1.get(agent).cloned());
+        let own = || {
+            let made = self.own_pods(pods).filter(|(pod, _)| self.own.made && !self.own.before.contains(&pod.uid));
+            made.into_iter().find_map(|(_, agent)| match agent {
+                AgentInPod::Unfit(why) => Some(why),
+                AgentInPod::Absent | AgentInPod::Starting | AgentInPod::Running | AgentInPod::Stuck(_) => None,
+            })
+        };
+        let why = placed.or_else(own)?;
+        Some(format!("the agent that was placed is of another version: {why}").into())
+    }
+}
+
+/// A bare pod of our own that has finished: until it is deleted, no other can have its name.
+fn finished_own_pod<'a>(plan: &Plan, pods: &'a PodSnapshot) -> Option<&'a Arc<PodFact>> {
+    let name = own_name(&plan.fingerprint);
+    pods.pods.values().find(|pod| {
+        *pod.name == *name
+            && pod.own_pod_of.as_deref() == Some(&*plan.fingerprint)
+            && pod.namespace == plan.namespace
+            && matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed)
+            && !pod.terminating
+    })
+}

@@ -1,0 +1,162 @@
+//! A pod of our own: made, and deleted again where nobody took it.
+//!
+//! A create that is under way when the connection ends may succeed after everything was looked through. Whoever asked for
+//! it then deletes exactly what came of it: by its UID where the answer told that, else by the mark that it was made with.
+//! The next connection may have a pod of the same name already.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::core::{Place, PlaceOutcome};
+use super::manifest::{self, Agent};
+use super::{Owned, outcome_of};
+use crate::cluster::PodFact;
+use crate::error::chain;
+use crate::workload::WorkloadKind;
+
+/// When what may have been made is looked for: an API server that did not answer in time may still be at it.
+const LOOKS: [Duration; 4] = [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(8), Duration::from_secs(30)];
+/// Limit of one look.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+
+/// What came of asking for a pod of our own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Made {
+    /// It was refused.
+    Nothing,
+    /// This, by its UID.
+    Exactly(String),
+    /// The API server did not say.
+    Perhaps,
+}
+
+/// Makes one Job or one bare pod.
+#[derive(Clone)]
+pub(super) struct Maker {
+    pub(super) client: kube::Client,
+    pub(super) agent: Arc<Agent>,
+    pub(super) namespace: Arc<str>,
+    pub(super) place: Place,
+    pub(super) port: u16,
+}
+
+impl Maker {
+    /// Makes it, in the place of `old` where that is in the way.
+    pub(super) async fn make(&self, old: Option<Arc<PodFact>>) -> (PlaceOutcome, Made) {
+        let removed = match &old {
+            Some(old) => self.remove(old).await,
+            None => Ok(()),
+        };
+        let created = match self.place {
+            Place::OwnJob => self.create::<Job>(manifest::own_job(&self.agent, self.port)).await,
+            Place::OwnPod | Place::Pod(_) => self.create::<Pod>(manifest::own_pod(&self.agent, self.port)).await,
+        };
+        match created {
+            Ok(uid) => (PlaceOutcome::Accepted, uid.map_or(Made::Perhaps, Made::Exactly)),
+            Err(kube::Error::Api(status)) if status.code == 409 && removed.is_err() => {
+                let why = removed.err().unwrap_or(kube::Error::Api(status));
+                (outcome_of(&self.place, why), Made::Nothing)
+            }
+            Err(error) => {
+                let refused = matches!(&error, kube::Error::Api(status) if status.code < 500);
+                (outcome_of(&self.place, error), if refused { Made::Nothing } else { Made::Perhaps })
+            }
+        }
+    }
+
+    /// Deletes the Job of this pod, if it has one, and exactly this pod: one that took its name since stays (409, and the
+    /// next snapshot shows it).
+    async fn remove(&self, old: &PodFact) -> kube::Result<()> {
+        info!(pod = %old.name, "deleting a pod of our own that is in the way");
+        if old.workload.kind == WorkloadKind::Job {
+            let jobs: Api<Job> = self.api();
+            // Without the Job its pod goes too.
+            return gone(jobs.delete(&old.workload.name, &DeleteParams::background()).await.map(drop));
+        }
+        let pods: Api<Pod> = self.api();
+        gone(pods.delete(&old.name, &exactly(old.uid.to_string())).await.map(drop))
+    }
+
+    async fn create<K: Owned>(&self, object: Value) -> kube::Result<Option<String>> {
+        let object: K = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
+        let made = self.api::<K>().create(&PostParams::default(), &object).await?;
+        Ok(made.meta().uid.clone())
+    }
+
+    /// Deletes what was made, and nothing else.
+    pub(super) async fn unmake(&self, made: Made) {
+        let mut left = None;
+        for pause in LOOKS {
+            if made == Made::Nothing {
+                return;
+            }
+            sleep(pause).await;
+            let look = async {
+                match self.place {
+                    Place::OwnJob => self.unmake_once::<Job>(&made).await,
+                    Place::OwnPod | Place::Pod(_) => self.unmake_once::<Pod>(&made).await,
+                }
+            };
+            match timeout(LOOK_LIMIT, look).await {
+                Ok(Ok(Unmade::Gone)) => return,
+                Ok(Ok(Unmade::NotSeen)) => left = None,
+                Ok(Err(error)) => left = Some(chain(&error)),
+                Err(_) => left = Some("no answer in time".to_owned()),
+            }
+        }
+        if let Some(why) = left {
+            warn!(why, "a pod of our own that came too late may be left");
+        }
+    }
+
+    async fn unmake_once<K: Owned>(&self, made: &Made) -> kube::Result<Unmade> {
+        let name = manifest::own_name(&self.agent.fingerprint);
+        let api: Api<K> = self.api();
+        let uid = match made {
+            Made::Nothing => return Ok(Unmade::Gone),
+            Made::Exactly(uid) => uid.clone(),
+            Made::Perhaps => {
+                let Some(found) = api.get_metadata_opt(&name).await? else { return Ok(Unmade::NotSeen) };
+                let marked = manifest::is_marked(&found.metadata, &self.agent);
+                let Some(uid) = found.metadata.uid.filter(|_| marked) else { return Ok(Unmade::NotSeen) };
+                uid
+            }
+        };
+        info!(name, "deleting a pod of our own that came too late");
+        match gone(api.delete(&name, &exactly(uid)).await.map(drop)) {
+            // Another has its name.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Unmade::Gone),
+            other => other.map(|()| Unmade::Gone),
+        }
+    }
+
+    fn api<K: Owned>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+}
+
+enum Unmade {
+    Gone,
+    NotSeen,
+}
+
+/// Deletes an object of this UID only, with what belongs to it.
+fn exactly(uid: String) -> DeleteParams {
+    let preconditions = Some(Preconditions { uid: Some(uid), resource_version: None });
+    DeleteParams { preconditions, ..DeleteParams::background() }
+}
+
+/// What is gone already needs no deleting.
+fn gone(deleted: kube::Result<()>) -> kube::Result<()> {
+    match deleted {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other,
+    }
+}
