@@ -37,8 +37,16 @@ impl Handle {
     /// # Errors
     /// What the machine does not allow, or what went wrong.
     pub fn start(program: Program, settings: &Settings) -> Result<Handle, SandboxError> {
+        Handle::start_as(program, settings, None)
+    }
+
+    /// The same as another user and group; needs root.
+    ///
+    /// # Errors
+    /// What the machine does not allow, or what went wrong.
+    pub fn start_as(program: Program, settings: &Settings, user: Option<(u32, u32)>) -> Result<Handle, SandboxError> {
         let settings = json!(settings);
-        let options = Options { program, settings, patience: PATIENCE, needs_tun: false, user: None };
+        let options = Options { program, settings, patience: PATIENCE, needs_tun: false, user };
         Ok(Handle(Sandbox::start(options)?))
     }
 

@@ -7,12 +7,22 @@
     reason = "a test says what it expects, and how long it took"
 )]
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::unistd::geteuid;
 use podway_minicluster::control::{Condition, Name, Settings, Signal, Target};
 use podway_minicluster::handle::Handle;
 use podway_minicluster::sandbox::{Program, SandboxError};
 use serde_json::{Value, json};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_podway-minicluster");
+
+/// An ordinary user, as everybody's machine has one.
+const NOBODY: (u32, u32) = (65534, 65534);
 
 /// More than anything takes, on a machine that is busy with other tests.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -24,9 +34,8 @@ fn skipped(why: &str) {
 }
 
 /// Starts a cluster whose samples are ready; `None` where the kernel forbids it.
-fn start() -> Option<Handle> {
-    let program = Program::new(env!("CARGO_BIN_EXE_podway-minicluster"), ["stage"]);
-    let cluster = match Handle::start(program, &Settings::default()) {
+fn start_with(program: Program, settings: &Settings, user: Option<(u32, u32)>) -> Option<Handle> {
+    let cluster = match Handle::start_as(program, settings, user) {
         Ok(cluster) => cluster,
         Err(error @ SandboxError::Forbidden { .. }) => {
             skipped(&format!("{error}; hint: {:?}", error.hint()));
@@ -34,8 +43,14 @@ fn start() -> Option<Handle> {
         }
         Err(error) => panic!("{error}"),
     };
-    cluster.wait(Condition::SamplesReady, LIMIT).unwrap();
+    if settings.samples {
+        cluster.wait(Condition::SamplesReady, LIMIT).unwrap();
+    }
     Some(cluster)
+}
+
+fn start() -> Option<Handle> {
+    start_with(Program::new(BINARY, ["stage"]), &Settings::default(), None)
 }
 
 fn name(object: &Value) -> &str {
@@ -53,19 +68,78 @@ fn fetch(cluster: &Handle, url: &str) -> Value {
     }
 }
 
+/// Processes that are in one of these namespaces.
+fn processes_in(namespaces: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let is_in = |process: &PathBuf| {
+        let of = ["net", "pid"].map(|kind| fs::read_link(process.join("ns").join(kind)));
+        of.into_iter().flatten().any(|namespace| namespaces.contains(&namespace))
+    };
+    all.filter(is_in).collect()
+}
+
 #[test]
-fn all_samples_are_ready_soon() {
+fn all_samples_are_ready_soon_and_nothing_is_left_at_the_end() {
     let begun = Instant::now();
     let Some(cluster) = start() else { return };
     let ready = begun.elapsed();
     println!("ready after {ready:?}");
-    let pods: usize = ["web", "db", "idle", "store", "edge", "lone", "host"]
-        .iter()
-        .map(|app| cluster.pods("demo", app).unwrap().len())
-        .sum();
+    let apps = ["web", "db", "idle", "store", "edge", "lone", "host"];
+    let pods: usize = apps.iter().map(|app| cluster.pods("demo", app).unwrap().len()).sum();
     assert_eq!(pods, 8);
+    let links = cluster.run(["readlink", "/proc/self/ns/net", "/proc/self/ns/pid"], LIMIT).unwrap();
+    let own: BTreeSet<PathBuf> = links.out.lines().map(PathBuf::from).collect();
+    assert!(own.len() == 2 && !processes_in(&own).is_empty(), "{links:?}");
+    let ending = Instant::now();
     drop(cluster);
-    println!("ended {:?} later", begun.elapsed() - ready);
+    println!("ended in {:?}", ending.elapsed());
+    assert_eq!(processes_in(&own), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn an_ordinary_user_has_a_cluster_too() {
+    if !geteuid().is_root() {
+        // All other tests are those of an ordinary user then.
+        return;
+    }
+    let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let binary = directory.path().join("podway-minicluster");
+    fs::copy(BINARY, &binary).unwrap();
+    let program = Program::new(&binary, ["stage"]);
+    let Some(cluster) = start_with(program, &Settings::default(), Some(NOBODY)) else { return };
+    let service = cluster.get("services", "demo", "web").unwrap();
+    let address = service["spec"]["clusterIP"].as_str().unwrap();
+    assert!(fetch(&cluster, &format!("http://{address}/"))["pod"].is_string());
+}
+
+#[test]
+fn an_agent_is_a_process_that_can_be_stopped_and_killed() {
+    let agent = ["/bin/sh", "-c", "exec sleep 1000"].map(str::to_owned).to_vec();
+    let settings = Settings { samples: false, agent, ..Settings::default() };
+    let Some(cluster) = start_with(Program::new(BINARY, ["stage"]), &settings, None) else { return };
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "agent", "namespace": "default"},
+        "spec": {"containers": [{"name": "agent", "image": "podway-agent:dev"}]},
+    });
+    cluster.apply(pod).unwrap();
+    cluster.wait_ready("pods", "default", "agent", LIMIT).unwrap();
+    for signal in [Signal::Stop, Signal::Continue, Signal::Kill] {
+        cluster.signal("default", "agent", Target::Agent, signal).unwrap();
+    }
+    until(|| restarts(&cluster.get("pods", "default", "agent").unwrap()) == 1);
+    cluster.wait_ready("pods", "default", "agent", LIMIT).unwrap();
+}
+
+fn restarts(pod: &Value) -> u64 {
+    pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap()
+}
+
+/// Asks until it is so.
+fn until(mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < LIMIT, "it does not become so");
+    }
 }
 
 #[test]
@@ -119,16 +193,11 @@ fn a_killed_container_comes_back_in_its_pod() {
     let Some(cluster) = start() else { return };
     let before = cluster.get("pods", "demo", "lone").unwrap();
     cluster.signal("demo", "lone", Target::Containers, Signal::Kill).unwrap();
-    let begun = Instant::now();
-    let restarts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap();
-    loop {
+    until(|| {
         let now = cluster.get("pods", "demo", "lone").unwrap();
         assert_eq!(now["metadata"]["uid"], before["metadata"]["uid"]);
-        if restarts(&now) == 1 {
-            break;
-        }
-        assert!(begun.elapsed() < LIMIT);
-    }
+        restarts(&now) == 1
+    });
     cluster.wait_ready("pods", "demo", "lone", LIMIT).unwrap();
     assert!(cluster.signal("demo", "lone", Target::Agent, Signal::Kill).is_err(), "it has no agent");
 }

@@ -4,7 +4,9 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, UPGRADE, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
@@ -73,9 +75,12 @@ pub fn bare(code: u16) -> Answer {
     answer
 }
 
-/// The answer that changes the protocol.
-pub fn switching() -> Answer {
-    bare(101)
+/// The answer that changes to that protocol.
+pub fn switching(protocol: &'static str) -> Answer {
+    let mut answer = bare(101);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.headers_mut().insert(UPGRADE, HeaderValue::from_static(protocol));
+    answer
 }
 
 /// Adds a warning, which clients show to people.

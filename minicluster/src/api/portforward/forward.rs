@@ -19,11 +19,14 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Bytes of a message.
 const MESSAGE: usize = 64 << 10;
 
-/// Bytes to the client: a message with room for `prefix` in front.
+/// How bytes go to the client.
 pub struct Outbound {
+    /// Where messages go.
     pub messages: mpsc::Sender<Bytes>,
     /// What each message begins with.
     pub prefix: Vec<u8>,
+    /// Completes a message, prefix and all.
+    pub seal: fn(&mut [u8]),
 }
 
 /// Forwards until one direction is over and the other had its second.
@@ -95,6 +98,7 @@ async fn from_pod(mut read: OwnedReadHalf, outbound: &Outbound) -> io::Result<()
         if read.read_buf(&mut (&mut message).limit(room)).await? == 0 {
             return Ok(());
         }
+        (outbound.seal)(&mut message);
         if outbound.messages.send(message.freeze()).await.is_err() {
             return Ok(());
         }

@@ -1,13 +1,13 @@
-//! Port-forwards over a WebSocket: `v4.channel.k8s.io`.
+//! Port-forwards over a WebSocket: `v4.channel.k8s.io`, or SPDY in messages.
 //!
-//! Each message begins with the number of a channel: twice the place of the port for its bytes, one more for its errors.
+//! With channels each message begins with the number of a channel: twice the place of the port for its bytes, one more for its errors.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt as _, StreamExt as _};
-use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
@@ -26,59 +26,83 @@ use super::super::answer::{self, Answer};
 use super::super::respond::Call;
 use super::super::serve::Connection;
 use super::super::status::Status;
-use super::Pod;
 use super::forward::{Outbound, forward};
+use super::{Pod, spdy};
 use crate::faults::link::LinkStream;
 
-/// The one protocol.
-const PROTOCOL: &str = "v4.channel.k8s.io";
+/// Channels in messages.
+const CHANNELS: &str = "v4.channel.k8s.io";
+/// SPDY in messages.
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 /// Messages under way between the parts of a port-forward, in each direction.
 const UNDER_WAY: usize = 8;
 /// Most ports of one request: channels have one byte.
 const PORTS: usize = 127;
 
-/// Agrees on the protocol and forwards.
+/// The protocol inside the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Channels, named or not.
+    Channels(&'static str),
+    /// SPDY.
+    Tunnel,
+}
+
+impl Protocol {
+    /// The one to speak of those offered; without an offer channels, unnamed.
+    pub fn choose(headers: &HeaderMap) -> Option<Protocol> {
+        let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+        let offers: Vec<&str> = offers.flat_map(|value| value.split(',')).map(str::trim).collect();
+        if offers.is_empty() {
+            Some(Protocol::Channels(""))
+        } else if offers.contains(&TUNNEL) {
+            Some(Protocol::Tunnel)
+        } else {
+            offers.contains(&CHANNELS).then_some(Protocol::Channels(CHANNELS))
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Protocol::Channels(name) => name,
+            Protocol::Tunnel => TUNNEL,
+        }
+    }
+}
+
+/// Agrees and forwards.
+///
+/// # Errors
+/// 400 where the request lacks a key.
 pub fn answer(
     call: &Call<'_>,
     connection: &Arc<Connection>,
     mut request: Request<Incoming>,
     pod: Pod,
+    protocol: Protocol,
     ports: Vec<u16>,
 ) -> Result<Answer, Status> {
     let Some(key) = request.headers().get(SEC_WEBSOCKET_KEY) else {
         return Err(Status::bad_request("missing Sec-WebSocket-Key"));
     };
     let accept = derive_accept_key(key.as_bytes());
-    let Some(protocol) = protocol(request.headers()) else { return Ok(answer::bare(403)) };
-    let mut answer = answer::switching();
+    let mut answer = answer::switching("websocket");
     let headers = answer.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     if let Ok(accept) = HeaderValue::from_str(&accept) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if !protocol.is_empty() {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    if !protocol.name().is_empty() {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol.name()));
     }
     let upgrade = hyper::upgrade::on(&mut request);
     let kubelet = Arc::clone(&call.shared.kubelet);
     connection.then(async move {
         match upgrade.await {
-            Ok(upgraded) => serve(upgraded, kubelet, pod, ports).await,
+            Ok(upgraded) => serve(upgraded, kubelet, pod, protocol, ports).await,
             Err(error) => tracing::debug!(%error, "no WebSocket"),
         }
     });
     Ok(answer)
-}
-
-/// The protocol to speak: the first known one of those offered; without an offer the same, unnamed.
-fn protocol(headers: &HeaderMap) -> Option<&'static str> {
-    let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    let mut offers = offers.flat_map(|value| value.split(',')).map(str::trim).peekable();
-    if offers.peek().is_none() {
-        return Some("");
-    }
-    offers.any(|offer| offer == PROTOCOL).then_some(PROTOCOL)
 }
 
 /// Which ports are asked for.
@@ -108,19 +132,55 @@ pub fn lacks(ports: &[u16]) -> Option<String> {
     }
 }
 
-async fn serve(upgraded: Upgraded, kubelet: Arc<dyn Kubelet>, pod: Pod, ports: Vec<u16>) {
+async fn serve(upgraded: Upgraded, kubelet: Arc<dyn Kubelet>, pod: Pod, protocol: Protocol, ports: Vec<u16>) {
     match upgraded.downcast::<TokioIo<TlsStream<LinkStream>>>() {
         Ok(parts) => {
-            let socket = parts.io.into_inner();
-            let read = parts.read_buf.to_vec();
+            let (socket, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
             let socket = WebSocketStream::from_partially_read(socket, read, Role::Server, None).await;
-            run(socket, &kubelet, &pod, &ports).await;
+            speak(socket, kubelet, pod, protocol, ports).await;
         }
         Err(upgraded) => {
             let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-            run(socket, &kubelet, &pod, &ports).await;
+            speak(socket, kubelet, pod, protocol, ports).await;
         }
     }
+}
+
+async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: WebSocketStream<S>,
+    kubelet: Arc<dyn Kubelet>,
+    pod: Pod,
+    protocol: Protocol,
+    ports: Vec<u16>,
+) {
+    match protocol {
+        Protocol::Channels(_) => run(socket, &kubelet, &pod, &ports).await,
+        Protocol::Tunnel => tunnel(socket, kubelet, pod).await,
+    }
+}
+
+/// SPDY in messages.
+async fn tunnel<S: AsyncRead + AsyncWrite + Unpin>(socket: WebSocketStream<S>, kubelet: Arc<dyn Kubelet>, pod: Pod) {
+    let (mut sink, stream) = socket.split();
+    let (out, mut outbound) = mpsc::channel::<Bytes>(UNDER_WAY);
+    let chunks =
+        stream.take_while(|message| std::future::ready(message.is_ok())).filter_map(async |message| match message {
+            Ok(Message::Binary(bytes)) => Some(bytes),
+            Ok(_) | Err(_) => None,
+        });
+    let to_client = async {
+        while let Some(message) = outbound.recv().await {
+            if sink.send(Message::Binary(message)).await.is_err() {
+                return;
+            }
+        }
+        drop(sink.send(goodbye()).await);
+    };
+    tokio::join!(spdy::serve(chunks, out, kubelet, pod), to_client);
+}
+
+fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
 }
 
 /// Forwards all ports over a WebSocket until all are over, or the client is.
@@ -138,7 +198,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         let (bytes, mut received) = mpsc::channel::<Bytes>(UNDER_WAY);
         inbound.push(bytes);
         let channel = u8::try_from(at * 2).unwrap_or(u8::MAX - 1);
-        let outbound = Outbound { messages: messages.clone(), prefix: vec![channel] };
+        let outbound = Outbound { messages: messages.clone(), prefix: vec![channel], seal: |_| () };
         let errors = messages.clone();
         let [low, high] = port.to_le_bytes();
         let (port, kubelet) = (*port, Arc::clone(kubelet));
@@ -164,7 +224,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             sink.flush().await?;
         }
         // All ports are over.
-        sink.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await
+        sink.send(goodbye()).await
     };
     let from_client = async {
         while let Some(Ok(message)) = stream.next().await {
@@ -200,18 +260,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_known_protocol_is_chosen() {
+    fn a_known_protocol_is_chosen() {
         let of = |offers: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for offer in offers {
                 headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offer));
             }
-            protocol(&headers)
+            Protocol::choose(&headers)
         };
-        assert_eq!(of(&["v5.channel.k8s.io, v4.channel.k8s.io"]), Some(PROTOCOL));
-        assert_eq!(of(&["v5.channel.k8s.io", "v4.channel.k8s.io"]), Some(PROTOCOL));
+        assert_eq!(of(&["v5.channel.k8s.io, v4.channel.k8s.io"]), Some(Protocol::Channels(CHANNELS)));
+        assert_eq!(of(&["v5.channel.k8s.io", "v4.channel.k8s.io"]), Some(Protocol::Channels(CHANNELS)));
         assert_eq!(of(&["v5.channel.k8s.io"]), None);
-        assert_eq!(of(&[]), Some(""));
+        assert_eq!(of(&[TUNNEL]), Some(Protocol::Tunnel));
+        assert_eq!(of(&[]), Some(Protocol::Channels("")));
     }
 
     #[test]
