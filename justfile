@@ -62,6 +62,12 @@ bench *args:
     cargo build --locked --release --example podway-load
     tests/cluster/numbers {{args}}
 
+# the README's picture: a run of the demo as it was
+picture:
+    CLICOLOR_FORCE=1 cargo run --locked --release -q -- demo \
+        | cargo run --locked -q --example terminal-picture -- cargo run --release -- demo >docs/images/demo.svg.new
+    mv docs/images/demo.svg.new docs/images/demo.svg
+
 # all of it, as CI does
 ci:
     .ci/run

@@ -77,7 +77,7 @@ fn heading(words: &str) -> String {
 }
 
 fn row(text: &mut String, name: &str, value: impl ToString, note: &str) {
-    let _ = writeln!(text, "  {name:<18}{:<14}{note}", value.to_string());
+    let _ = writeln!(text, "  {name:<17}{:<16}{note}", value.to_string());
 }
 
 /// What to try after the report; `program` as it was typed.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::client::Reply;
 
 /// What was seen so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Log {
     text: String,
     /// Texts that differ from run to run, and what stands for them.

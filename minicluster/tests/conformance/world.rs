@@ -16,6 +16,7 @@ use podway_minicluster::store::{Key, Store};
 use podway_minicluster::{clock, strategy};
 use ring::rand::SecureRandom as _;
 use serde_json::{Value, json};
+use similar::TextDiff;
 use tokio::net::TcpListener;
 
 use super::client::{Client, PATIENCE};
@@ -74,35 +75,8 @@ fn compare(name: &str, seen: &str) {
 
 /// Lines that differ, with those around them.
 fn difference(wanted: &str, seen: &str) -> String {
-    let (wanted, seen): (Vec<&str>, Vec<&str>) = (wanted.lines().collect(), seen.lines().collect());
-    // Longest common subsequence; the texts are short.
-    let mut common = vec![vec![0_usize; seen.len() + 1]; wanted.len() + 1];
-    for i in (0..wanted.len()).rev() {
-        for j in (0..seen.len()).rev() {
-            common[i][j] =
-                if wanted[i] == seen[j] { common[i + 1][j + 1] + 1 } else { common[i + 1][j].max(common[i][j + 1]) };
-        }
-    }
-    let (mut i, mut j, mut lines) = (0, 0, Vec::new());
-    while i < wanted.len() || j < seen.len() {
-        if i < wanted.len() && j < seen.len() && wanted[i] == seen[j] {
-            lines.push(format!("  {}", wanted[i]));
-            (i, j) = (i + 1, j + 1);
-        } else if j >= seen.len() || (i < wanted.len() && common[i + 1][j] >= common[i][j + 1]) {
-            lines.push(format!("- {}", wanted[i]));
-            i += 1;
-        } else {
-            lines.push(format!("+ {}", seen[j]));
-            j += 1;
-        }
-    }
-    let near = |at: usize| {
-        let around = at.saturating_sub(6)..(at + 4).min(lines.len());
-        lines[around].iter().any(|line| !line.starts_with("  "))
-    };
-    let shown: Vec<&str> =
-        lines.iter().enumerate().filter(|(at, _)| near(*at)).map(|(_, line)| line.as_str()).collect();
-    shown.join("\n")
+    let lines = TextDiff::from_lines(wanted, seen);
+    lines.unified_diff().context_radius(6).missing_newline_hint(false).to_string()
 }
 
 fn own_namespace() -> String {
