@@ -7,9 +7,11 @@
 //! podway-load dns SERVER NAME COUNT               A queries over UDP, one at a time: p50, p99
 //! podway-load raw-down|raw-up NS POD PORT SECONDS the same flow over one port-forward WebSocket and nothing else
 //! podway-load raw-echo NS POD PORT COUNT
+//! podway-load forward down|push|echo NS POD PORT SECONDS|COUNT    a flow through a listener that copies to such a one
 //! ```
 //!
-//! The raw variants are the baseline, made with the client library's own WebSocket and not with podway's.
+//! `push` counts what the socket took: a port-forward has no half-close, so no sink can answer. The raw variants and
+//! `forward` are baselines, made with the client library's own WebSocket and not with podway's.
 
 #![expect(clippy::print_stdout, reason = "the answer goes to stdout")]
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
@@ -19,10 +21,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::{Bytes, BytesMut};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{SinkExt as _, Stream, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UdpSocket, lookup_host};
-use tokio_tungstenite::tungstenite::Message;
+use tokio::net::{TcpListener, TcpStream, UdpSocket, lookup_host};
+use tokio_tungstenite::tungstenite::{self, Message};
 
 const ECHO: usize = 64;
 const BLOCK: usize = 64 * 1024;
@@ -36,12 +38,24 @@ async fn main() -> Result<()> {
     let answer = match args.as_slice() {
         ["down", at, seconds] => down(address(at).await?, secs(seconds)?).await?,
         ["up", at, seconds] => up(address(at).await?, secs(seconds)?).await?,
+        ["push", at, seconds] => push(&mut connect(address(at).await?).await?, secs(seconds)?).await?,
         ["conns", at, seconds, parallel] => connections(address(at).await?, secs(seconds)?, parallel.parse()?).await?,
         ["echo", at, count] => echo(address(at).await?, count.parse()?).await?,
         ["dns", server, name, count] => dns(server, name, count.parse()?).await?,
         ["raw-down", ns, pod, port, seconds] => Raw::open(ns, pod, port).await?.down(secs(seconds)?).await?,
         ["raw-up", ns, pod, port, seconds] => Raw::open(ns, pod, port).await?.up(secs(seconds)?).await?,
         ["raw-echo", ns, pod, port, count] => Raw::open(ns, pod, port).await?.echo(count.parse()?).await?,
+        ["forward", what, ns, pod, port, much] => {
+            let raw = Raw::open(ns, pod, port).await?;
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let own = std::env::current_exe()?;
+            let (at, much) = (listener.local_addr()?.to_string(), much.to_string());
+            // A process of its own, as any client of a forwarder is one.
+            let client = tokio::process::Command::new(own).args([what, at.as_str(), &much]).spawn()?;
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            return raw.copy(stream, client).await;
+        }
         _ => bail!("usage: the first lines of examples/podway-load.rs"),
     };
     println!("{answer}");
@@ -89,18 +103,25 @@ async fn down(at: SocketAddr, length: Duration) -> Result<serde_json::Value> {
 /// Into a sink that tells its count after the end: what waits in buffers does not count as sent.
 async fn up(at: SocketAddr, length: Duration) -> Result<serde_json::Value> {
     let mut stream = connect(at).await?;
+    let began = Instant::now();
+    let bytes = push(&mut stream, length).await?["bytes"].as_u64();
+    stream.shutdown().await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let took = began.elapsed();
+    let arrived = answer.trim().parse::<u64>()?;
+    ensure!(bytes == Some(arrived), "{bytes:?} bytes were sent, {arrived} arrived");
+    Ok(rate(arrived, took))
+}
+
+async fn push(stream: &mut TcpStream, length: Duration) -> Result<serde_json::Value> {
     let block = vec![7; BLOCK];
     let (began, mut bytes) = (Instant::now(), 0);
     while began.elapsed() < length {
         stream.write_all(&block).await?;
         bytes += BLOCK as u64;
     }
-    stream.shutdown().await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let took = began.elapsed();
-    ensure!(answer.trim().parse::<u64>()? == bytes, "{bytes} bytes were sent, {} arrived", answer.trim());
-    Ok(rate(bytes, took))
+    Ok(rate(bytes, began.elapsed()))
 }
 
 async fn connections(at: SocketAddr, length: Duration, parallel: usize) -> Result<serde_json::Value> {
@@ -189,16 +210,7 @@ struct Raw<S> {
 
 type Socket = tokio_tungstenite::WebSocketStream<hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>>;
 
-impl Raw<Socket> {
-    async fn open(namespace: &str, pod: &str, port: &str) -> Result<Self> {
-        // Another provider in the graph would make the choice ambiguous; an earlier one is as good.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let client = kube::Client::try_default().await?;
-        let request = kube::core::Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
-        let request = request.portforward(pod, &[port.parse()?])?;
-        Ok(Raw { socket: client.connect(request).await?.into_stream() })
-    }
-
+impl<S: Stream<Item = tungstenite::Result<Message>> + Unpin> Raw<S> {
     /// The next bytes of the data channel.
     async fn next(&mut self, heads: &mut u8) -> Result<Bytes> {
         loop {
@@ -213,6 +225,17 @@ impl Raw<Socket> {
             ensure!(channel == 0, "error channel: {}", String::from_utf8_lossy(&bytes));
             return Ok(bytes);
         }
+    }
+}
+
+impl Raw<Socket> {
+    async fn open(namespace: &str, pod: &str, port: &str) -> Result<Self> {
+        // Another provider in the graph would make the choice ambiguous; an earlier one is as good.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let client = kube::Client::try_default().await?;
+        let request = kube::core::Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
+        let request = request.portforward(pod, &[port.parse()?])?;
+        Ok(Raw { socket: client.connect(request).await?.into_stream() })
     }
 
     async fn down(mut self, length: Duration) -> Result<serde_json::Value> {
@@ -236,6 +259,39 @@ impl Raw<Socket> {
             bytes += FRAME as u64;
         }
         Ok(rate(bytes, began.elapsed()))
+    }
+
+    /// Copies both ways until the client ends, which prints the answer.
+    async fn copy(self, stream: TcpStream, mut client: tokio::process::Child) -> Result<()> {
+        let (mut from_client, mut to_client) = stream.into_split();
+        let (mut to_pod, from_pod) = self.socket.split();
+        let up = async move {
+            loop {
+                let mut message = BytesMut::with_capacity(FRAME + 1);
+                message.extend_from_slice(&[0]);
+                if from_client.read_buf(&mut message).await? == 0 {
+                    return anyhow::Ok(());
+                }
+                to_pod.send(Message::Binary(message.freeze())).await?;
+            }
+        };
+        let down = async move {
+            let mut from_pod = Raw { socket: from_pod };
+            let mut heads = 0;
+            loop {
+                to_client.write_all(&from_pod.next(&mut heads).await?).await?;
+            }
+            #[expect(unreachable_code, reason = "it names the type of the error")]
+            anyhow::Ok(())
+        };
+        // It resets what it has not read: how it ended is told by itself.
+        let copied = async { drop(tokio::join!(up, down)) };
+        let ended = tokio::select! {
+            ended = client.wait() => ended,
+            () = copied => client.wait().await,
+        };
+        ensure!(ended?.success(), "the client failed");
+        Ok(())
     }
 
     async fn echo(mut self, count: usize) -> Result<serde_json::Value> {
