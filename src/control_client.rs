@@ -11,6 +11,7 @@ use tokio_util::codec::{Framed, LinesCodec};
 
 use crate::actors::control::protocol::{Body, Event, Greeting, Op, Request, Response, read_result};
 use crate::error::{Reason, UserError};
+use crate::net::resolver::host;
 
 /// Where the socket is when nothing else is said.
 pub const DEFAULT_SOCKET: &str = "/run/podway/podway.sock";
@@ -138,10 +139,22 @@ pub enum Next<T> {
 fn no_connection(path: &Path, error: &io::Error) -> ClientError {
     let hint = match error.kind() == io::ErrorKind::PermissionDenied {
         true => who_may(std::fs::metadata(path).ok().map(|file| (file.gid(), file.mode()))),
-        false => "start the daemon: sudo systemctl start podwayd, or by hand: sudo podwayd".to_owned(),
+        false => start_it(host::is_ours(Path::new("/etc"))),
     };
     let what = format!("podwayd at {}: {error}", path.display());
     ClientError::NoDaemon(UserError::new(Reason::DaemonUnreachable, what, hint))
+}
+
+/// How there will be a daemon; `resolv_conf` says whether one that died still has the host's names.
+fn start_it(resolv_conf: bool) -> String {
+    let start = "start the daemon: sudo systemctl start podwayd, or by hand: sudo podwayd";
+    match resolv_conf {
+        true => format!(
+            "/etc/resolv.conf still asks a podwayd that is gone, so no name is found; {start}; or only put the file back: \
+             sudo podwayd cleanup"
+        ),
+        false => start.to_owned(),
+    }
 }
 
 /// What lets a user in who may not use the socket; its group and mode are not known where its directory is closed too.

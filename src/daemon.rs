@@ -19,7 +19,7 @@ use crate::actors::daemon::messages::{Caller, ListSessions, Shutdown};
 use crate::actors::session::Settings;
 use crate::actors::shell::{Reply, Stop, start_monitored};
 use crate::config::Config;
-use crate::net::os_journal::OsJournal;
+use crate::net::os_journal::{OsJournal, Undone};
 use crate::net::resolver::host;
 
 /// All teardowns together; systemd's stop limit is above it.
@@ -45,8 +45,17 @@ pub fn run(config: Config, directories: Directories) -> anyhow::Result<()> {
     for directory in [&directories.runtime, &directories.state] {
         std::fs::create_dir_all(directory).with_context(|| format!("directory {}", directory.display()))?;
     }
-    for left in cleanup(&directories) {
+    let undone = cleanup(&directories);
+    for done in &undone.done {
+        info!("after an earlier run: {done}");
+    }
+    for left in &undone.left {
         warn!("an earlier run left something: {left}");
+    }
+    if !may_configure_networks() {
+        warn!(
+            "without the capability CAP_NET_ADMIN no connection can be made: start podwayd with systemd, or with sudo"
+        );
     }
     let given = listener::from_systemd().context("socket from systemd")?;
     let listener = match given {
@@ -72,7 +81,7 @@ pub fn run(config: Config, directories: Directories) -> anyhow::Result<()> {
         runtime.shutdown_timeout(Duration::from_secs(1));
     }
     // A teardown that was cut short, or a session that died of a bug, left this; nobody does more now.
-    for left in journal.undo_all() {
+    for left in journal.undo_all().left {
         warn!("left on this host: {left}");
     }
     result
@@ -145,7 +154,17 @@ fn wall() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Undoes what an earlier run left on the host, and says what could not be undone. Works twice.
-pub fn cleanup(directories: &Directories) -> Vec<String> {
+/// Whether this process has CAP_NET_ADMIN (capabilities(7); proc_pid_status(5), `CapEff`). Where that cannot be read, the
+/// first connection will tell.
+fn may_configure_networks() -> bool {
+    const CAP_NET_ADMIN: u32 = 12;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    effective.is_none_or(|bits| bits & 1 << CAP_NET_ADMIN != 0)
+}
+
+/// Undoes what an earlier run left on the host. Works twice.
+pub fn cleanup(directories: &Directories) -> Undone {
     host::recover(Path::new(ETC), &OsJournal::new(&directories.runtime))
 }

@@ -79,7 +79,7 @@ pub struct ViaRule<W = WorkloadRef> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ViaRuleError {
     /// There is no `=`.
-    #[error("{0:?} is not in the form CIDR=WORKLOAD")]
+    #[error("{0:?} is not in the form RANGE=WORKLOAD, such as service=web")]
     Shape(String),
     /// The part before the `=`.
     #[error(transparent)]

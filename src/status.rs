@@ -173,6 +173,14 @@ pub struct RangeLine {
 }
 
 impl RangeLine {
+    /// Its treatment for people: an address that is translated is reached by its names.
+    pub fn treated(&self) -> String {
+        match self.treatment == "translated" || self.treatment.starts_with("via ") {
+            true => format!("{}, by name", self.treatment),
+            false => self.treatment.clone(),
+        }
+    }
+
     /// Whether it is one address of the cluster, which stands in where the ranges themselves are not known.
     pub fn is_cluster_address(&self) -> bool {
         matches!(self.source.as_str(), "service" | "pods")

@@ -111,7 +111,9 @@ pub enum WorkloadRefError {
     #[error("{0:?} is not a valid Kubernetes name")]
     Name(String),
     /// The kind is none that podway knows.
-    #[error("{0:?} is not a kind of workload (deployment, statefulset, daemonset, replicaset, job or pod)")]
+    #[error(
+        "{0:?} is not a kind of workload (deployment, statefulset, daemonset, replicaset, job or pod); one of another namespace is NAMESPACE/KIND/NAME"
+    )]
     Kind(String),
     /// More than three parts.
     #[error("{0:?} is not a name, kind/name or namespace/kind/name")]

@@ -1,11 +1,13 @@
 //! The command line, as it is typed.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::control_client::DEFAULT_SOCKET;
 use crate::demo::args::DemoArgs;
 use crate::kubeconfig::ConnectionFlags;
 use crate::net::cidr::Cidr;
@@ -13,10 +15,10 @@ use crate::spec::{AgentMode, DnsMode, RangeSelector, ViaRule, parse_cidr};
 
 /// Reach a Kubernetes cluster's pods and services, by address and by name, from every program on this host.
 #[derive(Debug, Parser)]
-#[command(name = "podway", version, disable_version_flag = true, subcommand_required = true)]
+#[command(name = "podway", version, subcommand_required = true)]
 pub struct Cli {
     /// The daemon's control socket.
-    #[arg(long, global = true, env = "PODWAY_SOCKET", default_value = crate::control_client::DEFAULT_SOCKET)]
+    #[arg(long, global = true, env = "PODWAY_SOCKET", default_value = DEFAULT_SOCKET, value_parser = socket)]
     pub socket: PathBuf,
     /// What to do.
     #[command(subcommand)]
@@ -132,6 +134,11 @@ impl std::fmt::Debug for KubeFlags {
 
 /// `podway connect`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  podway connect -n shop                            every pod and service, directly
+  podway connect -n shop --proxy-via service=web    services through a pod of the workload web, by virtual addresses
+  podway connect --proxy-via 10.9.0.0/16=other/deployment/gate --also-proxy 10.9.0.0/16
+                                                    a range that only pods of that workload reach")]
 pub struct ConnectArgs {
     /// kubectl's flags.
     #[command(flatten)]
@@ -155,7 +162,7 @@ pub struct ConnectArgs {
     #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(["auto", "ephemeral", "pod"]).try_map(agent_mode))]
     pub agent: AgentMode,
     /// Image of the traffic agent; the daemon's when absent (podway-agent:VERSION unless its configuration says another).
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(long, default_value = "", hide_default_value = true, value_parser = image)]
     pub agent_image: String,
     /// How names are attached to this host.
     #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(["auto", "resolved", "file", "off"]).try_map(dns_mode))]
@@ -241,12 +248,12 @@ pub struct RbacArgs {
     #[arg(long, short, default_value = "default")]
     pub namespace: String,
     /// The user who gets the rights, as the API server names them.
-    #[arg(long, default_value = "someone@example.com", conflicts_with = "group")]
-    pub user: String,
+    #[arg(long, conflicts_with = "group")]
+    pub user: Option<String>,
     /// The group that gets the rights, instead of one user.
     #[arg(long)]
     pub group: Option<String>,
-    /// Which agents may be placed; `none` needs no right to write.
+    /// Which agents may be placed.
     #[arg(long, default_value = "auto")]
     pub agent: RbacAgent,
 }
@@ -260,8 +267,6 @@ pub enum RbacAgent {
     Ephemeral,
     /// A pod of our own.
     Pod,
-    /// None.
-    None,
 }
 
 /// `podway version`.
@@ -308,15 +313,32 @@ impl ConnectArgs {
     ///
     /// # Errors
     ///
-    /// A sentence: `all` beside another symbolic range in `--proxy-via`.
+    /// A sentence: `all` beside another symbolic range in `--proxy-via`; `also` that stands for nothing.
     pub fn check(&self) -> Result<(), String> {
         let ranges = || self.proxy_via.iter().map(|rule| rule.range);
+        if self.also_proxy.is_empty() && ranges().chain(self.vnat.iter().copied()).any(|r| r == RangeSelector::Also) {
+            return Err("also stands for the ranges of --also-proxy, and none is given".to_owned());
+        }
         let all = ranges().filter(|range| *range == RangeSelector::All).count();
         let symbolic = ranges().filter(|range| !matches!(range, RangeSelector::Cidr(_))).count();
         match all > 0 && symbolic > 1 {
             true => Err("--proxy-via: all covers also, pods and service; give it alone or name them singly".to_owned()),
             false => Ok(()),
         }
+    }
+}
+
+/// An empty variable says nothing.
+fn socket(text: &str) -> Result<PathBuf, Infallible> {
+    Ok(PathBuf::from(if text.is_empty() { DEFAULT_SOCKET } else { text }))
+}
+
+/// The characters of a reference to an image (OCI distribution specification); whether there is one, the node finds out.
+fn image(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    match text.chars().all(fits) && text.len() <= 512 {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is no name of an image, such as registry.example/podway-agent:0.1.0")),
     }
 }
 
@@ -417,8 +439,28 @@ mod tests {
     }
 
     #[test]
+    fn also_stands_for_something() {
+        for bad in ["--proxy-via=also=web", "--vnat=also"] {
+            assert!(connect(&[bad]).expect("parsed").check().expect_err("refused").contains("--also-proxy"));
+            assert_eq!(connect(&[bad, "--also-proxy=10.9.0.0/16"]).expect("parsed").check(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn an_empty_socket_is_the_default_one() {
+        let cli = Cli::try_parse_from(["podway", "--socket", "", "status"]).expect("parsed");
+        assert_eq!(cli.socket, PathBuf::from(DEFAULT_SOCKET));
+    }
+
+    #[test]
     fn usage_errors_exit_2() {
-        for bad in [["--proxy-via", "web"], ["--timeout", "soon"], ["--agent", "x"], ["--also-proxy", "y"]] {
+        for bad in [
+            ["--proxy-via", "web"],
+            ["--timeout", "soon"],
+            ["--agent", "x"],
+            ["--also-proxy", "y"],
+            ["--agent-image", "no image!"],
+        ] {
             assert_eq!(connect(&bad).expect_err("refused").exit_code(), 2);
         }
     }

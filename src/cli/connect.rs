@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "the command's results go to stdout")]
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -97,6 +98,14 @@ fn step_line(step: &Step) -> String {
     format!("{style}{mark}{style:#} {:<6} {}", seconds(step.at_ms), step.text)
 }
 
+/// As it is typed: `500ms`, `30s`.
+fn waited(timeout: Duration) -> String {
+    match (timeout.as_secs(), timeout.subsec_millis()) {
+        (seconds, 0) => format!("{seconds}s"),
+        (_, _) => format!("{}ms", timeout.as_millis()),
+    }
+}
+
 fn seconds(millis: u64) -> String {
     format!("{}.{}s", millis / 1000, millis % 1000 / 100)
 }
@@ -127,7 +136,10 @@ fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> 
                     exit,
                     error: UserError::new(
                         Reason::TimedOut,
-                        format!("connect {name}: the time ran out after {:?}; it goes on by itself", args.timeout),
+                        format!(
+                            "connect {name}: not all is ready after {}; it goes on by itself",
+                            waited(args.timeout)
+                        ),
                         format!("podway wait {name} waits longer, podway disconnect {name} gives up"),
                     ),
                 });

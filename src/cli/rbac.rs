@@ -30,28 +30,56 @@ fn yaml(args: &RbacArgs) -> Result<String, String> {
     if args.namespace.is_empty() || args.namespace.len() > 63 || !args.namespace.chars().all(label) {
         return Err(format!("rbac: {:?} is not a namespace", args.namespace));
     }
-    let (kind, name) = match &args.group {
-        Some(group) => ("Group", group),
-        None => ("User", &args.user),
+    let (kind, name) = match (&args.user, &args.group) {
+        (_, Some(group)) => ("Group", group),
+        (Some(user), None) => ("User", user),
+        (None, None) => {
+            return Err(
+                "rbac: for whom? give --user NAME (`kubectl auth whoami` says yours) or --group NAME".to_owned()
+            );
+        }
     };
     if name.is_empty() || name.chars().any(char::is_control) {
         return Err(format!("rbac: {name:?} is neither a user nor a group"));
     }
     // JSON's strings are YAML's: no name can end the string that it stands in.
     let subject = format!("kind: {kind}, name: {}", serde_json::Value::from(name.as_str()));
-    let documents = SHIPPED.split("\n---\n");
-    let wanted = documents.filter(|document| args.agent != RbacAgent::None || !document.contains("podway-agent"));
+    // A binding is one subject's: applied for another one, it leaves this one's alone. RBAC's names are segments of a
+    // path (Kubernetes API, ValidatePathSegmentName).
+    let whose = format!(":{}:{}", kind.to_lowercase(), name.replace(['/', '%'], "-"));
     let mut texts = Vec::new();
-    for document in wanted {
+    for document in SHIPPED.split("\n---\n") {
         // The comment at the top tells how to do by hand what is done here; the optional part at the end is not needed.
         let lines = document.lines().skip_while(|line| line.starts_with('#') || line.is_empty());
         let lines = lines.take_while(|line| *line != "#");
         let lines: Vec<&str> = lines.collect();
         let text = rules(&lines.join("\n"), args.agent);
         let text = text.replace(&format!("namespace: {NAMESPACE}"), &format!("namespace: {}", args.namespace));
-        texts.push(text.replace(SUBJECT, &subject));
+        // One set of rules is one Role: another one does not take from it.
+        let text = text.replace("name: podway-agent", &format!("name: podway-agent{}", of_mode(args.agent)));
+        texts.push(named(&text.replace(SUBJECT, &subject), &whose));
     }
     Ok(format!("{}\n", texts.join("\n---\n")))
+}
+
+fn of_mode(agent: RbacAgent) -> &'static str {
+    match agent {
+        RbacAgent::Auto => "",
+        RbacAgent::Ephemeral => "-ephemeral",
+        RbacAgent::Pod => "-pod",
+    }
+}
+
+/// A RoleBinding with its subject in its name; another document as it is.
+fn named(document: &str, whose: &str) -> String {
+    let own = document.lines().find_map(|line| line.strip_prefix("  name: "));
+    match (document.contains("kind: RoleBinding"), own) {
+        (true, Some(name)) => {
+            let whole = serde_json::Value::from(format!("{name}{whose}"));
+            document.replacen(&format!("\n  name: {name}\n"), &format!("\n  name: {whole}\n"), 1)
+        }
+        (true, None) | (false, _) => document.to_owned(),
+    }
 }
 
 /// Leaves out the rules that a kind of agent does not need.
@@ -61,7 +89,7 @@ fn rules(document: &str, agent: RbacAgent) -> String {
             ["resources: [jobs]\n  verbs: [create", "resources: [pods]\n  verbs: [create"].as_slice()
         }
         RbacAgent::Pod => ["resources: [pods/ephemeralcontainers]"].as_slice(),
-        RbacAgent::Auto | RbacAgent::None => [].as_slice(),
+        RbacAgent::Auto => [].as_slice(),
     };
     // A rule is its comment and what follows, up to the next comment or item at the margin.
     let mut rules: Vec<Vec<&str>> = vec![Vec::new()];
@@ -83,17 +111,14 @@ mod tests {
     use super::*;
 
     fn args(agent: RbacAgent) -> RbacArgs {
-        RbacArgs { namespace: "shop".into(), user: "ann@example.com".into(), group: None, agent }
+        RbacArgs { namespace: "shop".into(), user: Some("ann@example.com".into()), group: None, agent }
     }
 
     #[test]
     fn the_rights_are_as_committed_and_are_yaml() {
-        for (agent, name) in [
-            (RbacAgent::Auto, "rbac_auto"),
-            (RbacAgent::Ephemeral, "rbac_ephemeral"),
-            (RbacAgent::Pod, "rbac_pod"),
-            (RbacAgent::None, "rbac_none"),
-        ] {
+        for (agent, name) in
+            [(RbacAgent::Auto, "rbac_auto"), (RbacAgent::Ephemeral, "rbac_ephemeral"), (RbacAgent::Pod, "rbac_pod")]
+        {
             let text = yaml(&args(agent)).expect("rights");
             for document in text.split("\n---\n") {
                 let read: serde_json::Value = serde_saphyr::from_str(document).expect("YAML");
@@ -104,15 +129,32 @@ mod tests {
     }
 
     #[test]
+    fn each_subject_has_bindings_of_its_own() {
+        let bindings = |args: RbacArgs| {
+            let text = yaml(&args).expect("rights");
+            let read = text.split("\n---\n").map(|document| serde_saphyr::from_str(document).expect("YAML"));
+            let bindings = read.filter(|read: &serde_json::Value| read["kind"] == "RoleBinding");
+            bindings.map(|read| read["metadata"]["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+        };
+        let ann = bindings(args(RbacAgent::Auto));
+        assert_eq!(ann, ["podway-connect:user:ann@example.com", "podway-agent:user:ann@example.com"]);
+        let group = bindings(RbacArgs { group: Some("https://id/devs".into()), ..args(RbacAgent::Auto) });
+        assert_eq!(group, ["podway-connect:group:https:--id-devs", "podway-agent:group:https:--id-devs"]);
+        let nobody = RbacArgs { user: None, ..args(RbacAgent::Auto) };
+        assert!(yaml(&nobody).expect_err("refused").contains("--user"));
+    }
+
+    #[test]
     fn a_name_cannot_change_the_document() {
-        let odd = RbacArgs { group: Some("a\"}\\ # b".into()), ..args(RbacAgent::None) };
+        let odd = RbacArgs { group: Some("a\"}\\ # b".into()), ..args(RbacAgent::Auto) };
         let text = yaml(&odd).expect("rights");
         let binding = text.split("\n---\n").last().expect("a document");
         let read: serde_json::Value = serde_saphyr::from_str(binding).expect("YAML");
         assert_eq!(read["subjects"][0]["name"], "a\"}\\ # b");
         assert_eq!(read["subjects"][0]["kind"], "Group");
+        assert_eq!(read["metadata"]["name"], "podway-agent:group:a\"}\\ # b");
         for bad in ["", "a b", "a\nkind: x", "A"] {
-            assert!(yaml(&RbacArgs { namespace: bad.into(), ..args(RbacAgent::None) }).is_err(), "{bad:?} was taken");
+            assert!(yaml(&RbacArgs { namespace: bad.into(), ..args(RbacAgent::Auto) }).is_err(), "{bad:?} was taken");
         }
     }
 }

@@ -62,7 +62,7 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
         ("Virtual", virtual_addresses(status)),
         ("Flows", flows(status)),
         ("Unread", unread(status)),
-        ("Lost", lost(status, detail)),
+        ("Failed", failed(status, detail)),
     ];
     for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
         let _ = writeln!(text, "{name:<12} {value}");
@@ -198,12 +198,12 @@ fn unread(status: &SessionStatus) -> String {
     }
 }
 
-fn lost(status: &SessionStatus, detail: Detail) -> String {
+fn failed(status: &SessionStatus, detail: Detail) -> String {
     let flows = &status.flows;
     // A host always says things to a device that are for nobody beyond it: no loss, unless all is asked for.
     let unheard = |count: u64| if detail == Detail::Wide { count } else { 0 };
     let counted = [
-        (flows.refused, "flows refused"),
+        (flows.refused, "flows that the far end refused or nobody took"),
         (flows.broken, "flows by a fault of an agent"),
         (flows.dropped_full, "packets by full queues"),
         (unheard(flows.dropped_source), "packets from another address than the device's"),
@@ -239,7 +239,9 @@ fn range_rows(ranges: &[RangeLine], detail: Detail) -> Vec<[String; 4]> {
             (true, 2..) => format!("{count} addresses"),
             (true | false, _) => range.cidr.clone(),
         };
-        rows.push([what, range.source.clone(), range.treatment.clone(), range.note.clone()]);
+        // A rule's own range is its source.
+        let source = if range.source == range.cidr { "--proxy-via".to_owned() } else { range.source.clone() };
+        rows.push([what, source, range.treated(), range.note.clone()]);
     }
     rows
 }

@@ -183,7 +183,7 @@ fn what_nobody_needs_to_know_is_not_said() {
     status.credentials_expire_at = Some(START + 2 * 86_400);
     status.flows = FlowStats { dropped_other: 7, ..FlowStats::default() };
     let text = plain(&render(&status, BRIEF, START));
-    assert!(!text.contains("Credentials") && !text.contains("Lost"), "{text}");
+    assert!(!text.contains("Credentials") && !text.contains("Failed"), "{text}");
     let text = plain(&render(&status, Detail::Wide, START));
     assert!(text.contains("Credentials") && text.contains("7 packets that are neither TCP nor UDP"), "{text}");
 }
@@ -193,11 +193,11 @@ fn what_programs_have_not_read_and_agents_at_fault_are_told() {
     let mut status = busy();
     status.flows = FlowStats { held: 1 << 19, ..FlowStats::default() };
     let text = plain(&render(&status, Detail::Wide, START));
-    assert!(!text.contains("Unread") && !text.contains("Lost"), "{text}");
+    assert!(!text.contains("Unread") && !text.contains("Failed"), "{text}");
     status.flows = FlowStats { held: 40 << 20, broken: 2, ..FlowStats::default() };
     let text = plain(&render(&status, BRIEF, START));
     assert!(text.contains("\nUnread       40.0 MiB that programs have not read yet\n"), "{text}");
-    assert!(text.contains("\nLost         2 flows by a fault of an agent\n"), "{text}");
+    assert!(text.contains("\nFailed       2 flows by a fault of an agent\n"), "{text}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::Directories;
 use crate::config::Config;
+use crate::net::os_journal::Undone;
 
 /// Connects this host to Kubernetes clusters, on behalf of `podway`.
 #[derive(Parser)]
@@ -70,11 +71,13 @@ fn carry_out(args: Args) -> anyhow::Result<ExitCode> {
     init_log(&config.log)?;
     match args.command {
         Some(Command::Cleanup) => {
-            let left = super::cleanup(&directories);
-            for what in &left {
-                eprintln!("error: cleanup: {what}");
+            let undone = super::cleanup(&directories);
+            undone.done.iter().for_each(|what| println!("{what}"));
+            undone.left.iter().for_each(|what| eprintln!("error: cleanup: {what}"));
+            if undone == Undone::default() {
+                println!("nothing was left behind");
             }
-            Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if undone.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         None => super::run(config, directories).map(|()| ExitCode::SUCCESS),
     }

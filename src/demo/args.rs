@@ -18,6 +18,6 @@ pub struct DemoArgs {
     #[arg(long)]
     pub keep: bool,
     /// A command to run on the connected workstation instead of the report.
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
 }

@@ -47,7 +47,8 @@ pub fn load(flag: Option<&Path>, around: &Surroundings) -> Result<Kubeconfig, Us
 
 fn read_one(path: &Path) -> Result<Kubeconfig, UserError> {
     let hint = "check --kubeconfig and KUBECONFIG";
-    let size = std::fs::metadata(path).map_err(|error| invalid(format!("{}: {error}", path.display()), hint))?.len();
+    let unreadable = |error: std::io::Error| invalid(format!("{}: {error}", path.display()), hint);
+    let size = std::fs::File::open(path).and_then(|file| file.metadata()).map_err(unreadable)?.len();
     if size > MOST {
         return Err(invalid(format!("{} is no kubeconfig: {size} bytes", path.display()), hint));
     }

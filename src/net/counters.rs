@@ -28,7 +28,7 @@ macro_rules! counters {
 counters! {
     /// TCP flows open now.
     tcp_open,
-    /// TCP flows ever opened.
+    /// TCP flows ever begun, those that came to nothing too.
     tcp_total,
     /// UDP associations open now.
     udp_open,

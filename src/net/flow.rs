@@ -65,6 +65,7 @@ pub(crate) async fn run(
     packets: &mut mpsc::Receiver<Bytes>,
 ) -> Option<Bytes> {
     let _open = Open::new(Arc::clone(&plane.counters), |c| &c.tcp_open);
+    add(&plane.counters.tcp_total, 1);
     let mut syn = copied(packets.recv().await?);
     let opened = {
         let mut dial = std::pin::pin!(dial(&plane, &key, &far));
@@ -96,7 +97,6 @@ pub(crate) async fn run(
             return None;
         }
     };
-    add(&plane.counters.tcp_total, 1);
     match serve(&plane, &key, far, syn, packets).await {
         Ok(next) => next,
         Err(error) => {

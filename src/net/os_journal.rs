@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::net::resolver::resolv_conf::ResolvConf;
+use crate::net::resolver::resolv_conf::{ResolvConf, Restored};
 
 const FILE: &str = "os-journal.json";
 
@@ -25,6 +25,29 @@ pub enum Change {
         /// The directory (`/etc`).
         directory: PathBuf,
     },
+}
+
+/// What came of undoing, in the user's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Undone {
+    /// What was put back.
+    pub done: Vec<String>,
+    /// What could not be; empty when the host is as it was.
+    pub left: Vec<String>,
+}
+
+impl Undone {
+    /// Adds what came of putting `resolv.conf` back.
+    pub(crate) fn add(&mut self, resolv_conf: &ResolvConf) -> Result<(), String> {
+        match resolv_conf.restore() {
+            Ok(Restored::Exactly) => {
+                self.done.push(format!("{} is as it was before podway", resolv_conf.path().display()))
+            }
+            Ok(Restored::LeftToOther | Restored::Nothing) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        Ok(())
+    }
 }
 
 /// The journal in one runtime directory.
@@ -67,35 +90,36 @@ impl OsJournal {
         Ok(())
     }
 
-    /// Undoes everything noted, newest first, and strikes out what is undone. Returns, in the user's words, what could
-    /// not be undone; empty when the host is as it was. Used at start, at teardown and by `podwayd cleanup`.
+    /// Undoes everything noted, newest first, and strikes out what is undone. Used at start, at teardown and by
+    /// `podwayd cleanup`.
     ///
     /// Blocks on the file system.
-    pub fn undo_all(&self) -> Vec<String> {
+    pub fn undo_all(&self) -> Undone {
+        let mut all = Undone::default();
         let entries = match self.read() {
             Ok(entries) => entries,
-            Err(error) => return vec![format!("{}: {error}", self.path().display())],
+            Err(error) => {
+                all.left.push(format!("{}: {error}", self.path().display()));
+                return all;
+            }
         };
         let mut kept = Vec::new();
-        let mut left = Vec::new();
         for entry in entries.iter().rev() {
             let undone = match serde_json::from_value::<Change>(entry.clone()) {
-                Ok(Change::ResolvConf { directory }) => {
-                    ResolvConf::new(directory).restore().map(|_| ()).map_err(|error| error.to_string())
-                }
+                Ok(Change::ResolvConf { directory }) => all.add(&ResolvConf::new(directory)),
                 Err(_) => Err(format!("not known to this version of podway, left as it is: {entry}")),
             };
             if let Err(why) = undone {
-                left.push(why);
+                all.left.push(why);
                 kept.insert(0, entry.clone());
             }
         }
         if kept.len() != entries.len()
             && let Err(error) = self.write(&kept)
         {
-            left.push(format!("{}: {error}", self.path().display()));
+            all.left.push(format!("{}: {error}", self.path().display()));
         }
-        left
+        all
     }
 
     fn path(&self) -> PathBuf {
@@ -135,7 +159,7 @@ pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
 mod tests {
     use std::fs;
 
-    use super::{Change, OsJournal};
+    use super::{Change, OsJournal, Undone};
 
     #[test]
     fn what_is_noted_is_undone_once_and_the_file_goes() {
@@ -146,8 +170,8 @@ mod tests {
         journal.record(&change).unwrap();
         journal.record(&change).unwrap();
         assert_eq!(journal.read().unwrap().len(), 1);
-        assert_eq!(journal.undo_all(), Vec::<String>::new());
-        assert_eq!(journal.undo_all(), Vec::<String>::new());
+        assert_eq!(journal.undo_all(), Undone::default());
+        assert_eq!(journal.undo_all(), Undone::default());
         assert!(fs::read_dir(runtime.path()).unwrap().next().is_none());
     }
 
@@ -157,7 +181,7 @@ mod tests {
         let file = runtime.path().join("os-journal.json");
         fs::write(&file, r#"[{"kind":"nft-table","name":"podway"}]"#).unwrap();
         let journal = OsJournal::new(runtime.path());
-        let left = journal.undo_all();
+        let left = journal.undo_all().left;
         assert_eq!(left.len(), 1);
         assert!(left[0].contains("nft-table"));
         let change = Change::ResolvConf { directory: runtime.path().into() };
@@ -171,7 +195,7 @@ mod tests {
         let runtime = tempfile::tempdir().unwrap();
         fs::write(runtime.path().join("os-journal.json"), "{").unwrap();
         let journal = OsJournal::new(runtime.path());
-        assert_eq!(journal.undo_all().len(), 1);
+        assert_eq!(journal.undo_all().left.len(), 1);
         assert!(journal.record(&Change::ResolvConf { directory: runtime.path().into() }).is_err());
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, is_marked, servers};
 use super::systemd_resolved::{Resolved, ResolvedError};
 use super::{AttachFailed, Attached, Backend, LinkPlan, Outlook, REPLACED};
-use crate::net::os_journal::{Change, OsJournal};
+use crate::net::os_journal::{Change, OsJournal, Undone};
 use crate::spec::DnsMode;
 
 /// Where resolved writes the servers that it asks.
@@ -240,17 +240,21 @@ impl HostResolver {
     }
 }
 
-/// Puts back whatever an earlier run left changed: by the journal, and by the marker in `etc` alone. Returns what could
-/// not be undone. Blocks on the file system; for the daemon's start and `podwayd cleanup`.
-pub fn recover(etc: &Path, journal: &OsJournal) -> Vec<String> {
-    let mut left = journal.undo_all();
-    if let Err(error) = ResolvConf::new(etc).restore() {
-        let error = error.to_string();
-        if !left.contains(&error) {
-            left.push(error);
-        }
+/// Puts back whatever an earlier run left changed: by the journal, and by the marker in `etc` alone. Blocks on the file
+/// system; for the daemon's start and `podwayd cleanup`.
+pub fn recover(etc: &Path, journal: &OsJournal) -> Undone {
+    let mut undone = journal.undo_all();
+    if let Err(error) = undone.add(&ResolvConf::new(etc))
+        && !undone.left.contains(&error)
+    {
+        undone.left.push(error);
     }
-    left
+    undone
+}
+
+/// Whether names of this host are asked of podwayd, by its mark in the file in `etc`. Blocks on the file system.
+pub fn is_ours(etc: &Path) -> bool {
+    fs::read(etc.join("resolv.conf")).is_ok_and(|text| is_marked(&text))
 }
 
 /// The name servers the host uses, loopback left out: those that systemd-resolved asks, and those that the file in `etc`

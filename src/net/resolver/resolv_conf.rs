@@ -207,6 +207,11 @@ impl ResolvConf {
         original.map(|contents| servers(&contents.bytes)).unwrap_or_default()
     }
 
+    /// The file itself.
+    pub fn path(&self) -> PathBuf {
+        self.at(FILE)
+    }
+
     fn at(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }

@@ -390,11 +390,12 @@ fn range_line(range: &RangeStatus) -> RangeLine {
 /// Without the right to list ranges each watched object is a range of its own: one step tells of them all.
 fn range_step(line: &RangeLine) -> String {
     let note = if line.note.is_empty() { String::new() } else { format!(" ({})", line.note) };
+    let treated = line.treated();
     match line.is_cluster_address() && note.is_empty() {
-        true => format!("{}: {}, single addresses only (no right to list the ranges)", line.source, line.treatment),
+        true => format!("{}: {treated}, single addresses only (no right to list the ranges)", line.source),
         // A range that the user named is its own source.
-        false if line.source == line.cidr => format!("{}: {}{note}", line.cidr, line.treatment),
-        false => format!("{} {}: {}{note}", line.source, line.cidr, line.treatment),
+        false if line.source == line.cidr => format!("{}: {treated}{note}", line.cidr),
+        false => format!("{} {}: {treated}{note}", line.source, line.cidr),
     }
 }
 
