@@ -336,6 +336,56 @@ fn a_refusal_that_goes_on_is_not_waited_for_in_each_pod() {
     assert!((1..=8).contains(&asked), "{asked}");
 }
 
+/// A bench where pod `a` was refused `until` then.
+fn refused_in_one(until: u64) -> (Bench, u64) {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    bench.rights(0, |_| {});
+    let mut effects = bench.pods(0, &[pod("a", &[])]);
+    let mut now = 0;
+    loop {
+        bench.end(now, &effects, &PlaceOutcome::Forbidden("no".into()));
+        if now >= until {
+            return (bench, now);
+        }
+        now = bench.core.poll_deadline().expect("it is asked again").0;
+        effects = bench.feed(now, Input::Woke);
+    }
+}
+
+/// Whether the first refusal in `pods`, besides those in sight, is told as theirs.
+fn first_refusal_is_believed(bench: &mut Bench, now: u64, uid: &str, pods: &[PodFact]) -> bool {
+    let effects = bench.pods(now, pods);
+    let place = Place::Pod(uid.into());
+    let asked = effects.iter().find(|effect| matches!(effect, Effect::Place { place: of, .. } if *of == place));
+    bench.end(now, asked.map(std::slice::from_ref).expect("asked"), &PlaceOutcome::Forbidden("no".into()));
+    bench.core.refusal(&place).is_some()
+}
+
+#[test]
+fn a_refusal_that_goes_on_elsewhere_counts_until_something_is_accepted() {
+    let both = [pod("a", &[]), pod("b", &[])];
+    let (mut bench, now) = refused_in_one(100_000);
+    assert!(first_refusal_is_believed(&mut bench, now + 1, "b", &both), "it goes on in all of them");
+    // Of three pods one took an agent meanwhile: it is the first pod's own matter.
+    let (mut bench, now) = refused_in_one(100_000);
+    let effects = bench.pods(now + 1, &both);
+    bench.end(now + 2, &effects, &PlaceOutcome::Accepted);
+    let three = [both[0].clone(), PodFact { terminating: true, ..both[1].clone() }, pod("c", &[])];
+    assert!(!first_refusal_is_believed(&mut bench, now + 3, "c", &three));
+    assert!(bench.core.refusal(&Place::Pod("a".into())).is_some(), "there it still goes on");
+}
+
+#[test]
+fn a_refusal_of_long_ago_elsewhere_does_not_count() {
+    let (mut bench, now) = refused_in_one(0);
+    // It runs no more, so nothing is asked there.
+    let resting = PodFact { phase: PodPhase::Pending, ..pod("a", &[]) };
+    bench.pods(now + 1, std::slice::from_ref(&resting));
+    let later = now + 3_600_000;
+    assert!(!first_refusal_is_believed(&mut bench, later, "b", &[resting, pod("b", &[])]));
+}
+
 #[test]
 fn what_is_rejected_is_told_at_once_and_asked_again_later() {
     let mut bench = Bench::new();
