@@ -300,6 +300,8 @@ impl PodWatcherCore {
         }
         self.asking.remove(&namespace);
         let Some(Reviewed { rights, server }) = reviewed else {
+            // What refused before an outage may have been another state of the API server.
+            self.doubts.remove(&namespace);
             self.ask_rights.insert(namespace, now + RIGHTS_RETRY);
             return;
         };

@@ -413,6 +413,23 @@ fn rights_are_not_lost_to_an_api_server_that_is_starting() {
 }
 
 #[test]
+fn a_doubt_from_before_an_outage_does_not_make_the_next_refusal_certain() {
+    let mut world = World::fresh();
+    world.review(all_rights(), Readiness::Ready, 0);
+    world.input(Input::ClientChanged);
+    assert_eq!(world.review(NamespaceRights::default(), Readiness::Silent, 0), []);
+    for _ in 0..5 {
+        world.wake_to_ask();
+        assert_eq!(world.input(Input::Rights("demo".into(), world.asking, None, 0)), [], "no answer");
+    }
+    world.wake_to_ask();
+    assert_eq!(world.review(NamespaceRights::default(), Readiness::Silent, 0), [], "it was refused once since");
+    while world.review(NamespaceRights::default(), Readiness::Silent, 0).is_empty() {
+        world.wake_to_ask();
+    }
+}
+
+#[test]
 fn rights_that_were_asked_with_other_credentials_are_ignored() {
     let mut world = World::fresh();
     let old = world.asking;
