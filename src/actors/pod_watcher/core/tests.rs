@@ -351,6 +351,28 @@ fn refused_credentials_ask_for_a_login_and_a_new_client_ends_that() {
 }
 
 #[test]
+fn a_refusal_of_one_kind_says_nothing_of_how_long_the_other_goes_on() {
+    let (forbidden, unauthorized) = (Trouble::Forbidden("no".into()), Trouble::Unauthorized("expired".into()));
+    // Nodes are refused for good; then one 401.
+    let nodes = World::id(Kind::Nodes, None);
+    let mut world = World::fresh();
+    while world.now < Millis(60_000) {
+        world.fail(&nodes, forbidden.clone());
+        while !world.wake().1.contains(&Effect::Resume(nodes.clone())) {}
+    }
+    let effects = world.fail(&nodes, unauthorized.clone());
+    assert!(matches!(health(&effects), Some(WatchHealth::Stale { .. })), "{effects:?}");
+    // Credentials are refused for long; then one 403.
+    let mut world = World::fresh();
+    while world.now < Millis(20_000) {
+        world.fail(&pods(), unauthorized.clone());
+        world.wake();
+    }
+    let effects = world.fail(&pods(), forbidden);
+    assert!(!effects.contains(&Effect::End(pods())), "{effects:?}");
+}
+
+#[test]
 fn events_of_an_earlier_task_are_ignored() {
     let mut world = World::fresh();
     let old = world.attempts[&pods()];
