@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::actors::client_list::messages::Unfit;
 use crate::cluster::{AgentContainer, ContainerState};
 use crate::refusal;
 use crate::workload::WorkloadKind;
@@ -125,9 +126,12 @@ impl Bench {
     }
 
     fn unfit(&mut self, now: u64, agents: &[(&str, &str)]) -> Vec<Effect> {
+        self.unfit_for(now, agents, &Unfit::Protocol("the agent speaks protocol 2, this podway 1".into()))
+    }
+
+    fn unfit_for(&mut self, now: u64, agents: &[(&str, &str)], unfit: &Unfit) -> Vec<Effect> {
         self.generation = self.generation.next();
-        let why: Arc<str> = "the agent speaks protocol 2, this podway 1".into();
-        let agents = agents.iter().map(|(pod, name)| (((*pod).into(), (*name).into()), Arc::clone(&why)));
+        let agents = agents.iter().map(|(pod, name)| (((*pod).into(), (*name).into()), unfit.clone()));
         self.feed(now, Input::Unfit(self.generation, agents.collect()))
     }
 
@@ -737,6 +741,31 @@ fn an_image_of_another_version_is_placed_once_and_no_more() {
     assert_eq!(placed(&effects), [], "the same image would say the same");
     let why = hopeless(&effects).expect("told")[&Target::Workload(web())].clone();
     assert!(why.contains("another version") && why.contains("protocol 2"), "{why}");
+}
+
+#[test]
+fn a_denied_key_says_nothing_of_the_image() {
+    let key = Unfit::Key("it takes another key".into());
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let mut pods = vec![pod("a", &[])];
+    let effects = bench.pods(0, &pods);
+    bench.end(1, &effects, &PlaceOutcome::Accepted);
+    pods[0].agents = pod("x", &[ContainerState::Running]).agents;
+    bench.pods(2, &pods);
+    let effects = bench.unfit_for(3, &[("a", "podway-agent-1a2b3c4d-1")], &key);
+    assert_eq!(placed(&effects), [(Place::Pod("a".into()), "podway-agent-1a2b3c4d-2".to_owned())]);
+    assert_eq!(hopeless(&effects), None);
+    // A pod of our own that was given the key is made once all the same.
+    let (mut bench, effects) = wanting_own(&[]);
+    bench.end(1, &effects, &PlaceOutcome::Accepted);
+    let mut own = own_in(PodPhase::Running, ContainerState::Running);
+    own.agents[0].name = "podway-agent".into();
+    bench.pods(2, &[own]);
+    let effects = bench.unfit_for(3, &[("own", "podway-agent")], &key);
+    assert_eq!(placed(&effects), []);
+    let why = hopeless(&effects).expect("told")[&Target::General].clone();
+    assert!(why.contains("another key") && !why.contains("version"), "{why}");
 }
 
 /// A bench that sees a running pod of our own, made by a Job of an earlier session, whose agent will not do.
