@@ -19,7 +19,6 @@ use super::manifest::{self, Agent};
 use super::{Owned, outcome_of};
 use crate::cluster::PodFact;
 use crate::error::chain;
-use crate::workload::WorkloadKind;
 
 /// When what may have been made is looked for: an API server that did not answer in time may still be at it.
 const LOOKS: [Duration; 4] = [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(8), Duration::from_secs(30)];
@@ -71,14 +70,14 @@ impl Maker {
         }
     }
 
-    /// Deletes the Job of this pod, if it has one, and exactly this pod: one that took its name since stays (409, and the
-    /// next snapshot shows it).
+    /// Deletes exactly the Job of this pod, or this pod where none made it: one that took its name since stays (409, and
+    /// the next snapshot shows it).
     async fn remove(&self, old: &PodFact) -> kube::Result<()> {
         info!(pod = %old.name, "deleting a pod of our own that is in the way");
-        if old.workload.kind == WorkloadKind::Job {
+        if let Some(uid) = &old.own_job {
             let jobs: Api<Job> = self.api();
             // Without the Job its pod goes too.
-            return gone(jobs.delete(&old.workload.name, &DeleteParams::background()).await.map(drop));
+            return gone(jobs.delete(&old.workload.name, &exactly(uid.to_string())).await.map(drop));
         }
         let pods: Api<Pod> = self.api();
         gone(pods.delete(&old.name, &exactly(old.uid.to_string())).await.map(drop))

@@ -42,6 +42,7 @@ fn pod(uid: &str, agents: &[ContainerState]) -> PodFact {
         terminating: false,
         agents: agents.collect(),
         own_pod_of: None,
+        own_job: None,
     }
 }
 

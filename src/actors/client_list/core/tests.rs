@@ -34,6 +34,7 @@ fn pod(uid: &str, of: &str) -> PodFact {
             state: ContainerState::Running,
         }],
         own_pod_of: None,
+        own_job: None,
     }
 }
 

@@ -24,6 +24,7 @@ fn pod(namespace: &str, name: &str, ip: &str) -> (Key, Fact) {
         terminating: false,
         agents: vec![],
         own_pod_of: None,
+        own_job: None,
     };
     (key(namespace, name), Fact::Pod(Arc::new(fact)))
 }
