@@ -89,7 +89,7 @@ impl Maker {
         Ok(made.meta().uid.clone())
     }
 
-    /// Deletes what was made, and nothing else.
+    /// Deletes what was made and nothing else.
     pub(super) async fn unmake(&self, made: Made) {
         let mut left = None;
         for pause in LOOKS {
@@ -104,8 +104,9 @@ impl Maker {
                 }
             };
             match timeout(LOOK_LIMIT, look).await {
-                Ok(Ok(Unmade::Gone)) => return,
-                Ok(Ok(Unmade::NotSeen)) => left = None,
+                Ok(Ok(())) if made != Made::Perhaps => return,
+                // There may have been several creates without an answer, and each may still come.
+                Ok(Ok(())) => left = None,
                 Ok(Err(error)) => left = Some(chain(&error)),
                 Err(_) => left = Some("no answer in time".to_owned()),
             }
@@ -115,35 +116,30 @@ impl Maker {
         }
     }
 
-    async fn unmake_once<K: Owned>(&self, made: &Made) -> kube::Result<Unmade> {
+    async fn unmake_once<K: Owned>(&self, made: &Made) -> kube::Result<()> {
         let name = manifest::own_name(&self.agent.fingerprint);
         let api: Api<K> = self.api();
         let uid = match made {
-            Made::Nothing => return Ok(Unmade::Gone),
+            Made::Nothing => return Ok(()),
             Made::Exactly(uid) => uid.clone(),
             Made::Perhaps => {
-                let Some(found) = api.get_metadata_opt(&name).await? else { return Ok(Unmade::NotSeen) };
+                let Some(found) = api.get_metadata_opt(&name).await? else { return Ok(()) };
                 let marked = manifest::is_marked(&found.metadata, &self.agent);
-                let Some(uid) = found.metadata.uid.filter(|_| marked) else { return Ok(Unmade::NotSeen) };
+                let Some(uid) = found.metadata.uid.filter(|_| marked) else { return Ok(()) };
                 uid
             }
         };
         info!(name, "deleting a pod of our own that came too late");
         match gone(api.delete(&name, &exactly(uid)).await.map(drop)) {
             // Another has its name.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Unmade::Gone),
-            other => other.map(|()| Unmade::Gone),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            other => other,
         }
     }
 
     fn api<K: Owned>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
-}
-
-enum Unmade {
-    Gone,
-    NotSeen,
 }
 
 /// Deletes an object of this UID only, with what belongs to it.
