@@ -2,14 +2,15 @@
 //!
 //! A create that is under way when the connection ends may succeed after everything was looked through. Whoever asked for
 //! it then deletes exactly what came of it: by its UID where the answer told that, else by the mark that it was made with.
-//! The next connection may have a pod of the same name already.
+//! The next connection may have a pod of the same name already, or use this one: what runs stays, and ends by itself when
+//! nobody uses it. One that does not run yet carries nothing, and whoever waits for it makes another.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
@@ -89,7 +90,7 @@ impl Maker {
         Ok(made.meta().uid.clone())
     }
 
-    /// Deletes what was made and nothing else.
+    /// Deletes what was made unless it runs, and nothing else.
     pub(super) async fn unmake(&self, made: Made) {
         let mut left = None;
         for pause in LOOKS {
@@ -129,12 +130,28 @@ impl Maker {
                 uid
             }
         };
+        if self.runs(&uid).await? {
+            info!(name, "a pod of our own that came too late runs: it ends when nobody uses it");
+            return Ok(());
+        }
         info!(name, "deleting a pod of our own that came too late");
         match gone(api.delete(&name, &exactly(uid)).await.map(drop)) {
             // Another has its name.
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             other => other,
         }
+    }
+
+    /// Whether the pod of this UID runs, or one that the Job of this UID made.
+    async fn runs(&self, uid: &str) -> kube::Result<bool> {
+        let of_image = ListParams::default().labels(&manifest::of_fingerprint(&self.agent));
+        let pods = self.api::<Pod>().list(&of_image).await?;
+        let is_of = |pod: &Pod| {
+            let mut owners = pod.metadata.owner_references.iter().flatten();
+            pod.metadata.uid.as_deref() == Some(uid) || owners.any(|owner| owner.uid == uid)
+        };
+        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+        Ok(pods.items.iter().any(|pod| is_of(pod) && phase(pod).as_deref() == Some("Running")))
     }
 
     fn api<K: Owned>(&self) -> Api<K> {

@@ -289,6 +289,26 @@ async fn what_came_of_a_create_without_an_answer_is_looked_for_by_its_mark() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_came_too_late_and_runs_is_left_to_who_uses_it() {
+    for answered in [false, true] {
+        let test = async {
+            // The next connection may have taken it up; it ends by itself.
+            let world = world(|line| in_cluster(line, "00ff", &[("late", "Running")]));
+            world.until_asked(creates).await;
+            world.stopped().await;
+            if answered {
+                world.go.notify_one();
+            }
+            world.until_asked(|line| line.starts_with("GET /api/v1/namespaces/demo/pods")).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let asked = world.asked.lock().expect("unpoisoned");
+            assert!(!asked.iter().any(|line| deletes_exactly(line)), "{asked:?}");
+        };
+        LocalSet::new().run_until(test).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_create_without_an_answer_makes_later_is_looked_for_at_the_end() {
     let is_there = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let seen = Arc::clone(&is_there);
