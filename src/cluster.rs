@@ -44,6 +44,8 @@ pub struct PodFact {
     pub agents: Vec<AgentContainer>,
     /// Fingerprint of the key whose own pod this is (label `podway.dev/agent`), when it is one.
     pub own_pod_of: Option<Arc<str>>,
+    /// UID of the Job that made it, where it is our own pod and one did.
+    pub own_job: Option<Arc<str>>,
 }
 
 /// `status.phase` of a pod.

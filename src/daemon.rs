@@ -17,13 +17,16 @@ use crate::actors::control::{self, Control};
 use crate::actors::daemon::Daemon;
 use crate::actors::daemon::messages::{Caller, ListSessions, Shutdown};
 use crate::actors::session::Settings;
-use crate::actors::shell::{Reply, Stop, start_monitored};
+use crate::actors::shell::{LateWork, Reply, Stop, start_monitored};
 use crate::config::Config;
 use crate::net::os_journal::{OsJournal, Undone};
 use crate::net::resolver::host;
 
-/// All teardowns together; systemd's stop limit is above it.
+/// All teardowns together; systemd's stop limit is above it and [`LATE_LIMIT`].
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// After that, what connections have not got an answer for yet: once more is looked for it, and it is deleted.
+const LATE_LIMIT: Duration = Duration::from_millis(2500);
 
 /// Where this host's resolver is configured.
 const ETC: &str = "/etc";
@@ -91,6 +94,7 @@ async fn serve(config: Config, directories: Directories, listener: Listener) -> 
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let (bug, mut broken) = Reply::new();
+    let late = LateWork::default();
     let settings = Settings {
         mtu: config.mtu.into(),
         virtual_subnet: config.virtual_subnet,
@@ -99,6 +103,7 @@ async fn serve(config: Config, directories: Directories, listener: Listener) -> 
         state_dir: directories.state.clone(),
         etc: ETC.into(),
         editor: Default::default(),
+        late: late.clone(),
     };
     let daemon = Daemon::new(settings, config.agent_image.clone(), wall, bug).start();
     let edges = control::Edges {
@@ -130,6 +135,12 @@ async fn serve(config: Config, directories: Directories, listener: Listener) -> 
     let all = async { drop(tokio::join!(stopped, gone)) };
     if tokio::time::timeout(SHUTDOWN_LIMIT, all).await.is_err() {
         warn!("teardown took too long; what is left goes with the process or at the next start");
+    }
+    if tokio::time::timeout(LATE_LIMIT, late.over()).await.is_err() {
+        warn!(
+            "a pod of our own may be left in a cluster, whose API server has not answered: the next connection takes it \
+             up, and podway disconnect --clean deletes it"
+        );
     }
     outcome
 }

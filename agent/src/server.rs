@@ -23,8 +23,8 @@ use podway_tunnel::frames::{
 use podway_tunnel::round_trip::RoundTrip;
 use podway_tunnel::wire::{Reader, Writer};
 use podway_tunnel::{
-    AGENT_BUFFERS, CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOLS, SEND_BUFFER,
-    STREAM_WINDOW, handshake,
+    AGENT_BUFFERS, CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, MAX_SPECIAL, PROTOCOLS,
+    SEND_BUFFER, STREAM_WINDOW, handshake,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -437,9 +437,11 @@ async fn authenticate(
     let Some(hello_frame::Frame::Proof(proof)) = next(reader).await else { return Err(nonsense()) };
     let round_trip = RoundTrip::new(shared.now() - asked_at, shared.now());
     let ours = &shared.serve.authorized_key;
+    if proof.allowed_special.len() > MAX_SPECIAL {
+        return Err(no(&format!("it serves at most {MAX_SPECIAL} special prefixes")));
+    }
     let valid = public_key.as_ref() == ours
         && session_id.len() == 16
-        && proof.allowed_special.len() <= 64
         && handshake::verify(
             ours,
             &proof.signature,
@@ -449,7 +451,7 @@ async fn authenticate(
             &proof.allowed_special,
         );
     if !valid {
-        return Err(no("the key is not the one this agent takes"));
+        return Err(Denied { wrong_key: true, ..no("the key is not the one this agent takes") });
     }
     let special: Result<Vec<IpNet>, _> = proof.allowed_special.iter().map(|prefix| prefix.parse()).collect();
     let special = special.map_err(|_| nonsense())?;

@@ -117,7 +117,14 @@ async fn only_the_right_key_for_the_right_pod_is_welcome() {
     assert_eq!(carrier.agent_version(), env!("CARGO_PKG_VERSION"));
     assert_eq!(carrier.welcome().limits.as_ref().map(|limits| limits.flows), Some(podway_tunnel::MAX_FLOWS));
     let stranger = Config { pair: pair(), ..world.config.clone() };
-    assert!(matches!(connect(&world, &stranger).await, Err(ConnectError::Denied(_))));
+    assert!(matches!(connect(&world, &stranger).await, Err(ConnectError::Key)));
+    // Too much asked says nothing of the key.
+    let special = |many: usize| (0..many).map(|n| format!("127.0.1.{n}/32")).collect();
+    let all = Config { special: special(podway_tunnel::MAX_SPECIAL), ..world.config.clone() };
+    connect(&world, &all).await.expect("connected");
+    let more = Config { special: special(podway_tunnel::MAX_SPECIAL + 1), ..world.config.clone() };
+    let denied = connect(&world, &more).await.expect_err("too many");
+    assert!(matches!(&denied, ConnectError::Denied(why) if why.contains("at most 64")), "{denied:?}");
     let elsewhere = Config { pod_uid: "pod-2".into(), ..world.config.clone() };
     assert!(matches!(connect(&world, &elsewhere).await, Err(ConnectError::WrongPod { .. })));
 }

@@ -21,7 +21,7 @@ use self::messages::RemoveAll;
 use crate::actors::client_list::messages::{AgentsUnfit, PlacementHopeless, ViaWorkloadsChanged};
 use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged, UseClient};
 use crate::actors::shell::{
-    Driven, NO_LIMIT, Reply, Shell, Stop, TaskFailed, Tasks, drive, drives, spawn_reporting, stop, told,
+    Driven, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, Tasks, drive, drives, spawn_reporting, stop, told,
 };
 use crate::cluster::PodFact;
 use crate::error::chain;
@@ -50,11 +50,20 @@ pub struct AgentPlacer {
     next_reply: ReplyId,
     /// Ephemeral containers that are being asked for: that ends with who asked for them, however it ends.
     asking: Tasks,
+    /// Creates of a pod of our own that the API server has not answered, one for each place.
+    unsettled: HashMap<Place, Reply<()>>,
+    late: LateWork,
 }
 
 impl AgentPlacer {
-    /// A placer for agents as `plan` and `agent` say.
-    pub fn new(plan: Plan, agent: Arc<Agent>, client: kube::Client, client_list: Recipient<PlacementHopeless>) -> Self {
+    /// A placer for agents as `plan` and `agent` say. What it cannot end before it ends itself is `late` work.
+    pub fn new(
+        plan: Plan,
+        agent: Arc<Agent>,
+        client: kube::Client,
+        client_list: Recipient<PlacementHopeless>,
+        late: LateWork,
+    ) -> Self {
         AgentPlacer {
             namespace: Arc::clone(&plan.namespace),
             driven: Driven::new(AgentPlacerCore::new(plan)),
@@ -65,6 +74,8 @@ impl AgentPlacer {
             stops: HashMap::new(),
             next_reply: ReplyId(0),
             asking: Tasks::default(),
+            unsettled: HashMap::new(),
+            late,
         }
     }
 
@@ -130,16 +141,19 @@ impl Shell for AgentPlacer {
                         let maker = Maker { client, agent, namespace: Arc::clone(&self.namespace), place, port };
                         let making = maker.clone();
                         let work = async move { making.make(old).await };
+                        let late = self.late.begin();
                         // It goes on when this actor ends: what may have been made has to be deleted then.
                         drop(spawn_reporting(work, PLACE_LIMIT, move |result| {
                             let unknown = |failed| (PlaceOutcome::Failed(describe(&failed)), Made::Perhaps);
                             let (outcome, made) = result.unwrap_or_else(unknown);
                             let (taken, was_taken) = Reply::new();
-                            me.do_send(Placed { place: maker.place.clone(), attempt, outcome, taken: Some(taken) });
+                            let (place, taken) = (maker.place.clone(), Some((made.clone(), taken)));
+                            me.do_send(Placed { place, attempt, outcome, taken });
                             tokio::spawn(async move {
                                 if was_taken.await.is_err() {
                                     maker.unmake(made).await;
                                 }
+                                drop(late);
                             });
                         }));
                     }
@@ -150,7 +164,9 @@ impl Shell for AgentPlacer {
             }
             Effect::Withdraw => {
                 let me = ctx.address();
+                let late = self.late.begin();
                 drop(spawn_reporting(self.own().withdraw(), NO_LIMIT, move |result| {
+                    drop(late);
                     if let Err(failed) = result {
                         warn!(?failed, "our own pod, which never ran, may be left");
                     }
@@ -300,8 +316,9 @@ struct Placed {
     place: Place,
     attempt: Attempt,
     outcome: PlaceOutcome,
-    /// Told when this actor has heard of it. Dropped unheard, what was made is deleted again.
-    taken: Option<Reply<()>>,
+    /// Of a pod of our own, what came of it; told when this actor answers for that. Dropped untold, what was made is
+    /// deleted again.
+    taken: Option<(Made, Reply<()>)>,
 }
 
 /// self → AgentPlacer. Our own pod, which never ran, was taken back as far as that was possible.
@@ -345,8 +362,21 @@ impl Handler<Placed> for AgentPlacer {
     type Result = ();
     fn handle(&mut self, message: Placed, ctx: &mut Context<Self>) {
         let Placed { place, attempt, outcome, taken } = message;
-        if let Some(taken) = taken {
-            taken.answer(());
+        match taken {
+            // Told once a later create shows what there is; untold, it is looked for when this actor ends.
+            Some((Made::Perhaps, taken)) => {
+                if let Some(before) = self.unsettled.insert(place.clone(), taken) {
+                    before.answer(());
+                }
+            }
+            Some((Made::Exactly(_), taken)) => {
+                taken.answer(());
+                if let Some(before) = self.unsettled.remove(&place) {
+                    before.answer(());
+                }
+            }
+            Some((Made::Nothing, taken)) => taken.answer(()),
+            None => {}
         }
         drive(self, Input::Finished { place, attempt, outcome }, ctx);
     }

@@ -26,7 +26,7 @@ use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, UseC
 use crate::actors::proxy_via::ProxyVia;
 use crate::actors::proxy_via::messages::ViaChanged;
 use crate::actors::shell::{
-    Driven, Exit, NO_LIMIT, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told,
+    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told,
 };
 use crate::actors::vif::messages::{Close, FlowStats, StopDataPlane, VifChanged};
 use crate::actors::vif::{self, Vif};
@@ -86,6 +86,8 @@ pub struct Settings {
     pub etc: std::path::PathBuf,
     /// Which connection edits `resolv.conf`.
     pub editor: FileEditor,
+    /// What goes on after a connection.
+    pub late: LateWork,
 }
 
 /// The children of one run.

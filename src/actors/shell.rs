@@ -2,11 +2,11 @@
 #![expect(clippy::disallowed_methods, reason = "shells read the clock, spawn and touch actix; cores do not")]
 
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::{Actor, ActorContext as _, AsyncContext as _, Context, SpawnHandle};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::ids::Millis;
@@ -184,6 +184,30 @@ impl Tasks {
 impl Drop for Tasks {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Work that may outlast its session. The end of the process waits for it, for a while.
+#[derive(Clone, Debug)]
+pub struct LateWork(Arc<watch::Sender<()>>);
+
+impl Default for LateWork {
+    fn default() -> Self {
+        LateWork(Arc::new(watch::Sender::new(())))
+    }
+}
+
+impl LateWork {
+    /// Begins one; it is over when what this gives is dropped.
+    pub fn begin(&self) -> watch::Receiver<()> {
+        self.0.subscribe()
+    }
+
+    /// Waits until all of it is over.
+    ///
+    /// Cancel safe.
+    pub async fn over(&self) {
+        self.0.closed().await;
     }
 }
 

@@ -18,7 +18,7 @@ use podway::actors::client_list::messages::{
 };
 use podway::actors::client_list::{ClientList, Dialed, Dialer, Edges};
 use podway::actors::pod_watcher::messages::{PodsChanged, RightsChanged};
-use podway::actors::shell::{now, start_monitored};
+use podway::actors::shell::{LateWork, now, start_monitored};
 use podway::cluster::{NamespaceRights, PodFact, Rights};
 use podway::ids::{Generation, WaiterId};
 use podway::net::agent::native::NativeLink;
@@ -146,7 +146,7 @@ impl World {
             fingerprint: FINGERPRINT.into(),
             mark: "00ff".into(),
         });
-        let actor = AgentPlacer::new(plan, agent, client, client_list.clone().recipient());
+        let actor = AgentPlacer::new(plan, agent, client, client_list.clone().recipient(), LateWork::default());
         start_monitored(actor, context, |_| ());
 
         let via = ViaWorkloadsChanged {

@@ -71,9 +71,12 @@ pub enum ConnectError {
     /// The agent ended the call without a word.
     #[error("the agent hung up")]
     HungUp,
-    /// The agent said no.
+    /// The agent said no, for a reason that may pass.
     #[error("the agent denied access: {0}")]
     Denied(String),
+    /// The agent takes another key: it will not take this one, however often it is asked.
+    #[error("the agent denied access: it takes another key")]
+    Key,
     /// The challenge names another pod.
     #[error("the agent says it lives in pod {found}, not in {expected}")]
     WrongPod {
@@ -326,12 +329,13 @@ fn hello(frame: hello_frame::Frame) -> HelloFrame {
     HelloFrame { frame: Some(frame) }
 }
 
-/// Why an agent says no: for its protocol, if it tells which, else for what it says.
+/// Why an agent says no: for its protocol, if it tells which, or for the key, else for what it says.
 fn refusal(denied: Denied) -> ConnectError {
     match denied {
         Denied { protocol_min, protocol_max, .. } if protocol_max > 0 => {
             ConnectError::Protocol { theirs: protocol_min..=protocol_max }
         }
+        Denied { wrong_key: true, .. } => ConnectError::Key,
         Denied { reason, .. } => ConnectError::Denied(reason),
     }
 }

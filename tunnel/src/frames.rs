@@ -148,6 +148,9 @@ pub struct Denied {
     /// The highest one; else 0.
     #[prost(uint32, tag = "3")]
     pub protocol_max: u32,
+    /// The agent takes another key.
+    #[prost(bool, tag = "4")]
+    pub wrong_key: bool,
 }
 
 /// Heartbeat.

@@ -27,6 +27,8 @@ pub const PROTOCOL: u32 = 1;
 pub const PROTOCOLS: RangeInclusive<u32> = PROTOCOL..=PROTOCOL;
 /// Flows of one session.
 pub const MAX_FLOWS: u32 = 16_384;
+/// Special prefixes that a session may ask for.
+pub const MAX_SPECIAL: usize = 64;
 /// Bytes of all flows that an agent may have granted or hold.
 pub const AGENT_BUFFERS: u64 = 32 << 20;
 /// Bytes of all flows of a session that the workstation may have granted or hold.

@@ -124,11 +124,18 @@ async fn an_agent_that_denies_or_is_another_or_hangs_up_is_told_apart() {
     let denied = Frame::Denied(Denied { reason: "no".into(), ..Denied::default() });
     assert!(matches!(meet(vec![denied.clone()]).await, Some(ConnectError::Denied(why)) if why == "no"));
     assert!(matches!(meet(vec![challenge(), denied]).await, Some(ConnectError::Denied(_))));
+    let stranger = Frame::Denied(Denied { wrong_key: true, ..Denied::default() });
+    assert!(matches!(meet(vec![challenge(), stranger]).await, Some(ConnectError::Key)));
     assert!(matches!(meet(vec![challenge()]).await, Some(ConnectError::HungUp)));
     assert!(matches!(meet(Vec::new()).await, Some(ConnectError::HungUp)));
     let newer = Frame::Challenge(Challenge { pod_uid: "pod-1".into(), protocol: 9, ..Challenge::default() });
     assert!(matches!(meet(vec![newer]).await, Some(ConnectError::Protocol { theirs }) if theirs == (9..=9)));
-    let newer = Frame::Denied(Denied { reason: "no protocol in common".into(), protocol_min: 8, protocol_max: 9 });
+    let newer = Frame::Denied(Denied {
+        reason: "no protocol in common".into(),
+        protocol_min: 8,
+        protocol_max: 9,
+        wrong_key: false,
+    });
     let error = meet(vec![newer]).await.expect("refused");
     assert!(matches!(&error, ConnectError::Protocol { theirs } if *theirs == (8..=9)), "{error:?}");
     assert_eq!(error.to_string(), "the agent speaks protocol 8 to 9, this podway 1");

@@ -243,7 +243,7 @@ impl AgentPlacerCore {
                     continue;
                 }
                 AgentInPod::Absent => None,
-                AgentInPod::Unfit(why) => Some(format!("pod {}: {why}; ", pod.name)),
+                AgentInPod::Unfit(unfit) => Some(format!("pod {}: {}; ", pod.name, unfit.why())),
             };
             // Why there is none, and why the one there is does not do.
             let because = |why: &str| format!("{}{why}", unfit.as_deref().unwrap_or_default()).into();

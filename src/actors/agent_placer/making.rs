@@ -2,14 +2,15 @@
 //!
 //! A create that is under way when the connection ends may succeed after everything was looked through. Whoever asked for
 //! it then deletes exactly what came of it: by its UID where the answer told that, else by the mark that it was made with.
-//! The next connection may have a pod of the same name already.
+//! The next connection may have a pod of the same name already, or use this one: what runs stays, and ends by itself when
+//! nobody uses it. One that does not run yet carries nothing, and whoever waits for it makes another.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
@@ -19,7 +20,6 @@ use super::manifest::{self, Agent};
 use super::{Owned, outcome_of};
 use crate::cluster::PodFact;
 use crate::error::chain;
-use crate::workload::WorkloadKind;
 
 /// When what may have been made is looked for: an API server that did not answer in time may still be at it.
 const LOOKS: [Duration; 4] = [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(8), Duration::from_secs(30)];
@@ -71,14 +71,14 @@ impl Maker {
         }
     }
 
-    /// Deletes the Job of this pod, if it has one, and exactly this pod: one that took its name since stays (409, and the
-    /// next snapshot shows it).
+    /// Deletes exactly the Job of this pod, or this pod where none made it: one that took its name since stays (409, and
+    /// the next snapshot shows it).
     async fn remove(&self, old: &PodFact) -> kube::Result<()> {
         info!(pod = %old.name, "deleting a pod of our own that is in the way");
-        if old.workload.kind == WorkloadKind::Job {
+        if let Some(uid) = &old.own_job {
             let jobs: Api<Job> = self.api();
             // Without the Job its pod goes too.
-            return gone(jobs.delete(&old.workload.name, &DeleteParams::background()).await.map(drop));
+            return gone(jobs.delete(&old.workload.name, &exactly(uid.to_string())).await.map(drop));
         }
         let pods: Api<Pod> = self.api();
         gone(pods.delete(&old.name, &exactly(old.uid.to_string())).await.map(drop))
@@ -90,7 +90,7 @@ impl Maker {
         Ok(made.meta().uid.clone())
     }
 
-    /// Deletes what was made, and nothing else.
+    /// Deletes what was made unless it runs, and nothing else.
     pub(super) async fn unmake(&self, made: Made) {
         let mut left = None;
         for pause in LOOKS {
@@ -105,8 +105,9 @@ impl Maker {
                 }
             };
             match timeout(LOOK_LIMIT, look).await {
-                Ok(Ok(Unmade::Gone)) => return,
-                Ok(Ok(Unmade::NotSeen)) => left = None,
+                Ok(Ok(())) if made != Made::Perhaps => return,
+                // There may have been several creates without an answer, and each may still come.
+                Ok(Ok(())) => left = None,
                 Ok(Err(error)) => left = Some(chain(&error)),
                 Err(_) => left = Some("no answer in time".to_owned()),
             }
@@ -116,35 +117,46 @@ impl Maker {
         }
     }
 
-    async fn unmake_once<K: Owned>(&self, made: &Made) -> kube::Result<Unmade> {
+    async fn unmake_once<K: Owned>(&self, made: &Made) -> kube::Result<()> {
         let name = manifest::own_name(&self.agent.fingerprint);
         let api: Api<K> = self.api();
         let uid = match made {
-            Made::Nothing => return Ok(Unmade::Gone),
+            Made::Nothing => return Ok(()),
             Made::Exactly(uid) => uid.clone(),
             Made::Perhaps => {
-                let Some(found) = api.get_metadata_opt(&name).await? else { return Ok(Unmade::NotSeen) };
+                let Some(found) = api.get_metadata_opt(&name).await? else { return Ok(()) };
                 let marked = manifest::is_marked(&found.metadata, &self.agent);
-                let Some(uid) = found.metadata.uid.filter(|_| marked) else { return Ok(Unmade::NotSeen) };
+                let Some(uid) = found.metadata.uid.filter(|_| marked) else { return Ok(()) };
                 uid
             }
         };
+        if self.runs(&uid).await? {
+            info!(name, "a pod of our own that came too late runs: it ends when nobody uses it");
+            return Ok(());
+        }
         info!(name, "deleting a pod of our own that came too late");
         match gone(api.delete(&name, &exactly(uid)).await.map(drop)) {
             // Another has its name.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Unmade::Gone),
-            other => other.map(|()| Unmade::Gone),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            other => other,
         }
+    }
+
+    /// Whether the pod of this UID runs, or one that the Job of this UID made.
+    async fn runs(&self, uid: &str) -> kube::Result<bool> {
+        let of_image = ListParams::default().labels(&manifest::of_fingerprint(&self.agent));
+        let pods = self.api::<Pod>().list(&of_image).await?;
+        let is_of = |pod: &Pod| {
+            let mut owners = pod.metadata.owner_references.iter().flatten();
+            pod.metadata.uid.as_deref() == Some(uid) || owners.any(|owner| owner.uid == uid)
+        };
+        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+        Ok(pods.items.iter().any(|pod| is_of(pod) && phase(pod).as_deref() == Some("Running")))
     }
 
     fn api<K: Owned>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
-}
-
-enum Unmade {
-    Gone,
-    NotSeen,
 }
 
 /// Deletes an object of this UID only, with what belongs to it.

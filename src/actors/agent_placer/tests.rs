@@ -21,11 +21,15 @@ fn api(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> (kube:
     let asked = Asked::default();
     let (seen, answer) = (Arc::clone(&asked), Arc::new(answer));
     let serve = move |request: http::Request<kube::client::Body>| {
-        let text = format!("{} {}", request.method(), request.uri());
-        let (code, body) = answer(&text);
-        seen.lock().expect("unpoisoned").push(text);
-        let response = http::Response::builder().status(code).body(kube::client::Body::from(body.into_bytes()));
-        std::future::ready(response.map_err(tower::BoxError::from))
+        let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
+        async move {
+            let line = format!("{} {}", request.method(), request.uri());
+            let body = request.into_body().collect_bytes().await.map_err(tower::BoxError::from)?;
+            let (code, answer) = answer(&line);
+            seen.lock().expect("unpoisoned").push(format!("{line} {}", String::from_utf8_lossy(&body)));
+            let response = http::Response::builder().status(code).body(kube::client::Body::from(answer.into_bytes()));
+            response.map_err(tower::BoxError::from)
+        }
     };
     (kube::Client::new(tower::service_fn(serve), "demo"), asked)
 }
@@ -46,7 +50,8 @@ fn names(list: &str, names: &[&str]) -> (u16, String) {
 
 fn deleted(asked: &Asked) -> Vec<String> {
     let asked = asked.lock().expect("unpoisoned");
-    let last = |text: &String| Some(text.strip_prefix("DELETE ")?.trim_end_matches('?').to_owned());
+    let last =
+        |text: &String| Some(text.strip_prefix("DELETE ")?.split_whitespace().next()?.trim_end_matches('?').to_owned());
     asked.iter().filter_map(last).collect()
 }
 
@@ -122,12 +127,13 @@ impl Handler<Fall> for AgentPlacer {
     }
 }
 
-/// A placer that wants a pod of its own, and an API server that makes the Job when `go` says so; everything else it
+/// A placer that wants a pod of its own, and an API server that makes the first Job when `go` says so; everything else it
 /// answers as `answer` says. What was asked is told with its body.
 struct World {
     placer: actix::Addr<AgentPlacer>,
     asked: Asked,
     go: Arc<Notify>,
+    late: LateWork,
 }
 
 fn plan() -> Plan {
@@ -149,8 +155,12 @@ fn world(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> Worl
         async move {
             let line = format!("{} {}", request.method(), request.uri());
             let body = request.into_body().collect_bytes().await.map_err(tower::BoxError::from)?;
-            seen.lock().expect("unpoisoned").push(format!("{line} {}", String::from_utf8_lossy(&body)));
-            let (code, body) = if line.starts_with("POST") {
+            let first = {
+                let mut seen = seen.lock().expect("unpoisoned");
+                seen.push(format!("{line} {}", String::from_utf8_lossy(&body)));
+                line.starts_with("POST") && seen.iter().filter(|line| line.starts_with("POST")).count() == 1
+            };
+            let (code, body) = if first {
                 wait.notified().await;
                 (201, r#"{"metadata":{"name":"podway-agent-1a2b3c4d","uid":"late"}}"#.to_owned())
             } else {
@@ -163,7 +173,8 @@ fn world(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> Worl
     let client = kube::Client::new(tower::service_fn(serve), "demo");
     let context = Context::new();
     let placer = context.address();
-    let actor = AgentPlacer::new(plan(), Arc::new(agent()), client, Sink.start().recipient());
+    let late = LateWork::default();
+    let actor = AgentPlacer::new(plan(), Arc::new(agent()), client, Sink.start().recipient(), late.clone());
     start_monitored(actor, context, |_| ());
     placer.do_send(PodsChanged { generation: Generation(1), pods: Arc::new(PodSnapshot::default()) });
     placer.do_send(ViaWorkloadsChanged {
@@ -172,7 +183,7 @@ fn world(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> Worl
         general: GeneralEgress::Wanted,
         special: std::collections::BTreeMap::new(),
     });
-    World { placer, asked, go }
+    World { placer, asked, go, late }
 }
 
 impl World {
@@ -204,10 +215,36 @@ fn deletes_exactly(line: &str) -> bool {
         && line.contains(r#""preconditions":{"uid":"late"}"#)
 }
 
+/// The answer to a question for the Job, or for the pods of this image: those that a Job made, with their phases.
+fn in_cluster(line: &str, mark: &str, pods: &[(&str, &str)]) -> (u16, String) {
+    match line {
+        _ if line.starts_with("GET /apis/batch/v1/namespaces/demo/jobs/podway-agent-1a2b3c4d") => {
+            let metadata = format!(r#"{{"name":"j","uid":"late","annotations":{{"podway.dev/made-by":"{mark}"}}}}"#);
+            (200, format!(r#"{{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{metadata}}}"#))
+        }
+        _ if line.starts_with("GET /api/v1/namespaces/demo/pods?") => {
+            assert!(line.contains("podway.dev%2Fagent%3D1a2b3c4d"), "{line}");
+            let owner = |uid: &str| format!(r#"[{{"apiVersion":"batch/v1","kind":"Job","name":"j","uid":"{uid}"}}]"#);
+            let pod = |(uid, phase): &(&str, &str)| {
+                let owner = owner(uid);
+                format!(r#"{{"metadata":{{"name":"p","ownerReferences":{owner}}},"status":{{"phase":"{phase}"}}}}"#)
+            };
+            let items: Vec<String> = pods.iter().map(pod).collect();
+            (200, format!(r#"{{"kind":"PodList","apiVersion":"v1","metadata":{{}},"items":[{}]}}"#, items.join(",")))
+        }
+        _ => status(404),
+    }
+}
+
+/// An API server that has this one Job, whose pod does not run.
+fn waits(line: &str) -> (u16, String) {
+    in_cluster(line, "00ff", &[("late", "Pending"), ("another", "Running")])
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_made_after_the_end_is_deleted() {
     let test = async {
-        let world = world(|_| status(404));
+        let world = world(waits);
         world.until_asked(creates).await;
         world.stopped().await;
         world.go.notify_one();
@@ -219,7 +256,7 @@ async fn a_job_that_is_made_after_the_end_is_deleted() {
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_made_after_the_placer_fell_is_deleted() {
     let test = async {
-        let world = world(|_| status(404));
+        let world = world(waits);
         world.until_asked(creates).await;
         world.placer.do_send(Fall);
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -231,12 +268,8 @@ async fn a_job_that_is_made_after_the_placer_fell_is_deleted() {
 
 #[tokio::test(start_paused = true)]
 async fn what_came_of_a_create_without_an_answer_is_looked_for_by_its_mark() {
-    let found = |mark: &str| {
-        let metadata = format!(r#"{{"name":"j","uid":"late","annotations":{{"podway.dev/made-by":"{mark}"}}}}"#);
-        (200, format!(r#"{{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{metadata}}}"#))
-    };
     let test = async {
-        let world = world(move |line| if line.starts_with("GET") { found("00ff") } else { status(404) });
+        let world = world(waits);
         world.until_asked(creates).await;
         world.stopped().await;
         world.until_asked(deletes_exactly).await;
@@ -244,13 +277,84 @@ async fn what_came_of_a_create_without_an_answer_is_looked_for_by_its_mark() {
     LocalSet::new().run_until(test).await;
     // That of another run stays.
     let test = async {
-        let world = world(move |line| if line.starts_with("GET") { found("ff00") } else { status(404) });
+        let world = world(|line| in_cluster(line, "ff00", &[]));
         world.until_asked(creates).await;
         world.stopped().await;
         world.until_asked(|line| line.starts_with("GET")).await;
         tokio::time::sleep(Duration::from_secs(60)).await;
         let asked = world.asked.lock().expect("unpoisoned");
         assert!(!asked.iter().any(|line| deletes_exactly(line)), "{asked:?}");
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_came_too_late_and_runs_is_left_to_who_uses_it() {
+    for answered in [false, true] {
+        let test = async {
+            // The next connection may have taken it up; it ends by itself.
+            let world = world(|line| in_cluster(line, "00ff", &[("late", "Running")]));
+            world.until_asked(creates).await;
+            world.stopped().await;
+            if answered {
+                world.go.notify_one();
+            }
+            world.until_asked(|line| line.starts_with("GET /api/v1/namespaces/demo/pods")).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let asked = world.asked.lock().expect("unpoisoned");
+            assert!(!asked.iter().any(|line| deletes_exactly(line)), "{asked:?}");
+        };
+        LocalSet::new().run_until(test).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_create_without_an_answer_makes_later_is_looked_for_at_the_end() {
+    let is_there = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen = Arc::clone(&is_there);
+    let test = async move {
+        let shown = move |line: &str| match seen.load(std::sync::atomic::Ordering::Acquire) {
+            true => waits(line),
+            false => status(404),
+        };
+        let world = world(shown);
+        world.until_asked(creates).await;
+        // Nothing came of it as far as the placer can tell, and the next ones are refused.
+        tokio::time::sleep(PLACE_LIMIT * 2).await;
+        world.stopped().await;
+        is_there.store(true, std::sync::atomic::Ordering::Release);
+        world.until_asked(deletes_exactly).await;
+        world.late.over().await;
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_create_was_answered_for_is_not_looked_for() {
+    let test = async {
+        let made = (201, r#"{"metadata":{"name":"podway-agent-1a2b3c4d","uid":"second"}}"#.to_owned());
+        let world = world(move |line| if line.starts_with("POST") { made.clone() } else { status(404) });
+        world.until_asked(creates).await;
+        tokio::time::sleep(PLACE_LIMIT * 2).await;
+        world.stopped().await;
+        world.late.over().await;
+        let asked = world.asked.lock().expect("unpoisoned");
+        assert!(!asked.iter().any(|line| line.starts_with("GET")), "{asked:?}");
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_late_work_waits_until_what_came_too_late_is_deleted() {
+    let test = async {
+        let world = world(waits);
+        world.until_asked(creates).await;
+        world.stopped().await;
+        let soon = Duration::from_secs(1);
+        assert!(tokio::time::timeout(soon, world.late.over()).await.is_err(), "the create is not answered");
+        world.go.notify_one();
+        assert!(tokio::time::timeout(soon, world.late.over()).await.is_ok(), "{:?}", world.asked);
+        assert!(world.asked.lock().expect("unpoisoned").iter().any(|line| deletes_exactly(line)));
     };
     LocalSet::new().run_until(test).await;
 }
@@ -282,6 +386,7 @@ fn in_the_way(kind: WorkloadKind) -> Arc<PodFact> {
         terminating: false,
         agents: Vec::new(),
         own_pod_of: Some("1a2b3c4d".into()),
+        own_job: (kind == WorkloadKind::Job).then(|| "old job".into()),
     })
 }
 
@@ -289,8 +394,8 @@ fn in_the_way(kind: WorkloadKind) -> Arc<PodFact> {
 async fn a_pod_of_our_own_is_replaced_or_it_is_said_why_not() {
     let job = r#"{"metadata":{"name":"podway-agent-1a2b3c4d","uid":"new"}}"#;
     let done = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success"}"#;
-    for kind in [WorkloadKind::Job, WorkloadKind::Pod] {
-        let place = if kind == WorkloadKind::Job { Place::OwnJob } else { Place::OwnPod };
+    let cases = [(WorkloadKind::Job, Place::OwnJob, "old job"), (WorkloadKind::Pod, Place::OwnPod, "old")];
+    for (kind, place, uid) in cases {
         let maker = |client| Maker {
             client,
             agent: Arc::new(agent()),
@@ -304,11 +409,19 @@ async fn a_pod_of_our_own_is_replaced_or_it_is_said_why_not() {
         });
         let made = maker(client).make(Some(in_the_way(kind))).await;
         assert_eq!(made, (PlaceOutcome::Accepted, Made::Exactly("new".into())));
-        assert_eq!(deleted(&asked).len(), 1, "{asked:?}");
+        // It may be looked at again while the watch is down: a new one of the same name stays.
+        let exactly = format!(r#""preconditions":{{"uid":"{uid}"}}"#);
+        let all = asked.lock().expect("unpoisoned").clone();
+        let deletes: Vec<&String> = all.iter().filter(|line| line.starts_with("DELETE")).collect();
+        assert!(matches!(deletes.as_slice(), [one] if one.contains(&exactly)), "{all:?}");
         // What may not be deleted is named, where it is in the way.
         let (client, _) = api(|request| if request.starts_with("POST") { status(409) } else { status(403) });
         let (outcome, made) = maker(client).make(Some(in_the_way(kind))).await;
         assert_eq!((outcome, made), (PlaceOutcome::Forbidden("no (403)".into()), Made::Nothing));
+        // One that took its name is another: nothing is refused, it is seen in the next snapshot.
+        let (client, _) = api(|_| status(409));
+        let (outcome, _) = maker(client).make(Some(in_the_way(kind))).await;
+        assert!(matches!(outcome, PlaceOutcome::Failed(_)), "{outcome:?}");
     }
 }
 
@@ -338,7 +451,7 @@ async fn nothing_is_added_to_a_pod_on_behalf_of_an_actor_that_panicked() {
         let client = kube::Client::new(tower::service_fn(never), "demo");
         let context = Context::new();
         let placer = context.address();
-        let actor = AgentPlacer::new(plan(), Arc::new(agent()), client, Sink.start().recipient());
+        let actor = AgentPlacer::new(plan(), Arc::new(agent()), client, Sink.start().recipient(), LateWork::default());
         start_monitored(actor, context, |_| ());
         let web = PodFact { own_pod_of: None, ..(*in_the_way(WorkloadKind::Deployment)).clone() };
         let workloads = BTreeSet::from([web.workload.clone()]);

@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::messages::{GeneralEgress, LinkState, LinkStatus, Placement, TargetState, UnfitAgents, WaiterOutcome};
+use super::messages::{
+    GeneralEgress, LinkState, LinkStatus, Placement, TargetState, Unfit, UnfitAgents, WaiterOutcome,
+};
 use crate::actors::agent_placer::manifest::is_named_after;
 use crate::actors::shell::Core;
 use crate::backoff::doubling;
@@ -109,7 +111,7 @@ pub enum DialOutcome {
     /// No answer in time.
     TimedOut,
     /// The agent answered that it will not do, as it speaks another protocol; says so.
-    Unfit(Arc<str>),
+    Unfit(Unfit),
     /// Another failure, with its cause.
     Failed(Arc<str>),
     /// A bug; what the panic said.
@@ -355,9 +357,9 @@ impl ClientListCore {
                 why
             }
             // Dialing => (nothing): another agent of the pod is dialled, or none.
-            DialOutcome::Unfit(why) => {
+            DialOutcome::Unfit(unfit) => {
                 let agent = Arc::clone(&link.agent);
-                self.unfit.insert((pod.clone(), agent), why);
+                self.unfit.insert((pod.clone(), agent), unfit);
                 self.links.remove(pod);
                 return;
             }
@@ -626,7 +628,7 @@ impl ClientListCore {
     /// Why the agents of a pod will not do, where one of them said so and there is no other.
     fn unfit_in(&self, pod: &PodFact) -> Option<Arc<str>> {
         let of_pod = || self.unfit.iter().find(|((uid, _), _)| *uid == pod.uid);
-        self.usable_agent(pod).is_none().then(of_pod).flatten().map(|(_, why)| Arc::clone(why))
+        self.usable_agent(pod).is_none().then(of_pod).flatten().map(|(_, unfit)| Arc::clone(unfit.why()))
     }
 
     fn link_status(&self, pod: &PodFact) -> Option<LinkStatus> {

@@ -9,6 +9,7 @@ use podway_tunnel::credit::Budget;
 use tokio::sync::watch;
 
 use super::core::DialOutcome;
+use super::messages::Unfit;
 use super::{Dialed, Dialer};
 use crate::cluster::PodFact;
 use crate::error::chain;
@@ -72,13 +73,15 @@ impl Dialer for NativeDialer {
     }
 }
 
-/// What a failed handshake says of the agent. What an agent answers is its own word and will not change: it cannot be
-/// replaced where it runs, nor take other arguments.
+/// What a failed handshake says of the agent. What it says of its protocol and its key will not change: it cannot be
+/// replaced where it runs, nor take other arguments. Any other word may be about this handshake alone.
 pub fn handshake_outcome(error: &ConnectError) -> DialOutcome {
     let text: Arc<str> = chain(error).into();
     match error {
-        ConnectError::Protocol { .. } | ConnectError::Denied(_) => DialOutcome::Unfit(text),
-        ConnectError::Http2(_)
+        ConnectError::Protocol { .. } => DialOutcome::Unfit(Unfit::Protocol(text)),
+        ConnectError::Key => DialOutcome::Unfit(Unfit::Key(text)),
+        ConnectError::Denied(_)
+        | ConnectError::Http2(_)
         | ConnectError::Wire(_)
         | ConnectError::HungUp
         | ConnectError::WrongPod { .. }
@@ -107,6 +110,16 @@ fn outcome(error: &PortForwardError) -> DialOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_an_agent_says_of_its_protocol_and_key_is_for_good() {
+        let outcome = handshake_outcome(&ConnectError::Protocol { theirs: 2..=2 });
+        assert!(matches!(outcome, DialOutcome::Unfit(Unfit::Protocol(_))), "{outcome:?}");
+        let outcome = handshake_outcome(&ConnectError::Key);
+        assert!(matches!(outcome, DialOutcome::Unfit(Unfit::Key(_))), "{outcome:?}");
+        let outcome = handshake_outcome(&ConnectError::Denied("no random bytes".into()));
+        assert!(matches!(outcome, DialOutcome::Failed(_)), "{outcome:?}");
+    }
 
     #[test]
     fn what_an_agent_says_of_its_version_is_shown_only_where_it_is_plain() {

@@ -89,8 +89,26 @@ pub struct PlacementHopeless {
     pub hopeless: BTreeMap<Target, Arc<str>>,
 }
 
-/// Agents that will not do, by pod and container, and why: for what they said when they were dialled.
-pub type UnfitAgents = BTreeMap<(PodUid, Arc<str>), Arc<str>>;
+/// Why an agent will never do, as it said when it was dialled; in words.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unfit {
+    /// It speaks no protocol of ours: nor does any other of its image.
+    Protocol(Arc<str>),
+    /// It takes another key, whatever its image.
+    Key(Arc<str>),
+}
+
+impl Unfit {
+    /// The words.
+    pub fn why(&self) -> &Arc<str> {
+        match self {
+            Unfit::Protocol(why) | Unfit::Key(why) => why,
+        }
+    }
+}
+
+/// Agents that will not do, by pod and container.
+pub type UnfitAgents = BTreeMap<(PodUid, Arc<str>), Unfit>;
 
 /// ClientList → AgentPlacer. Fact, whole: which agents run and will not do. Withdrawn by absence.
 #[derive(Clone, Debug, PartialEq, Eq)]

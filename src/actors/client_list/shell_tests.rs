@@ -77,6 +77,7 @@ fn pod() -> PodFact {
         terminating: false,
         agents: vec![agent],
         own_pod_of: None,
+        own_job: None,
     }
 }
 

@@ -17,6 +17,7 @@ fn daemon(directory: &Path) -> Daemon {
         state_dir: directory.into(),
         etc: directory.into(),
         editor: Default::default(),
+        late: Default::default(),
     };
     Daemon::new(settings, "agent".to_owned(), || 0, Reply::new().0)
 }

@@ -264,8 +264,9 @@ impl PodWatcherCore {
         let Some(watched) = self.watches.get_mut(id).filter(|watched| watched.attempt == attempt) else { return };
         let everywhere = id.namespace.is_none() && id.kind.namespaced();
         // Nobody waits for what is known already: it is not given up for an API server that has just started.
-        let lasting = !watched.listed || watched.refused_for() >= refusal::NOT_READY;
-        if everywhere && lasting && matches!(trouble, Trouble::Forbidden(_)) {
+        let forbidden = |trouble: &Trouble| matches!(trouble, Trouble::Forbidden(_));
+        let goes_on = watched.trouble.as_ref().is_some_and(forbidden) && watched.refused_for() >= refusal::NOT_READY;
+        if everywhere && forbidden(&trouble) && (goes_on || !watched.listed) {
             let known = std::mem::take(&mut watched.objects);
             self.narrow(id, &known);
             self.look_later(now, jitter);
@@ -300,6 +301,8 @@ impl PodWatcherCore {
         }
         self.asking.remove(&namespace);
         let Some(Reviewed { rights, server }) = reviewed else {
+            // What refused before an outage may have been another state of the API server.
+            self.doubts.remove(&namespace);
             self.ask_rights.insert(namespace, now + RIGHTS_RETRY);
             return;
         };

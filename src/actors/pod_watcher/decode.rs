@@ -85,6 +85,7 @@ struct Labels {
 struct Owner {
     kind: String,
     name: String,
+    uid: String,
     controller: bool,
 }
 
@@ -249,6 +250,7 @@ impl Object {
             terminating: meta.deletion_timestamp.is_some(),
             agents,
             own_pod_of: meta.labels.own_pod.as_deref().map(|key| names.get(key)),
+            own_job: meta.labels.own_pod.is_some().then(|| self.job()).flatten(),
         }
     }
 
@@ -276,6 +278,13 @@ impl Object {
     /// `spec.replicas`.
     pub fn replicas(&self) -> Option<u32> {
         self.spec.replicas
+    }
+
+    /// UID of the Job that controls it.
+    fn job(&self) -> Option<Arc<str>> {
+        let mut owners = self.metadata.owner_references.iter();
+        let job = owners.find(|owner| owner.controller && WorkloadKind::parse(&owner.kind) == Some(WorkloadKind::Job));
+        job.map(|job| job.uid.as_str().into())
     }
 
     /// The workload that the pod belongs to, by its controller.

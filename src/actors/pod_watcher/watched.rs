@@ -1,6 +1,7 @@
 //! One watch as the core sees it: its objects, the list under way, and its trouble. Pure.
 
 use std::collections::BTreeMap;
+use std::mem::discriminant;
 use std::time::Duration;
 
 use super::facts::{Event, Fact, Key, Trouble};
@@ -28,7 +29,8 @@ pub struct Watched {
     /// Why it is down, while it is.
     pub trouble: Option<Trouble>,
     failures: u32,
-    /// Since when it is refused, with 401 or 403, and when that was said last.
+    /// Since when it is refused as its trouble says (401 or 403: what one says is no word about the other), and when that
+    /// was said last.
     refused: Option<(Millis, Millis)>,
     /// When it is to go on after a failure.
     pub resume_at: Option<Millis>,
@@ -108,9 +110,11 @@ impl Watched {
             Trouble::Unauthorized(_) | Trouble::Down(_) => doubling(BACKOFF_FIRST, self.failures, BACKOFF_CAP),
         };
         self.failures = self.failures.saturating_add(1).min(8);
+        let goes_on = self.trouble.as_ref().is_some_and(|before| discriminant(before) == discriminant(&trouble));
         self.refused = match trouble {
             Trouble::Unauthorized(_) | Trouble::Forbidden(_) => {
-                Some((self.refused.map_or(now, |(since, _)| since), now))
+                let before = self.refused.filter(|_| goes_on);
+                Some((before.map_or(now, |(since, _)| since), now))
             }
             Trouble::Unknown(_) | Trouble::Down(_) => None,
         };
@@ -128,7 +132,7 @@ impl Watched {
         self.resume_at = None;
     }
 
-    /// How long it has been refused, from the first answer to the last.
+    /// How long it has been refused as its trouble says, from the first answer to the last.
     pub fn refused_for(&self) -> Duration {
         self.refused.map_or(Duration::ZERO, |(since, last)| last.since(since))
     }

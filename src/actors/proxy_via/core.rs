@@ -498,8 +498,8 @@ fn wanted<'a>(selection: &'a SelectProxyVia, cluster: &'a ClusterInfo, host: &'a
     }
 }
 
-/// The loopback ranges that rules name, by themselves or by `also`.
-fn loopback(selection: &SelectProxyVia) -> Vec<(Cidr, Workload)> {
+/// The loopback ranges that rules name, by themselves or by `also`: each needs leave of its agent.
+pub fn loopback(selection: &SelectProxyVia) -> Vec<(Cidr, Workload)> {
     let (cluster, host) = (ClusterInfo::default(), HostFacts::default());
     let wanted = wanted(selection, &cluster, &host);
     let of_rule = |rule: &crate::spec::ViaRule<Workload>| {

@@ -18,6 +18,7 @@ use super::messages::Child;
 use crate::actors::client_list::messages::{LinkState, LinkStatus, TargetState, WaiterOutcome};
 use crate::actors::dns::messages::DnsState;
 use crate::actors::pod_watcher::messages::WatchHealth;
+use crate::actors::proxy_via::core as proxy_via;
 use crate::actors::proxy_via::messages::{SelectProxyVia, ViaState};
 use crate::actors::shell::{Core, Exit};
 use crate::actors::vif::messages::{FlowStats, VifState};
@@ -433,6 +434,9 @@ impl SessionCore {
                 return Some(error);
             }
         }
+        if let Some(error) = self.selection().and_then(|selection| errors::loopback(&proxy_via::loopback(&selection))) {
+            return Some(error);
+        }
         if let Some(rights) = facts.rights.1.namespaces.get(self.spec.namespace.as_str())
             && !rights.watch_pods
         {
@@ -469,17 +473,21 @@ impl SessionCore {
         self.spec.proxy_via.iter().map(rule).collect()
     }
 
-    fn select_and_wait(&mut self) {
-        let (Some(api_server), Some(rules)) = (self.facts.api_server.clone(), self.rules()) else { return };
-        let targets = needed(&rules);
-        let selection = SelectProxyVia {
-            rules,
+    /// What ProxyVia is to do, once the API server and all workloads are known.
+    fn selection(&self) -> Option<SelectProxyVia> {
+        Some(SelectProxyVia {
+            api_server: self.facts.api_server.clone()?,
+            rules: self.rules()?,
             vnat: self.spec.vnat.clone(),
             also_proxy: self.spec.also_proxy.clone(),
             never_proxy: self.spec.never_proxy.clone(),
             allow_conflicting: self.spec.allow_conflicting_subnets.clone(),
-            api_server,
-        };
+        })
+    }
+
+    fn select_and_wait(&mut self) {
+        let Some(selection) = self.selection() else { return };
+        let targets = needed(&selection.rules);
         if self.facts.selected.as_ref() != Some(&selection) {
             self.facts.selected = Some(selection.clone());
             self.effects.push_back(Effect::Select(selection));

@@ -88,6 +88,7 @@ impl Bench {
             state_dir: state.path().into(),
             etc: etc.path().into(),
             editor: FileEditor::default(),
+            late: Default::default(),
         };
         let spec = serde_json::json!({ "name": "demo", "namespace": "demo", "timeout_ms": 30_000, "dns": "file" });
         let (tell, status) = watch::channel(Arc::default());

@@ -63,7 +63,8 @@ pub fn start(
     };
     let mark = digest::hex(&podway_tunnel::handshake::random::<8>().unwrap_or_default());
     let agent = Arc::new(Agent { image: spec.agent_image.clone(), key: key.to_string(), fingerprint, mark });
-    let placer = AgentPlacer::new(plan, Arc::clone(&agent), client.clone(), client_list.clone().recipient());
+    let (hopeless, late) = (client_list.clone().recipient(), ingredients.settings.late.clone());
+    let placer = AgentPlacer::new(plan, Arc::clone(&agent), client.clone(), hopeless, late);
     monitor(Child::AgentPlacer, placer, agent_placer_context, &gate);
 
     // Three actors tell each other in a ring (ProxyVia → Vif → ProxyVia, ProxyVia → Dns → ProxyVia): the later ends of

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use podway::actors::agent_placer::core::{self as placer, AgentPlacerCore, Place, PlaceOutcome, Plan};
 use podway::actors::client_list::core::{self as clients, ClientListCore, DialOutcome};
-use podway::actors::client_list::messages::WaiterOutcome;
+use podway::actors::client_list::messages::{Unfit, WaiterOutcome};
 use podway::actors::dns::messages::DnsState;
 use podway::actors::pod_watcher::messages::WatchHealth;
 use podway::actors::proxy_via::core::{self as via, ProxyViaConfig, ProxyViaCore};
@@ -592,7 +592,9 @@ impl ConnectWorld {
             Outside::Dial(pod, attempt) => {
                 let agent = self.seen.dialled.remove(&(pod.clone(), attempt)).expect("it was dialled");
                 let outcome = match well {
-                    true if self.script.unfit.contains(&*agent) => DialOutcome::Unfit("another protocol".into()),
+                    true if self.script.unfit.contains(&*agent) => {
+                        DialOutcome::Unfit(Unfit::Protocol("another protocol".into()))
+                    }
                     true => connected(),
                     false => DialOutcome::Refused,
                 };

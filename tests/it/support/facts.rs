@@ -62,6 +62,7 @@ pub fn pod(uid: &str, of: &str, agent: Agent) -> PodFact {
         terminating: false,
         agents,
         own_pod_of: None,
+        own_job: None,
     }
 }
 

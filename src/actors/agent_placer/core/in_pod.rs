@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Plan;
 use crate::actors::agent_placer::manifest::is_named_after;
-use crate::actors::client_list::messages::UnfitAgents;
+use crate::actors::client_list::messages::{Unfit, UnfitAgents};
 use crate::cluster::{AgentContainer, ContainerState, PodFact};
 
 /// What a pod holds of ours.
@@ -16,7 +16,7 @@ pub(super) enum AgentInPod {
     Running,
     Stuck(Arc<str>),
     /// One runs and said that it will not do; there is no other.
-    Unfit(Arc<str>),
+    Unfit(Unfit),
 }
 
 impl Plan {
@@ -28,7 +28,7 @@ impl Plan {
             match &agent.state {
                 ContainerState::Running => match unfit.get(&(pod.uid.clone(), Arc::clone(&agent.name))) {
                     None => return AgentInPod::Running,
-                    Some(why) if found == AgentInPod::Absent => found = AgentInPod::Unfit(Arc::clone(why)),
+                    Some(unfit) if found == AgentInPod::Absent => found = AgentInPod::Unfit(unfit.clone()),
                     Some(_) => {}
                 },
                 ContainerState::Waiting if self.bears_our_fingerprint(pod, agent) => found = AgentInPod::Starting,

@@ -7,6 +7,7 @@ use super::in_pod::AgentInPod;
 use super::placement::Progress;
 use super::{AgentPlacerCore, Place, Plan};
 use crate::actors::agent_placer::manifest::own_name;
+use crate::actors::client_list::messages::Unfit;
 use crate::cluster::{PodFact, PodPhase, PodSnapshot};
 use crate::ids::Millis;
 use crate::spec::AgentMode;
@@ -33,7 +34,7 @@ impl AgentPlacerCore {
             match agent {
                 AgentInPod::Stuck(why) => return Some(why),
                 AgentInPod::Absent | AgentInPod::Running | AgentInPod::Starting => return None,
-                AgentInPod::Unfit(why) => unfit = Some((Arc::clone(pod), why)),
+                AgentInPod::Unfit(why) => unfit = Some((Arc::clone(pod), Arc::clone(why.why()))),
             }
         }
         if self.plan.mode == AgentMode::Ephemeral {
@@ -41,6 +42,9 @@ impl AgentPlacerCore {
         }
         if let Some(why) = self.unfit_image(pods) {
             return Some(why);
+        }
+        if let Some(unfit) = self.made_unfit(pods) {
+            return Some(format!("the agent that was placed will not do: {}", unfit.why()).into());
         }
         let why = self.make_own(now, pods, unfit.as_ref().map(|(pod, _)| pod))?;
         // Why there is none, and why the one there is does not do.
@@ -110,18 +114,22 @@ impl AgentPlacerCore {
         own.map(|pod| (pod, self.plan.agent_in(pod, &self.unfit.1)))
     }
 
-    /// Why no agent of our image will do: one that this session placed runs, and said so.
+    /// Why no agent of our image will do: one that this session placed runs, and speaks another protocol.
     pub(super) fn unfit_image(&self, pods: &PodSnapshot) -> Option<Arc<str>> {
-        let placed = self.placed.iter().find_map(|agent| self.unfit.1.get(agent).cloned());
-        let own = || {
-            let made = self.own_pods(pods).filter(|(pod, _)| self.own.made && !self.own.before.contains(&pod.uid));
-            made.into_iter().find_map(|(_, agent)| match agent {
-                AgentInPod::Unfit(why) => Some(why),
-                AgentInPod::Absent | AgentInPod::Starting | AgentInPod::Running | AgentInPod::Stuck(_) => None,
-            })
-        };
-        let why = placed.or_else(own)?;
-        Some(format!("the agent that was placed is of another version: {why}").into())
+        let placed = self.placed.iter().filter_map(|agent| self.unfit.1.get(agent).cloned());
+        placed.chain(self.made_unfit(pods)).find_map(|unfit| match unfit {
+            Unfit::Protocol(why) => Some(format!("the agent that was placed is of another version: {why}").into()),
+            Unfit::Key(_) => None,
+        })
+    }
+
+    /// Why the pod of our own that this session made will not do: the next one would say the same.
+    fn made_unfit(&self, pods: &PodSnapshot) -> Option<Unfit> {
+        let mut made = self.own_pods(pods).filter(|(pod, _)| self.own.made && !self.own.before.contains(&pod.uid));
+        made.find_map(|(_, agent)| match agent {
+            AgentInPod::Unfit(unfit) => Some(unfit),
+            AgentInPod::Absent | AgentInPod::Starting | AgentInPod::Running | AgentInPod::Stuck(_) => None,
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{AgentPlacerCore, Effect, Place, PlaceOutcome};
+use crate::actors::agent_placer::PLACE_LIMIT;
 use crate::backoff::doubling;
 use crate::cluster::PodFact;
 use crate::ids::{Attempt, Millis};
@@ -17,6 +18,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// The longest pause while the API server refuses.
 const RETRY_REFUSED: Duration = Duration::from_secs(60);
+/// A refusal that was not repeated for this long goes on no more: where it does, it is asked again by then, and answered.
+const GOES_ON_WITHIN: Duration = RETRY_REFUSED.saturating_add(PLACE_LIMIT);
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Progress {
@@ -45,6 +48,8 @@ pub(super) struct Refused {
     last: Millis,
     why: Arc<str>,
     how: Refusal,
+    /// Whether another place of the namespace got an agent meanwhile: then it says nothing of others.
+    alone: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +79,7 @@ impl AgentPlacerCore {
             PlaceOutcome::Accepted => {
                 placement.progress = Progress::Accepted { until: now + SEEN_WITHIN };
                 self.own.made |= place.is_own();
+                self.refused_alone(place);
                 return;
             }
             PlaceOutcome::Gone | PlaceOutcome::Failed(_) => {
@@ -83,8 +89,8 @@ impl AgentPlacerCore {
             PlaceOutcome::Forbidden(why) => (why, Refusal::Forbidden),
             PlaceOutcome::Rejected(why) => (why, Refusal::Rejected),
         };
-        let since = before.map_or(now, |refused| refused.since);
-        placement.refused = Some(Refused { since, last: now, why, how });
+        let (since, alone) = before.map_or((now, false), |refused| (refused.since, refused.alone));
+        placement.refused = Some(Refused { since, last: now, why, how, alone });
         let pause = match self.refusal(place) {
             Some(_) => refusal::pause(now.since(since), RETRY_REFUSED),
             None => refusal::AGAIN,
@@ -105,13 +111,27 @@ impl AgentPlacerCore {
         };
         // What goes on in one place of a namespace need not go on in each.
         let of_namespace = self.placements.iter().filter(|(other, _)| self.namespace_of(other) == namespace);
-        let forbidden = of_namespace.filter_map(|(_, placement)| placement.refused.as_ref());
-        let since = forbidden.filter(|r| r.how == Refusal::Forbidden).map(|r| r.since).min().unwrap_or(refused.since);
+        let others = of_namespace.filter_map(|(_, placement)| placement.refused.as_ref()).filter(|other| {
+            other.how == Refusal::Forbidden && !other.alone && refused.last.since(other.last) <= GOES_ON_WITHIN
+        });
+        let since = others.map(|other| other.since).fold(refused.since, Millis::min);
         let meant = match refused.how {
             Refusal::Rejected => true,
             Refusal::Forbidden => refused.last.since(since) >= server.patience(),
         };
         meant.then(|| Arc::clone(&refused.why))
+    }
+
+    /// Something was accepted at `place`: what others of its namespace are refused is no matter of the namespace.
+    fn refused_alone(&mut self, place: &Place) {
+        let namespace = self.namespace_of(place).cloned();
+        let there = |other: &Place| self.namespace_of(other).cloned() == namespace;
+        let others: Vec<Place> = self.placements.keys().filter(|other| there(other)).cloned().collect();
+        for other in others {
+            if let Some(refused) = self.placements.get_mut(&other).and_then(|placement| placement.refused.as_mut()) {
+                refused.alone = true;
+            }
+        }
     }
 
     fn namespace_of<'a>(&'a self, place: &Place) -> Option<&'a Arc<str>> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::actors::client_list::messages::Unfit;
 use crate::cluster::{AgentContainer, ContainerState};
 use crate::refusal;
 use crate::workload::WorkloadKind;
@@ -41,6 +42,7 @@ fn pod(uid: &str, agents: &[ContainerState]) -> PodFact {
         terminating: false,
         agents: agents.collect(),
         own_pod_of: None,
+        own_job: None,
     }
 }
 
@@ -125,9 +127,12 @@ impl Bench {
     }
 
     fn unfit(&mut self, now: u64, agents: &[(&str, &str)]) -> Vec<Effect> {
+        self.unfit_for(now, agents, &Unfit::Protocol("the agent speaks protocol 2, this podway 1".into()))
+    }
+
+    fn unfit_for(&mut self, now: u64, agents: &[(&str, &str)], unfit: &Unfit) -> Vec<Effect> {
         self.generation = self.generation.next();
-        let why: Arc<str> = "the agent speaks protocol 2, this podway 1".into();
-        let agents = agents.iter().map(|(pod, name)| (((*pod).into(), (*name).into()), Arc::clone(&why)));
+        let agents = agents.iter().map(|(pod, name)| (((*pod).into(), (*name).into()), unfit.clone()));
         self.feed(now, Input::Unfit(self.generation, agents.collect()))
     }
 
@@ -334,6 +339,56 @@ fn a_refusal_that_goes_on_is_not_waited_for_in_each_pod() {
         bench.end(at.0, &effects, &PlaceOutcome::Forbidden("no".into()));
     }
     assert!((1..=8).contains(&asked), "{asked}");
+}
+
+/// A bench where pod `a` was refused `until` then.
+fn refused_in_one(until: u64) -> (Bench, u64) {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    bench.rights(0, |_| {});
+    let mut effects = bench.pods(0, &[pod("a", &[])]);
+    let mut now = 0;
+    loop {
+        bench.end(now, &effects, &PlaceOutcome::Forbidden("no".into()));
+        if now >= until {
+            return (bench, now);
+        }
+        now = bench.core.poll_deadline().expect("it is asked again").0;
+        effects = bench.feed(now, Input::Woke);
+    }
+}
+
+/// Whether the first refusal in `pods`, besides those in sight, is told as theirs.
+fn first_refusal_is_believed(bench: &mut Bench, now: u64, uid: &str, pods: &[PodFact]) -> bool {
+    let effects = bench.pods(now, pods);
+    let place = Place::Pod(uid.into());
+    let asked = effects.iter().find(|effect| matches!(effect, Effect::Place { place: of, .. } if *of == place));
+    bench.end(now, asked.map(std::slice::from_ref).expect("asked"), &PlaceOutcome::Forbidden("no".into()));
+    bench.core.refusal(&place).is_some()
+}
+
+#[test]
+fn a_refusal_that_goes_on_elsewhere_counts_until_something_is_accepted() {
+    let both = [pod("a", &[]), pod("b", &[])];
+    let (mut bench, now) = refused_in_one(100_000);
+    assert!(first_refusal_is_believed(&mut bench, now + 1, "b", &both), "it goes on in all of them");
+    // Of three pods one took an agent meanwhile: it is the first pod's own matter.
+    let (mut bench, now) = refused_in_one(100_000);
+    let effects = bench.pods(now + 1, &both);
+    bench.end(now + 2, &effects, &PlaceOutcome::Accepted);
+    let three = [both[0].clone(), PodFact { terminating: true, ..both[1].clone() }, pod("c", &[])];
+    assert!(!first_refusal_is_believed(&mut bench, now + 3, "c", &three));
+    assert!(bench.core.refusal(&Place::Pod("a".into())).is_some(), "there it still goes on");
+}
+
+#[test]
+fn a_refusal_of_long_ago_elsewhere_does_not_count() {
+    let (mut bench, now) = refused_in_one(0);
+    // It runs no more, so nothing is asked there.
+    let resting = PodFact { phase: PodPhase::Pending, ..pod("a", &[]) };
+    bench.pods(now + 1, std::slice::from_ref(&resting));
+    let later = now + 3_600_000;
+    assert!(!first_refusal_is_believed(&mut bench, later, "b", &[resting, pod("b", &[])]));
 }
 
 #[test]
@@ -687,6 +742,31 @@ fn an_image_of_another_version_is_placed_once_and_no_more() {
     assert_eq!(placed(&effects), [], "the same image would say the same");
     let why = hopeless(&effects).expect("told")[&Target::Workload(web())].clone();
     assert!(why.contains("another version") && why.contains("protocol 2"), "{why}");
+}
+
+#[test]
+fn a_denied_key_says_nothing_of_the_image() {
+    let key = Unfit::Key("it takes another key".into());
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::NotNeeded);
+    let mut pods = vec![pod("a", &[])];
+    let effects = bench.pods(0, &pods);
+    bench.end(1, &effects, &PlaceOutcome::Accepted);
+    pods[0].agents = pod("x", &[ContainerState::Running]).agents;
+    bench.pods(2, &pods);
+    let effects = bench.unfit_for(3, &[("a", "podway-agent-1a2b3c4d-1")], &key);
+    assert_eq!(placed(&effects), [(Place::Pod("a".into()), "podway-agent-1a2b3c4d-2".to_owned())]);
+    assert_eq!(hopeless(&effects), None);
+    // A pod of our own that was given the key is made once all the same.
+    let (mut bench, effects) = wanting_own(&[]);
+    bench.end(1, &effects, &PlaceOutcome::Accepted);
+    let mut own = own_in(PodPhase::Running, ContainerState::Running);
+    own.agents[0].name = "podway-agent".into();
+    bench.pods(2, &[own]);
+    let effects = bench.unfit_for(3, &[("own", "podway-agent")], &key);
+    assert_eq!(placed(&effects), []);
+    let why = hopeless(&effects).expect("told")[&Target::General].clone();
+    assert!(why.contains("another key") && !why.contains("version"), "{why}");
 }
 
 /// A bench that sees a running pod of our own, made by a Job of an earlier session, whose agent will not do.

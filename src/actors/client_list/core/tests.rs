@@ -34,6 +34,7 @@ fn pod(uid: &str, of: &str) -> PodFact {
             state: ContainerState::Running,
         }],
         own_pod_of: None,
+        own_job: None,
     }
 }
 
@@ -269,7 +270,8 @@ fn an_agent_that_will_not_do_is_told_and_dialled_no_more() {
     let mut bench = Bench::new();
     bench.select(&["web"], GeneralEgress::NotNeeded);
     let (uid, attempt) = dials(&bench.pods(&[pod("a", "web")])).remove(0);
-    let effects = bench.finish(&uid.0, attempt, DialOutcome::Unfit("the agent speaks protocol 2".into()));
+    let effects =
+        bench.finish(&uid.0, attempt, DialOutcome::Unfit(Unfit::Protocol("the agent speaks protocol 2".into())));
     assert_eq!(told_unfit(&effects), Some(vec!["a/podway-agent-fp-1".to_owned()]));
     assert_eq!((dials(&effects), bench.core.poll_deadline()), (Vec::new(), None));
     let state = effects.iter().find_map(|effect| match effect {
@@ -293,7 +295,7 @@ fn another_agent_of_the_pod_is_dialled_where_one_will_not_do() {
     let mut bench = Bench::new();
     bench.select(&["web"], GeneralEgress::NotNeeded);
     let (uid, attempt) = dials(&bench.pods(&[two_agents()])).remove(0);
-    let effects = bench.finish(&uid.0, attempt, DialOutcome::Unfit("no".into()));
+    let effects = bench.finish(&uid.0, attempt, DialOutcome::Unfit(Unfit::Protocol("no".into())));
     let port = effects.iter().find_map(|effect| match effect {
         Effect::Dial { port, .. } => Some(*port),
         _ => None,
@@ -306,8 +308,8 @@ fn a_stale_word_of_an_agent_is_not_taken_for_that_of_another() {
     let mut bench = Bench::new();
     bench.select(&["web"], GeneralEgress::NotNeeded);
     let (_, attempt) = dials(&bench.pods(&[two_agents()])).remove(0);
-    bench.finish("a", attempt, DialOutcome::Unfit("no".into()));
-    let again = bench.finish("a", attempt, DialOutcome::Unfit("no".into()));
+    bench.finish("a", attempt, DialOutcome::Unfit(Unfit::Protocol("no".into())));
+    let again = bench.finish("a", attempt, DialOutcome::Unfit(Unfit::Protocol("no".into())));
     assert_eq!(again, [], "the second agent is still being dialled");
 }
 

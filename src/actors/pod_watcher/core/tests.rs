@@ -24,6 +24,7 @@ fn pod(namespace: &str, name: &str, ip: &str) -> (Key, Fact) {
         terminating: false,
         agents: vec![],
         own_pod_of: None,
+        own_job: None,
     };
     (key(namespace, name), Fact::Pod(Arc::new(fact)))
 }
@@ -351,6 +352,28 @@ fn refused_credentials_ask_for_a_login_and_a_new_client_ends_that() {
 }
 
 #[test]
+fn a_refusal_of_one_kind_says_nothing_of_how_long_the_other_goes_on() {
+    let (forbidden, unauthorized) = (Trouble::Forbidden("no".into()), Trouble::Unauthorized("expired".into()));
+    // Nodes are refused for good; then one 401.
+    let nodes = World::id(Kind::Nodes, None);
+    let mut world = World::fresh();
+    while world.now < Millis(60_000) {
+        world.fail(&nodes, forbidden.clone());
+        while !world.wake().1.contains(&Effect::Resume(nodes.clone())) {}
+    }
+    let effects = world.fail(&nodes, unauthorized.clone());
+    assert!(matches!(health(&effects), Some(WatchHealth::Stale { .. })), "{effects:?}");
+    // Credentials are refused for long; then one 403.
+    let mut world = World::fresh();
+    while world.now < Millis(20_000) {
+        world.fail(&pods(), unauthorized.clone());
+        world.wake();
+    }
+    let effects = world.fail(&pods(), forbidden);
+    assert!(!effects.contains(&Effect::End(pods())), "{effects:?}");
+}
+
+#[test]
 fn events_of_an_earlier_task_are_ignored() {
     let mut world = World::fresh();
     let old = world.attempts[&pods()];
@@ -410,6 +433,23 @@ fn rights_are_not_lost_to_an_api_server_that_is_starting() {
     }
     assert_eq!(world.review(all_rights(), Readiness::Ready, 0), [], "nothing has changed");
     assert!(!world.core.doubts.contains_key("demo"));
+}
+
+#[test]
+fn a_doubt_from_before_an_outage_does_not_make_the_next_refusal_certain() {
+    let mut world = World::fresh();
+    world.review(all_rights(), Readiness::Ready, 0);
+    world.input(Input::ClientChanged);
+    assert_eq!(world.review(NamespaceRights::default(), Readiness::Silent, 0), []);
+    for _ in 0..5 {
+        world.wake_to_ask();
+        assert_eq!(world.input(Input::Rights("demo".into(), world.asking, None, 0)), [], "no answer");
+    }
+    world.wake_to_ask();
+    assert_eq!(world.review(NamespaceRights::default(), Readiness::Silent, 0), [], "it was refused once since");
+    while world.review(NamespaceRights::default(), Readiness::Silent, 0).is_empty() {
+        world.wake_to_ask();
+    }
 }
 
 #[test]

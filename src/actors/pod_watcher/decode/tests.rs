@@ -65,6 +65,14 @@ fn agents_are_read_back_from_arguments_and_status() {
 }
 
 #[test]
+fn only_a_pod_of_our_own_keeps_the_uid_of_its_job() {
+    let ours = json!({"podway.dev/agent": "f00d"});
+    assert_eq!(pod(owned("Job", "podway-agent-f00d", ours.clone())).own_job.as_deref(), Some("o"));
+    assert_eq!(pod(owned("StatefulSet", "store", ours)).own_job, None);
+    assert_eq!(pod(owned("Job", "once", json!({}))).own_job, None);
+}
+
+#[test]
 fn services_of_all_types_are_read() {
     let headless = read(json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}})).service();
     assert!(headless.headless && headless.cluster_ips.is_empty());

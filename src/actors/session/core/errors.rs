@@ -1,10 +1,15 @@
 //! The words for what cannot work. Each says what to do.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use podway_tunnel::MAX_SPECIAL;
+
 use crate::actors::session::messages::Child;
 use crate::cluster::Resolution;
 use crate::error::{Reason, UserError};
+use crate::net::cidr::Cidr;
 use crate::net::views::Target;
-use crate::workload::WorkloadRef;
+use crate::workload::{Workload, WorkloadRef};
 
 /// The device cannot be made, or is gone.
 pub fn device(why: &str) -> UserError {
@@ -95,6 +100,20 @@ pub fn resolution(reference: &WorkloadRef, connected: &str, resolution: &Resolut
             "check that kubectl get pods works with the same flags",
         ),
     })
+}
+
+/// A workload's agent is asked to serve more ranges of its pod's loopback than it does; `None` when each can.
+pub fn loopback(ranges: &[(Cidr, Workload)]) -> Option<UserError> {
+    let mut of_workload: BTreeMap<&Workload, BTreeSet<&Cidr>> = BTreeMap::new();
+    for (cidr, workload) in ranges {
+        of_workload.entry(workload).or_default().insert(cidr);
+    }
+    let (workload, ranges) = of_workload.into_iter().find(|(_, ranges)| ranges.len() > MAX_SPECIAL)?;
+    Some(UserError::new(
+        Reason::LimitReached,
+        format!("{workload}: {} loopback ranges in --proxy-via: an agent serves at most {MAX_SPECIAL}", ranges.len()),
+        "name wider ranges, such as 127.0.0.0/24",
+    ))
 }
 
 /// A child of the session ended too often.

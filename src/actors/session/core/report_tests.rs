@@ -6,6 +6,7 @@ use crate::actors::dns::messages::DnsState;
 use crate::actors::proxy_via::messages::ViaState;
 use crate::actors::session::core::{Effect, Input, errors};
 use crate::actors::shell::Core as _;
+use crate::cluster::Resolution;
 use crate::ids::{Generation, ReplyId, WaiterId};
 use crate::workload::{PodUid, Workload, WorkloadKind};
 
@@ -65,6 +66,28 @@ fn a_missing_right_names_the_command_that_prints_the_rule() {
     assert!(error.hint.contains("podway rbac -n shop --user NAME"), "{}", error.hint);
     let error = errors::target(&Target::General, "shop", "missing right: create pods");
     assert!(error.hint.contains("podway rbac -n shop --user NAME"), "{}", error.hint);
+}
+
+#[test]
+fn more_loopback_ranges_than_an_agent_serves_are_refused_with_what_to_do() {
+    // Two names of one workload.
+    let names = ["web", "deployment/web"];
+    let outcome = |rules: usize| {
+        let rules: Vec<String> = (0..rules).map(|n| format!("127.0.1.{n}={}", names[n % 2])).collect();
+        let spec = json!({ "name": "demo", "namespace": "shop", "timeout_ms": 30_000, "proxy_via": rules });
+        let mut core = SessionCore::new(serde_json::from_value(spec).expect("a spec"), None);
+        core.handle(Millis(0), Input::Begin);
+        core.handle(Millis(1), Input::Reached(Ok([].into())));
+        let workload = Workload::new("shop", WorkloadKind::Deployment, "web");
+        let found = Resolution::Found { workload, replicas: Some(1) };
+        let resolutions = names.map(|name| (name.parse().expect("a name"), found.clone()));
+        core.handle(Millis(2), Input::Resolved(resolutions.into()));
+        core.outcome().cloned()
+    };
+    assert_eq!(outcome(64), None);
+    let Some(ConnectOutcome::Failed(error)) = outcome(65) else { panic!("it goes on") };
+    assert!(error.message.contains("65 loopback ranges") && error.message.contains("at most 64"), "{error:?}");
+    assert!(error.hint.contains("wider ranges"), "{error:?}");
 }
 
 /// A plain connection for which all but its way into the cluster is there.
