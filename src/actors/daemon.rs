@@ -220,6 +220,15 @@ impl Cluster {
         let server_name = access.tls_server_name.clone().or_else(host).map(|name| name.to_ascii_lowercase());
         Cluster { server: access.server.clone(), server_name, proxy: access.proxy_url.clone(), authority }
     }
+
+    fn same_url(&self, other: &Cluster) -> bool {
+        let url = |cluster: &Cluster| cluster.server.trim_end_matches('/').to_ascii_lowercase();
+        url(self) == url(other)
+    }
+
+    fn same_server(&self, other: &Cluster) -> bool {
+        self.same_url(other) && self.server_name == other.server_name
+    }
 }
 
 /// Whether two connections would reach one cluster: one URL and one name in TLS, reached the same way, with no two
@@ -228,9 +237,18 @@ impl Cluster {
 /// Two URLs of one cluster count as two: what tells clusters apart (the UID of `kube-system`) takes rights that podway
 /// does without, and an authority may have signed for several.
 fn same_cluster(a: &Cluster, b: &Cluster) -> bool {
-    let url = |cluster: &Cluster| cluster.server.trim_end_matches('/').to_ascii_lowercase();
+    changed(a, b).is_empty()
+}
+
+/// In what the ways to two clusters differ, in words.
+fn changed(a: &Cluster, b: &Cluster) -> Vec<&'static str> {
     let contrary = a.authority.is_some() && b.authority.is_some() && a.authority != b.authority;
-    url(a) == url(b) && a.server_name == b.server_name && a.proxy == b.proxy && !contrary
+    let pairs = [
+        (!a.same_server(b), if a.same_url(b) { "the server's name in TLS" } else { "the API server" }),
+        (a.proxy != b.proxy, "the proxy"),
+        (contrary, "the certificate authority"),
+    ];
+    pairs.into_iter().filter_map(|(differs, part)| differs.then_some(part)).collect()
 }
 
 impl Asked {
@@ -304,17 +322,16 @@ fn existing(
         return Ok(running.view(name));
     }
     let mut hint = format!("podway disconnect {name} first");
-    if !same_cluster(&running.cluster, cluster) {
+    if !running.cluster.same_server(cluster) {
         hint.push_str(", or choose another --name");
     }
     let message = format!("connection {name}: exists and differs in {}", differences.join(", "));
     Err(UserError::new(Reason::AlreadyConnected, message, hint))
 }
 
-/// The flags in which two connections differ, as users spell them. The time limit is not part of a connection.
+/// In what two connections differ: the way to the cluster, and flags as users spell them. The time limit is no part of it.
 fn differences((a, at): (&ConnectSpec, &Cluster), (b, bt): (&ConnectSpec, &Cluster)) -> Vec<&'static str> {
     let pairs = [
-        (!same_cluster(at, bt), "the cluster"),
         (a.namespace != b.namespace, "--namespace"),
         (a.proxy_via != b.proxy_via, "--proxy-via"),
         (a.also_proxy != b.also_proxy, "--also-proxy"),
@@ -325,7 +342,8 @@ fn differences((a, at): (&ConnectSpec, &Cluster), (b, bt): (&ConnectSpec, &Clust
         (a.agent_image != b.agent_image, "--agent-image"),
         (a.dns != b.dns, "--dns"),
     ];
-    pairs.into_iter().filter_map(|(differs, flag)| differs.then_some(flag)).collect()
+    let flags = pairs.into_iter().filter_map(|(differs, flag)| differs.then_some(flag));
+    changed(at, bt).into_iter().chain(flags).collect()
 }
 
 impl Actor for Daemon {
@@ -376,9 +394,12 @@ impl Handler<RenewCredentials> for Daemon {
             let Some(running) = self.sessions.get(&name).filter(|running| running.visible_to(caller)) else {
                 return Err(not_connected(&format!("connection {name}: waits for an earlier one to end")));
             };
-            if !same_cluster(&running.cluster, &Cluster::of(&access)) {
-                let hint = "disconnect first to use another cluster";
-                return Err(UserError::new(Reason::BadRequest, "renew: that is another cluster", hint));
+            // Links and watches go on over what they were made with; another authority may mean another cluster.
+            let changed = changed(&running.cluster, &Cluster::of(&access));
+            if !changed.is_empty() {
+                let message = format!("renew {name}: differs in {}", changed.join(", "));
+                let hint = format!("podway disconnect {name}, then connect again");
+                return Err(UserError::new(Reason::BadRequest, message, hint));
             }
             running.address.do_send(CredentialsRenewed { access });
             Ok(())

@@ -112,14 +112,75 @@ async fn clusters_behind_one_url_are_told_apart_by_their_names_in_tls() {
         assert!(a.is_ok());
         // Not taken for a's new credentials.
         let refused = ask_for(&daemon, 1000, "a", named("b.example")).await.unwrap().unwrap_err();
-        assert_eq!(refused.message, "connection a: exists and differs in the cluster");
+        assert_eq!(refused.message, "connection a: exists and differs in the server's name in TLS");
+        assert_eq!(refused.hint, "podway disconnect a first, or choose another --name");
         let (reply, renewed) = Reply::new();
         daemon.do_send(RenewCredentials { caller: caller(1000), name: "a".into(), access: named("b.example"), reply });
-        assert_eq!(renewed.await.unwrap().unwrap_err().message, "renew: that is another cluster");
+        assert_eq!(renewed.await.unwrap().unwrap_err().message, "renew a: differs in the server's name in TLS");
         assert!(ask_for(&daemon, 1000, "b", named("b.example")).await.unwrap().is_ok());
         let refused = ask_for(&daemon, 1000, "c", named("b.example")).await.unwrap().unwrap_err();
         assert_eq!(refused.message, "connect: connection \"b\" already reaches this cluster");
         shut_down(&daemon).await;
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+/// A daemon whose connection `a`, of user 1000, is in this phase.
+fn having(directory: &Path, phase: Phase, access: &ClusterAccess) -> (Addr<Daemon>, Played) {
+    let mut daemon = daemon(directory);
+    let session = Context::new();
+    let status = SessionStatus { phase, ..SessionStatus::default() };
+    let (status, receiver) = watch::channel(Arc::new(status));
+    let spec = serde_json::json!({ "name": "a", "namespace": "demo", "timeout_ms": 1, "agent_image": "agent" });
+    let running = Running {
+        spec: serde_json::from_value(spec).unwrap(),
+        cluster: Cluster::of(access),
+        owner_uid: 1000,
+        device: 0,
+        address: session.address(),
+        status: receiver,
+    };
+    daemon.sessions.insert("a".into(), running);
+    (daemon.start(), Played { session, _status: status })
+}
+
+/// A session that the test plays.
+struct Played {
+    /// Takes what the session is told, and answers nothing.
+    session: Context<Session>,
+    _status: watch::Sender<Arc<SessionStatus>>,
+}
+
+/// A daemon whose connection `a` to `no URL` is being ended until the test says that it has.
+fn ending(directory: &Path) -> (Addr<Daemon>, Played) {
+    having(directory, Phase::Disconnecting, &access("no URL", serde_json::json!({})))
+}
+
+#[tokio::test]
+async fn a_way_to_the_cluster_that_changed_is_named_and_taken_up_by_a_new_connection() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let by = |proxy: &str, ca: &str| {
+            let more = serde_json::json!({ "proxy_url": proxy, "certificate_authority_data": ca });
+            access("https://127.0.0.1:1", more)
+        };
+        let (before, rotated) = (by("socks5://192.0.2.9", "A"), by("socks5://192.0.2.9", "B"));
+        let (daemon, _played) = having(directory.path(), Phase::Connected, &before);
+        assert!(ask_for(&daemon, 1000, "a", before).await.unwrap().is_ok());
+        for (access, parts) in [
+            (rotated, "the certificate authority"),
+            (by("socks5://192.0.2.8", "A"), "the proxy"),
+            (by("socks5://192.0.2.8", "B"), "the proxy, the certificate authority"),
+        ] {
+            let refused = ask_for(&daemon, 1000, "a", access.clone()).await.unwrap().unwrap_err();
+            assert_eq!(refused.message, format!("connection a: exists and differs in {parts}"));
+            assert_eq!(refused.hint, "podway disconnect a first");
+            let (reply, renewed) = Reply::new();
+            daemon.do_send(RenewCredentials { caller: caller(1000), name: "a".into(), access, reply });
+            let refused = renewed.await.unwrap().unwrap_err();
+            assert_eq!(refused.message, format!("renew a: differs in {parts}"));
+            assert_eq!(refused.hint, "podway disconnect a, then connect again");
+        }
     };
     LocalSet::new().run_until(work).await;
 }
@@ -137,30 +198,6 @@ async fn what_is_asked_for_while_a_connection_ends_waits_for_its_end() {
         shut_down(&daemon).await;
     };
     LocalSet::new().run_until(work).await;
-}
-
-/// A daemon whose connection `a`, of user 1000 to `no URL`, is being ended until the test says that it has.
-fn ending(directory: &Path) -> (Addr<Daemon>, Ending) {
-    let mut daemon = daemon(directory);
-    let session = Context::new();
-    let status = SessionStatus { phase: Phase::Disconnecting, ..SessionStatus::default() };
-    let (status, receiver) = watch::channel(Arc::new(status));
-    let running = Running {
-        spec: serde_json::from_value(serde_json::json!({ "name": "a", "namespace": "demo", "timeout_ms": 1 })).unwrap(),
-        cluster: cluster("no URL", serde_json::json!({})),
-        owner_uid: 1000,
-        device: 0,
-        address: session.address(),
-        status: receiver,
-    };
-    daemon.sessions.insert("a".into(), running);
-    (daemon.start(), Ending { session, _status: status })
-}
-
-struct Ending {
-    /// Takes what the session is told, and answers nothing.
-    session: Context<Session>,
-    _status: watch::Sender<Arc<SessionStatus>>,
 }
 
 fn close(daemon: &Addr<Daemon>, uid: u32, name: Option<&str>) -> oneshot::Receiver<Result<Closed, UserError>> {
