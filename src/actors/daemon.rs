@@ -12,6 +12,7 @@ use tracing::{error, info};
 use self::messages::{
     Caller, CloseSession, Closed, ListSessions, OpenSession, RenewCredentials, SessionEnded, SessionView, Shutdown,
 };
+use crate::actors::session::core::NOT_REMOVED;
 use crate::actors::session::messages::{CredentialsRenewed, Disconnect};
 use crate::actors::session::{Ingredients, Session, Settings};
 use crate::actors::shell::{Exit, Reply, start_monitored};
@@ -368,12 +369,15 @@ impl Handler<CloseSession> for Daemon {
         self.withdraw(caller, &name);
         let Some(running) = self.sessions.get(&name).filter(|running| running.visible_to(caller)) else {
             // It only waited: nothing of it is left.
-            return reply.answer(Ok(Closed { name: name.to_string(), left: Vec::new() }));
+            let left = if clean { vec![NOT_REMOVED.to_owned()] } else { Vec::new() };
+            return reply.answer(Ok(Closed { name: name.to_string(), left }));
         };
         let (left, answer) = Reply::new();
         running.address.do_send(Disconnect { clean, reply: left });
         tokio::spawn(async move {
-            let left = answer.await.unwrap_or_default();
+            // A session that is no more answers nothing.
+            let gone = |_| if clean { vec![NOT_REMOVED.to_owned()] } else { Vec::new() };
+            let left = answer.await.unwrap_or_else(gone);
             reply.answer(Ok(Closed { name: name.to_string(), left }));
         });
     }

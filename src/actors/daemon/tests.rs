@@ -272,6 +272,21 @@ async fn what_waits_for_an_end_is_one_of_its_users_connections() {
 }
 
 #[tokio::test]
+async fn a_clean_disconnect_that_comes_too_late_says_that_it_removed_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let (daemon, ending) = ending(directory.path());
+        drop(ending.session);
+        for (clean, left) in [(true, vec![NOT_REMOVED.to_owned()]), (false, Vec::new())] {
+            let (reply, closed) = Reply::new();
+            daemon.do_send(CloseSession { caller: caller(1000), name: None, clean, reply });
+            assert_eq!(closed.await.unwrap().expect("closed").left, left);
+        }
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
 async fn what_waits_for_an_end_is_shown_as_connecting_until_it_is_opened() {
     let directory = tempfile::tempdir().unwrap();
     let work = async {
