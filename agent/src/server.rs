@@ -4,6 +4,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a frame that means nothing where it comes is skipped")]
 #![expect(clippy::disallowed_methods, reason = "silence and round trips are measured with the clock")]
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -492,21 +493,12 @@ async fn serve_hello(reader: &mut Reader, writer: &mut Writer, mut round_trip: R
     let mut told = false;
     let mut pinged_at = None;
     let mut next_id = 1;
+    // One waits for room at most: a client that takes nothing off would else fill our memory.
+    let mut pong = None;
     loop {
         tokio::select! {
             frame = timeout(CLIENT_SILENCE, next(reader)) => match frame {
-                Ok(Some(hello_frame::Frame::Ping(Ping { id }))) => {
-                    let mut answers = vec![hello_frame::Frame::Pong(Pong { id })];
-                    if pinged_at.is_none() {
-                        pinged_at = Some(shared.now());
-                        answers.push(hello_frame::Frame::Ping(Ping { id: next_id }));
-                    }
-                    for frame in answers {
-                        if writer.send(&HelloFrame { frame: Some(frame) }).is_err() {
-                            return;
-                        }
-                    }
-                }
+                Ok(Some(hello_frame::Frame::Ping(Ping { id }))) => pong = Some(id),
                 Ok(Some(hello_frame::Frame::Pong(Pong { id }))) if id == next_id => {
                     next_id += 1;
                     if let Some(at) = pinged_at.take() {
@@ -517,6 +509,17 @@ async fn serve_hello(reader: &mut Reader, writer: &mut Writer, mut round_trip: R
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => return,
             },
+            room = poll_fn(|cx| writer.poll_room_for_word(cx)), if pong.is_some() => {
+                let mut words = Vec::from_iter(pong.take().map(|id| hello_frame::Frame::Pong(Pong { id })));
+                if pinged_at.is_none() {
+                    pinged_at = Some(shared.now());
+                    words.push(hello_frame::Frame::Ping(Ping { id: next_id }));
+                }
+                let mut sent = words.into_iter().map(|word| writer.send(&HelloFrame { frame: Some(word) }));
+                if room.is_err() || sent.any(|sent| sent.is_err()) {
+                    return;
+                }
+            }
             changed = draining.wait_for(|draining| *draining), if !told => {
                 told = true;
                 if changed.is_ok() {

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use podway_tunnel::MAX_DATA;
-use podway_tunnel::credit::{Grant, Receiver, Sender};
+use podway_tunnel::credit::{Receiver, Sender};
 use podway_tunnel::frames::{
-    Ack, CREDIT_BROKEN, Failed, Failure, Fin, FlowFrame, Open, Opened, Recall, Reset, Yielded, flow_frame,
+    CREDIT_BROKEN, Failed, Failure, Fin, FlowFrame, Open, Opened, Recall, Reset, Yielded, flow_frame,
 };
 use podway_tunnel::queue::Queue;
 use podway_tunnel::review::Reviews;
 use podway_tunnel::wire::{Reader, WireError, Writer};
+use podway_tunnel::words::Words;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
@@ -60,6 +61,7 @@ pub async fn serve(open: Open, to: SocketAddr, mut reader: Reader, mut writer: W
         writer,
         receiver,
         reviews: Reviews::default(),
+        words: Words::default(),
         sender: Sender::new(open.limit),
         queue: Queue::default(),
         shared,
@@ -118,6 +120,7 @@ struct Flow {
     writer: Writer,
     receiver: Receiver<Buffers>,
     reviews: Reviews,
+    words: Words,
     sender: Sender,
     /// From the workstation, not written yet; the credit we granted bounds it.
     queue: Queue,
@@ -168,8 +171,11 @@ impl Flow {
         // Frames first: they bring credit and the end.
         self.take_frames(cx)?;
         self.write_out(cx)?;
-        if let Some(limit) = self.reviews.poll(cx, &mut self.receiver) {
-            drop(self.writer.send_flow(flow_frame::Frame::Recall(Recall { limit })));
+        // That the stream ended is read off it as well.
+        while let Poll::Ready(Ok(())) = self.words.poll(cx, &mut self.writer)
+            && let Some(limit) = self.reviews.poll(cx, &mut self.receiver)
+        {
+            self.words.recall(limit);
         }
         if let Some(deadline) = &mut self.orphaned
             && deadline.as_mut().poll(cx).is_ready()
@@ -206,11 +212,11 @@ impl Flow {
                 Some(flow_frame::Frame::Ack(ack)) => self.sender.granted(ack.limit),
                 Some(flow_frame::Frame::Recall(Recall { limit })) => {
                     let limit = self.sender.recalled(limit);
-                    drop(self.writer.send_flow(flow_frame::Frame::Yielded(Yielded { limit })));
+                    self.words.yielded(limit);
                 }
                 Some(flow_frame::Frame::Yielded(Yielded { limit })) => {
                     let grant = self.receiver.yielded(limit);
-                    self.grant(grant);
+                    grant.into_iter().for_each(|grant| self.words.grant(grant));
                 }
                 Some(flow_frame::Frame::Fin(_)) if self.from_client == Half::Open => {
                     self.from_client = Half::Ending;
@@ -234,7 +240,7 @@ impl Flow {
                     self.queue.advance(written);
                     let now = self.shared.now();
                     let grant = self.receiver.taken(written as u64, now, self.shared.round_trip());
-                    self.grant(grant);
+                    grant.into_iter().for_each(|grant| self.words.grant(grant));
                 }
                 Poll::Ready(Err(error)) => return Err(Broken::ByFarEnd(error)),
             }
@@ -248,12 +254,6 @@ impl Flow {
             }
         }
         Ok(())
-    }
-
-    fn grant(&mut self, grant: Option<Grant>) {
-        if let Some(Grant { received, limit }) = grant {
-            drop(self.writer.send_flow(flow_frame::Frame::Ack(Ack { received, limit })));
-        }
     }
 
     fn read_in(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {

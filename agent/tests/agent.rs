@@ -11,8 +11,8 @@ use podway_agent::args::Serve;
 use podway_agent::server::{Agent, FlowLimits};
 use podway_tunnel::client::{Carrier, Config, ConnectError, Event, TcpFlow, UdpEnded};
 use podway_tunnel::frames::{
-    Ack, ClientHello, Failure, Fin, FlowFrame, HelloFrame, Open, Opened, Proof, Protocol, Recall, Yielded, flow_frame,
-    hello_frame,
+    Ack, ClientHello, Failure, Fin, FlowFrame, HelloFrame, Open, Opened, Ping, Pong, Proof, Protocol, Recall, Yielded,
+    flow_frame, hello_frame,
 };
 use podway_tunnel::wire::{Reader, Writer};
 use ring::rand::SystemRandom;
@@ -427,7 +427,8 @@ fn call(path: &str) -> http::Request<()> {
 async fn almost_authenticated(world: &World) -> (Requests, Writer, Reader, Connection) {
     let stream = TcpStream::connect(world.address).await.expect("connected");
     let mut builder = h2::client::Builder::new();
-    builder.max_send_buffer_size(podway_tunnel::MAX_DATA);
+    // h2 would end a carrier whose small frames are not read.
+    builder.max_send_buffer_size(podway_tunnel::MAX_DATA).data_frame_budget(1 << 30);
     let (mut requests, mut connection) = builder.handshake(stream).await.expect("HTTP/2");
     let (response, stream) = requests.send_request(call(podway_tunnel::HELLO_PATH), false).expect("sent");
     let mut hello = Writer::new(stream);
@@ -628,5 +629,44 @@ async fn the_agent_gives_credit_back_that_is_asked_back() {
         }
         assert_eq!(got, limit, "no more than is granted");
     }
+    connection.abort();
+}
+
+/// A client by hand lets so much of a stream come that it does not read (RFC 9113, initial window).
+const WINDOW: usize = 65_535;
+
+#[tokio::test]
+async fn what_a_deaf_client_makes_the_agent_say_does_not_pile_up() {
+    const TIMES: u64 = 20_000;
+    let world = world(FlowLimits::default(), "/nonexistent").await;
+    let (mut requests, (mut hello, mut told), connection) = raw_carrier(&world).await;
+    let (mut far, mut writer, response) = open_by_hand(&mut requests).await;
+    let mut reader = Reader::new(response.await.expect("an answer").into_body());
+    for id in 1..=TIMES {
+        hello.send(&HelloFrame { frame: Some(hello_frame::Frame::Ping(Ping { id })) }).expect("sent");
+        writer.send_flow(flow_frame::Frame::Ack(Ack { received: 0, limit: (2 << 20) + id })).expect("sent");
+        writer.send_flow(flow_frame::Frame::Recall(Recall { limit: (1 << 20) + id })).expect("sent");
+    }
+    // What came after all of it is out, so the agent has taken it.
+    writer.send_data(0, Bytes::from_static(b".")).expect("sent");
+    timeout(SOON, far.read_exact(&mut [0])).await.expect("in time").expect("read");
+    let mut yielded = 0;
+    let last = flow_frame::Frame::Yielded(Yielded { limit: (1 << 20) + TIMES });
+    while let Some(Ok(FlowFrame { frame: Some(word) })) = timeout(SOON, reader.next()).await.expect("in time") {
+        yielded += usize::from(matches!(word, flow_frame::Frame::Yielded(_)));
+        if word == last {
+            break;
+        }
+    }
+    assert!((1..WINDOW / 8).contains(&yielded), "{yielded} answers");
+    let mut ponged = 0;
+    let last = hello_frame::Frame::Pong(Pong { id: TIMES });
+    while let Some(Ok(HelloFrame { frame: Some(word) })) = timeout(SOON, told.next()).await.expect("in time") {
+        ponged += usize::from(matches!(word, hello_frame::Frame::Pong(_)));
+        if word == last {
+            break;
+        }
+    }
+    assert!((1..WINDOW / 8).contains(&ponged), "{ponged} answers");
     connection.abort();
 }

@@ -12,6 +12,7 @@ use tracing::{error, info};
 use self::messages::{
     Caller, CloseSession, Closed, ListSessions, OpenSession, RenewCredentials, SessionEnded, SessionView, Shutdown,
 };
+use crate::actors::session::core::NOT_REMOVED;
 use crate::actors::session::messages::{CredentialsRenewed, Disconnect};
 use crate::actors::session::{Ingredients, Session, Settings};
 use crate::actors::shell::{Exit, Reply, start_monitored};
@@ -34,9 +35,16 @@ pub struct Daemon {
     wall: fn() -> i64,
     sessions: BTreeMap<Arc<str>, Running>,
     /// Requests for what a connection that is being ended still has; looked at again whenever one is over.
-    held: Vec<OpenSession>,
+    held: Vec<Asked>,
     on_end: Option<Reply<()>>,
     when_empty: Vec<Reply<()>>,
+}
+
+/// A connection that is asked for.
+struct Asked {
+    open: OpenSession,
+    /// What it shows, from here on.
+    status: watch::Sender<Arc<SessionStatus>>,
 }
 
 /// One connection.
@@ -72,21 +80,43 @@ impl Daemon {
         })
     }
 
-    /// Forgets what a caller asked for that waits; tells the name of one.
-    fn withdraw(&mut self, caller: Caller, name: Option<&str>) -> Option<String> {
-        let meant = |asked: &OpenSession| asked.caller.uid == caller.uid && name.is_none_or(|n| n == asked.spec.name);
-        self.held.extract_if(.., |asked| meant(asked)).last().map(|asked| asked.spec.name)
+    /// What a caller asked for that waits; not what its asker gave up.
+    fn waiting(&self, caller: Caller) -> impl Iterator<Item = &Asked> {
+        self.held.iter().filter(move |asked| asked.visible_to(caller) && !asked.open.reply.is_closed())
     }
 
-    fn open(&mut self, message: OpenSession, ctx: &mut Context<Self>) {
-        if self.held.len() < HELD && self.waits_for_an_end(&message) {
-            self.held.push(message);
+    /// Forgets what waits by this name and the caller may see; tells whoever asked for it.
+    fn withdraw(&mut self, caller: Caller, name: &str) {
+        let meant = |asked: &mut Asked| asked.open.spec.name == name && asked.visible_to(caller);
+        for asked in self.held.extract_if(.., meant) {
+            let message = format!("connect {name}: withdrawn by podway disconnect");
+            let hint = "podway connect asks for it again";
+            asked.open.reply.answer(Err(UserError::new(Reason::Cancelled, message, hint)));
+        }
+    }
+
+    fn asked(&self, mut open: OpenSession) -> Asked {
+        if open.spec.agent_image.is_empty() {
+            open.spec.agent_image = self.agent_image.clone();
+        }
+        let initial = SessionStatus {
+            name: open.spec.name.clone(),
+            context: open.spec.context.clone(),
+            server: open.access.server.clone(),
+            namespace: open.spec.namespace.clone(),
+            owner_uid: open.caller.uid,
+            since: (self.wall)(),
+            ..SessionStatus::default()
+        };
+        Asked { open, status: watch::Sender::new(Arc::new(initial)) }
+    }
+
+    fn open(&mut self, asked: Asked, ctx: &mut Context<Self>) {
+        if self.held.len() < HELD && self.waits_for_an_end(&asked.open) {
+            self.held.push(asked);
             return;
         }
-        let OpenSession { caller, mut spec, access, reply } = message;
-        if spec.agent_image.is_empty() {
-            spec.agent_image = self.agent_image.clone();
-        }
+        let Asked { open: OpenSession { caller, spec, access, reply }, status } = asked;
         let name: Arc<str> = spec.name.as_str().into();
         if let Some(running) = self.sessions.get(&name) {
             let found = existing(running, &name, caller, &spec, &Cluster::of(&access));
@@ -107,16 +137,7 @@ impl Daemon {
             return;
         }
         let device = self.free_device();
-        let initial = SessionStatus {
-            name: spec.name.clone(),
-            context: spec.context.clone(),
-            server: access.server.clone(),
-            namespace: spec.namespace.clone(),
-            owner_uid: caller.uid,
-            since: (self.wall)(),
-            ..SessionStatus::default()
-        };
-        let (status, status_rx) = watch::channel(Arc::new(initial));
+        let status_rx = status.subscribe();
         info!(session = %name, server = access.server, uid = caller.uid, "connecting");
         let cluster = Cluster::of(&access);
         let session = Session::new(Ingredients {
@@ -142,34 +163,35 @@ impl Daemon {
         (0..).find(|number| !taken.contains(number)).unwrap_or_default()
     }
 
+    /// The connections that a caller may see, those that wait among them, by name.
+    fn views(&self, caller: Caller) -> BTreeMap<Arc<str>, SessionView> {
+        let running = self.sessions.iter().filter(|(_, running)| running.visible_to(caller));
+        let running = running.map(|(name, running)| running.view(name));
+        // Of one that waits for an earlier one of its name, the earlier one is shown.
+        let all = self.waiting(caller).map(Asked::view).chain(running);
+        all.map(|view| (Arc::clone(&view.name), view)).collect()
+    }
+
     /// The connection that a caller means.
     fn find(&self, caller: Caller, name: Option<&str>) -> Result<Arc<str>, UserError> {
-        let name = match name {
-            Some(name) => name,
-            None => {
-                let mut own = self.sessions.iter().filter(|(_, running)| running.visible_to(caller));
-                match (own.next(), own.next()) {
-                    (Some((name, _)), None) => name,
-                    (None, _) => return Err(not_connected("not connected")),
-                    (Some(_), Some(_)) => {
-                        let names: Vec<&str> = self.sessions.keys().map(AsRef::as_ref).collect();
-                        return Err(UserError::new(
-                            Reason::BadRequest,
-                            "there are several connections",
-                            format!("name one of {}, or say --all", names.join(", ")),
-                        ));
-                    }
-                }
-            }
-        };
-        match self.sessions.get_key_value(name) {
-            Some((name, running)) if running.visible_to(caller) => Ok(Arc::clone(name)),
-            Some(_) => Err(UserError::new(
-                Reason::NotOwner,
-                format!("connection {name}: belongs to another user"),
-                "its owner or root may end it",
+        let own: Vec<Arc<str>> = self.views(caller).into_keys().collect();
+        match (name, own.as_slice()) {
+            (None, []) => Err(not_connected("not connected")),
+            (None, [one]) => Ok(Arc::clone(one)),
+            (None, several) => Err(UserError::new(
+                Reason::BadRequest,
+                "there are several connections",
+                format!("name one of {}, or say --all", several.join(", ")),
             )),
-            None => Err(not_connected(&format!("connection {name}: not found"))),
+            (Some(name), own) => match own.iter().find(|own| ***own == *name) {
+                Some(own) => Ok(Arc::clone(own)),
+                None if self.sessions.contains_key(name) => Err(UserError::new(
+                    Reason::NotOwner,
+                    format!("connection {name}: belongs to another user"),
+                    "its owner or root may end it",
+                )),
+                None => Err(not_connected(&format!("connection {name}: not found"))),
+            },
         }
     }
 
@@ -199,6 +221,15 @@ impl Cluster {
         let server_name = access.tls_server_name.clone().or_else(host).map(|name| name.to_ascii_lowercase());
         Cluster { server: access.server.clone(), server_name, proxy: access.proxy_url.clone(), authority }
     }
+
+    fn same_url(&self, other: &Cluster) -> bool {
+        let url = |cluster: &Cluster| cluster.server.trim_end_matches('/').to_ascii_lowercase();
+        url(self) == url(other)
+    }
+
+    fn same_server(&self, other: &Cluster) -> bool {
+        self.same_url(other) && self.server_name == other.server_name
+    }
 }
 
 /// Whether two connections would reach one cluster: one URL and one name in TLS, reached the same way, with no two
@@ -207,9 +238,29 @@ impl Cluster {
 /// Two URLs of one cluster count as two: what tells clusters apart (the UID of `kube-system`) takes rights that podway
 /// does without, and an authority may have signed for several.
 fn same_cluster(a: &Cluster, b: &Cluster) -> bool {
-    let url = |cluster: &Cluster| cluster.server.trim_end_matches('/').to_ascii_lowercase();
+    changed(a, b).is_empty()
+}
+
+/// In what the ways to two clusters differ, in words.
+fn changed(a: &Cluster, b: &Cluster) -> Vec<&'static str> {
     let contrary = a.authority.is_some() && b.authority.is_some() && a.authority != b.authority;
-    url(a) == url(b) && a.server_name == b.server_name && a.proxy == b.proxy && !contrary
+    let pairs = [
+        (!a.same_server(b), if a.same_url(b) { "the server's name in TLS" } else { "the API server" }),
+        (a.proxy != b.proxy, "the proxy"),
+        (contrary, "the certificate authority"),
+    ];
+    pairs.into_iter().filter_map(|(differs, part)| differs.then_some(part)).collect()
+}
+
+impl Asked {
+    fn view(&self) -> SessionView {
+        let OpenSession { caller, spec, .. } = &self.open;
+        SessionView { name: spec.name.as_str().into(), owner_uid: caller.uid, status: self.status.subscribe() }
+    }
+
+    fn visible_to(&self, caller: Caller) -> bool {
+        may_see(caller, self.open.caller.uid)
+    }
 }
 
 impl Running {
@@ -233,8 +284,12 @@ impl Running {
     }
 
     fn visible_to(&self, caller: Caller) -> bool {
-        caller.uid == 0 || caller.uid == self.owner_uid
+        may_see(caller, self.owner_uid)
     }
+}
+
+fn may_see(caller: Caller, owner_uid: u32) -> bool {
+    caller.uid == 0 || caller.uid == owner_uid
 }
 
 fn not_connected(message: &str) -> UserError {
@@ -268,17 +323,16 @@ fn existing(
         return Ok(running.view(name));
     }
     let mut hint = format!("podway disconnect {name} first");
-    if !same_cluster(&running.cluster, cluster) {
+    if !running.cluster.same_server(cluster) {
         hint.push_str(", or choose another --name");
     }
     let message = format!("connection {name}: exists and differs in {}", differences.join(", "));
     Err(UserError::new(Reason::AlreadyConnected, message, hint))
 }
 
-/// The flags in which two connections differ, as users spell them. The time limit is not part of a connection.
+/// In what two connections differ: the way to the cluster, and flags as users spell them. The time limit is no part of it.
 fn differences((a, at): (&ConnectSpec, &Cluster), (b, bt): (&ConnectSpec, &Cluster)) -> Vec<&'static str> {
     let pairs = [
-        (!same_cluster(at, bt), "the cluster"),
         (a.namespace != b.namespace, "--namespace"),
         (a.proxy_via != b.proxy_via, "--proxy-via"),
         (a.also_proxy != b.also_proxy, "--also-proxy"),
@@ -289,7 +343,8 @@ fn differences((a, at): (&ConnectSpec, &Cluster), (b, bt): (&ConnectSpec, &Clust
         (a.agent_image != b.agent_image, "--agent-image"),
         (a.dns != b.dns, "--dns"),
     ];
-    pairs.into_iter().filter_map(|(differs, flag)| differs.then_some(flag)).collect()
+    let flags = pairs.into_iter().filter_map(|(differs, flag)| differs.then_some(flag));
+    changed(at, bt).into_iter().chain(flags).collect()
 }
 
 impl Actor for Daemon {
@@ -299,7 +354,7 @@ impl Actor for Daemon {
 impl Handler<OpenSession> for Daemon {
     type Result = ();
     fn handle(&mut self, message: OpenSession, ctx: &mut Context<Self>) {
-        self.open(message, ctx);
+        self.open(self.asked(message), ctx);
     }
 }
 
@@ -307,18 +362,22 @@ impl Handler<CloseSession> for Daemon {
     type Result = ();
     fn handle(&mut self, message: CloseSession, _: &mut Context<Self>) {
         let CloseSession { caller, name, clean, reply } = message;
-        let withdrawn = self.withdraw(caller, name.as_deref());
-        let name = match (self.find(caller, name.as_deref()), withdrawn) {
-            (Ok(name), _) => name,
-            // It only waited: nothing of it is left.
-            (Err(_), Some(name)) => return reply.answer(Ok(Closed { name, left: Vec::new() })),
-            (Err(refusal), None) => return reply.answer(Err(refusal)),
+        let name = match self.find(caller, name.as_deref()) {
+            Ok(name) => name,
+            Err(refusal) => return reply.answer(Err(refusal)),
         };
-        let Some(running) = self.sessions.get(&name) else { return };
+        self.withdraw(caller, &name);
+        let Some(running) = self.sessions.get(&name).filter(|running| running.visible_to(caller)) else {
+            // It only waited: nothing of it is left.
+            let left = if clean { vec![NOT_REMOVED.to_owned()] } else { Vec::new() };
+            return reply.answer(Ok(Closed { name: name.to_string(), left }));
+        };
         let (left, answer) = Reply::new();
         running.address.do_send(Disconnect { clean, reply: left });
         tokio::spawn(async move {
-            let left = answer.await.unwrap_or_default();
+            // A session that is no more answers nothing.
+            let gone = |_| if clean { vec![NOT_REMOVED.to_owned()] } else { Vec::new() };
+            let left = answer.await.unwrap_or_else(gone);
             reply.answer(Ok(Closed { name: name.to_string(), left }));
         });
     }
@@ -327,8 +386,7 @@ impl Handler<CloseSession> for Daemon {
 impl Handler<ListSessions> for Daemon {
     type Result = ();
     fn handle(&mut self, message: ListSessions, _: &mut Context<Self>) {
-        let visible = self.sessions.iter().filter(|(_, running)| running.visible_to(message.caller));
-        message.reply.answer(visible.map(|(name, running)| running.view(name)).collect());
+        message.reply.answer(self.views(message.caller).into_values().collect());
     }
 }
 
@@ -337,10 +395,15 @@ impl Handler<RenewCredentials> for Daemon {
     fn handle(&mut self, message: RenewCredentials, _: &mut Context<Self>) {
         let RenewCredentials { caller, name, access, reply } = message;
         let found = self.find(caller, Some(&name)).and_then(|name| {
-            let Some(running) = self.sessions.get(&name) else { return Err(not_connected("gone")) };
-            if !same_cluster(&running.cluster, &Cluster::of(&access)) {
-                let hint = "disconnect first to use another cluster";
-                return Err(UserError::new(Reason::BadRequest, "renew: that is another cluster", hint));
+            let Some(running) = self.sessions.get(&name).filter(|running| running.visible_to(caller)) else {
+                return Err(not_connected(&format!("connection {name}: waits for an earlier one to end")));
+            };
+            // Links and watches go on over what they were made with; another authority may mean another cluster.
+            let changed = changed(&running.cluster, &Cluster::of(&access));
+            if !changed.is_empty() {
+                let message = format!("renew {name}: differs in {}", changed.join(", "));
+                let hint = format!("podway disconnect {name}, then connect again");
+                return Err(UserError::new(Reason::BadRequest, message, hint));
             }
             running.address.do_send(CredentialsRenewed { access });
             Ok(())
@@ -356,7 +419,7 @@ impl Handler<SessionEnded> for Daemon {
         // A daemon that shuts down opens nothing any more; dropping a request answers it.
         let held = std::mem::take(&mut self.held);
         if self.when_empty.is_empty() {
-            held.into_iter().filter(|asked| !asked.reply.is_closed()).for_each(|asked| self.open(asked, ctx));
+            held.into_iter().filter(|asked| !asked.open.reply.is_closed()).for_each(|asked| self.open(asked, ctx));
         }
         if let Exit::Panicked(why) = &message.exit {
             error!(session = %message.name, why, "a session panicked");

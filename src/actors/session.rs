@@ -182,8 +182,8 @@ impl Session {
         let (me, run) = (ctx.address(), self.run);
         let done = move |left| me.do_send(OfRun { run, input: Input::StepDone(step, left) });
         let Some(children) = &self.children else {
-            done(Vec::new());
-            return;
+            let left = Some(core::NOT_REMOVED.to_owned()).filter(|_| step == TeardownStep::RemoveAgents);
+            return done(left.into_iter().collect());
         };
         let own = |children: &Children| Own {
             client: children.client.borrow().clone(),

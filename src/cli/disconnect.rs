@@ -11,7 +11,7 @@ use super::{Exit, Failure, document};
 use crate::actors::control::protocol::{Disconnected, Op};
 use crate::control_client::ControlClient;
 
-/// Ends connections and prints what was left behind.
+/// Ends connections and prints what was left behind; with `--clean`, that is a failure.
 ///
 /// # Errors
 ///
@@ -29,5 +29,7 @@ pub async fn run(socket: &Path, args: &DisconnectArgs) -> Result<Exit, Failure> 
             }
         }
     }
-    Ok(Exit::Done)
+    let clean = ended.closed.iter().all(|closed| closed.left.is_empty());
+    // Who asks for all to go has not got that.
+    Ok(if args.clean && !clean { Exit::Failed } else { Exit::Done })
 }

@@ -80,6 +80,8 @@ pub enum Outlook {
     Open,
     /// Another connection has what is needed; once it gives that up, a later try takes it.
     Taken,
+    /// Something else keeps overwriting our settings; once it stops, a later try sees them stay.
+    Overwritten,
     /// As this host is, nothing on it can be made to ask us, or not as the user wants it.
     Hopeless,
 }

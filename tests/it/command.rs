@@ -358,6 +358,8 @@ fn disconnect_says_what_ended_and_what_was_left() {
     let fake = Fake::start(Script::of(&[result(json!({ "closed": closed }))]));
     let ran = fake.run(&["disconnect", "--all", "--clean"]);
     assert_eq!(ran.stdout, "disconnected demo\n  left behind: a pod: forbidden\ndisconnected two\n");
+    assert_eq!(ran.code, 1, "it was to leave nothing");
+    let ran = fake.run(&["disconnect", "--all"]);
     assert_eq!((ran.code, fake.run(&["quit", "--all", "-o", "json"]).json()["closed"].clone()), (0, closed));
     assert_eq!(fake.asked()[0], r#"{"id":1,"op":"disconnect","clean":true,"all":true}"#);
     let none = Fake::start(Script::of(&[result(json!({ "closed": [] }))]));

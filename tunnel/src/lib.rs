@@ -6,6 +6,7 @@
 //! - [`queue`]: what arrived and waits. Pure.
 //! - [`review`]: when a flow gives back what it does not use.
 //! - [`round_trip`]: how long the way is. Pure.
+//! - [`words`]: what a flow says about credit.
 //! - [`wire`]: gRPC messages on HTTP/2 streams.
 //! - [`client`]: the workstation's end.
 
@@ -17,6 +18,7 @@ pub mod queue;
 pub mod review;
 pub mod round_trip;
 pub mod wire;
+pub mod words;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

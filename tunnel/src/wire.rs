@@ -15,6 +15,8 @@ use crate::{MAX_DATA, MAX_MESSAGE};
 
 /// Bytes in front of each message: a flag and a length.
 const PREFIX: usize = 5;
+/// Bytes of a message about credit or a heartbeat, at most.
+const WORD: usize = 64;
 
 /// A stream that broke.
 #[derive(Debug, thiserror::Error)]
@@ -158,14 +160,23 @@ impl Writer {
     ///
     /// What waits in front of the carrier is bounded, so that a bulk flow cannot bury an interactive one.
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, WireError>> {
-        self.stream.reserve_capacity(MAX_DATA);
+        self.poll_room_for(MAX_DATA, cx)
+    }
+
+    /// Ready when the carrier takes one small message. What is reserved for it others cannot use, so it is little.
+    pub fn poll_room_for_word(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.poll_room_for(WORD, cx).map_ok(drop)
+    }
+
+    fn poll_room_for(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<Result<usize, WireError>> {
+        self.stream.reserve_capacity(wanted);
         loop {
             if self.stream.capacity() > 0 {
-                return Poll::Ready(Ok(self.stream.capacity().min(MAX_DATA)));
+                return Poll::Ready(Ok(self.stream.capacity().min(wanted)));
             }
             match ready!(self.stream.poll_capacity(cx)) {
                 Some(Ok(0)) => {}
-                Some(Ok(room)) => return Poll::Ready(Ok(room.min(MAX_DATA))),
+                Some(Ok(room)) => return Poll::Ready(Ok(room.min(wanted))),
                 Some(Err(error)) => return Poll::Ready(Err(error.into())),
                 None => return Poll::Ready(Err(WireError::Malformed)),
             }

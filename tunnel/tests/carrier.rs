@@ -15,8 +15,8 @@ use bytes::Bytes;
 use podway_tunnel::client::{Carrier, Config, ConnectError, Event, TcpFlow};
 use podway_tunnel::credit::{Budget, Receiver};
 use podway_tunnel::frames::{
-    Challenge, Denied, Fin, FlowFrame, HelloFrame, Opened, Recall, Stats, Welcome, Yielded, flow_frame,
-    hello_frame::Frame,
+    Ack, Challenge, Denied, Fin, FlowFrame, HelloFrame, Opened, Ping, Pong, Recall, Stats, Welcome, Yielded,
+    flow_frame, hello_frame::Frame,
 };
 use podway_tunnel::wire::{Reader, Writer};
 use ring::rand::SystemRandom;
@@ -49,7 +49,10 @@ async fn agent_with_flows<F>(
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let mut connection = h2::server::handshake(io).await.expect("HTTP/2");
+    let mut builder = h2::server::Builder::new();
+    // Else h2 ends a carrier whose small frames are not read.
+    let builder = builder.data_frame_budget(1 << 30);
+    let mut connection = builder.handshake::<_, Bytes>(io).await.expect("HTTP/2");
     let (request, mut respond) = connection.accept().await.expect("a call").expect("a good one");
     let stream = respond.send_response(http::Response::new(()), false).expect("sent");
     let (mut writer, mut reader) = (Writer::new(stream), Reader::new(request.into_body()));
@@ -278,6 +281,68 @@ async fn credit_that_the_far_side_asks_back_is_given_back() {
         assert_eq!(answer, flow_frame::Frame::Yielded(Yielded { limit: kept }));
     }
     assert!(timeout(Duration::from_secs(1), poll_fn(|cx| flow.poll_send_ready(cx))).await.is_err(), "no credit left");
+}
+
+/// An agent by hand lets so much of a stream come that it does not read (RFC 9113, initial window): a few thousand words.
+const WINDOW: usize = 65_535;
+
+#[tokio::test(start_paused = true)]
+async fn words_that_a_deaf_agent_causes_do_not_pile_up() {
+    const ROUNDS: u64 = 10_000;
+    const LENGTH: u64 = 256;
+    // A small window, of which each piece is enough for a grant.
+    let config = Config { budget: Arc::new(Budget::new(2048, 1)), ..config() };
+    let (_carrier, mut flow, mut writer, mut reader) = flow(&config).await;
+    for round in 0..ROUNDS {
+        writer.send_flow(flow_frame::Frame::Ack(Ack { received: 0, limit: 2000 + round })).expect("sent");
+        writer.send_flow(flow_frame::Frame::Recall(Recall { limit: 1000 + round })).expect("sent");
+        writer.send_data(round * LENGTH, Bytes::from_static(&[7; LENGTH as usize])).expect("sent");
+        let event = poll_fn(|cx| flow.poll_event(cx)).await;
+        assert!(matches!(event, Event::Data(_)), "{event:?} in round {round}");
+    }
+    let mut bytes = 0;
+    let (mut acked, mut kept) = (0, 0);
+    let all = async {
+        while acked < ROUNDS * LENGTH || kept < 999 + ROUNDS {
+            let word = next(&mut reader).await;
+            bytes += prost::Message::encoded_len(&FlowFrame { frame: Some(word.clone()) });
+            if let flow_frame::Frame::Ack(ack) = &word {
+                acked = ack.received;
+                continue;
+            }
+            let flow_frame::Frame::Yielded(yielded) = word else { panic!("{word:?}") };
+            kept = yielded.limit;
+        }
+    };
+    tokio::select! { () = all => {}, event = poll_fn(|cx| flow.poll_event(cx)) => panic!("{event:?}") };
+    assert!(bytes <= WINDOW, "{bytes} bytes of words");
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_to_pings_of_a_deaf_agent_do_not_pile_up() {
+    const PINGS: u64 = 20_000;
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let (count_tx, count_rx) = tokio::sync::oneshot::channel();
+    let answers = vec![challenge(), Frame::Welcome(Welcome::default())];
+    tokio::spawn(agent(theirs, answers, |mut writer, mut reader| async move {
+        for id in 1..=PINGS {
+            writer.send(&HelloFrame { frame: Some(Frame::Ping(Ping { id })) }).expect("sent");
+        }
+        // Time stands still while anything is to be done.
+        sleep(Duration::from_secs(1)).await;
+        let mut count = 0;
+        while let Some(Ok(HelloFrame { frame: Some(word) })) = reader.next::<HelloFrame>().await {
+            count += usize::from(matches!(word, Frame::Pong(_)));
+            if word == Frame::Pong(Pong { id: PINGS }) {
+                break;
+            }
+        }
+        count_tx.send(count).expect("the test lives");
+        std::future::pending::<()>().await;
+    }));
+    let _carrier = Carrier::connect(ours, &config()).await.expect("connected");
+    let count = timeout(Duration::from_secs(60), count_rx).await.expect("in time").expect("counted");
+    assert!(count < WINDOW / 8, "{count} answers");
 }
 
 /// Resident memory of this process, bytes (proc_pid_status(5)).

@@ -44,7 +44,7 @@ pub struct OpenSession {
     pub reply: Reply<Result<SessionView, UserError>>,
 }
 
-/// Control → Daemon. End a connection. Answered when teardown ended.
+/// Control → Daemon. End a connection, or withdraw one that waits for the end of another. Answered when teardown ended.
 #[derive(Debug)]
 pub struct CloseSession {
     /// Who asks.
@@ -66,7 +66,7 @@ pub struct Closed {
     pub left: Vec<String>,
 }
 
-/// Control → Daemon. The connections that the caller may see (its own; all for root).
+/// Control → Daemon. The connections that the caller may see (its own; all for root), those that wait to be made too.
 #[derive(Debug)]
 pub struct ListSessions {
     /// Who asks.

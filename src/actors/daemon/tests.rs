@@ -113,14 +113,75 @@ async fn clusters_behind_one_url_are_told_apart_by_their_names_in_tls() {
         assert!(a.is_ok());
         // Not taken for a's new credentials.
         let refused = ask_for(&daemon, 1000, "a", named("b.example")).await.unwrap().unwrap_err();
-        assert_eq!(refused.message, "connection a: exists and differs in the cluster");
+        assert_eq!(refused.message, "connection a: exists and differs in the server's name in TLS");
+        assert_eq!(refused.hint, "podway disconnect a first, or choose another --name");
         let (reply, renewed) = Reply::new();
         daemon.do_send(RenewCredentials { caller: caller(1000), name: "a".into(), access: named("b.example"), reply });
-        assert_eq!(renewed.await.unwrap().unwrap_err().message, "renew: that is another cluster");
+        assert_eq!(renewed.await.unwrap().unwrap_err().message, "renew a: differs in the server's name in TLS");
         assert!(ask_for(&daemon, 1000, "b", named("b.example")).await.unwrap().is_ok());
         let refused = ask_for(&daemon, 1000, "c", named("b.example")).await.unwrap().unwrap_err();
         assert_eq!(refused.message, "connect: connection \"b\" already reaches this cluster");
         shut_down(&daemon).await;
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+/// A daemon whose connection `a`, of user 1000, is in this phase.
+fn having(directory: &Path, phase: Phase, access: &ClusterAccess) -> (Addr<Daemon>, Played) {
+    let mut daemon = daemon(directory);
+    let session = Context::new();
+    let status = SessionStatus { phase, ..SessionStatus::default() };
+    let (status, receiver) = watch::channel(Arc::new(status));
+    let spec = serde_json::json!({ "name": "a", "namespace": "demo", "timeout_ms": 1, "agent_image": "agent" });
+    let running = Running {
+        spec: serde_json::from_value(spec).unwrap(),
+        cluster: Cluster::of(access),
+        owner_uid: 1000,
+        device: 0,
+        address: session.address(),
+        status: receiver,
+    };
+    daemon.sessions.insert("a".into(), running);
+    (daemon.start(), Played { session, _status: status })
+}
+
+/// A session that the test plays.
+struct Played {
+    /// Takes what the session is told, and answers nothing.
+    session: Context<Session>,
+    _status: watch::Sender<Arc<SessionStatus>>,
+}
+
+/// A daemon whose connection `a` to `no URL` is being ended until the test says that it has.
+fn ending(directory: &Path) -> (Addr<Daemon>, Played) {
+    having(directory, Phase::Disconnecting, &access("no URL", serde_json::json!({})))
+}
+
+#[tokio::test]
+async fn a_way_to_the_cluster_that_changed_is_named_and_taken_up_by_a_new_connection() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let by = |proxy: &str, ca: &str| {
+            let more = serde_json::json!({ "proxy_url": proxy, "certificate_authority_data": ca });
+            access("https://127.0.0.1:1", more)
+        };
+        let (before, rotated) = (by("socks5://192.0.2.9", "A"), by("socks5://192.0.2.9", "B"));
+        let (daemon, _played) = having(directory.path(), Phase::Connected, &before);
+        assert!(ask_for(&daemon, 1000, "a", before).await.unwrap().is_ok());
+        for (access, parts) in [
+            (rotated, "the certificate authority"),
+            (by("socks5://192.0.2.8", "A"), "the proxy"),
+            (by("socks5://192.0.2.8", "B"), "the proxy, the certificate authority"),
+        ] {
+            let refused = ask_for(&daemon, 1000, "a", access.clone()).await.unwrap().unwrap_err();
+            assert_eq!(refused.message, format!("connection a: exists and differs in {parts}"));
+            assert_eq!(refused.hint, "podway disconnect a first");
+            let (reply, renewed) = Reply::new();
+            daemon.do_send(RenewCredentials { caller: caller(1000), name: "a".into(), access, reply });
+            let refused = renewed.await.unwrap().unwrap_err();
+            assert_eq!(refused.message, format!("renew a: differs in {parts}"));
+            assert_eq!(refused.hint, "podway disconnect a, then connect again");
+        }
     };
     LocalSet::new().run_until(work).await;
 }
@@ -140,36 +201,107 @@ async fn what_is_asked_for_while_a_connection_ends_waits_for_its_end() {
     LocalSet::new().run_until(work).await;
 }
 
+fn close(daemon: &Addr<Daemon>, uid: u32, name: Option<&str>) -> oneshot::Receiver<Result<Closed, UserError>> {
+    let (reply, closed) = Reply::new();
+    daemon.do_send(CloseSession { caller: caller(uid), name: name.map(str::to_owned), clean: false, reply });
+    closed
+}
+
+async fn names(daemon: &Addr<Daemon>, uid: u32) -> Vec<String> {
+    let (reply, listed) = Reply::new();
+    daemon.do_send(ListSessions { caller: caller(uid), reply });
+    listed.await.unwrap().iter().map(|view| view.name.to_string()).collect()
+}
+
+/// The error of a connect that was withdrawn.
+async fn withdrawn(answer: Answer) -> String {
+    let error = answer.await.expect("an answer").expect_err("it must not be opened");
+    assert_eq!(error.reason, Reason::Cancelled);
+    error.message
+}
+
 #[tokio::test]
 async fn what_waits_for_an_end_is_withdrawn_by_a_disconnect_or_with_its_asker() {
     let directory = tempfile::tempdir().unwrap();
     let work = async {
-        let mut daemon = daemon(directory.path());
-        // A connection that is being ended until the test says that it has.
-        let session = Context::new();
-        let status = SessionStatus { phase: Phase::Disconnecting, ..SessionStatus::default() };
-        let (_status, receiver) = watch::channel(Arc::new(status));
-        let running = Running {
-            spec: serde_json::from_value(serde_json::json!({ "name": "a", "namespace": "demo", "timeout_ms": 1 }))
-                .unwrap(),
-            cluster: cluster("no URL", serde_json::json!({})),
-            owner_uid: 1000,
-            device: 0,
-            address: session.address(),
-            status: receiver,
-        };
-        daemon.sessions.insert("a".into(), running);
-        let daemon = daemon.start();
-        let withdrawn = ask(&daemon, 1000, "b", "no URL");
+        let (daemon, _ending) = ending(directory.path());
+        let b = ask(&daemon, 1000, "b", "no URL");
         drop(ask(&daemon, 1000, "c", "no URL"));
         let waits = ask(&daemon, 1000, "d", "no URL");
-        let (reply, closed) = Reply::new();
-        daemon.do_send(CloseSession { caller: caller(1000), name: Some("b".into()), clean: false, reply });
-        assert_eq!(closed.await.unwrap().expect("closed").name, "b");
+        assert_eq!(close(&daemon, 1000, Some("b")).await.unwrap().expect("closed").name, "b");
+        assert_eq!(withdrawn(b).await, "connect b: withdrawn by podway disconnect");
         daemon.do_send(SessionEnded { name: "a".into(), exit: Exit::Stopped });
-        assert!(withdrawn.await.is_err(), "it must not be opened");
         // Had c been opened, d would be refused: it is the same cluster.
         assert_eq!(waits.await.unwrap().expect("opened").name.as_ref(), "d");
+        shut_down(&daemon).await;
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_an_end_is_one_of_its_users_connections() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let (daemon, ending) = ending(directory.path());
+        let mut b = ask(&daemon, 1000, "b", "no URL");
+        let c = ask(&daemon, 1001, "c", "no URL");
+        drop(ask(&daemon, 1001, "gone", "no URL"));
+        assert_eq!(names(&daemon, 1000).await, ["a", "b"]);
+        assert_eq!(names(&daemon, 1001).await, ["c"]);
+        assert_eq!(names(&daemon, 0).await, ["a", "b", "c"]);
+
+        let refused = close(&daemon, 1000, None).await.unwrap().expect_err("several");
+        assert_eq!(refused.hint, "name one of a, b, or say --all");
+        assert!(b.try_recv().is_err(), "a refused disconnect withdraws nothing");
+        assert_eq!(close(&daemon, 1001, Some("b")).await.unwrap().expect_err("another's").reason, Reason::NotConnected);
+        assert_eq!(close(&daemon, 1001, None).await.unwrap().expect("its only one").name, "c");
+        assert_eq!(withdrawn(c).await, "connect c: withdrawn by podway disconnect");
+        assert_eq!(close(&daemon, 0, Some("b")).await.unwrap().expect("root may").name, "b");
+        withdrawn(b).await;
+
+        // One that waits for an earlier one of its name goes with it.
+        let again = ask(&daemon, 1000, "a", "no URL");
+        assert_eq!(names(&daemon, 1000).await, ["a"]);
+        let closed = close(&daemon, 1000, None);
+        withdrawn(again).await;
+        drop(ending.session);
+        assert_eq!(closed.await.unwrap().expect("closed").name, "a");
+        daemon.do_send(SessionEnded { name: "a".into(), exit: Exit::Stopped });
+        assert_eq!(names(&daemon, 0).await, [""; 0]);
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn a_clean_disconnect_that_comes_too_late_says_that_it_removed_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let (daemon, ending) = ending(directory.path());
+        drop(ending.session);
+        for (clean, left) in [(true, vec![NOT_REMOVED.to_owned()]), (false, Vec::new())] {
+            let (reply, closed) = Reply::new();
+            daemon.do_send(CloseSession { caller: caller(1000), name: None, clean, reply });
+            assert_eq!(closed.await.unwrap().expect("closed").left, left);
+        }
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_an_end_is_shown_as_connecting_until_it_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let (daemon, _ending) = ending(directory.path());
+        let opened = ask(&daemon, 1000, "b", "no URL");
+        let (reply, listed) = Reply::new();
+        daemon.do_send(ListSessions { caller: caller(1000), reply });
+        let mut view = listed.await.unwrap().pop().expect("it is listed");
+        let status = Arc::clone(&view.status.borrow());
+        assert_eq!((&*status.name, &*status.server, status.phase), ("b", "no URL", Phase::Connecting));
+        daemon.do_send(SessionEnded { name: "a".into(), exit: Exit::Stopped });
+        opened.await.unwrap().expect("opened");
+        // By the view that was had before.
+        failure(&mut view).await;
         shut_down(&daemon).await;
     };
     LocalSet::new().run_until(work).await;

@@ -41,6 +41,10 @@ const RESTARTS: usize = 3;
 /// See [`RESTARTS`].
 const RESTART_WINDOW: Duration = Duration::from_secs(300);
 
+/// What is left of a connection that ended before `disconnect --clean` came, or that had no client to ask with.
+pub const NOT_REMOVED: &str = "agents of this and earlier connections, which were not looked for: connect again, and end that \
+                               with podway disconnect --clean";
+
 /// What goes in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -89,7 +93,7 @@ pub enum Input {
 /// The steps of teardown, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TeardownStep {
-    /// Delete our own pod, where asked.
+    /// Delete our own pods, where asked: before the others, or after them where it is asked later.
     RemoveAgents,
     /// Place no more agents.
     StopPlacer,
@@ -106,9 +110,8 @@ pub enum TeardownStep {
 }
 
 impl TeardownStep {
-    /// The order. `RemoveAgents` is left out unless asked for.
-    pub const ORDER: [TeardownStep; 7] = [
-        TeardownStep::RemoveAgents,
+    /// The order of those that are always taken.
+    const ORDER: [TeardownStep; 6] = [
         TeardownStep::StopPlacer,
         TeardownStep::RestoreDns,
         TeardownStep::StopDataPlane,
@@ -192,6 +195,8 @@ pub struct SessionCore {
     deadline: Millis,
     steps: Vec<Step>,
     clean: bool,
+    /// Teardown steps of this run that were begun.
+    begun_steps: BTreeSet<TeardownStep>,
     left: Vec<String>,
     replies: Vec<ReplyId>,
     restarts: Vec<Millis>,
@@ -214,6 +219,7 @@ impl SessionCore {
             deadline: Millis(0),
             steps: Vec::new(),
             clean: false,
+            begun_steps: BTreeSet::new(),
             left: Vec::new(),
             replies: Vec::new(),
             restarts: Vec::new(),
@@ -305,6 +311,7 @@ impl SessionCore {
 
     fn start(&mut self) {
         self.life = Life::Running;
+        self.begun_steps.clear();
         self.facts = Facts::default();
         self.effects.push_back(Effect::Start);
         let references: BTreeSet<WorkloadRef> = self.spec.proxy_via.iter().map(|rule| rule.workload.clone()).collect();
@@ -352,13 +359,19 @@ impl SessionCore {
             }
             Life::Stopping { then: planned, .. } if then == AfterTeardown::End => *planned = AfterTeardown::End,
             Life::Stopping { .. } => {}
-            Life::Over => self.answer_all(),
+            Life::Over => {
+                if self.clean && !self.begun_steps.contains(&TeardownStep::RemoveAgents) {
+                    self.left.push(NOT_REMOVED.to_owned());
+                }
+                self.answer_all();
+            }
         }
     }
 
     fn begin_step(&mut self, now: Millis, step: TeardownStep, then: AfterTeardown) {
         let limit = if step == TeardownStep::RemoveAgents { STEP_LIMIT * 4 } else { STEP_LIMIT };
         self.life = Life::Stopping { step, until: now + limit, then };
+        self.begun_steps.insert(step);
         self.effects.push_back(Effect::Teardown(step));
     }
 
@@ -368,8 +381,10 @@ impl SessionCore {
         if step != done {
             return;
         }
-        match TeardownStep::ORDER.iter().find(|next| **next > step) {
-            Some(next) => self.begin_step(now, *next, then),
+        let begun = |step: &TeardownStep| self.begun_steps.contains(step);
+        let late = Some(TeardownStep::RemoveAgents).filter(|step| self.clean && !begun(step));
+        match TeardownStep::ORDER.into_iter().find(|step| !begun(step)).or(late) {
+            Some(next) => self.begin_step(now, next, then),
             None => {
                 self.effects.push_back(Effect::DropChildren);
                 match then {

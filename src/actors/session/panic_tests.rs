@@ -186,15 +186,23 @@ impl Bench {
     }
 }
 
-/// Answers one connection.
+/// Answers one connection: what deletes something, and what looks for our pods, of which there are none.
 async fn serve(stream: TcpStream, tell: watch::Sender<Vec<String>>) {
     let mut lines = BufReader::new(stream).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        let Some(path) = line.strip_prefix("DELETE ").and_then(|rest| rest.split([' ', '?']).next()) else { continue };
-        tell.send_modify(|deleted| deleted.push(path.to_owned()));
-        let body = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success"}"#;
+        let status = if let Some(rest) = line.strip_prefix("DELETE ") {
+            let path = rest.split([' ', '?']).next().unwrap_or_default().to_owned();
+            tell.send_modify(|deleted| deleted.push(path));
+            "200 OK"
+        } else if line.starts_with("GET ") && line.contains("labelSelector=podway.dev") {
+            "404 Not Found"
+        } else {
+            continue;
+        };
+        let (word, code) = if status.starts_with("200") { ("Success", 200) } else { ("Failure", 404) };
+        let body = format!(r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"{word}","code":{code}}}"#);
         let head =
-            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+            format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
         lines.get_mut().write_all(format!("{head}{body}").as_bytes()).await.unwrap();
     }
 }
@@ -251,5 +259,21 @@ fn our_own_pod_that_never_ran_is_taken_back_without_its_placer() {
         assert!(deleted[0].starts_with("/api/v1/namespaces/demo/pods/podway-agent-"), "{deleted:?}");
         assert!(deleted[1].starts_with("/apis/batch/v1/namespaces/demo/jobs/podway-agent-"), "{deleted:?}");
         bench.disconnect().await;
+    });
+}
+
+#[test]
+fn our_pods_go_though_that_is_asked_when_the_connection_is_being_ended_already() {
+    in_namespace(|| async {
+        let mut bench = Bench::start().await;
+        bench.up(1).await;
+        let ((first, left), (second, more)) = (Reply::new(), Reply::new());
+        bench.session.do_send(Disconnect { clean: false, reply: first });
+        bench.session.do_send(Disconnect { clean: true, reply: second });
+        assert_eq!((left.await.unwrap(), more.await.unwrap()), (vec![], vec![]));
+        let deleted = bench.deleted.borrow().clone();
+        let job = "/apis/batch/v1/namespaces/demo/jobs/podway-agent-";
+        assert!(deleted.iter().any(|path| path.starts_with(job)), "{deleted:?}");
+        bench.leaves_nothing().await;
     });
 }

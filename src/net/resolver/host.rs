@@ -89,7 +89,7 @@ impl HostResolver {
             // The user wants the file, now; who takes what there is can wait for it.
             DnsMode::File => self.by_file(plan).await.map_err(|failed| match failed.outlook {
                 Outlook::Taken | Outlook::Hopeless => AttachFailed { outlook: Outlook::Hopeless, ..failed },
-                Outlook::Open => failed,
+                Outlook::Open | Outlook::Overwritten => failed,
             }),
             DnsMode::Auto if self.done().file => self.by_file(plan).await,
             DnsMode::Auto => {

@@ -186,7 +186,10 @@ impl VipMemory {
         // Not synced: what a power cut damages is left out when it is read, and a disconnect does not wait for a disk.
         file.write_all(&self.text(LONGEST)?)?;
         fs::rename(&temporary, path)?;
-        files::tidy(path, now)
+        if let Err(error) = files::tidy(path, now) {
+            tracing::warn!(path = %path.display(), %error, "virtual addresses of other connections were not bounded");
+        }
+        Ok(())
     }
 }
 
@@ -225,6 +228,20 @@ mod tests {
         fs::write(&path, "{").unwrap();
         assert_eq!(VipMemory::load(&path, NOW).unwrap(), VipMemory::default());
         assert!(VipMemory::load(directory.path(), NOW).is_err(), "what is not known is not to be replaced");
+    }
+
+    #[test]
+    fn a_memory_is_written_also_where_what_lies_beside_it_cannot_be_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        // No file, and older than a day.
+        let stuck = directory.path().join("1001-old.json");
+        fs::create_dir(&stuck).unwrap();
+        fs::File::open(&stuck).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        let path = directory.path().join("1000-a.json");
+        let memory = memory(Vec::new());
+        memory.save(&path, NOW).unwrap();
+        assert!(stuck.exists());
+        assert_eq!(VipMemory::load(&path, NOW).unwrap(), memory);
     }
 
     #[test]

@@ -31,6 +31,16 @@ fn s44_a_disconnect_at_any_moment_ends_in_an_ordered_teardown() {
 }
 
 #[test]
+fn our_pods_go_too_where_that_is_asked_at_any_moment_of_the_teardown() {
+    let mut world = SessionWorld::new(&["web"], [found("web", 2)], [ready("web")]);
+    assert_holds(world.clone().disconnects(&[1]).cleans(2));
+    world.hanging_steps = 1;
+    assert_holds(world.clone().cleans(1));
+    world.panics = 1;
+    assert_holds(world.cleans(1));
+}
+
+#[test]
 fn s48_a_panic_at_any_moment_ends_in_teardown_and_a_new_start() {
     let mut world = SessionWorld::new(&["web"], [found("web", 2)], [ready("web")]);
     world.panics = 1;

@@ -42,6 +42,9 @@ pub struct SessionWorld {
     asked: BTreeSet<ReplyId>,
     answered: Vec<ReplyId>,
     ended: u32,
+    /// A disconnect that was not too late asked for our pods to go too.
+    clean: bool,
+    removed: u32,
     faults: Vec<String>,
 }
 
@@ -101,6 +104,8 @@ impl SessionWorld {
             asked: BTreeSet::new(),
             answered: Vec::new(),
             ended: 0,
+            clean: false,
+            removed: 0,
             faults: Vec::new(),
         };
         world.input(Input::Begin);
@@ -116,15 +121,24 @@ impl SessionWorld {
     }
 
     /// The user disconnects, once for each reply.
-    pub fn disconnects(mut self, replies: &[u64]) -> Self {
-        let inputs = replies.iter().map(|id| Input::Disconnect { clean: false, reply: ReplyId(*id) });
+    pub fn disconnects(self, replies: &[u64]) -> Self {
+        self.asks(replies.iter().map(|id| Input::Disconnect { clean: false, reply: ReplyId(*id) }))
+    }
+
+    /// The user disconnects with `--clean`.
+    pub fn cleans(self, reply: u64) -> Self {
+        self.asks([Input::Disconnect { clean: true, reply: ReplyId(reply) }])
+    }
+
+    fn asks(mut self, inputs: impl IntoIterator<Item = Input>) -> Self {
         self.senders.entry("Control").or_default().extend(inputs);
         self
     }
 
     fn input(&mut self, input: Input) {
-        if let Input::Disconnect { reply, .. } = &input {
+        if let Input::Disconnect { reply, clean } = &input {
             self.asked.insert(*reply);
+            self.clean |= *clean && self.ended == 0;
         }
         self.core.handle(self.now, input);
         while let Some(effect) = self.core.poll_effect() {
@@ -162,11 +176,19 @@ impl SessionWorld {
                 self.send("ProxyVia", Input::Via(Generation(1), state));
             }
             Effect::Teardown(step) => {
-                let last = self.steps_done.last();
-                if last.is_some_and(|last| *last >= step) {
-                    self.faults.push(format!("teardown step {step:?} after {last:?}"));
+                if !self.children {
+                    self.faults.push(format!("teardown step {step:?} without children"));
                 }
-                self.steps_done.push(step);
+                // Removing agents may be asked for while the rest goes on, or has been done.
+                if step == TeardownStep::RemoveAgents {
+                    self.removed += 1;
+                } else {
+                    let last = self.steps_done.last();
+                    if last.is_some_and(|last| *last >= step) {
+                        self.faults.push(format!("teardown step {step:?} after {last:?}"));
+                    }
+                    self.steps_done.push(step);
+                }
                 self.send("Teardown", Input::StepDone(step, Vec::new()));
             }
             Effect::DropChildren => {
@@ -310,6 +332,9 @@ impl World for SessionWorld {
         let over = self.core.phase() == Phase::Disconnected;
         if over != (self.ended == 1) || (over && self.children) {
             return Err("the end was not told, or left children behind".into());
+        }
+        if self.removed != u32::from(self.clean) {
+            return Err(format!("agents were removed {} times, asked for: {}", self.removed, self.clean));
         }
         if !self.asked.is_empty() && !over {
             return Err("teardown did not end".into());

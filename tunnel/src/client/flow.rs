@@ -8,11 +8,12 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::Shared;
-use crate::credit::{Budget, Grant, Receiver, Sender};
+use crate::credit::{Budget, Receiver, Sender};
 use crate::frames::{Ack, CREDIT_BROKEN, Data, Fin, FlowFrame, REFUSED, Recall, Reset, Yielded, flow_frame};
 use crate::queue::Queue;
 use crate::review::Reviews;
 use crate::wire::{Reader, Writer};
+use crate::words::Words;
 
 /// How long a dropped flow that both ends finished may wait for the agent to end its stream. What takes longer has left
 /// for the agent by then, which needs no carrier to deliver it; a stream of a hung agent must not be held for ever.
@@ -62,6 +63,7 @@ pub struct TcpFlow {
     writer: Writer,
     receiver: Receiver<Buffers>,
     reviews: Reviews,
+    words: Words,
     sender: Sender,
     shared: Arc<Shared>,
     /// Bytes handed out by the last event and not yet acknowledged.
@@ -89,6 +91,7 @@ impl TcpFlow {
             writer,
             receiver,
             reviews: Reviews::default(),
+            words: Words::default(),
             sender: Sender::new(limit),
             shared,
             unacknowledged: 0,
@@ -112,6 +115,7 @@ impl TcpFlow {
                 return Poll::Ready(Err(Ended));
             }
         }
+        ready!(self.words.poll(cx, &mut self.writer)).map_err(|_| Ended)?;
         match ready!(self.writer.poll_room(cx)) {
             Ok(room) => {
                 let credit = usize::try_from(self.sender.available()).unwrap_or(usize::MAX);
@@ -160,7 +164,7 @@ impl TcpFlow {
     /// The next event. Taking one acknowledges the data of the event before.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         self.acknowledge();
-        self.review(cx);
+        self.speak(cx);
         loop {
             if let Some(data) = self.queue.pop() {
                 self.unacknowledged = data.len() as u64;
@@ -182,7 +186,7 @@ impl TcpFlow {
     /// Takes what came off the carrier, where it would wait uncounted and in pieces of any size. To be called by a task
     /// that does not take events just now, which is woken when more comes.
     pub fn poll_arrivals(&mut self, cx: &mut Context<'_>) {
-        self.review(cx);
+        self.speak(cx);
         while (self.theirs == Side::Open || self.ours == Side::Open) && self.poll_frame(cx).is_ready() {}
     }
 
@@ -190,29 +194,25 @@ impl TcpFlow {
         let length = std::mem::take(&mut self.unacknowledged);
         if length > 0 {
             let grant = self.receiver.taken(length, self.shared.now(), self.shared.round_trip());
-            self.grant(grant);
+            grant.into_iter().for_each(|grant| self.words.grant(grant));
         }
     }
 
-    fn grant(&mut self, grant: Option<Grant>) {
-        if let Some(Grant { received, limit }) = grant
+    /// Says what waits, and asks for what the far side does not use.
+    fn speak(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Ok(())) = self.words.poll(cx, &mut self.writer)
             && self.theirs == Side::Open
-        {
-            drop(self.writer.send_flow(flow_frame::Frame::Ack(Ack { received, limit })));
-        }
-    }
-
-    fn review(&mut self, cx: &mut Context<'_>) {
-        if self.theirs == Side::Open
             && let Some(limit) = self.reviews.poll(cx, &mut self.receiver)
         {
-            drop(self.writer.send_flow(flow_frame::Frame::Recall(Recall { limit })));
+            self.words.recall(limit);
         }
     }
 
     /// Takes one frame off the stream. `Pending` for ever once there is no stream.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(reader) = &mut self.reader else { return Poll::Pending };
+        // What the frame before made us say. That the stream ended is read off it as well.
+        drop(self.words.poll(cx, &mut self.writer));
         let frame = match ready!(reader.poll_next::<FlowFrame>(cx)) {
             Some(Ok(frame)) => frame.frame,
             Some(Err(_)) | None => {
@@ -233,11 +233,11 @@ impl TcpFlow {
             Some(flow_frame::Frame::Ack(Ack { limit, .. })) => self.sender.granted(limit),
             Some(flow_frame::Frame::Recall(Recall { limit })) => {
                 let limit = self.sender.recalled(limit);
-                drop(self.writer.send_flow(flow_frame::Frame::Yielded(Yielded { limit })));
+                self.words.yielded(limit);
             }
             Some(flow_frame::Frame::Yielded(Yielded { limit })) => {
                 let grant = self.receiver.yielded(limit);
-                self.grant(grant);
+                grant.into_iter().for_each(|grant| self.words.grant(grant));
             }
             Some(flow_frame::Frame::Fin(_)) if self.theirs == Side::Open => {
                 self.theirs = Side::Finished;

@@ -1,6 +1,7 @@
 //! What keeps a carrier honest: pings, silence, and its end.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -51,6 +52,8 @@ pub(super) async fn heartbeat(
     let broke = || "the connection broke".to_owned();
     let mut pings: VecDeque<(u64, u64)> = VecDeque::new();
     let (mut next_id, mut next_ping) = (1, shared.now());
+    // One of each waits for room at most: an agent that takes nothing off would else fill our memory.
+    let (mut ping, mut pong) = (None, None);
     let why = loop {
         let silent_at = shared.last_byte.load(Ordering::Acquire) + micros(SILENCE);
         let wake = shared.began + Duration::from_micros(silent_at.min(next_ping));
@@ -58,6 +61,13 @@ pub(super) async fn heartbeat(
             biased;
             () = shared.close.notified() => break "closed".to_owned(),
             () = ended.closed() => break "nobody uses it".to_owned(),
+            room = poll_fn(|cx| writer.poll_room_for_word(cx)), if ping.is_some() || pong.is_some() => {
+                let answer = pong.take().map(|id| hello_frame::Frame::Pong(Pong { id }));
+                let question = ping.take().map(|id| hello_frame::Frame::Ping(Ping { id }));
+                if room.is_err() || answer.into_iter().chain(question).any(|word| writer.send(&hello(word)).is_err()) {
+                    break broke();
+                }
+            }
             frame = reader.next::<HelloFrame>() => match frame {
                 Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Pong(Pong { id })) })) => {
                     while let Some((sent_id, at)) = pings.pop_front() {
@@ -68,11 +78,7 @@ pub(super) async fn heartbeat(
                         }
                     }
                 }
-                Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Ping(Ping { id })) })) => {
-                    if writer.send(&hello(hello_frame::Frame::Pong(Pong { id }))).is_err() {
-                        break broke();
-                    }
-                }
+                Some(Ok(HelloFrame { frame: Some(hello_frame::Frame::Ping(Ping { id })) })) => pong = Some(id),
                 // Draining: the pod's deletion is seen in the cluster as well, and decides.
                 Some(Ok(_)) => {}
                 Some(Err(error)) => break format!("the connection broke: {error}"),
@@ -88,9 +94,7 @@ pub(super) async fn heartbeat(
                     if pings.len() > MAX_PINGS {
                         pings.pop_front();
                     }
-                    if writer.send(&hello(hello_frame::Frame::Ping(Ping { id: next_id }))).is_err() {
-                        break broke();
-                    }
+                    ping = Some(next_id);
                     next_id += 1;
                     next_ping = now + micros(HEARTBEAT);
                 }

@@ -25,8 +25,11 @@ const CHECK_FILE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How often settings that something else overwrote are put back; then it wins, with a warning.
+/// How often settings that something else overwrote are put back at once. Then names count as taken away, and are put
+/// back ever more rarely until the settings stay.
 const MAX_REPAIRS: u32 = 10;
+/// Longest pause between two tries then.
+const LONGEST_TRUCE: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Running {
@@ -72,12 +75,17 @@ impl Attachment {
         self.running = None;
         match result {
             Ok(attached) => {
-                self.repairs += u32::from(attached.repaired);
-                let pause = match attached.backend {
-                    Backend::File => CHECK_FILE,
-                    Backend::Resolved | Backend::Off => CHECK,
+                match (attached.repaired, self.overwritten()) {
+                    (true, _) => self.repairs += 1,
+                    (false, Some(_)) => self.repairs = 0,
+                    (false, None) => {}
+                }
+                let pause = match (attached.backend, self.overwritten()) {
+                    (Backend::File, None) => CHECK_FILE,
+                    (Backend::File, Some(more)) => doubling(CHECK_FILE, more, LONGEST_TRUCE),
+                    (Backend::Resolved | Backend::Off, _) => CHECK,
                 };
-                self.due = (self.repairs < MAX_REPAIRS).then(|| now + pause);
+                self.due = Some(now + pause);
                 self.failures = 0;
                 self.failed = None;
                 self.applied = Some((plan, attached));
@@ -85,7 +93,7 @@ impl Attachment {
             Err(failed) => {
                 let pause = match failed.outlook {
                     Outlook::Open => Some(doubling(FIRST_PAUSE, self.failures, LONGEST_PAUSE)),
-                    Outlook::Taken => Some(CHECK_FILE),
+                    Outlook::Taken | Outlook::Overwritten => Some(CHECK_FILE),
                     // A host changes: what cannot be attached now may be later.
                     Outlook::Hopeless => (self.mode == Some(DnsMode::Auto)).then_some(CHECK),
                 };
@@ -100,9 +108,14 @@ impl Attachment {
     /// Somebody changed the resolver's settings, or it started anew.
     pub(super) fn disturbed(&mut self, now: Millis) {
         let hopeless = self.failed.as_ref().is_some_and(|failed| failed.outlook == Outlook::Hopeless);
-        if (!hopeless || self.mode == Some(DnsMode::Auto)) && self.repairs < MAX_REPAIRS {
+        if (!hopeless || self.mode == Some(DnsMode::Auto)) && self.overwritten().is_none() {
             self.due = Some(now);
         }
+    }
+
+    /// Where something else keeps overwriting our settings: how often since that was seen.
+    fn overwritten(&self) -> Option<u32> {
+        self.repairs.checked_sub(MAX_REPAIRS)
     }
 
     pub(super) fn restore(&mut self, id: ReplyId) {
@@ -237,9 +250,11 @@ impl Attachment {
             state.backend = attached.backend.to_string();
             state.message = attached.message.clone();
             state.ready = plan == Some(applied);
-            if self.repairs >= MAX_REPAIRS {
+            if self.overwritten().is_some() {
+                state.ready = false;
+                state.outlook = Outlook::Overwritten;
                 state.message = format!(
-                    "something else keeps overwriting {}; podway stopped putting its settings back",
+                    "something else keeps overwriting {}; find and stop it, or connect with --dns off",
                     attached.backend
                 );
             }

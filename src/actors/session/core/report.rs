@@ -100,6 +100,7 @@ impl SessionCore {
             Some((_, dns)) => match dns.outlook {
                 Outlook::Hopeless => (false, "NotAttached", dns.message.as_str()),
                 Outlook::Taken => (false, "FileTaken", dns.message.as_str()),
+                Outlook::Overwritten => (false, "Overwritten", dns.message.as_str()),
                 Outlook::Open if dns.message.is_empty() => (false, "Applying", "names are being attached"),
                 Outlook::Open => (false, "Applying", dns.message.as_str()),
             },
@@ -109,7 +110,7 @@ impl SessionCore {
     }
 
     /// Why names are not attached, where that is how it stays: who lets podway choose has a connection without names on
-    /// a host that has nothing to attach them to.
+    /// a host that has nothing to attach them to, or where something else takes them away.
     fn without_names(&self) -> Option<&str> {
         let (_, dns) = self.facts.dns.as_ref().filter(|_| self.spec.dns == DnsMode::Auto)?;
         (!dns.ready && dns.outlook != Outlook::Open).then_some(dns.message.as_str())

@@ -31,7 +31,7 @@ pub fn tidy(path: &Path, now: u64) -> io::Result<()> {
     let Some(directory) = path.parent() else { return Ok(()) };
     let mut others = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let found = found(&entry?)?;
+        let Some(found) = found(&entry?)? else { continue };
         if found.path == path {
             continue;
         }
@@ -54,10 +54,14 @@ pub fn tidy(path: &Path, now: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn found(entry: &DirEntry) -> io::Result<Found> {
-    let metadata = entry.metadata()?;
+/// Nothing where another connection has renamed or removed it since it was listed.
+fn found(entry: &DirEntry) -> io::Result<Option<Found>> {
+    let metadata = match entry.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        metadata => metadata?,
+    };
     let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Ok(Found { path: entry.path(), modified, length: metadata.len() })
+    Ok(Some(Found { path: entry.path(), modified, length: metadata.len() }))
 }
 
 /// Another connection may have been quicker.
@@ -95,6 +99,15 @@ mod tests {
         let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn what_another_connection_renames_meanwhile_is_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let temporary = write(directory.path(), "1000-a.new", 0, 9);
+        let entry = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap();
+        fs::rename(&temporary, temporary.with_extension("json")).unwrap();
+        assert!(found(&entry).unwrap().is_none());
     }
 
     #[test]

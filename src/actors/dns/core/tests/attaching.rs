@@ -116,16 +116,30 @@ fn settings_are_checked_and_put_back_when_the_resolver_starts_anew() {
 }
 
 #[test]
-fn a_file_that_something_keeps_overwriting_is_put_back_ten_times() {
+fn a_file_that_something_keeps_overwriting_is_not_ready_until_it_stays_and_put_back_ever_more_rarely() {
     let (mut bench, mut attempt, _) = up(DnsMode::File);
     for _ in 0..9 {
         assert_eq!(bench.feed(done(attempt, Backend::File, true)), []);
         attempt = attach_of(&bench.pass(5000)).0;
     }
-    bench.core.handle(bench.now, done(attempt, Backend::File, true));
-    let Some(Effect::Report(state)) = bench.core.poll_effect() else { panic!() };
-    assert!(state.message.contains("keeps overwriting"));
-    assert_eq!((bench.core.poll_deadline(), bench.pass(100_000)), (None, vec![]));
+    for pause in [5_000, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000, 300_000] {
+        bench.core.handle(bench.now, done(attempt, Backend::File, true));
+        let reported = std::iter::from_fn(|| bench.core.poll_effect()).last();
+        if let Some(Effect::Report(state)) = reported {
+            assert_eq!((state.ready, state.outlook), (false, Outlook::Overwritten));
+            assert!(state.message.contains("keeps overwriting /etc/resolv.conf"), "{}", state.message);
+        } else {
+            assert!(pause > 5_000, "it is told the first time, and no more after that");
+        }
+        assert_eq!(bench.pass(pause - 1), []);
+        attempt = attach_of(&bench.pass(1)).0;
+    }
+    let state = told(&mut bench, done(attempt, Backend::File, false));
+    assert_eq!((state.ready, state.outlook, state.message.as_str()), (true, Outlook::Open, ""));
+    // From the beginning.
+    attempt = attach_of(&bench.pass(5000)).0;
+    assert_eq!(bench.feed(done(attempt, Backend::File, true)), []);
+    attach_of(&bench.pass(5000));
 }
 
 #[test]
