@@ -670,3 +670,15 @@ async fn what_a_deaf_client_makes_the_agent_say_does_not_pile_up() {
     assert!((1..WINDOW / 8).contains(&ponged), "{ponged} answers");
     connection.abort();
 }
+
+#[tokio::test]
+async fn an_echo_comes_back_where_the_pod_may_send_one() {
+    let (_world, carrier) = carrier().await;
+    let ask = |to: &str| carrier.echo(to.parse().expect("an address"), 3, Bytes::from_static(b"abcdefg"), SOON);
+    let came = timeout(SOON, ask("127.0.0.1")).await.expect("in time");
+    match carrier.welcome().icmp {
+        true => assert_eq!(came.as_deref(), Ok(&b"abcdefg"[..])),
+        false => assert_eq!(came, Err(Failure::Forbidden)),
+    }
+    assert_eq!(timeout(SOON, ask("169.254.169.254")).await.expect("in time"), Err(Failure::Forbidden));
+}
