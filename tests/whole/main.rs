@@ -16,7 +16,12 @@ mod traces;
 mod workstation;
 mod world;
 
+mod changes;
 mod connect;
+mod faults;
+mod ipv6;
 mod lifecycle;
+mod names;
 mod proxy_via;
+mod rights;
 mod traffic;

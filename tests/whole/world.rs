@@ -156,7 +156,12 @@ impl World {
         })
     }
 
-    /// Fails when the workstation is not as it was before podway.
+    /// Whether the workstation is as it was before podway.
+    pub fn is_as_before(&self) -> bool {
+        Traces::of(&self.ws) == self.before
+    }
+
+    /// Fails when it is not.
     pub fn assert_as_before(&self) {
         let differences = Traces::of(&self.ws).differences(&self.before);
         assert!(differences.is_empty(), "left behind: {differences:#?}");
