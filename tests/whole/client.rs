@@ -1,7 +1,7 @@
 //! What programs on the workstation do: plain clients of the sample servers and of name servers.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
@@ -9,7 +9,7 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use podway::demo::seen::Answer;
 use ring::digest::{Context, SHA256};
 
-use crate::workstation::Workstation;
+use crate::workstation::{Kind, Workstation};
 
 /// Bytes at a time.
 const BLOCK: usize = 256 * 1024;
@@ -101,6 +101,23 @@ impl Workstation {
             sending.join().unwrap()?;
             sum
         })
+    }
+
+    /// Asks for an echo by ICMP; returns what came back, which is what was sent.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing comes within `limit`.
+    pub fn ping(&self, host: IpAddr, limit: Duration) -> io::Result<Vec<u8>> {
+        let (kind, request) = if host.is_ipv4() { (Kind::Ping4, 8) } else { (Kind::Ping6, 128) };
+        let socket = UdpSocket::from(self.socket(kind));
+        socket.set_read_timeout(Some(limit))?;
+        // The kernel fills in the identifier and the sum (icmp(7)).
+        let sent = [&[request, 0, 0, 0, 0, 0, 0, 1], &b"podway"[..]].concat();
+        socket.send_to(&sent, SocketAddr::new(host, 0))?;
+        let mut answer = vec![0; 64];
+        let length = socket.recv(&mut answer)?;
+        answer.truncate(length);
+        Ok(answer.split_off(8))
     }
 
     /// Asks a name server there.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use hickory_proto::rr::RecordType::AAAA;
 
 use crate::client::{Over, sum};
-use crate::world::World;
+use crate::world::{LIMIT, World};
 
 fn six(addresses: Vec<IpAddr>) -> IpAddr {
     addresses.into_iter().find(IpAddr::is_ipv6).unwrap()
@@ -99,5 +99,39 @@ fn an_address_of_ipv6_that_nobody_has_is_unreachable() {
         let nobody: SocketAddr = "[fd43::fff0]:80".parse().unwrap();
         let error = world.ws.connect(nobody).unwrap_err();
         assert!([ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable].contains(&error.kind()), "{error:?}");
+    });
+}
+
+#[test]
+fn a_pods_loopback_of_ipv6_is_reached_by_its_own_rule() {
+    let Some(world) = World::start() else { return };
+    world.connected(&["--proxy-via", "::1/128=web"], |_| {
+        let answer = world.ws.who("0-0-0-0-0-0-0-1.web.demo.podway").unwrap();
+        assert!(answer.pod.starts_with("web-"), "{answer:?}");
+        assert!(answer.local.ip().is_loopback() && answer.local.is_ipv6(), "{answer:?}");
+    });
+}
+
+#[test]
+fn the_api_server_is_reached_by_ipv6() {
+    let Some(world) = World::start() else { return };
+    let server = format!("https://[{}]:6443", podway_minicluster::net::API.v6);
+    world.connected(&["--server", &server, "--proxy-via", "service=web"], |_| {
+        assert_eq!(world.seen_from("edge"), "demo/deployment/web");
+    });
+}
+
+#[test]
+fn a_host_whose_ipv6_is_off_is_connected_by_ipv4_alone() {
+    let Some(mut world) = World::start() else { return };
+    let off = "for each in all default; do echo 1 >/proc/sys/net/ipv6/conf/$each/disable_ipv6; done";
+    assert!(world.cluster.run(["sh", "-c", off], LIMIT).unwrap().status.success());
+    world.is_prepared();
+    world.connected(&["--proxy-via", "service=web", "--proxy-via", "::1/128=web"], |podway| {
+        assert_eq!(world.seen_from("edge"), "demo/deployment/web");
+        let status = podway.status();
+        assert!(status.device.routes.iter().all(|route| !route.contains(':')), "{:?}", status.device.routes);
+        let rule = status.ranges.iter().find(|range| range.cidr == "::1/128").unwrap();
+        assert_eq!(rule.treatment, "excluded", "{rule:?}");
     });
 }

@@ -11,6 +11,9 @@
     reason = "a test waits with a limit, says how long it took, and names what it expects"
 )]
 
+#[path = "../support/allowed.rs"]
+mod allowed;
+
 mod client;
 mod traces;
 mod workstation;
@@ -22,6 +25,7 @@ mod faults;
 mod ipv6;
 mod lifecycle;
 mod names;
+mod ping;
 mod proxy_via;
 mod rights;
 mod traffic;

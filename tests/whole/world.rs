@@ -22,6 +22,7 @@ use podway_minicluster::handle::{Done, Handle};
 use podway_minicluster::sandbox::{self, SandboxError};
 use serde_json::Value;
 
+use crate::allowed::{NOBODY, skipped, tun_is_open};
 use crate::traces::Traces;
 use crate::workstation::Workstation;
 
@@ -29,23 +30,10 @@ use crate::workstation::Workstation;
 pub const LIMIT: Duration = Duration::from_secs(30);
 /// A pause between two looks at something that tells nobody of its changes.
 const LOOK: Duration = Duration::from_millis(10);
-/// An ordinary user, as everybody's machine has one.
-pub const NOBODY: (u32, u32) = (65534, 65534);
 /// Of the workstation, whose /run is its own.
 const RUNTIME: &str = "/run/podway";
 const STATE: &str = "/run/podway/state";
 const SOCKET: &str = "/run/podway/podway.sock";
-
-/// Says that a test was left out; fails where nothing may be.
-pub fn skipped(why: &str) {
-    assert!(std::env::var_os("PODWAY_REQUIRE_ROOT_TESTS").is_none(), "must not be left out here: {why}");
-    println!("skipped: {why}");
-}
-
-/// Whether `/dev/net/tun` is open to a user who has no rights.
-pub fn tun_is_open() -> bool {
-    fs::metadata("/dev/net/tun").is_ok_and(|device| device.permissions().mode() & 0o006 == 0o006)
-}
 
 /// A cluster whose samples are ready, and a workstation that nothing is done to yet.
 pub struct World {
@@ -79,7 +67,7 @@ impl World {
     /// One of an ordinary user, by root; `None` where the machine does not allow it.
     pub fn of_nobody() -> Option<World> {
         if !geteuid().is_root() || !tun_is_open() {
-            skipped("needs root, and a /dev/net/tun that is open to others");
+            println!("skipped: needs root, and a /dev/net/tun that is open to others");
             return None;
         }
         let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
@@ -111,6 +99,11 @@ impl World {
         let before = Traces::of(&ws);
         assert!(before.devices.iter().all(|device| !device.contains("podway")), "{before:?}");
         Some(World { ws, cluster, podway, kubeconfig, directory, before })
+    }
+
+    /// Takes what a test did to the workstation for what was before podway.
+    pub fn is_prepared(&mut self) {
+        self.before = Traces::of(&self.ws);
     }
 
     pub fn before(&self) -> &Traces {
