@@ -3,32 +3,45 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use crate::world::{World, seconds, until};
+use crate::world::{Daemon, World, seconds, until};
 
 const VIA: [&str; 2] = ["--proxy-via", "service=web"];
-/// What podway promises, starting the command included. The fastest of some counts: what others do on the machine makes
-/// some of them slower, and a wait of podway's own all of them.
+/// What podway promises, less what it takes to start any command: on a machine that is busy with other tests, most of it.
 const QUICK: Duration = Duration::from_millis(200);
 const CYCLES: usize = 10;
 const KILLS: usize = 5;
+
+/// Disconnects; how much longer it took than a command that does nothing.
+fn disconnected(podway: &Daemon<'_>) -> Duration {
+    let began = Instant::now();
+    podway.expect(0, &["version"]);
+    let nothing = began.elapsed();
+    podway.disconnect(&[]).saturating_sub(nothing)
+}
+
+/// A wait of podway's own is in all of them, what others do on the machine in some.
+fn assert_quick(times: &[Duration]) {
+    println!("disconnected in {times:?}");
+    assert!(times.iter().any(|took| *took <= QUICK), "{times:?}");
+}
 
 #[test]
 fn connecting_again_and_again_adds_no_agent_and_each_disconnect_is_quick() {
     let Some(world) = World::start() else { return };
     world.with_daemon(|podway| {
         let began = Instant::now();
-        let mut fastest = Duration::MAX;
+        let mut times = Vec::new();
         for _ in 0..CYCLES {
             podway.connect(&VIA);
             assert_eq!(world.seen_from("edge"), "demo/deployment/web");
-            fastest = fastest.min(podway.disconnect(&[]));
+            times.push(disconnected(podway));
             let now = world.agents();
             // A second pod of the workload may have got its agent meanwhile; never two in one pod.
             let pods: std::collections::BTreeSet<_> = now.iter().map(|(pod, _)| pod).collect();
             assert_eq!(pods.len(), now.len(), "several agents in one pod: {now:?}");
         }
-        println!("{CYCLES} cycles in {:?}, fastest disconnect {fastest:?}", began.elapsed());
-        assert!(fastest <= QUICK, "{fastest:?}");
+        println!("{CYCLES} cycles in {:?}", began.elapsed());
+        assert_quick(&times);
     });
 }
 
@@ -36,19 +49,18 @@ fn connecting_again_and_again_adds_no_agent_and_each_disconnect_is_quick() {
 fn disconnect_ends_open_connections_and_is_as_quick() {
     let Some(world) = World::start() else { return };
     world.with_daemon(|podway| {
-        let mut fastest = Duration::MAX;
+        let mut times = Vec::new();
         for _ in 0..3 {
             podway.connect(&[]);
             let mut stream = world.ws.reach("web", 80).unwrap();
             stream.write_all(b"GET /stream?ms=50 HTTP/1.1\r\nHost: web\r\n\r\n").unwrap();
             stream.read_exact(&mut [0; 64]).unwrap();
-            fastest = fastest.min(podway.disconnect(&[]));
+            times.push(disconnected(podway));
             // What was on its way may still be read; then it has ended, not well.
             let end = std::io::copy(&mut stream, &mut std::io::sink());
             assert!(end.is_err_and(|error| error.kind() != ErrorKind::WouldBlock), "the connection goes on");
         }
-        println!("fastest disconnect {fastest:?}");
-        assert!(fastest <= QUICK, "{fastest:?}");
+        assert_quick(&times);
     });
 }
 
