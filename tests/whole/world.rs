@@ -71,10 +71,15 @@ impl World {
             return None;
         }
         let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
-        // Where everybody may start them.
-        let (podway, own) = (directory.path().join("podway"), directory.path().join("test"));
-        fs::copy(env!("CARGO_BIN_EXE_podway"), &podway).unwrap();
-        fs::copy(std::env::current_exe().unwrap(), &own).unwrap();
+        // Where everybody may start them. By another process: what a test starts meanwhile would hold a file that we write,
+        // which then cannot be started.
+        let copied = |name: &str, from: PathBuf| {
+            let to = directory.path().join(name);
+            assert!(Command::new("cp").args([&from, &to]).status().unwrap().success());
+            to
+        };
+        let podway = copied("podway", env!("CARGO_BIN_EXE_podway").into());
+        let own = copied("test", std::env::current_exe().unwrap());
         World::of(directory, podway, own, Some(NOBODY))
     }
 
