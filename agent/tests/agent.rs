@@ -231,6 +231,23 @@ async fn resets_cross_in_both_directions() {
 }
 
 #[tokio::test]
+async fn a_far_end_that_accepts_and_resets_at_once_has_not_refused() {
+    let (_world, carrier) = carrier().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = listener.local_addr().expect("an address");
+    // On a thread of its own, to be as quick as the agent's dial.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            drop(socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)));
+        }
+    });
+    for attempt in 0..100 {
+        let mut flow = carrier.open_tcp(address, DIAL).await.unwrap_or_else(|why| panic!("{attempt}: {why:?}"));
+        assert_eq!(next(&mut flow).await, Event::Reset);
+    }
+}
+
+#[tokio::test]
 async fn bulk_arrives_whole_in_both_directions_at_once() {
     const BYTES: usize = 24 << 20;
     let (_world, carrier) = carrier().await;
