@@ -210,7 +210,8 @@ pub enum Resolution {
         /// `spec.replicas`.
         replicas: Option<u32>,
     },
-    /// None of that name; `near` are names that look like it, as `kind/name`.
+    /// None of that name; `near` are what may be meant: one of that name in another namespace, as `namespace/kind/name`,
+    /// and names that look like it, as `kind/name`.
     NotFound {
         /// Near names, best first, at most 3.
         near: Vec<String>,

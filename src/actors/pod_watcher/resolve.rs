@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::decode::{Names, Object};
-use super::near::near;
+use super::near;
 use crate::backoff;
 use crate::cluster::{PodSnapshot, Resolution, Resolutions};
 use crate::error::chain;
@@ -185,15 +185,30 @@ impl Asker {
     }
 
     async fn missing(&self, reference: &WorkloadRef, limit: Duration) -> Resolution {
-        let kinds = match &reference.kind {
-            Some(kind) => std::slice::from_ref(kind),
-            None => &WorkloadKind::ALL[..5],
+        // Whoever errs in the name may err in the kind. Pods are many, and most are named by nobody.
+        let kinds = WorkloadKind::ALL.into_iter();
+        let kinds = kinds.filter(|kind| *kind != WorkloadKind::Pod || reference.kind == Some(WorkloadKind::Pod));
+        let lists = timeout(limit, join_all(kinds.map(|kind| self.names_of(kind))));
+        let elsewhere = timeout(NEAR_LIMIT, self.elsewhere(reference));
+        let namespace_missing = timeout(limit, self.namespace_missing());
+        let (lists, elsewhere, namespace_missing) = tokio::join!(lists, elsewhere, namespace_missing);
+        let candidates = lists.into_iter().flatten().flatten();
+        let mut near: Vec<String> = elsewhere.ok().flatten().map(|workload| workload.to_string()).into_iter().collect();
+        near.extend(near::near(&reference.name, candidates));
+        near.truncate(near::MOST);
+        Resolution::NotFound { near, namespace_missing: namespace_missing.unwrap_or_default() }
+    }
+
+    /// A workload of exactly that name in another namespace, where the pods in sight show one.
+    async fn elsewhere(&self, reference: &WorkloadRef) -> Option<Workload> {
+        let mut pods = self.pods.clone();
+        let seen = pods.wait_for(Option::is_some).await.ok()?;
+        let of_name = |workload: &&Workload| {
+            workload.namespace != self.namespace
+                && *workload.name == *reference.name
+                && reference.kind.is_none_or(|kind| workload.kind == kind)
         };
-        let lists = join_all(kinds.iter().map(|kind| self.names_of(*kind)));
-        let both = timeout(limit, async { tokio::join!(lists, self.namespace_missing()) });
-        let (lists, namespace_missing) = both.await.unwrap_or_default();
-        let candidates = lists.into_iter().flatten();
-        Resolution::NotFound { near: near(&reference.name, candidates), namespace_missing }
+        seen.iter().flat_map(|snapshot| snapshot.pods.values()).map(|pod| &pod.workload).filter(of_name).min().cloned()
     }
 
     async fn namespace_missing(&self) -> bool {
