@@ -78,6 +78,16 @@ pub struct AgentContainer {
     pub state: ContainerState,
 }
 
+impl AgentContainer {
+    /// Why it does not start, where the kubelet says that.
+    pub fn obstacle(&self) -> Option<String> {
+        match &self.state {
+            ContainerState::Stuck { reason } => Some(format!("image {} does not start: {reason}", self.image)),
+            ContainerState::Waiting | ContainerState::Running | ContainerState::Terminated => None,
+        }
+    }
+}
+
 /// A container's state, with the kubelet's reason where it is not running.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ContainerState {

@@ -622,13 +622,32 @@ impl ClientListCore {
             pods.entry(&link.pod.uid).or_insert(&link.pod);
         }
         let links = pods.values().filter_map(|pod| self.link_status(pod)).collect();
-        TargetState { pods: in_sight, running, links, hopeless: self.hopeless(target) }
+        let served = self.links.values().any(|link| link.is_ready() && self.belongs(&link.pod, target));
+        let unplaced = || self.placement.1.get(target).filter(|_| !served).cloned();
+        TargetState { pods: in_sight, running, links, hopeless: self.hopeless(target).or_else(unplaced) }
     }
 
     /// Why the agents of a pod will not do, where one of them said so and there is no other.
     fn unfit_in(&self, pod: &PodFact) -> Option<Arc<str>> {
         let of_pod = || self.unfit.iter().find(|((uid, _), _)| *uid == pod.uid);
         self.usable_agent(pod).is_none().then(of_pod).flatten().map(|(_, unfit)| Arc::clone(unfit.why()))
+    }
+
+    /// What becomes of the agent in a pod without a link; `None` where there is no agent of ours.
+    fn unlinked(&self, pod: &PodFact) -> Option<LinkState> {
+        let own = pod.own_pod_of.as_deref() == Some(&*self.fingerprint);
+        let mut state = None;
+        for agent in pod.agents.iter().filter(|agent| agent.authorized_key == self.key) {
+            let asked = own || is_named_after(&agent.name, &self.fingerprint);
+            match (&agent.state, agent.obstacle()) {
+                (ContainerState::Waiting, _) if asked => {
+                    return Some(LinkState::Starting { image: Arc::clone(&agent.image) });
+                }
+                (_, Some(why)) if asked => state = Some(LinkState::Failed { why: why.into() }),
+                (_, _) => state = state.or(Some(LinkState::NoAgent)),
+            }
+        }
+        state
     }
 
     fn link_status(&self, pod: &PodFact) -> Option<LinkStatus> {
@@ -640,8 +659,7 @@ impl ClientListCore {
             Some(LinkPhase::Failed { why, .. }) => LinkState::Failed { why: Arc::clone(why) },
             None => match self.unfit_in(pod) {
                 Some(why) => LinkState::Failed { why },
-                None if pod.agents.iter().any(|agent| agent.authorized_key == self.key) => LinkState::NoAgent,
-                None => return None,
+                None => self.unlinked(pod)?,
             },
         };
         let placement = match pod.own_pod_of {

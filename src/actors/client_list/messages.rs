@@ -144,7 +144,7 @@ pub struct TargetState {
     pub running: usize,
     /// Its links.
     pub links: Vec<LinkStatus>,
-    /// Why there can be none, if so.
+    /// Why there can be none, if so. Agents of via workloads may serve the default egress all the same.
     pub hopeless: Option<Arc<str>>,
 }
 
@@ -177,13 +177,18 @@ pub enum Placement {
 pub enum LinkState {
     /// The pod has no running agent yet.
     NoAgent,
+    /// An agent of ours was added to the pod and does not run yet.
+    Starting {
+        /// Its image.
+        image: Arc<str>,
+    },
     /// Being dialled.
     Dialing,
     /// Works.
     Ready,
     /// Works for the flows it has; takes no new ones (the pod is terminating).
     Draining,
-    /// The last dial failed; dialled again later.
+    /// The last dial failed, and is made again later; or the kubelet says that the agent does not start.
     Failed {
         /// Why.
         why: Arc<str>,
