@@ -651,7 +651,8 @@ impl ClientListCore {
     }
 
     fn link_status(&self, pod: &PodFact) -> Option<LinkStatus> {
-        let phase = self.links.get(&pod.uid).map(|link| &link.phase);
+        let link = self.links.get(&pod.uid);
+        let phase = link.map(|link| &link.phase);
         let state = match phase {
             Some(LinkPhase::Ready { .. }) if takes_new_flows(pod) => LinkState::Ready,
             Some(LinkPhase::Ready { .. }) => LinkState::Draining,
@@ -671,7 +672,9 @@ impl ClientListCore {
             Some(LinkPhase::Ready { version, .. }) => Arc::clone(version),
             Some(LinkPhase::Dialing { .. } | LinkPhase::Failed { .. }) | None => "".into(),
         };
-        Some(LinkStatus { pod: pod.uid.clone(), pod_name, placement, version, state })
+        let dialled = link.and_then(|link| pod.agents.iter().find(|agent| agent.name == link.agent));
+        let image = dialled.map(|agent| Arc::clone(&agent.image)).unwrap_or_default();
+        Some(LinkStatus { pod: pod.uid.clone(), pod_name, placement, image, version, state })
     }
 }
 

@@ -157,6 +157,8 @@ pub struct LinkStatus {
     pub pod_name: Arc<str>,
     /// Placement of its agent.
     pub placement: Placement,
+    /// Image of the agent that was dialled; empty where none was.
+    pub image: Arc<str>,
     /// What the agent says its version is; empty before it was reached, and where it says none.
     pub version: Arc<str>,
     /// State.

@@ -143,7 +143,7 @@ fn s09_ready_means_reached() {
     let effects = bench.finish(&uid.0, attempt, connected());
     assert_eq!(settled(&effects), [ready("a")]);
     let link = &told(&effects)[&target("web")].links[0];
-    assert_eq!((&link.state, &*link.version), (&LinkState::Ready, "0.1.0"));
+    assert_eq!((&link.state, &*link.version, &*link.image), (&LinkState::Ready, "0.1.0", "podway-agent:test"));
 }
 
 #[test]

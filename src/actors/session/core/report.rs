@@ -131,10 +131,7 @@ impl SessionCore {
     }
 
     fn workload_line(&self, target: &Target) -> WorkloadLine {
-        let name = match target {
-            Target::Workload(workload) => workload.to_string(),
-            Target::General => "general".to_owned(),
-        };
+        let name = name_of(target);
         let nothing = TargetState { pods: 0, running: 0, links: Vec::new(), hopeless: None };
         let state = self.facts.links.1.get(target).unwrap_or(&nothing);
         let (word, message) = word_of(target, state, self.scaled_to_zero().contains_key(&name));
@@ -292,6 +289,9 @@ impl SessionCore {
                 (false, AgentMode::Ephemeral) => {}
             }
         }
+        if let Some(named) = &self.named_image {
+            warnings.extend(self.facts.links.1.iter().filter_map(|(target, state)| other_image(target, state, named)));
+        }
         if self.expires_at.is_some_and(|at| at <= wall) {
             warnings.push("the credentials have ended: log in and connect again".to_owned());
         }
@@ -347,6 +347,20 @@ impl SessionCore {
             }
         }
     }
+}
+
+fn name_of(target: &Target) -> String {
+    match target {
+        Target::Workload(workload) => workload.to_string(),
+        Target::General => "general".to_owned(),
+    }
+}
+
+/// Says so where agents serve that were there before, of another image than the user named.
+fn other_image(target: &Target, state: &TargetState, named: &str) -> Option<String> {
+    let other = state.links.iter().find(|link| link.state == LinkState::Ready && *link.image != *named)?;
+    let (name, image) = (name_of(target), &other.image);
+    Some(format!("{name}: uses the agent {image} that is there already, not {named}, which new pods get"))
 }
 
 fn word_of(target: &Target, state: &TargetState, scaled_to_zero: bool) -> (&'static str, String) {

@@ -117,6 +117,7 @@ fn with_exit(mut core: SessionCore) -> SessionCore {
         pod: PodUid("u".into()),
         pod_name: "shop/podway-agent".into(),
         placement: Placement::OwnPod,
+        image: "podway-agent:0.1.0".into(),
         version: "0.1.0".into(),
         state: LinkState::Ready,
     };
@@ -260,6 +261,7 @@ fn an_agent_that_is_starting_is_told_with_where_its_events_are() {
         pod: PodUid("u".into()),
         pod_name: "demo/web-1".into(),
         placement: Placement::Ephemeral,
+        image: "".into(),
         version: "".into(),
         state,
     };
@@ -273,4 +275,17 @@ fn an_agent_that_is_starting_is_told_with_where_its_events_are() {
     let failed = link(LinkState::Failed { why: "image nosuch/agent:9 does not start: ErrImagePull: no".into() });
     let (_, message) = word_of(&web, &TargetState { links: vec![starting, failed], ..state }, false);
     assert!(message.contains("pod demo/web-1: image nosuch/agent:9 does not start: ErrImagePull"), "{message}");
+}
+
+#[test]
+fn an_image_that_the_user_named_and_that_is_not_used_is_told() {
+    let notices = |named: Option<&str>| {
+        let core = with_exit(all_but_an_exit().naming_image(named.map(str::to_owned)));
+        status(&core).notices().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let told = "uses the agent podway-agent:0.1.0 that is there already, not nosuch/agent:9, which new pods get";
+    assert_eq!(notices(Some("nosuch/agent:9")), [format!("general: {told}")]);
+    assert_eq!(notices(Some("podway-agent:0.1.0")), [""; 0]);
+    // The daemon's own image is nobody's wish: after an update the agents of the last one serve on.
+    assert_eq!(notices(None), [""; 0]);
 }
