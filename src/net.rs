@@ -6,6 +6,7 @@ pub mod counters;
 pub mod data_plane;
 pub mod dns_message;
 pub mod dns_tap;
+mod echo;
 pub mod far;
 pub mod flow;
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 pub mod args;
 pub mod dns;
+pub mod icmp;
 pub mod policy;
 pub mod program;
 pub mod server;

@@ -18,14 +18,14 @@ use h2::server::SendResponse;
 use ipnet::IpNet;
 use podway_tunnel::credit::Budget;
 use podway_tunnel::frames::{
-    Challenge, ClientHello, Denied, DnsAnswer, DnsQuery, Draining, Failure, FlowFrame, HelloFrame, Limits, Ping, Pong,
-    Protocol, Welcome, flow_frame, hello_frame,
+    Challenge, ClientHello, Denied, DnsAnswer, DnsQuery, Draining, EchoReply, EchoRequest, Failure, FlowFrame,
+    HelloFrame, Limits, Ping, Pong, Protocol, Welcome, flow_frame, hello_frame,
 };
 use podway_tunnel::round_trip::RoundTrip;
 use podway_tunnel::wire::{Reader, Writer};
 use podway_tunnel::{
-    AGENT_BUFFERS, CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, MAX_SPECIAL, PROTOCOLS,
-    SEND_BUFFER, STREAM_WINDOW, handshake,
+    AGENT_BUFFERS, CONNECTION_WINDOW, DNS_PATH, ECHO_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_ECHO, MAX_FLOWS,
+    MAX_SPECIAL, PROTOCOLS, SEND_BUFFER, STREAM_WINDOW, handshake,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -33,7 +33,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::args::Serve;
 use crate::dns::{self, ResolvConf};
-use crate::{policy, tcp, udp};
+use crate::{icmp, policy, tcp, udp};
 
 /// A client that has not pinged for this long is gone.
 const CLIENT_SILENCE: Duration = Duration::from_secs(60);
@@ -45,6 +45,8 @@ const STRANGERS_WINDOW: u32 = 64 * 1024;
 const MAX_HEADERS: u32 = 8 * 1024;
 /// DNS questions under way at once.
 const MAX_DNS: usize = 256;
+/// Echo requests under way at once.
+const MAX_ECHOES: usize = 256;
 /// After SIGTERM flows may go on for this long.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -94,6 +96,7 @@ pub struct Shared {
     clients: AtomicUsize,
     changed: Notify,
     dns: Semaphore,
+    echoes: Semaphore,
     draining: watch::Sender<bool>,
 }
 
@@ -162,6 +165,7 @@ impl Agent {
             clients: AtomicUsize::new(0),
             changed: Notify::new(),
             dns: Semaphore::new(MAX_DNS),
+            echoes: Semaphore::new(MAX_ECHOES),
             draining: watch::Sender::new(false),
         });
         Ok(Agent { listener, shared })
@@ -226,6 +230,9 @@ async fn drained(shared: &Shared) {
         changed.await;
     }
 }
+
+/// Echo has no port; this one stands for it where addresses are judged (RFC 862).
+const ECHO_PORT: u16 = 7;
 
 /// What one connection may do; set by its `Hello`.
 struct Session {
@@ -330,6 +337,9 @@ fn answer(
         DNS_PATH => {
             tokio::spawn(dns_question(reader, writer, shared));
         }
+        ECHO_PATH => {
+            tokio::spawn(echo(reader, writer, connection, shared));
+        }
         _ => {}
     }
 }
@@ -362,12 +372,41 @@ async fn flow(mut reader: Reader, mut writer: Writer, connection: Arc<Connection
 }
 
 fn address(bytes: &[u8], port: u32) -> Option<SocketAddr> {
-    let ip: IpAddr = match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok()?.into(),
-        16 => <[u8; 16]>::try_from(bytes).ok()?.into(),
-        _ => return None,
+    Some((ip(bytes)?, u16::try_from(port).ok()?).into())
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => Some(<[u8; 4]>::try_from(bytes).ok()?.into()),
+        16 => Some(<[u8; 16]>::try_from(bytes).ok()?.into()),
+        _ => None,
+    }
+}
+
+async fn echo(mut reader: Reader, mut writer: Writer, connection: Arc<Connection>, shared: Arc<Shared>) {
+    let Some(Ok(request)) = reader.next::<EchoRequest>().await else { return };
+    let special = connection.session.get().map_or(&[][..], |session| &session.special);
+    let came = asked(&request, special, &shared).await;
+    // What still goes out after the carrier's end is no client.
+    drop(connection);
+    let reply = match came {
+        Ok(payload) => EchoReply { answered: true, payload: payload.into(), ..EchoReply::default() },
+        Err(failure) => EchoReply { failure: failure.into(), ..EchoReply::default() },
     };
-    Some((ip, u16::try_from(port).ok()?).into())
+    drop(writer.send(&reply));
+    writer.finish_ok();
+}
+
+async fn asked(request: &EchoRequest, special: &[IpNet], shared: &Shared) -> Result<Vec<u8>, Failure> {
+    let (Some(to), Ok(sequence)) = (ip(&request.address), u16::try_from(request.sequence)) else {
+        return Err(Failure::Unspecified);
+    };
+    if request.payload.len() > MAX_ECHO || !policy::may_dial((to, ECHO_PORT).into(), special, shared.control) {
+        return Err(Failure::Forbidden);
+    }
+    let Ok(_place) = shared.echoes.try_acquire() else { return Err(Failure::Limit) };
+    let limit = Duration::from_millis(request.timeout_ms.clamp(1, 10_000).into());
+    icmp::echo(to, sequence, &request.payload, limit).await
 }
 
 async fn dns_question(mut reader: Reader, mut writer: Writer, shared: Arc<Shared>) {
@@ -475,7 +514,7 @@ async fn authenticate(
         nameservers: conf.nameservers.iter().map(ToString::to_string).collect(),
         ipv4: has_route("192.0.2.1:9"),
         ipv6: has_route("[2001:db8::1]:9"),
-        icmp: false,
+        icmp: icmp::is_possible(),
     };
     writer.send(&frame(hello_frame::Frame::Welcome(welcome))).map_err(|_| nonsense())?;
     Ok(round_trip)

@@ -42,6 +42,7 @@ pub async fn serve(open: Open, to: SocketAddr, mut reader: Reader, mut writer: W
     };
     let socket = match dialled {
         Ok(Ok(socket)) => socket,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return reset_at_once(&mut writer, &error),
         Ok(Err(error)) => return refuse(&mut writer, failure(&error), &shared),
         Err(_) => return refuse(&mut writer, Failure::TimedOut, &shared),
     };
@@ -72,6 +73,16 @@ pub async fn serve(open: Open, to: SocketAddr, mut reader: Reader, mut writer: W
     std::future::poll_fn(|cx| flow.poll(cx)).await;
 }
 
+/// Says that the far end accepted, and reset before the dial had heard of it. An RST that answers a SYN is told apart from
+/// this one: as a refusal (connect(2)).
+fn reset_at_once(writer: &mut Writer, error: &io::Error) {
+    let reset = Reset { reason: error.to_string() };
+    for frame in [flow_frame::Frame::Opened(Opened::default()), flow_frame::Frame::Reset(reset)] {
+        drop(writer.send_flow(frame));
+    }
+    writer.finish_ok();
+}
+
 /// Says why there is no flow.
 pub fn refuse(writer: &mut Writer, failure: Failure, shared: &Shared) {
     shared.count_refused();
@@ -82,7 +93,7 @@ pub fn refuse(writer: &mut Writer, failure: Failure, shared: &Shared) {
 /// What a failed connect means (connect(2)).
 pub fn failure(error: &io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Failure::Refused,
+        io::ErrorKind::ConnectionRefused => Failure::Refused,
         io::ErrorKind::HostUnreachable => Failure::HostUnreachable,
         io::ErrorKind::NetworkUnreachable => Failure::NetUnreachable,
         io::ErrorKind::TimedOut => Failure::TimedOut,

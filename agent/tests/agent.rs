@@ -231,6 +231,23 @@ async fn resets_cross_in_both_directions() {
 }
 
 #[tokio::test]
+async fn a_far_end_that_accepts_and_resets_at_once_has_not_refused() {
+    let (_world, carrier) = carrier().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = listener.local_addr().expect("an address");
+    // On a thread of its own, to be as quick as the agent's dial.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            drop(socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)));
+        }
+    });
+    for attempt in 0..100 {
+        let mut flow = carrier.open_tcp(address, DIAL).await.unwrap_or_else(|why| panic!("{attempt}: {why:?}"));
+        assert_eq!(next(&mut flow).await, Event::Reset);
+    }
+}
+
+#[tokio::test]
 async fn bulk_arrives_whole_in_both_directions_at_once() {
     const BYTES: usize = 24 << 20;
     let (_world, carrier) = carrier().await;
@@ -669,4 +686,16 @@ async fn what_a_deaf_client_makes_the_agent_say_does_not_pile_up() {
     }
     assert!((1..WINDOW / 8).contains(&ponged), "{ponged} answers");
     connection.abort();
+}
+
+#[tokio::test]
+async fn an_echo_comes_back_where_the_pod_may_send_one() {
+    let (_world, carrier) = carrier().await;
+    let ask = |to: &str| carrier.echo(to.parse().expect("an address"), 3, Bytes::from_static(b"abcdefg"), SOON);
+    let came = timeout(SOON, ask("127.0.0.1")).await.expect("in time");
+    match carrier.welcome().icmp {
+        true => assert_eq!(came.as_deref(), Ok(&b"abcdefg"[..])),
+        false => assert_eq!(came, Err(Failure::Forbidden)),
+    }
+    assert_eq!(timeout(SOON, ask("169.254.169.254")).await.expect("in time"), Err(Failure::Forbidden));
 }

@@ -203,6 +203,11 @@ impl Faults {
         met
     }
 
+    /// Whether the server is there for nobody.
+    pub(crate) fn is_away(&self) -> bool {
+        self.state().rules.iter().any(|active| active.rule.fault == Fault::Away)
+    }
+
     /// Changes whenever the rules do.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()

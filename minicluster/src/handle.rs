@@ -184,7 +184,11 @@ impl Handle {
     }
 }
 
-fn run(mut command: Command, limit: Duration) -> io::Result<Done> {
+/// Runs a command to its end; it is killed when that does not come within `limit`.
+///
+/// # Errors
+/// When it could not be started, or did not end in time.
+pub fn run(mut command: Command, limit: Duration) -> io::Result<Done> {
     let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn()?;
     let (out, err) = (collect(child.stdout.take()), collect(child.stderr.take()));

@@ -10,7 +10,7 @@
 //! - [`control`]: what a running cluster is told and says.
 //! - [`time`]: moments. [`clock`]: the one that the machine has.
 //! - [`sandbox`]: the namespaces it all runs in, and the workstation. [`net`]: the network between them.
-//! - [`kubelet`]: makes pods and services what they say. [`pod_server`]: what runs in the sample pods.
+//! - [`kubelet`]: makes pods and services what they say. [`pod_server`]: what runs in the sample pods. [`dns`]: names.
 //!
 //! Nothing of it outlives the process that started it.
 
@@ -19,6 +19,7 @@ pub mod clock;
 pub mod cluster;
 pub mod control;
 pub mod controllers;
+pub mod dns;
 pub mod events;
 pub mod faults;
 pub mod handle;

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
@@ -104,7 +105,8 @@ fn an_ordinary_user_has_a_cluster_too() {
     }
     let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
     let binary = directory.path().join("podway-minicluster");
-    fs::copy(BINARY, &binary).unwrap();
+    // By another process: what a test starts meanwhile would hold a file that we write, which then cannot be started.
+    assert!(Command::new("cp").arg(BINARY).arg(&binary).status().unwrap().success());
     let program = Program::new(&binary, ["stage"]);
     let Some(cluster) = start_with(program, &Settings::default(), Some(NOBODY)) else { return };
     let service = cluster.get("services", "demo", "web").unwrap();

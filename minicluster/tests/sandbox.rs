@@ -51,7 +51,8 @@ fn start(options: Options) -> Option<Sandbox> {
 fn as_each_user(test: impl Fn(Options)) {
     let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
     let binary = directory.path().join("podway-minicluster");
-    fs::copy(BINARY, &binary).unwrap();
+    // By another process: what a test starts meanwhile would hold a file that we write, which then cannot be started.
+    output(Command::new("cp").args([Path::new(BINARY), &binary]));
     test(options(&binary, None));
     if geteuid().is_root() {
         test(options(&binary, Some(NOBODY)));

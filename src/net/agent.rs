@@ -4,7 +4,7 @@
 //! they are opened through it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,6 +25,12 @@ pub trait AgentLink: Send + Sync + fmt::Debug {
 
     /// Asks the pod's name servers one raw DNS message (RFC 1035) and returns the raw answer.
     async fn dns(&self, query: Bytes, timeout: Duration) -> Result<Bytes, OpenError>;
+
+    /// Sends one ICMP echo (RFC 792, RFC 4443) from inside the pod and returns what came back, which is what was sent if the
+    /// far side is truthful. [`OpenError::Forbidden`] where the pod may not.
+    ///
+    /// Cancel safe: the answer is then not heard.
+    async fn echo(&self, to: IpAddr, sequence: u16, payload: Bytes, timeout: Duration) -> Result<Bytes, OpenError>;
 
     /// Whether the link still stands. Once false it stays false.
     fn is_alive(&self) -> bool;

@@ -5,7 +5,7 @@
 //! write their packets to the device themselves.
 //!
 //! - Only packets from the device's own addresses are taken.
-//! - ICMP echo stays unanswered: there is no evidence that the far side is there.
+//! - An echo request is answered when the agent's own was, else an unreachable says why not: never a made-up reply.
 //! - Stopping drops the table of flows; each sees its channel closed, resets both its sides and ends.
 #![expect(clippy::disallowed_methods, reason = "the shell of the data plane: timers and smoltcp need the clock")]
 
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::net::agent::OpenError;
 use crate::net::counters::{Counters, CountersSnapshot, add};
 use crate::net::dns_tap::{self, DNS_PORT, DnsQuery};
+use crate::net::echo;
 use crate::net::far::Via;
 use crate::net::flow::{self, Far};
 use crate::net::packet::{self, Body, FlowKey, Protocol, View};
@@ -108,6 +109,7 @@ impl DataPlane {
             blocked_told: Mutex::new(BTreeMap::new()),
             counters: Arc::clone(&counters),
             dns_pending: AtomicU64::new(0),
+            echo_pending: AtomicU64::new(0),
             epoch: Instant::now(),
             seeds: RandomState::new(),
             seeded: AtomicU64::new(0),
@@ -167,6 +169,7 @@ pub(crate) struct Plane {
     pub blocked_told: Mutex<BTreeMap<Target, Instant>>,
     pub counters: Arc<Counters>,
     pub dns_pending: AtomicU64,
+    pub echo_pending: AtomicU64,
     epoch: Instant,
     seeds: RandomState,
     seeded: AtomicU64,
@@ -337,11 +340,13 @@ impl Reader {
             Ok(view) => view,
             Err(_) => return add(&self.plane.counters.dropped_other, 1),
         };
-        let key = view.key();
         let table = self.vips.borrow();
         if !table.device_addresses.contains(&view.source) {
             return add(&self.plane.counters.dropped_source, 1);
         }
+        let Some(key) = view.key() else {
+            return echo::take(&self.plane, &table, &view, packet.clone());
+        };
         if let Some(entry) = self.flows.get(&key) {
             match entry.packets.try_send(packet.clone()) {
                 Ok(()) => return,
@@ -352,7 +357,7 @@ impl Reader {
         }
         let opens = match view.body {
             Body::Tcp { flags, .. } => flags.opens(),
-            Body::Udp { .. } => true,
+            Body::Udp { .. } | Body::Echo { .. } => true,
         };
         if !opens {
             if let Some(reset) = packet::reset(&packet) {

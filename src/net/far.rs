@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use crate::net::agent::{AgentLink, OpenError, TcpFlow, UdpFlow};
@@ -14,6 +15,9 @@ use crate::net::views::{ClientTable, LinkEntry, Target};
 
 /// How long a flow waits for its far side, the wait for a link included. A program's own connect time is longer.
 pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an echo request waits for its answer: longer than any way that is of use.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(4);
 
 type Opening<T> = Pin<Box<dyn Future<Output = Result<Box<T>, OpenError>> + Send>>;
 
@@ -37,6 +41,15 @@ pub(crate) async fn open_udp(plane: &Plane, via: &Via) -> Result<Box<dyn UdpFlow
     let dial =
         |link: Arc<dyn AgentLink>, to, _| -> Opening<dyn UdpFlow> { Box::pin(async move { link.open_udp(to).await }) };
     open(plane, via, dial).await
+}
+
+/// Sends one echo request and waits at most [`ECHO_TIMEOUT`] for what comes back, once there is a link. Cancel safe.
+pub(crate) async fn echo(plane: &Plane, via: &Via, sequence: u16, payload: Bytes) -> Result<Bytes, OpenError> {
+    let ask = |link: Arc<dyn AgentLink>, to: SocketAddr, left: Duration| -> Opening<Bytes> {
+        let payload = payload.clone();
+        Box::pin(async move { link.echo(to.ip(), sequence, payload, left.min(ECHO_TIMEOUT)).await.map(Box::new) })
+    };
+    open(plane, via, ask).await.map(|came| *came)
 }
 
 async fn open<T: ?Sized>(

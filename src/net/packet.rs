@@ -72,6 +72,13 @@ pub enum Body<'a> {
         /// What is in it.
         payload: &'a [u8],
     },
+    /// An ICMP or ICMPv6 echo request.
+    Echo {
+        /// Its sequence number.
+        sequence: u16,
+        /// What is to come back.
+        payload: &'a [u8],
+    },
 }
 
 /// The flags that decide what a segment is.
@@ -103,7 +110,7 @@ pub enum Uncarried {
     /// A part of a packet.
     #[error("fragment")]
     Fragment,
-    /// Neither TCP nor UDP; ICMP echo too, which stays unanswered because nothing shows that the far side is there.
+    /// Neither TCP, UDP nor an echo request.
     #[error("protocol not carried")]
     Protocol,
 }
@@ -136,19 +143,31 @@ impl<'a> View<'a> {
             let udp = UdpPacket::new_checked(payload).map_err(|_| Uncarried::Malformed)?;
             Body::Udp { from: udp.src_port(), to: udp.dst_port(), payload: udp.payload() }
         } else {
-            return Err(Uncarried::Protocol);
+            let request = match (source, protocol) {
+                (IpAddr::V4(_), IpProtocol::Icmp) => 8,
+                (IpAddr::V6(_), IpProtocol::Icmpv6) => 128,
+                _ => return Err(Uncarried::Protocol),
+            };
+            match payload {
+                [kind, 0, _, _, _, _, high, low, payload @ ..] if *kind == request => {
+                    Body::Echo { sequence: u16::from_be_bytes([*high, *low]), payload }
+                }
+                [_, _, _, _, _, _, _, _, ..] => return Err(Uncarried::Protocol),
+                _ => return Err(Uncarried::Malformed),
+            }
         };
         Ok(Self { source, destination, body })
     }
 
-    /// What its flow is known by.
-    pub fn key(&self) -> FlowKey {
+    /// What its flow is known by; `None` for an echo request, which has none.
+    pub fn key(&self) -> Option<FlowKey> {
         let (protocol, from, to) = match self.body {
             Body::Tcp { from, to, .. } => (Protocol::Tcp, from, to),
             Body::Udp { from, to, .. } => (Protocol::Udp, from, to),
+            Body::Echo { .. } => return None,
         };
         let (local, remote) = (SocketAddr::new(self.source, from), SocketAddr::new(self.destination, to));
-        FlowKey { protocol, local, remote }
+        Some(FlowKey { protocol, local, remote })
     }
 }
 
@@ -156,7 +175,7 @@ impl<'a> View<'a> {
 pub fn tcp_flags(packet: &[u8]) -> TcpFlags {
     match View::parse(packet) {
         Ok(View { body: Body::Tcp { flags, .. }, .. }) => flags,
-        Ok(View { body: Body::Udp { .. }, .. }) | Err(_) => TcpFlags::default(),
+        Ok(View { body: Body::Udp { .. } | Body::Echo { .. }, .. }) | Err(_) => TcpFlags::default(),
     }
 }
 
@@ -186,13 +205,36 @@ pub fn unreachable(packet: &[u8], why: Unreachable) -> Option<Vec<u8>> {
         (IpAddr::V6(_), Unreachable::Port) => (IpProtocol::Icmpv6, 1, 4, QUOTE_V6),
         (IpAddr::V6(_), Unreachable::Admin) => (IpProtocol::Icmpv6, 1, 1, QUOTE_V6),
     };
-    let quoted = &packet[..packet.len().min(quote)];
-    let (mut bytes, start) = ip_packet(view.destination, view.source, protocol, 8 + quoted.len());
+    icmp(view.destination, view.source, protocol, [kind, code], [0; 4], &packet[..packet.len().min(quote)])
+}
+
+/// Writes the answer to an echo request; its payload is what came back. `None` when `request` is none.
+pub fn echo_reply(request: &[u8], payload: &[u8]) -> Option<Vec<u8>> {
+    let view = View::parse(request).ok()?;
+    let (whole, protocol, kind) = match view.source {
+        IpAddr::V4(_) => (Ipv4Packet::new_checked(request).ok()?.payload(), IpProtocol::Icmp, 0),
+        IpAddr::V6(_) => (Ipv6Packet::new_checked(request).ok()?.payload(), IpProtocol::Icmpv6, 129),
+    };
+    let (Body::Echo { .. }, Some(id)) = (view.body, whole.get(4..8)) else { return None };
+    icmp(view.destination, view.source, protocol, [kind, 0], id.try_into().ok()?, payload)
+}
+
+/// Writes an ICMP or ICMPv6 message: type and code, what follows the checksum, the rest.
+fn icmp(
+    from: IpAddr,
+    to: IpAddr,
+    protocol: IpProtocol,
+    [kind, code]: [u8; 2],
+    words: [u8; 4],
+    rest: &[u8],
+) -> Option<Vec<u8>> {
+    let (mut bytes, start) = ip_packet(from, to, protocol, 8 + rest.len());
     let icmp = bytes.get_mut(start..)?;
     icmp[0] = kind;
     icmp[1] = code;
-    icmp[8..].copy_from_slice(quoted);
-    let pseudo = match (view.destination, view.source) {
+    icmp[4..8].copy_from_slice(&words);
+    icmp[8..].copy_from_slice(rest);
+    let pseudo = match (from, to) {
         (IpAddr::V6(from), IpAddr::V6(to)) => {
             let length = u32::try_from(icmp.len()).unwrap_or(0);
             let tail = [length.to_be_bytes(), [0, 0, 0, u8::from(IpProtocol::Icmpv6)]].concat();

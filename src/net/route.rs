@@ -30,6 +30,12 @@ pub const PROTOCOL: u8 = 112;
 /// The longest exchange with the kernel.
 const LIMIT: Duration = Duration::from_secs(1);
 
+/// How long an address may take to become usable, on a host that is busy.
+const SETTLES: Duration = Duration::from_millis(500);
+
+/// A pause between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// Changes within this time are told as one.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 
@@ -139,12 +145,31 @@ impl RouteHandle {
         }
     }
 
-    /// Gives a link an address. One that it has already is fine.
+    /// Gives a link an address, which programs can use when this returns. One that it has already is fine.
     pub async fn add_address(&self, index: u32, address: Cidr) -> Result<(), RouteError> {
         let request = self.handle.address().add(index, address.addr(), address.prefix_len());
         match limited(request.execute()).await {
-            Err(RouteError::Refused(Errno::EEXIST)) => Ok(()),
-            result => result,
+            Err(RouteError::Refused(Errno::EEXIST)) => {}
+            result => result?,
+        }
+        if address.addr().is_ipv6() {
+            // Not a failure: the host's own rules may lead elsewhere.
+            timeout(SETTLES, self.is_local(address.addr())).await.ok();
+        }
+        Ok(())
+    }
+
+    /// Returns when packets to an address are for this host: the kernel makes the route of an IPv6 address later than the
+    /// address, and tells nobody when it has.
+    async fn is_local(&self, address: IpAddr) {
+        let Ok(to) = RouteMessageBuilder::<IpAddr>::new().destination_prefix(address, 128) else { return };
+        let message = to.build();
+        loop {
+            let answer = all(self.handle.route().get(message.clone()).execute()).await;
+            if answer.is_ok_and(|routes| routes.iter().any(|route| route.header.kind == RouteType::Local)) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 

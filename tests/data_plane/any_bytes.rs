@@ -69,7 +69,8 @@ proptest! {
         prop_assert_eq!(written.is_some(), from.is_ipv4() == to.is_ipv4());
         let Some(written) = written else { return Ok(()) };
         let view = View::parse(&written).unwrap();
-        prop_assert_eq!((view.key().local, view.key().remote), (from, to));
+        let key = view.key().unwrap();
+        prop_assert_eq!((key.local, key.remote), (from, to));
         let is_payload = matches!(view.body, Body::Udp { payload: p, .. } if p == payload.as_slice());
         prop_assert!(is_payload);
         prop_assert_eq!(datagram(from, to, &payload, payload.len()), None);

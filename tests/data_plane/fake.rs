@@ -1,7 +1,7 @@
 //! A link whose far ends the test holds in its hands.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -30,6 +30,8 @@ pub(crate) struct FakeLink {
     pub(crate) dials: AtomicUsize,
     pub(crate) dropped_dials: Arc<AtomicUsize>,
     pub(crate) alive: AtomicBool,
+    /// Echo requests: to whom, and their sequence numbers.
+    pub(crate) echoed: Mutex<Vec<(IpAddr, u16)>>,
     opened_tx: mpsc::UnboundedSender<FarEnd>,
     pub(crate) window: usize,
 }
@@ -46,6 +48,7 @@ impl FakeLink {
             dials: AtomicUsize::new(0),
             dropped_dials: Arc::default(),
             alive: AtomicBool::new(true),
+            echoed: Mutex::default(),
             opened_tx,
             window,
         };
@@ -93,6 +96,16 @@ impl AgentLink for FakeLink {
 
     async fn dns(&self, _: Bytes, _: Duration) -> Result<Bytes, OpenError> {
         Err(OpenError::Refused)
+    }
+
+    async fn echo(&self, to: IpAddr, sequence: u16, payload: Bytes, _: Duration) -> Result<Bytes, OpenError> {
+        self.echoed.lock().unwrap().push((to, sequence));
+        let manner = *self.manner.lock().unwrap();
+        match manner {
+            Manner::Fail(error) => Err(error),
+            Manner::Silent => std::future::pending().await,
+            Manner::Open | Manner::Echo => Ok(payload),
+        }
     }
 
     fn is_alive(&self) -> bool {

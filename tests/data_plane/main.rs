@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fake::{FakeLink, FarEnd, Manner, Sent};
-use peer::{Peer, describe, nothing, recv, segment, syn};
+use peer::{Peer, describe, echo_reply, echo_request, nothing, recv, segment, syn};
 use podway::net::agent::{FlowEvent, OpenError};
 use podway::net::counters::CountersSnapshot;
 use podway::net::data_plane::{DataPlane, DataPlaneHandle, Ended, Wiring};
@@ -397,7 +397,7 @@ fn datagrams_go_both_ways_and_an_idle_association_ends() {
         far.write(vec![7; 60_000]);
         let answer = recv(bench.device()).await;
         assert_eq!(answer, datagram(bench.to(), bench.from(), &[7; 60_000], 65_520).unwrap());
-        assert_eq!(View::parse(&answer).unwrap().key().remote, bench.from());
+        assert_eq!(View::parse(&answer).unwrap().key().unwrap().remote, bench.from());
         tokio::time::sleep(Duration::from_secs(59)).await;
         assert_eq!(bench.handle.counters().udp_open, 1);
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -407,6 +407,38 @@ fn datagrams_go_both_ways_and_an_idle_association_ends() {
         let far = opened.recv().await.unwrap();
         far.event(FlowEvent::Reset);
         assert!(describe(&recv(bench.device()).await).starts_with(if v6 { "icmp 1/4" } else { "icmp 3/3" }));
+    });
+}
+
+#[test]
+fn an_echo_is_answered_only_when_the_far_side_was_and_else_it_is_said_why() {
+    both(|v6| async move {
+        let (link, _) = FakeLink::new(Manner::Open);
+        let bench = Bench::new(v6, links(&[Arc::clone(&link)]));
+        let ask = |sequence, payload: &[u8]| {
+            bench.send(&echo_request(bench.from().ip(), bench.to().ip(), sequence, payload));
+        };
+        let manner = |manner| *link.manner.lock().unwrap() = manner;
+        ask(1, b"abcdefg");
+        assert_eq!(echo_reply(&recv(bench.device()).await), (7, 1, b"abcdefg".to_vec()));
+        ask(2, &[9; 60_000]);
+        assert_eq!(echo_reply(&recv(bench.device()).await), (7, 2, vec![9; 60_000]));
+        assert_eq!(*link.echoed.lock().unwrap(), [(bench.to().ip(), 1), (bench.to().ip(), 2)]);
+        for (why, v4, six) in [
+            (OpenError::TimedOut, "icmp 3/1", "icmp 1/3"),
+            (OpenError::Forbidden, "icmp 3/13", "icmp 1/1"),
+            (OpenError::NetUnreachable, "icmp 3/0", "icmp 1/0"),
+        ] {
+            manner(Manner::Fail(why));
+            ask(3, b"");
+            assert!(describe(&recv(bench.device()).await).starts_with(if v6 { six } else { v4 }), "{why}");
+        }
+        // A far side that says nothing keeps no request for ever, and not more than so many.
+        manner(Manner::Silent);
+        (0..300).for_each(|sequence| ask(sequence, b"x"));
+        bench.counted(|c| c.dropped_full >= 300 - 256).await;
+        bench.counted(|c| c.refused == 3 + 256).await;
+        assert!(describe(&recv(bench.device()).await).starts_with(if v6 { "icmp 1/3" } else { "icmp 3/1" }));
     });
 }
 

@@ -1,6 +1,6 @@
 //! The workstation's side of the device: raw packets, and a TCP of its own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use podway::net::packet::{FlowKey, View};
@@ -10,8 +10,8 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::wire::{
-    HardwareAddress, IpAddress, IpCidr, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet, TcpControl, TcpPacket, TcpRepr,
-    TcpSeqNumber,
+    HardwareAddress, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpAddress, IpCidr, IpProtocol, IpRepr,
+    Ipv4Packet, Ipv6Packet, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
 };
 use tokio::time::Instant;
 
@@ -67,6 +67,49 @@ pub(crate) fn syn(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     segment(from, to, TcpControl::Syn, 1000, None)
 }
 
+/// An echo request; identifier 7.
+pub(crate) fn echo_request(from: IpAddr, to: IpAddr, sequence: u16, payload: &[u8]) -> Vec<u8> {
+    let checksums = ChecksumCapabilities::default();
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let icmp = Icmpv4Repr::EchoRequest { ident: 7, seq_no: sequence, data: payload };
+            let ip = IpRepr::new(from.into(), to.into(), IpProtocol::Icmp, icmp.buffer_len(), 64);
+            let mut bytes = vec![0; ip.buffer_len()];
+            ip.emit(&mut bytes, &checksums);
+            icmp.emit(&mut Icmpv4Packet::new_unchecked(&mut bytes[20..]), &checksums);
+            bytes
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let icmp = Icmpv6Repr::EchoRequest { ident: 7, seq_no: sequence, data: payload };
+            let ip = IpRepr::new(from.into(), to.into(), IpProtocol::Icmpv6, icmp.buffer_len(), 64);
+            let mut bytes = vec![0; ip.buffer_len()];
+            ip.emit(&mut bytes, &checksums);
+            icmp.emit(&from, &to, &mut Icmpv6Packet::new_unchecked(&mut bytes[40..]), &checksums);
+            bytes
+        }
+        _ => panic!("two families"),
+    }
+}
+
+/// An echo reply, checked: identifier, sequence number, payload.
+pub(crate) fn echo_reply(packet: &[u8]) -> (u16, u16, Vec<u8>) {
+    if packet[0] >> 4 == 4 {
+        let ip = Ipv4Packet::new_checked(packet).unwrap();
+        let icmp = Icmpv4Packet::new_checked(ip.payload()).unwrap();
+        match Icmpv4Repr::parse(&icmp, &ChecksumCapabilities::default()).unwrap() {
+            Icmpv4Repr::EchoReply { ident, seq_no, data } => (ident, seq_no, data.to_vec()),
+            other => panic!("{other:?}"),
+        }
+    } else {
+        let ip = Ipv6Packet::new_checked(packet).unwrap();
+        let icmp = Icmpv6Packet::new_checked(ip.payload()).unwrap();
+        match Icmpv6Repr::parse(&ip.src_addr(), &ip.dst_addr(), &icmp, &ChecksumCapabilities::default()).unwrap() {
+            Icmpv6Repr::EchoReply { ident, seq_no, data } => (ident, seq_no, data.to_vec()),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 /// What came, in short words: `rst`, `syn-ack`, `icmp 3/1`.
 pub(crate) fn describe(packet: &[u8]) -> String {
     let (protocol, payload) = match packet[0] >> 4 {
@@ -82,12 +125,12 @@ pub(crate) fn describe(packet: &[u8]) -> String {
     };
     match protocol {
         IpProtocol::Icmp | IpProtocol::Icmpv6 => {
-            let quoted = View::parse(&payload[8..]).map(|v| v.key().local.to_string());
+            let quoted = View::parse(&payload[8..]).ok().and_then(|v| v.key()).map(|key| key.local.to_string());
             format!("icmp {}/{} {}", payload[0], payload[1], quoted.unwrap_or_default())
         }
         IpProtocol::Tcp => {
             let tcp = TcpPacket::new_checked(payload).unwrap();
-            let key: FlowKey = View::parse(packet).unwrap().key();
+            let key: FlowKey = View::parse(packet).unwrap().key().unwrap();
             assert!(tcp.verify_checksum(&key.local.ip().into(), &key.remote.ip().into()));
             match (tcp.syn(), tcp.ack(), tcp.rst(), tcp.fin()) {
                 (true, true, false, false) => "syn-ack".into(),

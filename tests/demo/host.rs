@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
+use crate::allowed::{NOBODY, skipped, tun_is_open};
+
 /// On a machine that is busy with other tests.
 pub const LIMIT: Duration = Duration::from_secs(60);
-
-/// An ordinary user, as everybody's machine has one.
-const NOBODY: u32 = 65534;
 
 /// Who runs the demo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,17 +25,6 @@ pub enum User {
     Own,
     /// Somebody without rights.
     Nobody,
-}
-
-/// Says that a test was left out; fails where nothing may be.
-pub fn skipped(why: &str) {
-    assert!(std::env::var_os("PODWAY_REQUIRE_ROOT_TESTS").is_none(), "must not be left out here: {why}");
-    println!("skipped: {why}");
-}
-
-/// Whether `/dev/net/tun` is open to a user who has no rights.
-pub fn tun_is_open() -> bool {
-    fs::metadata("/dev/net/tun").is_ok_and(|device| device.permissions().mode() & 0o006 == 0o006)
 }
 
 /// Those for whom the demo can be expected to work here.
@@ -91,7 +79,7 @@ impl Host {
         command.arg("demo").args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env_remove("CARGO").env("TMPDIR", self.directory.path().join("tmp"));
         if user == User::Nobody {
-            command.uid(NOBODY).gid(NOBODY).current_dir("/");
+            command.uid(NOBODY.0).gid(NOBODY.1).current_dir("/");
         }
         command
     }

@@ -8,6 +8,9 @@
     reason = "a test waits with a limit and says what it left out"
 )]
 
+#[path = "../support/allowed.rs"]
+mod allowed;
+
 mod ends;
 mod host;
 mod shows;

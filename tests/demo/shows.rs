@@ -5,7 +5,8 @@ use std::process::{Command, Output, Stdio};
 
 use nix::unistd::geteuid;
 
-use crate::host::{Family, Host, Running, User, ended, skipped, tun_is_open, users};
+use crate::allowed::{NOBODY, skipped, tun_is_open};
+use crate::host::{Family, Host, Running, User, ended, users};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
@@ -169,7 +170,7 @@ fn one_that_stays_is_joined_by_the_lines_that_it_prints() {
             let mut command = Command::new("sh");
             command.args(["-c", &format!("{line} curl -s http://api.other/")]).stdin(Stdio::null());
             if user == User::Nobody {
-                std::os::unix::process::CommandExt::uid(&mut command, 65534);
+                std::os::unix::process::CommandExt::uid(&mut command, NOBODY.0);
             }
             let (code, out, err) = run(&mut command);
             assert!(code == 0 && out.contains("\"pod\":\"api-"), "{line}: {out}{err}");

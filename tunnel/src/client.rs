@@ -23,14 +23,14 @@ use tokio::time::Instant;
 use self::heartbeat::{AbortOnDrop, Noted, end, heartbeat};
 use crate::credit::{Budget, Receiver};
 use crate::frames::{
-    ClientHello, Denied, DnsAnswer, DnsQuery, Failure, FlowFrame, HelloFrame, Open, Proof, Protocol, Welcome,
-    flow_frame, hello_frame,
+    ClientHello, Denied, DnsAnswer, DnsQuery, EchoReply, EchoRequest, Failure, FlowFrame, HelloFrame, Open, Proof,
+    Protocol, Welcome, flow_frame, hello_frame,
 };
 use crate::round_trip::RoundTrip;
 use crate::wire::{Reader, WireError, Writer};
 use crate::{
-    CONNECTION_WINDOW, DNS_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOLS, SEND_BUFFER, STREAM_WINDOW,
-    WORKSTATION_BUFFERS, handshake,
+    CONNECTION_WINDOW, DNS_PATH, ECHO_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOLS, SEND_BUFFER,
+    STREAM_WINDOW, WORKSTATION_BUFFERS, handshake,
 };
 
 mod flow;
@@ -132,6 +132,18 @@ impl Shared {
 
     fn round_trip(&self) -> u64 {
         self.round_trip.load(Ordering::Relaxed)
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// An address as frames carry it.
+fn octets(address: IpAddr) -> Bytes {
+    match address {
+        IpAddr::V4(ip) => Bytes::copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => Bytes::copy_from_slice(&ip.octets()),
     }
 }
 
@@ -269,18 +281,39 @@ impl Carrier {
 
     /// Asks the pod's name servers one raw message. Cancel safe.
     pub async fn dns(&self, message: Bytes, timeout: Duration) -> Result<Bytes, Failure> {
+        let query = DnsQuery { message, timeout_ms: millis(timeout) };
+        let answer: DnsAnswer = self.ask(DNS_PATH, &query).await?;
+        if answer.message.is_empty() { Err(Failure::TimedOut) } else { Ok(answer.message) }
+    }
+
+    /// Sends one ICMP echo to `to` from inside the pod, and returns what came back within `timeout`. Cancel safe: the
+    /// answer is then not heard.
+    pub async fn echo(&self, to: IpAddr, sequence: u16, payload: Bytes, timeout: Duration) -> Result<Bytes, Failure> {
+        if !self.welcome.icmp {
+            return Err(Failure::Forbidden);
+        }
+        let sequence = sequence.into();
+        let request = EchoRequest { address: octets(to), sequence, payload, timeout_ms: millis(timeout) };
+        let reply: EchoReply = self.ask(ECHO_PATH, &request).await?;
+        if reply.answered { Ok(reply.payload) } else { Err(reply.failure()) }
+    }
+
+    /// A call with one message each way.
+    async fn ask<A: prost::Message + Default>(
+        &self,
+        path: &'static str,
+        question: &impl prost::Message,
+    ) -> Result<A, Failure> {
         let lost = |_| Failure::Unspecified;
         let mut requests = self.requests.clone().ready().await.map_err(lost)?;
-        let request = request(DNS_PATH).map_err(|_| Failure::Unspecified)?;
+        let request = request(path).map_err(|_| Failure::Unspecified)?;
         let (response, stream) = requests.send_request(request, false).map_err(lost)?;
         let mut writer = Writer::new(stream);
-        let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-        writer.send(&DnsQuery { message, timeout_ms }).map_err(|_| Failure::Unspecified)?;
+        writer.send(question).map_err(|_| Failure::Unspecified)?;
         writer.finish();
         let mut reader = Reader::new(response.await.map_err(lost)?.into_body());
-        match reader.next::<DnsAnswer>().await {
-            Some(Ok(answer)) if !answer.message.is_empty() => Ok(answer.message),
-            Some(Ok(_)) => Err(Failure::TimedOut),
+        match reader.next::<A>().await {
+            Some(Ok(answer)) => Ok(answer),
             Some(Err(_)) | None => Err(Failure::Unspecified),
         }
     }
@@ -298,16 +331,12 @@ impl Carrier {
         let (response, stream) = requests.send_request(request, false).map_err(lost)?;
         let mut writer = Writer::new(stream);
         let flow_id = handshake::random::<16>().ok_or(Failure::Unspecified)?;
-        let address = match to.ip() {
-            IpAddr::V4(ip) => Bytes::copy_from_slice(&ip.octets()),
-            IpAddr::V6(ip) => Bytes::copy_from_slice(&ip.octets()),
-        };
         let open = Open {
             flow_id: Bytes::copy_from_slice(&flow_id),
             protocol: protocol.into(),
-            address,
+            address: octets(to.ip()),
             port: to.port().into(),
-            dial_timeout_ms: u32::try_from(dial_timeout.as_millis()).unwrap_or(u32::MAX),
+            dial_timeout_ms: millis(dial_timeout),
             limit,
         };
         writer.send_flow(flow_frame::Frame::Open(open)).map_err(|_| Failure::Unspecified)?;

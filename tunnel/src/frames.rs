@@ -417,3 +417,34 @@ pub struct DnsAnswer {
     #[prost(bytes = "bytes", tag = "1")]
     pub message: Bytes,
 }
+
+/// One echo request (RFC 792, RFC 4443); its identifier is the agent's.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct EchoRequest {
+    /// 4 or 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub address: Bytes,
+    /// Its sequence number, 16 bits.
+    #[prost(uint32, tag = "2")]
+    pub sequence: u32,
+    /// What is sent, and comes back.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub payload: Bytes,
+    /// How long the agent may wait.
+    #[prost(uint32, tag = "4")]
+    pub timeout_ms: u32,
+}
+
+/// What came of it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct EchoReply {
+    /// Whether the address answered.
+    #[prost(bool, tag = "1")]
+    pub answered: bool,
+    /// Why not.
+    #[prost(enumeration = "Failure", tag = "2")]
+    pub failure: i32,
+    /// What came back.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub payload: Bytes,
+}

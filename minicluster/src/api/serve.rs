@@ -107,9 +107,23 @@ impl Tasks {
 
 async fn accept(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
+    let (address, mut changes) = (listener.local_addr(), shared.faults.changes());
+    let mut listener = Some(listener);
     loop {
+        if shared.faults.is_away() {
+            listener = None;
+        } else if let (None, Ok(address)) = (&listener, &address) {
+            listener = TcpListener::bind(address).await.inspect_err(|error| tracing::error!(%error, "not back")).ok();
+        }
+        let accepted = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            _ = changes.changed() => {}
+            accepted = accepted => match accepted {
                 Ok((socket, _)) => drop(connections.spawn(connection(socket, tls.clone(), Arc::clone(&shared)))),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -167,6 +181,7 @@ async fn answer(
             Fault::DropAfter => drops_after = true,
             // They happen to connections and to watches.
             Fault::Cut { .. }
+            | Fault::Away
             | Fault::BlackHole
             | Fault::Link { .. }
             | Fault::DuplicateEvents

@@ -321,6 +321,7 @@ impl Meddler {
                 | Fault::DropBefore
                 | Fault::DropAfter
                 | Fault::Cut { .. }
+                | Fault::Away
                 | Fault::BlackHole
                 | Fault::Link { .. } => {}
             }

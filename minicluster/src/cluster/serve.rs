@@ -15,10 +15,11 @@ use tokio::task::JoinSet;
 use super::{Cluster, Options, new_store};
 use crate::control::{Settings, Started, lines};
 use crate::kubelet::{self, Kubelet};
-use crate::net::{API, NodeNet};
+use crate::net::{API, NetNs, NodeNet};
+use crate::pod_server::{self, Identity, Log, Process};
 use crate::rbac::profiles::Profile;
 use crate::sandbox::{Inside, Program};
-use crate::{clock, controllers};
+use crate::{clock, controllers, dns};
 
 /// The port of the API server on the LAN.
 const API_PORT: u16 = 6443;
@@ -58,11 +59,14 @@ fn run(inside: &Inside) -> Result<(), Box<dyn Error>> {
 async fn work(inside: &Inside, settings: Settings) -> Result<(), Box<dyn Error>> {
     let node = NodeNet::start(inside.workstation.net()).await?;
     let store = new_store();
+    let (names, site) = (dns::serve(&store)?, node.site().clone());
     let (agent, words) = settings.agent.split_first().map_or(("/nowhere/podway-agent", &[][..]), |(a, w)| (a, w));
     let options = kubelet::Options { store: store.clone(), node, agent: Program::new(agent, words), clock: clock::now };
     let (kubelet, kubelets) = Kubelet::new(options);
     let mut tasks = JoinSet::new();
     tasks.spawn(kubelets);
+    tasks.spawn(names);
+    serve_site(&site)?;
     let cluster = Cluster::start(Options {
         store,
         runtime: Arc::new(kubelet),
@@ -88,6 +92,22 @@ async fn work(inside: &Inside, settings: Settings) -> Result<(), Box<dyn Error>>
         () = answering => (),
         ended = tasks.join_next() => tracing::error!(?ended, "the kubelets ended"),
     }
+    Ok(())
+}
+
+/// The sample server elsewhere, which pods reach by a name that the cluster's DNS knows.
+fn serve_site(site: &NetNs) -> io::Result<()> {
+    let identity = Identity { pod: "ledger".to_owned(), ..Identity::default() };
+    // Ends with this process.
+    drop(Process::start("ledger", site, |started| async {
+        match pod_server::serve(identity, Log::default(), started).await {
+            Ok(()) => 0,
+            Err(error) => {
+                tracing::error!(%error, "the server elsewhere");
+                1
+            }
+        }
+    })?);
     Ok(())
 }
 

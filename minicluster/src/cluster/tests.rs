@@ -133,3 +133,23 @@ async fn questions_from_outside_are_answered() {
     assert!(ask(Request::Fault { fault }).await.is_err(), "not how faults are written");
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn a_server_that_is_away_refuses_connections_until_it_is_back() {
+    use crate::faults::{Fault, Matcher, Rule};
+    let cluster = cluster().await;
+    let address = cluster.api().addresses()[0];
+    let dialled = async |wanted: bool| {
+        let dialling = async {
+            while tokio::net::TcpStream::connect(address).await.is_ok() != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, dialling).await.unwrap();
+    };
+    let away = cluster.faults().set(Rule::always(Matcher::all(), Fault::Away));
+    dialled(false).await;
+    cluster.faults().withdraw(away);
+    dialled(true).await;
+    cluster.stop().await;
+}

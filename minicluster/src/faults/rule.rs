@@ -113,6 +113,9 @@ pub enum Fault {
         #[serde(default)]
         reset: bool,
     },
+    /// All connections end by RST, and new ones are refused while the rule is in force: the server is not there. It is
+    /// about nobody in particular.
+    Away,
     /// Nothing passes a connection in either direction while the rule is in force; nothing of it is lost.
     BlackHole,
     /// A connection is long or thin.
@@ -149,7 +152,7 @@ impl Fault {
             Fault::Delay { .. } | Fault::Refuse { .. } | Fault::Hang | Fault::DropBefore | Fault::DropAfter => {
                 Scope::Request
             }
-            Fault::Cut { .. } | Fault::BlackHole | Fault::Link { .. } => Scope::Connection,
+            Fault::Cut { .. } | Fault::Away | Fault::BlackHole | Fault::Link { .. } => Scope::Connection,
             Fault::DuplicateEvents
             | Fault::SwapEvents
             | Fault::LoseEvents { .. }
@@ -162,6 +165,7 @@ impl Fault {
     pub(super) fn mode(&self) -> Option<Mode> {
         match self {
             Fault::Cut { reset } => Some(Mode::Cut { reset: *reset }),
+            Fault::Away => Some(Mode::Cut { reset: true }),
             Fault::BlackHole => Some(Mode::BlackHole),
             Fault::Link { delay_millis, bytes_per_second } => {
                 let delay = Duration::from_millis(*delay_millis);

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute};
@@ -133,9 +134,28 @@ impl Netlink {
             request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
         match limited(&format!("address {address}"), request.execute()).await {
-            Err(error) if error.is(Errno::EEXIST) => Ok(()),
-            result => result,
+            Err(error) if error.is(Errno::EEXIST) => {}
+            result => result?,
         }
+        if address.is_ipv6() { self.taken(address).await } else { Ok(()) }
+    }
+
+    /// Waits until packets to an address are for here. The kernel makes the route for one of IPv6 later, and when it has,
+    /// it tells nobody.
+    async fn taken(&self, address: IpAddr) -> Result<(), NetError> {
+        const LOOK: Duration = Duration::from_millis(1);
+        let message = route(address, 128, &Way::Hops(&[]), None, RouteHeader::RT_TABLE_UNSPEC)?;
+        let look = async || {
+            let answer = std::pin::pin!(self.0.route().get(message.clone()).execute()).next().await;
+            answer.is_some_and(|answer| answer.is_ok_and(|answer| answer.header.kind == RouteType::Local))
+        };
+        limited(&format!("address {address}"), async {
+            while !look().await {
+                tokio::time::sleep(LOOK).await;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Takes an address away. One that is not there is fine.

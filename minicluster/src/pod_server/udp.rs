@@ -26,6 +26,15 @@ enum At {
     V6(in6_pktinfo),
 }
 
+impl At {
+    fn address(self) -> IpAddr {
+        match self {
+            At::V4(info) => Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into(),
+            At::V6(info) => Ipv6Addr::from(info.ipi6_addr.s6_addr).into(),
+        }
+    }
+}
+
 impl UdpServer {
     /// Sockets for a port.
     pub fn bind(bind: &Bind, port: u16) -> io::Result<Vec<UdpServer>> {
@@ -58,8 +67,8 @@ impl UdpServer {
         Ok(UdpServer(tokio::net::UdpSocket::from_std(UdpSocket::from(socket))?))
     }
 
-    /// Answers each datagram with what `answer` makes of it and its sender, as long as there is somebody to ask.
-    pub async fn serve(&self, mut answer: impl FnMut(&[u8], SocketAddr) -> Option<Vec<u8>>) {
+    /// Answers each datagram with what `answer` makes of it and of the address it was sent to.
+    pub async fn serve(&self, mut answer: impl FnMut(&[u8], Option<IpAddr>) -> Option<Vec<u8>>) {
         let mut buffer = vec![0; LARGEST];
         loop {
             // What is wrong with one datagram, as an earlier one that was refused, says nothing of the next.
@@ -67,7 +76,7 @@ impl UdpServer {
                 tokio::task::yield_now().await;
                 continue;
             };
-            if let Some(reply) = answer(&buffer[..length], from) {
+            if let Some(reply) = answer(&buffer[..length], at.map(At::address)) {
                 self.send(&reply, from, at).await.ok();
             }
         }

@@ -142,7 +142,8 @@ fn families(service: &Value, ranges: &[Range]) -> Result<Vec<Range>, String> {
         families.push(*range);
     }
     if families.is_empty() {
-        let asked = list(service, "/spec/clusterIPs").iter().chain(service.pointer("/spec/clusterIP"));
+        // The one is the first of the many.
+        let asked = service.pointer("/spec/clusterIP").into_iter().chain(list(service, "/spec/clusterIPs"));
         let asked: Vec<IpAddr> = asked.filter_map(|address| address.as_str()?.parse().ok()).collect();
         let of = |address: &IpAddr| ranges.iter().find(|range| range.is_ipv6() == address.is_ipv6());
         families.extend(asked.iter().filter_map(of));

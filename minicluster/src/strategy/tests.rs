@@ -99,6 +99,13 @@ fn a_service_gets_an_address_of_each_family_that_it_asks_for() {
 }
 
 #[test]
+fn a_service_that_names_its_addresses_has_these() {
+    let both = json!(["10.43.0.80", "fd43::80"]);
+    let made = service(&store(), "web", &json!({"clusterIP": both[0], "clusterIPs": both})).unwrap();
+    assert_eq!(made["spec"]["clusterIPs"], both);
+}
+
+#[test]
 fn a_service_keeps_its_address_while_it_changes() {
     let store = store();
     let key = Key::new(&SERVICES, "demo", "web");

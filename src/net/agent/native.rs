@@ -1,6 +1,6 @@
 //! podway's own protocol behind [`AgentLink`], over the `podway-tunnel` crate.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -56,6 +56,10 @@ impl AgentLink for NativeLink {
 
     async fn dns(&self, query: Bytes, timeout: Duration) -> Result<Bytes, OpenError> {
         self.carrier.dns(query, timeout).await.map_err(|failure| self.error(failure))
+    }
+
+    async fn echo(&self, to: IpAddr, sequence: u16, payload: Bytes, timeout: Duration) -> Result<Bytes, OpenError> {
+        self.carrier.echo(to, sequence, payload, timeout).await.map_err(|failure| self.error(failure))
     }
 
     fn is_alive(&self) -> bool {

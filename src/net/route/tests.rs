@@ -10,6 +10,27 @@ fn cidrs(texts: &[&str]) -> Vec<Cidr> {
 }
 
 #[test]
+fn an_address_is_usable_when_it_was_added() {
+    in_namespace(|| async {
+        let tun = match TunDevice::create("podwayt0", 1400) {
+            Ok(tun) => tun,
+            Err(error) => return skipped(&error.to_string()),
+        };
+        let (routes, index) = (RouteHandle::open().unwrap(), tun.index().unwrap());
+        routes.set_up(index, 1400).await.unwrap();
+        // Many, as the kernel is only sometimes slower than we are.
+        for number in 1..=200 {
+            for address in [format!("10.9.0.{number}/32"), format!("fd09::{number}/128")] {
+                let address: Cidr = address.parse().unwrap();
+                routes.add_address(index, address).await.unwrap();
+                let bound = std::net::UdpSocket::bind((address.addr(), 0));
+                assert!(bound.is_ok(), "{address}: {bound:?}");
+            }
+        }
+    });
+}
+
+#[test]
 fn addresses_and_routes_come_and_go() {
     in_namespace(|| async {
         let tun = match TunDevice::create("podwayt0", 1400) {

@@ -1,0 +1,254 @@
+//! The workstation from inside, for a test that is outside: a process there makes sockets and passes them on, looks names
+//! up as programs do, and reads files.
+//!
+//! That process is this very program, started anew for [`serve`]. A thread of the test could enter the namespaces
+//! itself only as root: nobody else's thread may change its user namespace.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use podway_minicluster::handle::Handle;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, Protocol, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, ipproto, recvmsg, sendmsg, socket_with, socketpair,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The longest answer: lists of files are.
+const LONGEST: usize = 128 * 1024;
+/// How long an answer may take: names have their own, shorter limit.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a socket may say nothing, unless a test says otherwise.
+pub const SILENCE: Duration = Duration::from_secs(10);
+/// The variable that says that this program is to serve.
+const SERVES: &str = "PODWAY_WHOLE_SERVES";
+
+/// What the process there is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+enum Request {
+    /// A socket.
+    Socket(Kind),
+    /// The addresses of a name.
+    Lookup(String),
+    /// The text of a file.
+    Read(String),
+    /// Names in a directory.
+    List(String),
+    /// Command lines of the processes in its network.
+    Processes,
+}
+
+/// Kinds of sockets.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Kind {
+    Tcp4,
+    Tcp6,
+    Udp4,
+    Udp6,
+    /// Echo requests by ICMP, which everybody may send who is in `net.ipv4.ping_group_range`.
+    Ping4,
+    Ping6,
+    /// What tells of devices, addresses, routes and rules.
+    Route,
+}
+
+impl Kind {
+    fn tcp(to: IpAddr) -> Kind {
+        if to.is_ipv4() { Kind::Tcp4 } else { Kind::Tcp6 }
+    }
+
+    fn udp(to: IpAddr) -> Kind {
+        if to.is_ipv4() { Kind::Udp4 } else { Kind::Udp6 }
+    }
+
+    fn open(self) -> io::Result<OwnedFd> {
+        let (v4, v6, route) = (AddressFamily::INET, AddressFamily::INET6, AddressFamily::NETLINK);
+        let (family, kind, protocol): (_, _, Option<Protocol>) = match self {
+            Kind::Tcp4 => (v4, SocketType::STREAM, None),
+            Kind::Tcp6 => (v6, SocketType::STREAM, None),
+            Kind::Udp4 => (v4, SocketType::DGRAM, None),
+            Kind::Udp6 => (v6, SocketType::DGRAM, None),
+            Kind::Ping4 => (v4, SocketType::DGRAM, Some(ipproto::ICMP)),
+            Kind::Ping6 => (v6, SocketType::DGRAM, Some(ipproto::ICMPV6)),
+            Kind::Route => (route, SocketType::RAW, None),
+        };
+        Ok(socket_with(family, kind, SocketFlags::CLOEXEC, protocol)?)
+    }
+}
+
+/// The way to that process. One question at a time.
+pub struct Workstation {
+    way: Mutex<Option<OwnedFd>>,
+    process: Child,
+}
+
+impl Workstation {
+    pub fn start(cluster: &Handle, program: &Path) -> Workstation {
+        let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        set_socket_timeout(&near, Timeout::Recv, Some(PATIENCE)).unwrap();
+        let mut command = cluster.command([program]);
+        command.args(["workstation::serve", "--exact", "--ignored", "--nocapture"]);
+        command.env_clear().env(SERVES, "1").stdin(Stdio::from(far)).stdout(Stdio::null());
+        Workstation { way: Mutex::new(Some(near)), process: command.spawn().unwrap() }
+    }
+
+    fn ask(&self, request: &Request) -> io::Result<(Value, Option<OwnedFd>)> {
+        let way = self.way.lock().unwrap();
+        let way = way.as_ref().unwrap();
+        let question = serde_json::to_vec(request)?;
+        sendmsg(way, &[IoSlice::new(&question)], &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?;
+        let (mut answer, fd) = receive(way)?;
+        match answer.get("error").and_then(Value::as_str) {
+            Some(error) => Err(io::Error::other(format!("{request:?}: {error}"))),
+            None => Ok((answer["ok"].take(), fd)),
+        }
+    }
+
+    fn value<T: serde::de::DeserializeOwned>(&self, request: &Request) -> io::Result<T> {
+        Ok(serde_json::from_value(self.ask(request)?.0)?)
+    }
+
+    /// A socket there, which gives up after [`SILENCE`].
+    pub fn socket(&self, kind: Kind) -> OwnedFd {
+        let socket = self.ask(&Request::Socket(kind)).unwrap().1.unwrap();
+        for timeout in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&socket, timeout, Some(SILENCE)).unwrap();
+        }
+        socket
+    }
+
+    /// The addresses of a name, as the C library finds them there.
+    pub fn lookup(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        match name.parse() {
+            Ok(address) => Ok(vec![address]),
+            Err(_) => self.value(&Request::Lookup(name.to_owned())),
+        }
+    }
+
+    /// A TCP connection from there.
+    ///
+    /// # Errors
+    /// As the kernel says; `WouldBlock` and `InProgress` after [`SILENCE`].
+    pub fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let socket = self.socket(Kind::tcp(to.ip()));
+        rustix::net::connect(&socket, &to)?;
+        let stream = TcpStream::from(socket);
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// A UDP socket there that speaks with one other.
+    pub fn datagrams(&self, to: SocketAddr) -> io::Result<UdpSocket> {
+        let socket = self.socket(Kind::udp(to.ip()));
+        rustix::net::connect(&socket, &to)?;
+        Ok(UdpSocket::from(socket))
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        self.value(&Request::Read(path.to_owned())).unwrap()
+    }
+
+    /// Names in a directory; none where there is no such directory.
+    pub fn list(&self, path: &str) -> BTreeSet<String> {
+        self.value(&Request::List(path.to_owned())).unwrap()
+    }
+
+    /// Command lines of all processes in the workstation's network, but for the one that answers.
+    pub fn processes(&self) -> Vec<String> {
+        self.value(&Request::Processes).unwrap()
+    }
+}
+
+impl Drop for Workstation {
+    fn drop(&mut self) {
+        // The end of the way is the process's end.
+        self.way.lock().unwrap().take();
+        self.process.wait().ok();
+    }
+}
+
+/// Not a test: what [`Workstation::start`] starts on the workstation.
+#[test]
+#[ignore = "the tests start it themselves"]
+fn serve() {
+    if std::env::var_os(SERVES).is_none() {
+        return;
+    }
+    let way = rustix::stdio::stdin();
+    while let Ok((question, _)) = receive(way) {
+        let request: Request = serde_json::from_value(question).unwrap();
+        let (text, socket) = match answer(request) {
+            Ok((value, socket)) => (serde_json::json!({ "ok": value }), socket),
+            Err(error) => (serde_json::json!({ "error": error.to_string() }), None),
+        };
+        if reply(way, &serde_json::to_vec(&text).unwrap(), socket.as_ref()).is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(request: Request) -> io::Result<(Value, Option<OwnedFd>)> {
+    let value = match request {
+        Request::Socket(kind) => return Ok((Value::Null, Some(kind.open()?))),
+        Request::Lookup(name) => {
+            let found: BTreeSet<IpAddr> = (name.as_str(), 0).to_socket_addrs()?.map(|address| address.ip()).collect();
+            serde_json::to_value(found)?
+        }
+        Request::Read(path) => fs::read_to_string(path)?.into(),
+        Request::List(path) => {
+            let names = fs::read_dir(path).into_iter().flatten().flatten();
+            names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        }
+        Request::Processes => processes()?.into(),
+    };
+    Ok((value, None))
+}
+
+fn processes() -> io::Result<Vec<String>> {
+    let own = fs::read_link("/proc/self/ns/net")?;
+    let others = fs::read_dir("/proc")?.flatten().map(|entry| entry.path()).filter(|process| {
+        let is_own = process.file_name().is_some_and(|name| *name == *std::process::id().to_string());
+        !is_own && fs::read_link(process.join("ns/net")).is_ok_and(|namespace| namespace == own)
+    });
+    let numbered =
+        others.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok()));
+    let words = numbered.map(|path| fs::read_to_string(path.join("cmdline")).unwrap_or_default().replace('\0', " "));
+    Ok(words.collect())
+}
+
+fn reply(way: BorrowedFd<'_>, text: &[u8], socket: Option<&OwnedFd>) -> io::Result<()> {
+    use std::os::fd::AsFd as _;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let sockets: Vec<BorrowedFd<'_>> = socket.map(OwnedFd::as_fd).into_iter().collect();
+    if !sockets.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&sockets));
+    }
+    sendmsg(way, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn receive(way: impl std::os::fd::AsFd) -> io::Result<(Value, Option<OwnedFd>)> {
+    let mut bytes = vec![0; LONGEST];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let message = recvmsg(way, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    if message.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let sockets = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
+        _ => None,
+    });
+    Ok((serde_json::from_slice(&bytes[..message.bytes])?, sockets))
+}
