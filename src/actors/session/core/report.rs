@@ -283,7 +283,7 @@ impl SessionCore {
             match (self.spec.proxy_via.is_empty(), self.spec.agent) {
                 (true, _) => warnings.push(format!("{without} cannot be reached: {why}")),
                 (false, AgentMode::Auto | AgentMode::Pod) => {
-                    warnings.push(format!("{without} are reached through the pods of via workloads: {why}"));
+                    warnings.push(format!("{without} go only through the pods of via workloads: {why}"));
                 }
                 // That was asked for.
                 (false, AgentMode::Ephemeral) => {}
