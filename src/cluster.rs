@@ -221,7 +221,7 @@ pub enum Resolution {
         replicas: Option<u32>,
     },
     /// None of that name; `near` are what may be meant: one of that name in another namespace, as `namespace/kind/name`,
-    /// and names that look like it, as `kind/name`.
+    /// and names that look like it, as `kind/name`, or with the namespace where the user gave one.
     NotFound {
         /// Near names, best first, at most 3.
         near: Vec<String>,

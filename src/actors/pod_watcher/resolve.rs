@@ -192,7 +192,15 @@ impl Asker {
         let elsewhere = timeout(NEAR_LIMIT, self.elsewhere(reference));
         let namespace_missing = timeout(limit, self.namespace_missing());
         let (lists, elsewhere, namespace_missing) = tokio::join!(lists, elsewhere, namespace_missing);
-        let candidates = lists.into_iter().flatten().flatten();
+        // Written as the user would have to.
+        let shown = |workload: Workload| match &reference.namespace {
+            Some(_) => workload.to_string(),
+            None => format!("{}/{}", workload.kind, workload.name),
+        };
+        let candidates = lists.into_iter().flatten().flatten().map(|workload| {
+            let name = workload.name.to_string();
+            (shown(workload), name)
+        });
         let mut near: Vec<String> = elsewhere.ok().flatten().map(|workload| workload.to_string()).into_iter().collect();
         near.extend(near::near(&reference.name, candidates));
         near.truncate(near::MOST);
@@ -218,7 +226,7 @@ impl Asker {
         matches!(answer, Err(kube::Error::Api(status)) if status.code == 404)
     }
 
-    async fn names_of(&self, kind: WorkloadKind) -> Vec<(String, String)> {
+    async fn names_of(&self, kind: WorkloadKind) -> Vec<Workload> {
         #[derive(Deserialize)]
         struct List {
             items: Option<Vec<Object>>,
@@ -227,8 +235,7 @@ impl Asker {
         let Ok(request) = Request::new(collection(kind, &self.namespace)).list(&params) else { return Vec::new() };
         let Ok(list) = self.client.request::<List>(request).await else { return Vec::new() };
         let mut names = Names::default();
-        let found = list.items.into_iter().flatten().map(|object| object.identity(kind, &mut names));
-        found.map(|workload| (format!("{}/{}", workload.kind, workload.name), workload.name.to_string())).collect()
+        list.items.into_iter().flatten().map(|object| object.identity(kind, &mut names)).collect()
     }
 }
 

@@ -147,9 +147,14 @@ async fn an_unknown_name_is_refused_soon_with_near_names_on_any_way() {
 
 #[tokio::test(start_paused = true)]
 async fn a_near_name_may_be_of_another_kind() {
-    for name in ["statefulset/wbe", "daemonset/web", "pod/wbe"] {
+    for (name, wanted) in [
+        ("statefulset/wbe", "deployment/web"),
+        ("daemonset/web", "deployment/web"),
+        ("pod/wbe", "deployment/web"),
+        ("demo/statefulset/wbe", "demo/deployment/web"),
+    ] {
         let (resolution, _) = timed(name, api(USUAL, |_| Some(200))).await;
-        let near = vec!["deployment/web".to_owned()];
+        let near = vec![wanted.to_owned()];
         assert_eq!(resolution, Resolution::NotFound { near, namespace_missing: false }, "{name}");
     }
 }
