@@ -139,7 +139,8 @@ pub enum Next<T> {
 fn no_connection(path: &Path, error: &io::Error) -> ClientError {
     let hint = match error.kind() == io::ErrorKind::PermissionDenied {
         true => who_may(std::fs::metadata(path).ok().map(|file| (file.gid(), file.mode()))),
-        false => start_it(host::is_ours(Path::new("/etc"))),
+        // Of a daemon elsewhere nothing is known.
+        false => start_it(path == Path::new(DEFAULT_SOCKET) && host::is_ours(Path::new("/etc"))),
     };
     let what = format!("podwayd at {}: {error}", path.display());
     ClientError::NoDaemon(UserError::new(Reason::DaemonUnreachable, what, hint))

@@ -4,6 +4,7 @@
 
 use super::args::{RbacAgent, RbacArgs};
 use super::{Exit, Failure};
+use crate::digest::short_name;
 use crate::error::{Reason, UserError};
 
 const SHIPPED: &str = include_str!("../../config/rbac.yaml");
@@ -46,7 +47,11 @@ fn yaml(args: &RbacArgs) -> Result<String, String> {
     let subject = format!("kind: {kind}, name: {}", serde_json::Value::from(name.as_str()));
     // A binding is one subject's: applied for another one, it leaves this one's alone. RBAC's names are segments of a
     // path (Kubernetes API, ValidatePathSegmentName).
-    let whose = format!(":{}:{}", kind.to_lowercase(), name.replace(['/', '%'], "-"));
+    let mut whose = format!(":{}:{}", kind.to_lowercase(), name.replace(['/', '%'], "-"));
+    if name.contains(['/', '%']) {
+        // Two names are never one.
+        whose = format!("{whose}:{}", short_name(name));
+    }
     let mut texts = Vec::new();
     for document in SHIPPED.split("\n---\n") {
         // The comment at the top tells how to do by hand what is done here; the optional part at the end is not needed.
@@ -59,7 +64,9 @@ fn yaml(args: &RbacArgs) -> Result<String, String> {
         let text = text.replace("name: podway-agent", &format!("name: podway-agent{}", of_mode(args.agent)));
         texts.push(named(&text.replace(SUBJECT, &subject), &whose));
     }
-    Ok(format!("{}\n", texts.join("\n---\n")))
+    // To narrow rights takes more than to apply the narrower ones.
+    let note = "# Bindings made with another --agent stay: kubectl get rolebindings shows them, kubectl delete takes them away.";
+    Ok(format!("{note}\n{}\n", texts.join("\n---\n")))
 }
 
 fn of_mode(agent: RbacAgent) -> &'static str {
@@ -139,7 +146,10 @@ mod tests {
         let ann = bindings(args(RbacAgent::Auto));
         assert_eq!(ann, ["podway-connect:user:ann@example.com", "podway-agent:user:ann@example.com"]);
         let group = bindings(RbacArgs { group: Some("https://id/devs".into()), ..args(RbacAgent::Auto) });
-        assert_eq!(group, ["podway-connect:group:https:--id-devs", "podway-agent:group:https:--id-devs"]);
+        let (first, digest) = group[0].rsplit_once(':').expect("a digest");
+        assert_eq!((first, digest.len()), ("podway-connect:group:https:--id-devs", short_name("x").len()));
+        let other = bindings(RbacArgs { group: Some("https://id-devs".into()), ..args(RbacAgent::Auto) });
+        assert_ne!(group, other);
         let nobody = RbacArgs { user: None, ..args(RbacAgent::Auto) };
         assert!(yaml(&nobody).expect_err("refused").contains("--user"));
     }

@@ -239,8 +239,12 @@ fn range_rows(ranges: &[RangeLine], detail: Detail) -> Vec<[String; 4]> {
             (true, 2..) => format!("{count} addresses"),
             (true | false, _) => range.cidr.clone(),
         };
-        // A rule's own range is its source.
-        let source = if range.source == range.cidr { "--proxy-via".to_owned() } else { range.source.clone() };
+        // A range that a flag names is its own source.
+        let flag = match range.treatment.starts_with("via ") {
+            true => "--proxy-via",
+            false => "--vnat",
+        };
+        let source = if range.source == range.cidr { flag.to_owned() } else { range.source.clone() };
         rows.push([what, source, range.treated(), range.note.clone()]);
     }
     rows

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kube::config::Kubeconfig;
+use kube::config::{Kubeconfig, KubeconfigError};
 
 use super::{Surroundings, invalid};
 use crate::error::UserError;
@@ -47,13 +47,16 @@ pub fn load(flag: Option<&Path>, around: &Surroundings) -> Result<Kubeconfig, Us
 
 fn read_one(path: &Path) -> Result<Kubeconfig, UserError> {
     let hint = "check --kubeconfig and KUBECONFIG";
-    let unreadable = |error: std::io::Error| invalid(format!("{}: {error}", path.display()), hint);
-    let size = std::fs::File::open(path).and_then(|file| file.metadata()).map_err(unreadable)?.len();
+    let unreadable = |error: &std::io::Error| invalid(format!("{}: {error}", path.display()), hint);
+    let size = std::fs::metadata(path).map_err(|error| unreadable(&error))?.len();
     if size > MOST {
         return Err(invalid(format!("{} is no kubeconfig: {size} bytes", path.display()), hint));
     }
     // Its messages may quote a line of the file, and a line may hold a secret.
     Kubeconfig::read_from(path).map_err(|error| {
+        if let KubeconfigError::ReadConfig(error, _) = &error {
+            return unreadable(error);
+        }
         tracing::debug!(path = %path.display(), "the kubeconfig cannot be read");
         let kind = format!("{error:?}");
         let kind = kind.split(['(', ' ', '{']).next().unwrap_or("error").to_owned();

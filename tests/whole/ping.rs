@@ -1,6 +1,5 @@
-//! Echo by ICMP, which podway does not carry: docs/limits.md says so.
+//! Echo by ICMP and ICMPv6: answered by the pod or not at all.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use podway_minicluster::net::API;
@@ -8,16 +7,25 @@ use podway_minicluster::net::API;
 use crate::world::{World, seconds, until};
 
 #[test]
-fn an_echo_request_is_dropped_and_counted() {
+fn an_echo_is_answered_by_who_is_there_and_by_nobody_else() {
     let Some(world) = World::start() else { return };
     let ping = |host, limit| world.ws.ping(host, limit);
     assert_eq!(ping(API.v4.into(), seconds(5)).unwrap(), b"podway", "what is not of the cluster answers");
+    let pod = world.cluster.pods("demo", "web").unwrap().remove(0);
+    let addresses = pod["status"]["podIPs"].as_array().unwrap().clone();
+    let addresses: Vec<std::net::IpAddr> =
+        addresses.iter().map(|address| address["ip"].as_str().unwrap().parse().unwrap()).collect();
+    assert_eq!(addresses.len(), 2);
     world.connected(&[], |podway| {
-        for host in world.service("demo", "web") {
-            let before = podway.status().flows.dropped_other;
-            let error = ping(host, Duration::from_millis(100)).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::WouldBlock, "{host}: {error}");
-            until("it is counted", seconds(5), || (podway.status().flows.dropped_other > before).then_some(()));
+        for host in addresses.iter().copied().chain(world.service("demo", "web")) {
+            assert_eq!(ping(host, seconds(10)).unwrap(), b"podway", "{host}");
+        }
+        // Within the pods' ranges, but nobody's.
+        for host in ["10.42.0.250", "fd42::fa"] {
+            let host = host.parse().unwrap();
+            let before = podway.status().flows.refused;
+            assert!(ping(host, Duration::from_millis(100)).is_err(), "{host} answers");
+            until("it is said so", seconds(15), || (podway.status().flows.refused > before).then_some(()));
         }
         assert_eq!(ping(API.v6.into(), seconds(5)).unwrap(), b"podway", "the rest of the network still does");
     });

@@ -107,7 +107,8 @@ fn over_spdy(call: &Call<'_>, connection: &Arc<Connection>, mut request: Request
             }
         });
         let (out, mut outbound) = mpsc::channel::<Bytes>(UNDER_WAY);
-        let to_client = async {
+        // It owns the receiver: who sends to a client that is gone fails.
+        let to_client = async move {
             while let Some(frame) = outbound.recv().await {
                 if write.write_all(&frame).await.is_err() || write.flush().await.is_err() {
                     return;

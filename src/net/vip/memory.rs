@@ -231,9 +231,8 @@ mod tests {
     }
 
     #[test]
-    fn a_memory_is_written_also_where_what_lies_beside_it_cannot_be_removed() {
+    fn what_is_no_file_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
-        // No file, and older than a day.
         let stuck = directory.path().join("1001-old.json");
         fs::create_dir(&stuck).unwrap();
         fs::File::open(&stuck).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();

@@ -168,7 +168,8 @@ async fn tunnel<S: AsyncRead + AsyncWrite + Unpin>(socket: WebSocketStream<S>, k
             Ok(Message::Binary(bytes)) => Some(bytes),
             Ok(_) | Err(_) => None,
         });
-    let to_client = async {
+    // It owns the receiver: who sends to a client that is gone fails.
+    let to_client = async move {
         while let Some(message) = outbound.recv().await {
             if sink.send(Message::Binary(message)).await.is_err() {
                 return;

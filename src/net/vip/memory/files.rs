@@ -26,17 +26,17 @@ struct Found {
 ///
 /// # Errors
 ///
-/// The directory cannot be read, or a file not be removed.
+/// The directory cannot be read, or a file not be removed; the others are nevertheless.
 pub fn tidy(path: &Path, now: u64) -> io::Result<()> {
     let Some(directory) = path.parent() else { return Ok(()) };
-    let mut others = Vec::new();
+    let (mut others, mut result) = (Vec::new(), Ok(()));
     for entry in fs::read_dir(directory)? {
         let Some(found) = found(&entry?)? else { continue };
         if found.path == path {
             continue;
         }
         if now.saturating_sub(found.modified) > KEPT {
-            remove(&found.path)?;
+            result = result.and(remove(&found.path));
         } else if owner(&found.path) == owner(path) {
             others.push(found);
         }
@@ -48,18 +48,21 @@ pub fn tidy(path: &Path, now: u64) -> io::Result<()> {
         files += 1;
         bytes += other.length;
         if files > MOST_FILES || bytes > MOST_BYTES {
-            remove(&other.path)?;
+            result = result.and(remove(&other.path));
         }
     }
-    Ok(())
+    result
 }
 
-/// Nothing where another connection has renamed or removed it since it was listed.
+/// Nothing where another connection has renamed or removed it since it was listed, and for what is no file.
 fn found(entry: &DirEntry) -> io::Result<Option<Found>> {
     let metadata = match entry.metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         metadata => metadata?,
     };
+    if !metadata.is_file() {
+        return Ok(None);
+    }
     let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Ok(Some(Found { path: entry.path(), modified, length: metadata.len() }))
 }
