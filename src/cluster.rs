@@ -78,6 +78,16 @@ pub struct AgentContainer {
     pub state: ContainerState,
 }
 
+impl AgentContainer {
+    /// Why it does not start, where the kubelet says that.
+    pub fn obstacle(&self) -> Option<String> {
+        match &self.state {
+            ContainerState::Stuck { reason } => Some(format!("image {} does not start: {reason}", self.image)),
+            ContainerState::Waiting | ContainerState::Running | ContainerState::Terminated => None,
+        }
+    }
+}
+
 /// A container's state, with the kubelet's reason where it is not running.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ContainerState {
@@ -210,7 +220,8 @@ pub enum Resolution {
         /// `spec.replicas`.
         replicas: Option<u32>,
     },
-    /// None of that name; `near` are names that look like it, as `kind/name`.
+    /// None of that name; `near` are what may be meant: one of that name in another namespace, as `namespace/kind/name`,
+    /// and names that look like it, as `kind/name`, or with the namespace where the user gave one.
     NotFound {
         /// Near names, best first, at most 3.
         near: Vec<String>,

@@ -95,10 +95,7 @@ impl Daemon {
         }
     }
 
-    fn asked(&self, mut open: OpenSession) -> Asked {
-        if open.spec.agent_image.is_empty() {
-            open.spec.agent_image = self.agent_image.clone();
-        }
+    fn asked(&self, open: OpenSession) -> Asked {
         let initial = SessionStatus {
             name: open.spec.name.clone(),
             context: open.spec.context.clone(),
@@ -116,7 +113,9 @@ impl Daemon {
             self.held.push(asked);
             return;
         }
-        let Asked { open: OpenSession { caller, spec, access, reply }, status } = asked;
+        let Asked { open: OpenSession { caller, mut spec, access, reply }, status } = asked;
+        let named_image = Some(spec.agent_image.clone()).filter(|image| !image.is_empty());
+        spec.agent_image = named_image.clone().unwrap_or_else(|| self.agent_image.clone());
         let name: Arc<str> = spec.name.as_str().into();
         if let Some(running) = self.sessions.get(&name) {
             let found = existing(running, &name, caller, &spec, &Cluster::of(&access));
@@ -142,6 +141,7 @@ impl Daemon {
         let cluster = Cluster::of(&access);
         let session = Session::new(Ingredients {
             spec: spec.clone(),
+            named_image,
             access,
             owner_uid: caller.uid,
             settings: Arc::clone(&self.settings),

@@ -55,6 +55,8 @@ const REACH_LIMIT: Duration = Duration::from_secs(20);
 pub struct Ingredients {
     /// What was asked for, with the agent image filled in.
     pub spec: ConnectSpec,
+    /// The agent image that the user named.
+    pub named_image: Option<String>,
     /// How to reach the cluster.
     pub access: ClusterAccess,
     /// Whose it is.
@@ -122,7 +124,8 @@ pub struct Session {
 impl Session {
     /// A session that begins when its actor starts.
     pub fn new(ingredients: Ingredients) -> Session {
-        let core = SessionCore::new(ingredients.spec.clone(), ingredients.access.expires_at);
+        let core = SessionCore::new(ingredients.spec.clone(), ingredients.access.expires_at)
+            .naming_image(ingredients.named_image.clone());
         let since = (ingredients.wall)();
         let Settings { runtime_dir, etc, editor, .. } = &*ingredients.settings;
         let host = HostResolver::new(etc, OsJournal::new(runtime_dir), editor.clone());

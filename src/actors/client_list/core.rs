@@ -622,7 +622,9 @@ impl ClientListCore {
             pods.entry(&link.pod.uid).or_insert(&link.pod);
         }
         let links = pods.values().filter_map(|pod| self.link_status(pod)).collect();
-        TargetState { pods: in_sight, running, links, hopeless: self.hopeless(target) }
+        let served = self.links.values().any(|link| link.is_ready() && self.belongs(&link.pod, target));
+        let unplaced = || self.placement.1.get(target).filter(|_| !served).cloned();
+        TargetState { pods: in_sight, running, links, hopeless: self.hopeless(target).or_else(unplaced) }
     }
 
     /// Why the agents of a pod will not do, where one of them said so and there is no other.
@@ -631,8 +633,26 @@ impl ClientListCore {
         self.usable_agent(pod).is_none().then(of_pod).flatten().map(|(_, unfit)| Arc::clone(unfit.why()))
     }
 
+    /// What becomes of the agent in a pod without a link; `None` where there is no agent of ours.
+    fn unlinked(&self, pod: &PodFact) -> Option<LinkState> {
+        let own = pod.own_pod_of.as_deref() == Some(&*self.fingerprint);
+        let mut state = None;
+        for agent in pod.agents.iter().filter(|agent| agent.authorized_key == self.key) {
+            let asked = own || is_named_after(&agent.name, &self.fingerprint);
+            match (&agent.state, agent.obstacle()) {
+                (ContainerState::Waiting, _) if asked => {
+                    return Some(LinkState::Starting { image: Arc::clone(&agent.image) });
+                }
+                (_, Some(why)) if asked => state = Some(LinkState::Failed { why: why.into() }),
+                (_, _) => state = state.or(Some(LinkState::NoAgent)),
+            }
+        }
+        state
+    }
+
     fn link_status(&self, pod: &PodFact) -> Option<LinkStatus> {
-        let phase = self.links.get(&pod.uid).map(|link| &link.phase);
+        let link = self.links.get(&pod.uid);
+        let phase = link.map(|link| &link.phase);
         let state = match phase {
             Some(LinkPhase::Ready { .. }) if takes_new_flows(pod) => LinkState::Ready,
             Some(LinkPhase::Ready { .. }) => LinkState::Draining,
@@ -640,8 +660,7 @@ impl ClientListCore {
             Some(LinkPhase::Failed { why, .. }) => LinkState::Failed { why: Arc::clone(why) },
             None => match self.unfit_in(pod) {
                 Some(why) => LinkState::Failed { why },
-                None if pod.agents.iter().any(|agent| agent.authorized_key == self.key) => LinkState::NoAgent,
-                None => return None,
+                None => self.unlinked(pod)?,
             },
         };
         let placement = match pod.own_pod_of {
@@ -653,7 +672,9 @@ impl ClientListCore {
             Some(LinkPhase::Ready { version, .. }) => Arc::clone(version),
             Some(LinkPhase::Dialing { .. } | LinkPhase::Failed { .. }) | None => "".into(),
         };
-        Some(LinkStatus { pod: pod.uid.clone(), pod_name, placement, version, state })
+        let dialled = link.and_then(|link| pod.agents.iter().find(|agent| agent.name == link.agent));
+        let image = dialled.map(|agent| Arc::clone(&agent.image)).unwrap_or_default();
+        Some(LinkStatus { pod: pod.uid.clone(), pod_name, placement, image, version, state })
     }
 }
 

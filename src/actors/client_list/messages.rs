@@ -144,7 +144,7 @@ pub struct TargetState {
     pub running: usize,
     /// Its links.
     pub links: Vec<LinkStatus>,
-    /// Why there can be none, if so.
+    /// Why there can be none, if so. Agents of via workloads may serve the default egress all the same.
     pub hopeless: Option<Arc<str>>,
 }
 
@@ -157,6 +157,8 @@ pub struct LinkStatus {
     pub pod_name: Arc<str>,
     /// Placement of its agent.
     pub placement: Placement,
+    /// Image of the agent that was dialled; empty where none was.
+    pub image: Arc<str>,
     /// What the agent says its version is; empty before it was reached, and where it says none.
     pub version: Arc<str>,
     /// State.
@@ -177,13 +179,18 @@ pub enum Placement {
 pub enum LinkState {
     /// The pod has no running agent yet.
     NoAgent,
+    /// An agent of ours was added to the pod and does not run yet.
+    Starting {
+        /// Its image.
+        image: Arc<str>,
+    },
     /// Being dialled.
     Dialing,
     /// Works.
     Ready,
     /// Works for the flows it has; takes no new ones (the pod is terminating).
     Draining,
-    /// The last dial failed; dialled again later.
+    /// The last dial failed, and is made again later; or the kubelet says that the agent does not start.
     Failed {
         /// Why.
         why: Arc<str>,

@@ -1,7 +1,7 @@
 //! Names that look like a mistyped one. Pure.
 
 /// Most names that are offered.
-const MOST: usize = 3;
+pub const MOST: usize = 3;
 /// Letters that a part has at least to say something of the whole.
 const TELLING: usize = 3;
 

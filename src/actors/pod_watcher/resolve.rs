@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::decode::{Names, Object};
-use super::near::near;
+use super::near;
 use crate::backoff;
 use crate::cluster::{PodSnapshot, Resolution, Resolutions};
 use crate::error::chain;
@@ -185,15 +185,38 @@ impl Asker {
     }
 
     async fn missing(&self, reference: &WorkloadRef, limit: Duration) -> Resolution {
-        let kinds = match &reference.kind {
-            Some(kind) => std::slice::from_ref(kind),
-            None => &WorkloadKind::ALL[..5],
+        // Whoever errs in the name may err in the kind. Pods are many, and most are named by nobody.
+        let kinds = WorkloadKind::ALL.into_iter();
+        let kinds = kinds.filter(|kind| *kind != WorkloadKind::Pod || reference.kind == Some(WorkloadKind::Pod));
+        let lists = timeout(limit, join_all(kinds.map(|kind| self.names_of(kind))));
+        let elsewhere = timeout(NEAR_LIMIT, self.elsewhere(reference));
+        let namespace_missing = timeout(limit, self.namespace_missing());
+        let (lists, elsewhere, namespace_missing) = tokio::join!(lists, elsewhere, namespace_missing);
+        // Written as the user would have to.
+        let shown = |workload: Workload| match &reference.namespace {
+            Some(_) => workload.to_string(),
+            None => format!("{}/{}", workload.kind, workload.name),
         };
-        let lists = join_all(kinds.iter().map(|kind| self.names_of(*kind)));
-        let both = timeout(limit, async { tokio::join!(lists, self.namespace_missing()) });
-        let (lists, namespace_missing) = both.await.unwrap_or_default();
-        let candidates = lists.into_iter().flatten();
-        Resolution::NotFound { near: near(&reference.name, candidates), namespace_missing }
+        let candidates = lists.into_iter().flatten().flatten().map(|workload| {
+            let name = workload.name.to_string();
+            (shown(workload), name)
+        });
+        let mut near: Vec<String> = elsewhere.ok().flatten().map(|workload| workload.to_string()).into_iter().collect();
+        near.extend(near::near(&reference.name, candidates));
+        near.truncate(near::MOST);
+        Resolution::NotFound { near, namespace_missing: namespace_missing.unwrap_or_default() }
+    }
+
+    /// A workload of exactly that name in another namespace, where the pods in sight show one.
+    async fn elsewhere(&self, reference: &WorkloadRef) -> Option<Workload> {
+        let mut pods = self.pods.clone();
+        let seen = pods.wait_for(Option::is_some).await.ok()?;
+        let of_name = |workload: &&Workload| {
+            workload.namespace != self.namespace
+                && *workload.name == *reference.name
+                && reference.kind.is_none_or(|kind| workload.kind == kind)
+        };
+        seen.iter().flat_map(|snapshot| snapshot.pods.values()).map(|pod| &pod.workload).filter(of_name).min().cloned()
     }
 
     async fn namespace_missing(&self) -> bool {
@@ -203,7 +226,7 @@ impl Asker {
         matches!(answer, Err(kube::Error::Api(status)) if status.code == 404)
     }
 
-    async fn names_of(&self, kind: WorkloadKind) -> Vec<(String, String)> {
+    async fn names_of(&self, kind: WorkloadKind) -> Vec<Workload> {
         #[derive(Deserialize)]
         struct List {
             items: Option<Vec<Object>>,
@@ -212,8 +235,7 @@ impl Asker {
         let Ok(request) = Request::new(collection(kind, &self.namespace)).list(&params) else { return Vec::new() };
         let Ok(list) = self.client.request::<List>(request).await else { return Vec::new() };
         let mut names = Names::default();
-        let found = list.items.into_iter().flatten().map(|object| object.identity(kind, &mut names));
-        found.map(|workload| (format!("{}/{}", workload.kind, workload.name), workload.name.to_string())).collect()
+        list.items.into_iter().flatten().map(|object| object.identity(kind, &mut names)).collect()
     }
 }
 

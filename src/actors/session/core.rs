@@ -187,6 +187,8 @@ pub struct Facts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionCore {
     spec: ConnectSpec,
+    /// The agent image that the user named.
+    named_image: Option<String>,
     life: Life,
     facts: Facts,
     flows: FlowStats,
@@ -211,6 +213,7 @@ impl SessionCore {
     pub fn new(spec: ConnectSpec, expires_at: Option<i64>) -> Self {
         SessionCore {
             spec,
+            named_image: None,
             life: Life::New,
             facts: Facts::default(),
             flows: FlowStats::default(),
@@ -228,6 +231,11 @@ impl SessionCore {
             dirty: false,
             effects: VecDeque::new(),
         }
+    }
+
+    /// The same, for a user who named this agent image and is told where another serves.
+    pub fn naming_image(self, named_image: Option<String>) -> Self {
+        SessionCore { named_image, ..self }
     }
 
     /// How `connect` ended, once it has.

@@ -94,6 +94,7 @@ impl Bench {
         let (tell, status) = watch::channel(Arc::default());
         let session = Session::new(Ingredients {
             spec: serde_json::from_value(spec).unwrap(),
+            named_image: None,
             access: serde_json::from_value(serde_json::json!({ "server": server })).unwrap(),
             owner_uid: 1000,
             settings: Arc::new(settings),

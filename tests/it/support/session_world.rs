@@ -232,6 +232,7 @@ impl SessionWorld {
                 pod: pod.clone(),
                 pod_name: "demo/pod".into(),
                 placement: Placement::Ephemeral,
+                image: "podway-agent:test".into(),
                 version: "0.1.0".into(),
                 state: LinkState::Ready,
             };

@@ -32,12 +32,11 @@ impl Plan {
                     Some(_) => {}
                 },
                 ContainerState::Waiting if self.bears_our_fingerprint(pod, agent) => found = AgentInPod::Starting,
-                ContainerState::Stuck { reason }
+                ContainerState::Stuck { .. }
                     if found != AgentInPod::Starting && self.bears_our_fingerprint(pod, agent) =>
                 {
-                    found = AgentInPod::Stuck(
-                        format!("pod {}: image {} does not start: {reason}", pod.name, agent.image).into(),
-                    );
+                    let why = agent.obstacle().unwrap_or_default();
+                    found = AgentInPod::Stuck(format!("pod {}: {why}", pod.name).into());
                 }
                 ContainerState::Waiting | ContainerState::Stuck { .. } | ContainerState::Terminated => {}
             }

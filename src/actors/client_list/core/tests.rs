@@ -142,12 +142,8 @@ fn s09_ready_means_reached() {
     let (uid, attempt) = dials(&effects).remove(0);
     let effects = bench.finish(&uid.0, attempt, connected());
     assert_eq!(settled(&effects), [ready("a")]);
-    let told = effects.iter().find_map(|effect| match effect {
-        Effect::TellLinks(_, targets) => Some(targets[&target("web")].links[0].clone()),
-        _ => None,
-    });
-    let link = told.unwrap();
-    assert_eq!((link.state, &*link.version), (LinkState::Ready, "0.1.0"));
+    let link = &told(&effects)[&target("web")].links[0];
+    assert_eq!((&link.state, &*link.version, &*link.image), (&LinkState::Ready, "0.1.0", "podway-agent:test"));
 }
 
 #[test]
@@ -274,11 +270,8 @@ fn an_agent_that_will_not_do_is_told_and_dialled_no_more() {
         bench.finish(&uid.0, attempt, DialOutcome::Unfit(Unfit::Protocol("the agent speaks protocol 2".into())));
     assert_eq!(told_unfit(&effects), Some(vec!["a/podway-agent-fp-1".to_owned()]));
     assert_eq!((dials(&effects), bench.core.poll_deadline()), (Vec::new(), None));
-    let state = effects.iter().find_map(|effect| match effect {
-        Effect::TellLinks(_, targets) => Some(targets[&target("web")].links[0].state.clone()),
-        _ => None,
-    });
-    assert_eq!(state, Some(LinkState::Failed { why: "the agent speaks protocol 2".into() }));
+    let state = &told(&effects)[&target("web")].links[0].state;
+    assert_eq!(*state, LinkState::Failed { why: "the agent speaks protocol 2".into() });
     // The next one is dialled when it runs.
     let mut next = pod("a", "web");
     next.agents.push(AgentContainer { name: "podway-agent-fp-2".into(), ..next.agents[0].clone() });
@@ -456,8 +449,42 @@ fn general_traffic_takes_a_via_agent_only_where_no_own_pod_can_be_had() {
     bench.select(&["web"], GeneralEgress::Wanted);
     assert!(!bench.core.is_ready(&Target::General));
     let hopeless = BTreeMap::from([(Target::General, "missing right: create pods".into())]);
-    bench.feed(Input::Hopeless(Generation(1), hopeless));
+    let effects = bench.feed(Input::Hopeless(Generation(1), hopeless));
     assert!(bench.core.is_ready(&Target::General));
+    // Nobody waits in vain; that there is no pod of our own is told all the same.
+    assert!(!bench.core.table.hopeless.contains_key(&Target::General));
+    assert_eq!(told(&effects)[&Target::General].hopeless.as_deref(), Some("missing right: create pods"));
+}
+
+#[test]
+fn an_agent_that_does_not_start_is_told_as_soon_as_the_kubelet_says_so() {
+    let with = |uid: &str, name: &str, state: ContainerState| {
+        let mut pod = pod(uid, "web");
+        (pod.agents[0].name, pod.agents[0].state) = (name.into(), state);
+        pod
+    };
+    let stuck = ContainerState::Stuck { reason: "ErrImagePull: not found".into() };
+    let mut bench = Bench::new();
+    bench.select(&["web"], GeneralEgress::NotNeeded);
+    let effects = bench.pods(&[
+        with("a", "podway-agent-fp-1", stuck.clone()),
+        with("b", "podway-agent-fp-1", ContainerState::Waiting),
+        // What an earlier connection asked for is no matter of this one.
+        with("c", "podway-agent-other-1", stuck),
+    ]);
+    let states: Vec<LinkState> = told(&effects)[&target("web")].links.iter().map(|link| link.state.clone()).collect();
+    let why = "image podway-agent:test does not start: ErrImagePull: not found".into();
+    let image = "podway-agent:test".into();
+    assert_eq!(states, [LinkState::Failed { why }, LinkState::Starting { image }, LinkState::NoAgent]);
+}
+
+/// What Session was told last.
+fn told(effects: &[Effect]) -> BTreeMap<Target, TargetState> {
+    let mut told = effects.iter().rev().filter_map(|effect| match effect {
+        Effect::TellLinks(_, targets) => Some(targets.clone()),
+        _ => None,
+    });
+    told.next().expect("Session is told")
 }
 
 #[test]

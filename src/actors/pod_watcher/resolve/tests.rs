@@ -73,9 +73,14 @@ fn api_that_is(
 
 /// What a name turns out to be, and how long it took.
 async fn timed(name: &str, client: watch::Receiver<kube::Client>) -> (Resolution, Duration) {
+    let pods = watch::channel(None).1;
+    timed_beside(name, client, pods).await
+}
+
+/// The same, with pods in sight.
+async fn timed_beside(name: &str, client: watch::Receiver<kube::Client>, pods: PodsInSight) -> (Resolution, Duration) {
     let begun = Instant::now();
     let reference: WorkloadRef = name.parse().expect("a reference");
-    let pods = watch::channel(None).1;
     let mut resolutions = resolve(client, "demo".into(), [reference.clone()].into(), pods, || 128).await;
     (resolutions.remove(&reference).expect("an answer"), begun.elapsed())
 }
@@ -138,6 +143,46 @@ async fn an_unknown_name_is_refused_soon_with_near_names_on_any_way() {
         assert_eq!(resolution, Resolution::NotFound { near, namespace_missing: false });
         assert!(took < limit, "{took:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_near_name_may_be_of_another_kind() {
+    for (name, wanted) in [
+        ("statefulset/wbe", "deployment/web"),
+        ("daemonset/web", "deployment/web"),
+        ("pod/wbe", "deployment/web"),
+        ("demo/statefulset/wbe", "demo/deployment/web"),
+    ] {
+        let (resolution, _) = timed(name, api(USUAL, |_| Some(200))).await;
+        let near = vec![wanted.to_owned()];
+        assert_eq!(resolution, Resolution::NotFound { near, namespace_missing: false }, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_another_namespace_has_is_offered_with_it() {
+    let snapshot = |pods: &[(&str, &str)]| {
+        let fact = |(namespace, name): &(&str, &str)| {
+            let pod = serde_json::json!({"metadata": {"uid": format!("{namespace}-{name}"), "namespace": namespace, "name": name}});
+            serde_json::from_value::<Object>(pod).expect("a pod").pod(&mut Names::default())
+        };
+        let pods = pods.iter().map(fact).map(|pod| (pod.uid.clone(), Arc::new(pod))).collect();
+        Some(Arc::new(PodSnapshot { pods, namespaces: None }))
+    };
+    let near = async |name: &str, pods: PodsInSight| {
+        let (resolution, took) = timed_beside(name, api(USUAL, |_| Some(200)), pods).await;
+        let Resolution::NotFound { near, .. } = resolution else { panic!("{resolution:?}") };
+        (near, took)
+    };
+    let (_told, pods) = watch::channel(snapshot(&[("zoo", "api"), ("other", "api"), ("demo", "store")]));
+    assert_eq!(near("api", pods.clone()).await.0, ["other/pod/api"]);
+    assert_eq!(near("statefulset/api", pods.clone()).await.0, [""; 0]);
+    assert_eq!(near("store", pods).await.0, [""; 0]);
+    // Pods that never come into sight cost the other names nothing.
+    let (_silent, pods) = watch::channel(None);
+    let (near, took) = near("wbe", pods).await;
+    assert_eq!(near, ["deployment/web"]);
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -74,9 +74,11 @@ pub fn resolution(reference: &WorkloadRef, connected: &str, resolution: &Resolut
         ),
         Resolution::NotFound { near, namespace_missing: false } => {
             let hint = if near.is_empty() {
-                format!("kubectl -n {namespace} get deployments,statefulsets,daemonsets,pods lists what there is")
+                let listed = "get deployments,statefulsets,daemonsets,pods lists what there is";
+                let other = "; one of another namespace is NAMESPACE/KIND/NAME, such as other/deployment/api";
+                format!("kubectl -n {namespace} {listed}{}", if reference.namespace.is_none() { other } else { "" })
             } else {
-                format!("did you mean {}?", near.join(", "))
+                format!("did you mean {}?", near.join(" or "))
             };
             let message = format!("workload {reference}: not found in namespace {namespace}");
             UserError::new(Reason::WorkloadNotFound, message, hint)
@@ -135,6 +137,19 @@ mod tests {
         let error = target(&Target::General, "demo", why);
         assert_eq!(error.reason, Reason::AgentNotPlaced);
         assert!(error.hint.contains("--agent-image"), "{}", error.hint);
+    }
+
+    #[test]
+    fn a_name_that_is_like_none_tells_how_one_of_another_namespace_is_written() {
+        let hint = |reference: &str, near: &[&str]| {
+            let near = near.iter().map(|name| (*name).to_owned()).collect();
+            let missing = Resolution::NotFound { near, namespace_missing: false };
+            resolution(&reference.parse().expect("a reference"), "demo", &missing).expect("an error").hint
+        };
+        assert!(hint("api", &[]).contains("of another namespace is NAMESPACE/KIND/NAME"), "{}", hint("api", &[]));
+        assert!(!hint("other/deployment/api", &[]).contains("NAMESPACE"), "{}", hint("other/deployment/api", &[]));
+        let both = hint("api", &["other/deployment/api", "deployment/app"]);
+        assert_eq!(both, "did you mean other/deployment/api or deployment/app?");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::ids::Millis;
 use crate::net::resolver::{Outlook, REPLACED};
 use crate::net::route_plan::Ipv6;
 use crate::net::views::Target;
-use crate::spec::DnsMode;
+use crate::spec::{AgentMode, DnsMode};
 use crate::status::{
     Condition, ConnectOutcome, DeviceLine, DnsLine, LinkLine, Mark, Phase, RangeLine, SessionStatus, Vips, WorkloadLine,
 };
@@ -131,16 +131,14 @@ impl SessionCore {
     }
 
     fn workload_line(&self, target: &Target) -> WorkloadLine {
-        let name = match target {
-            Target::Workload(workload) => workload.to_string(),
-            Target::General => "general".to_owned(),
-        };
+        let name = name_of(target);
         let nothing = TargetState { pods: 0, running: 0, links: Vec::new(), hopeless: None };
         let state = self.facts.links.1.get(target).unwrap_or(&nothing);
         let (word, message) = word_of(target, state, self.scaled_to_zero().contains_key(&name));
         let links = state.links.iter().map(|link| {
             let (health, message) = match &link.state {
                 LinkState::NoAgent => ("no agent", String::new()),
+                LinkState::Starting { image } => ("no agent", format!("image {image} is starting")),
                 LinkState::Dialing => ("dialing", String::new()),
                 LinkState::Ready => ("ready", String::new()),
                 LinkState::Draining => ("draining", String::new()),
@@ -281,7 +279,18 @@ impl SessionCore {
         if let Some(state) = self.facts.links.1.get(&Target::General)
             && let Some(why) = &state.hopeless
         {
-            warnings.push(format!("addresses without a via workload cannot be reached: {why}"));
+            let without = "addresses without a via workload";
+            match (self.spec.proxy_via.is_empty(), self.spec.agent) {
+                (true, _) => warnings.push(format!("{without} cannot be reached: {why}")),
+                (false, AgentMode::Auto | AgentMode::Pod) => {
+                    warnings.push(format!("{without} go only through the pods of via workloads: {why}"));
+                }
+                // That was asked for.
+                (false, AgentMode::Ephemeral) => {}
+            }
+        }
+        if let Some(named) = &self.named_image {
+            warnings.extend(self.facts.links.1.iter().filter_map(|(target, state)| other_image(target, state, named)));
         }
         if self.expires_at.is_some_and(|at| at <= wall) {
             warnings.push("the credentials have ended: log in and connect again".to_owned());
@@ -340,6 +349,20 @@ impl SessionCore {
     }
 }
 
+fn name_of(target: &Target) -> String {
+    match target {
+        Target::Workload(workload) => workload.to_string(),
+        Target::General => "general".to_owned(),
+    }
+}
+
+/// Says so where agents serve that were there before, of another image than the user named.
+fn other_image(target: &Target, state: &TargetState, named: &str) -> Option<String> {
+    let other = state.links.iter().find(|link| link.state == LinkState::Ready && *link.image != *named)?;
+    let (name, image) = (name_of(target), &other.image);
+    Some(format!("{name}: uses the agent {image} that is there already, not {named}, which new pods get"))
+}
+
 fn word_of(target: &Target, state: &TargetState, scaled_to_zero: bool) -> (&'static str, String) {
     let has = |wanted: fn(&LinkState) -> bool| state.links.iter().any(|link| wanted(&link.state));
     if has(|state| *state == LinkState::Ready) {
@@ -356,10 +379,14 @@ fn word_of(target: &Target, state: &TargetState, scaled_to_zero: bool) -> (&'sta
         };
         return ("Pending", text.to_owned());
     }
-    let failed = state.links.iter().find_map(|link| match &link.state {
-        LinkState::Failed { why } => Some(format!("pod {}: {why}", link.pod_name)),
-        LinkState::NoAgent | LinkState::Dialing | LinkState::Ready | LinkState::Draining => None,
-    });
+    let (mut failed, mut starting) = (None, None);
+    for link in &state.links {
+        match &link.state {
+            LinkState::Failed { why } => _ = failed.get_or_insert_with(|| format!("pod {}: {why}", link.pod_name)),
+            LinkState::Starting { image } => _ = starting.get_or_insert((&link.pod_name, image)),
+            LinkState::NoAgent | LinkState::Dialing | LinkState::Ready | LinkState::Draining => {}
+        }
+    }
     match failed {
         Some(why) => ("Unreachable", why),
         None if state.running == 0 => {
@@ -369,7 +396,14 @@ fn word_of(target: &Target, state: &TargetState, scaled_to_zero: bool) -> (&'sta
             };
             ("Pending", text.to_owned())
         }
-        None => ("Connecting", "its agent is being placed and dialled".to_owned()),
+        // The kubelet tells in the pod what keeps an image some ten seconds later than in its events.
+        None => match starting.and_then(|(pod, image)| Some((pod.split_once('/')?, image))) {
+            Some(((namespace, pod), image)) if !has(|state| *state == LinkState::Dialing) => {
+                let events = format!("kubectl -n {namespace} describe pod {pod}");
+                ("Connecting", format!("pod {namespace}/{pod}: image {image} is starting; its events: {events}"))
+            }
+            Some(_) | None => ("Connecting", "its agent is being placed and dialled".to_owned()),
+        },
     }
 }
 

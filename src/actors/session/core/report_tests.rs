@@ -117,6 +117,7 @@ fn with_exit(mut core: SessionCore) -> SessionCore {
         pod: PodUid("u".into()),
         pod_name: "shop/podway-agent".into(),
         placement: Placement::OwnPod,
+        image: "podway-agent:0.1.0".into(),
         version: "0.1.0".into(),
         state: LinkState::Ready,
     };
@@ -228,4 +229,63 @@ fn a_workload_whose_pods_do_not_run_yet_is_told_so() {
     assert!(message.contains("none of its pods runs yet"), "{message}");
     let (word, _) = word_of(&web, &TargetState { running: 1, ..state }, false);
     assert_eq!(word, "Connecting");
+}
+
+/// A connection by way of `web`, where no pod of our own can be had.
+fn without_own_pod(agent: &str) -> SessionStatus {
+    let spec = json!({ "name": "demo", "namespace": "demo", "timeout_ms": 30_000, "proxy_via": ["service=web"],
+        "agent": agent });
+    let mut core = SessionCore::new(serde_json::from_value(spec).expect("a spec"), None);
+    core.handle(Millis(0), Input::Begin);
+    let why = "pod podway-agent-1: image nosuch/agent:9 does not start: ErrImagePull: not found";
+    let state = TargetState { pods: 1, running: 0, links: Vec::new(), hopeless: Some(why.into()) };
+    core.handle(Millis(1), Input::Links(Generation(1), [(Target::General, state)].into()));
+    status(&core)
+}
+
+#[test]
+fn a_pod_of_our_own_that_does_not_start_beside_via_workloads_is_told() {
+    let status = without_own_pod("auto");
+    let general = &status.workloads[0];
+    assert_eq!((general.workload.as_str(), general.state.as_str()), ("general", "Hopeless"));
+    assert!(general.message.contains("ErrImagePull"), "{general:?}");
+    let notices = status.notices();
+    assert!(notices[0].contains("through the pods of via workloads") && notices[0].contains("ErrImagePull"));
+    assert_eq!(without_own_pod("ephemeral").notices(), [""; 0]);
+}
+
+#[test]
+fn an_agent_that_is_starting_is_told_with_where_its_events_are() {
+    let web = Target::Workload(Workload::new("demo", WorkloadKind::Deployment, "web"));
+    let link = |state| LinkStatus {
+        pod: PodUid("u".into()),
+        pod_name: "demo/web-1".into(),
+        placement: Placement::Ephemeral,
+        image: "".into(),
+        version: "".into(),
+        state,
+    };
+    let starting = link(LinkState::Starting { image: "nosuch/agent:9".into() });
+    let state = TargetState { pods: 2, running: 2, links: vec![starting.clone()], hopeless: None };
+    let (word, message) = word_of(&web, &state, false);
+    assert_eq!(word, "Connecting");
+    let events = "kubectl -n demo describe pod web-1";
+    assert!(message.contains("image nosuch/agent:9 is starting") && message.contains(events), "{message}");
+    // What is known of one pod is told, although the other's may still come.
+    let failed = link(LinkState::Failed { why: "image nosuch/agent:9 does not start: ErrImagePull: no".into() });
+    let (_, message) = word_of(&web, &TargetState { links: vec![starting, failed], ..state }, false);
+    assert!(message.contains("pod demo/web-1: image nosuch/agent:9 does not start: ErrImagePull"), "{message}");
+}
+
+#[test]
+fn an_image_that_the_user_named_and_that_is_not_used_is_told() {
+    let notices = |named: Option<&str>| {
+        let core = with_exit(all_but_an_exit().naming_image(named.map(str::to_owned)));
+        status(&core).notices().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let told = "uses the agent podway-agent:0.1.0 that is there already, not nosuch/agent:9, which new pods get";
+    assert_eq!(notices(Some("nosuch/agent:9")), [format!("general: {told}")]);
+    assert_eq!(notices(Some("podway-agent:0.1.0")), [""; 0]);
+    // The daemon's own image is nobody's wish: after an update the agents of the last one serve on.
+    assert_eq!(notices(None), [""; 0]);
 }
