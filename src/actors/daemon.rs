@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use self::messages::{
-    Caller, CloseSession, Closed, ListSessions, OpenSession, RenewCredentials, SessionEnded, SessionView, Shutdown,
+    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionEnded, SessionView, Shutdown,
 };
 use crate::actors::session::core::NOT_REMOVED;
 use crate::actors::session::messages::{CredentialsRenewed, Disconnect};
@@ -124,8 +124,7 @@ impl Daemon {
                 // Connecting again is how a user renews credentials that have ended.
                 running.address.do_send(CredentialsRenewed { access });
             }
-            reply.answer(found);
-            return;
+            return reply.answer(found.map(|view| Opened { view, existed: true }));
         }
         let same = self.sessions.iter().find(|(_, running)| same_cluster(&running.cluster, &Cluster::of(&access)));
         if let Some((other, running)) = same {
@@ -154,7 +153,7 @@ impl Daemon {
         let address = context.address();
         start_monitored(session, context, move |exit| me.do_send(SessionEnded { name: ended, exit }));
         let running = Running { spec, cluster, owner_uid: caller.uid, device, address, status: status_rx };
-        reply.answer(Ok(running.view(&name)));
+        reply.answer(Ok(Opened { view: running.view(&name), existed: false }));
         self.sessions.insert(name, running);
     }
 

@@ -202,6 +202,14 @@ fn connect_is_printed_as_committed_and_sends_the_credential() {
 }
 
 #[test]
+fn a_connect_that_finds_its_connection_says_so_in_one_line() {
+    let again = Script::of(&[result(json!({ "outcome": "ready", "already": true, "status": status(true) }))]);
+    let ran = Fake::start(again).run(&["connect"]);
+    assert_eq!(ran.stdout, "already connected demo to namespace shop\ntry: podway status demo\n");
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, "warning: DNS: names are attached in part\n"));
+}
+
+#[test]
 fn connect_exits_as_it_ended() {
     for (outcome, code) in [
         (json!({ "outcome": "ready" }), 0),

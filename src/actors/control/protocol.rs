@@ -358,6 +358,9 @@ pub struct Connected {
     /// How it ended.
     #[serde(flatten)]
     pub outcome: ConnectOutcome,
+    /// Whether an earlier `connect` had ended with this connection.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub already: bool,
     /// The connection.
     pub status: SessionStatus,
 }

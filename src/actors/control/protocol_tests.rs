@@ -75,14 +75,16 @@ fn every_response_is_as_committed_and_reads_back() {
         credentials_expire_at: Some(1_795_399_260),
         ..SessionStatus::default()
     };
-    let connected =
-        Connected { outcome: ConnectOutcome::Degraded { pending: vec!["web".into()] }, status: status.clone() };
+    let outcome = ConnectOutcome::Degraded { pending: vec!["web".into()] };
+    let connected = Connected { outcome, already: false, status: status.clone() };
+    let again = Connected { already: true, ..connected.clone() };
     let closed = ClosedSession { name: "demo".into(), left: vec!["one finished pod".into()] };
     let error = UserError::new(Reason::NotConnected, "connection demo: there is none of that name", "`podway status`");
     let responses = [
         Response::event(1, Event::Progress { steps: vec![step] }),
         Response::event(2, Event::Status { status: Box::new(status.clone()) }),
         Response::result(1, &connected),
+        Response::result(1, &again),
         Response::result(3, &Disconnected { closed: vec![closed] }),
         Response::result(4, &Sessions { sessions: vec![status] }),
         Response::result(2, &Ended { name: "demo".into() }),

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::listener::{Owner, bind};
 use super::protocol::{MAX_LINE, Op, Request};
 use super::*;
-use crate::actors::daemon::messages::{CloseSession, Closed, ListSessions, OpenSession, RenewCredentials, SessionView};
+use crate::actors::daemon::messages::{CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionView};
 use crate::spec::{AgentMode, ClusterAccess, ConnectSpec, Credential, DnsMode};
 use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
 
@@ -33,12 +33,16 @@ impl Handler<OpenSession> for FakeDaemon {
     type Result = ();
     fn handle(&mut self, message: OpenSession, _: &mut Context<FakeDaemon>) {
         tracing::info!(?message, "asked to connect");
-        message.reply.answer(Ok(self.view()));
-        self.0.send_modify(|status| {
-            let status = Arc::make_mut(status);
-            status.steps.push(Step { at_ms: 1, text: "cluster answers".into(), mark: Mark::Ok });
-            status.outcome = Some(ConnectOutcome::Ready);
-        });
+        // What a test has told of it before is there.
+        let existed = *self.view().status.borrow() != Arc::default();
+        message.reply.answer(Ok(Opened { view: self.view(), existed }));
+        if !existed {
+            self.0.send_modify(|status| {
+                let status = Arc::make_mut(status);
+                status.steps.push(Step { at_ms: 1, text: "cluster answers".into(), mark: Mark::Ok });
+                status.outcome = Some(ConnectOutcome::Ready);
+            });
+        }
     }
 }
 
@@ -158,6 +162,57 @@ fn connect_tells_its_steps_and_then_its_result() {
         let mut peer = Peer::new(&path).await;
         assert!(peer.ask(&connect_line()).await.contains("cluster answers"));
         assert!(peer.line().await.starts_with("{\"id\":1,\"result\":{\"outcome\":\"ready\""));
+    });
+}
+
+/// Sets how the connect that made the connection ended, and where the connection stands.
+fn stands(states: &States, outcome: Option<ConnectOutcome>, standing: ConnectOutcome) {
+    states.send_modify(|status| {
+        let status = Arc::make_mut(status);
+        status.steps = vec![Step { at_ms: 1, text: "an old step".into(), mark: Mark::Ok }];
+        (status.outcome, status.standing) = (outcome, Some(standing));
+    });
+}
+
+fn lacking(what: &str) -> ConnectOutcome {
+    ConnectOutcome::TimedOut { missing: vec![what.to_owned()] }
+}
+
+#[test]
+fn a_connect_that_finds_its_connection_is_judged_by_the_state_now() {
+    with_daemon(async |path, states| {
+        let mut peer = Peer::new(&path).await;
+        for (outcome, standing, said) in [
+            (lacking("web"), ConnectOutcome::Ready, r#"{"already":true,"outcome":"ready","status""#),
+            (
+                ConnectOutcome::Ready,
+                lacking("links"),
+                r#"{"already":true,"missing":["links"],"outcome":"timed_out","status""#,
+            ),
+            (
+                ConnectOutcome::Ready,
+                ConnectOutcome::Degraded { pending: vec!["web".into()] },
+                r#"{"already":true,"outcome":"degraded","pending":["web"],"status""#,
+            ),
+        ] {
+            stands(&states, Some(outcome), standing);
+            let answer = peer.ask(&connect_line()).await;
+            assert!(answer.starts_with(&format!(r#"{{"id":1,"result":{said}"#)), "{answer}");
+        }
+    });
+}
+
+#[test]
+fn a_connect_that_finds_its_connection_waits_for_it_in_its_own_time() {
+    with_daemon(async |path, states| {
+        let mut peer = Peer::new(&path).await;
+        // While it is still being made, its steps are told.
+        stands(&states, None, lacking("web"));
+        assert!(peer.ask(&connect_line().replace(r#""timeout_ms":1"#, r#""timeout_ms":60000"#)).await.contains("old step"));
+        stands(&states, Some(lacking("web")), lacking("web"));
+        stands(&states, Some(lacking("web")), ConnectOutcome::Ready);
+        let answer = peer.line().await;
+        assert!(answer.starts_with(r#"{"id":1,"result":{"outcome":"ready","status""#), "{answer}");
     });
 }
 

@@ -31,6 +31,15 @@ pub struct SessionView {
     pub status: watch::Receiver<Arc<SessionStatus>>,
 }
 
+/// A connection that was asked for.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The connection.
+    pub view: SessionView,
+    /// Whether it was there before.
+    pub existed: bool,
+}
+
 /// Control → Daemon. Make a connection, or find the equal one that exists.
 #[derive(Debug)]
 pub struct OpenSession {
@@ -41,7 +50,7 @@ pub struct OpenSession {
     /// How to reach the cluster.
     pub access: ClusterAccess,
     /// The accepted connection, whose status tells the rest; or a refusal.
-    pub reply: Reply<Result<SessionView, UserError>>,
+    pub reply: Reply<Result<Opened, UserError>>,
 }
 
 /// Control → Daemon. End a connection, or withdraw one that waits for the end of another. Answered when teardown ended.

@@ -44,10 +44,10 @@ fn ask_for(daemon: &Addr<Daemon>, uid: u32, name: &str, access: ClusterAccess) -
     answer
 }
 
-type Answer = oneshot::Receiver<Result<SessionView, UserError>>;
+type Answer = oneshot::Receiver<Result<Opened, UserError>>;
 
 async fn open(daemon: &Addr<Daemon>, uid: u32, name: &str, server: &str) -> Result<SessionView, UserError> {
-    ask(daemon, uid, name, server).await.unwrap()
+    ask(daemon, uid, name, server).await.unwrap().map(|opened| opened.view)
 }
 
 /// The error that the connect of this connection ends with.
@@ -167,7 +167,7 @@ async fn a_way_to_the_cluster_that_changed_is_named_and_taken_up_by_a_new_connec
         };
         let (before, rotated) = (by("socks5://192.0.2.9", "A"), by("socks5://192.0.2.9", "B"));
         let (daemon, _played) = having(directory.path(), Phase::Connected, &before);
-        assert!(ask_for(&daemon, 1000, "a", before).await.unwrap().is_ok());
+        assert!(ask_for(&daemon, 1000, "a", before).await.unwrap().unwrap().existed);
         for (access, parts) in [
             (rotated, "the certificate authority"),
             (by("socks5://192.0.2.8", "A"), "the proxy"),
@@ -232,7 +232,8 @@ async fn what_waits_for_an_end_is_withdrawn_by_a_disconnect_or_with_its_asker() 
         assert_eq!(withdrawn(b).await, "connect b: withdrawn by podway disconnect");
         daemon.do_send(SessionEnded { name: "a".into(), exit: Exit::Stopped });
         // Had c been opened, d would be refused: it is the same cluster.
-        assert_eq!(waits.await.unwrap().expect("opened").name.as_ref(), "d");
+        let d = waits.await.unwrap().expect("opened");
+        assert_eq!((d.view.name.as_ref(), d.existed), ("d", false));
         shut_down(&daemon).await;
     };
     LocalSet::new().run_until(work).await;

@@ -525,18 +525,10 @@ impl SessionCore {
         if self.outcome.is_some() {
             return;
         }
-        let missing = self.missing();
-        let pending = self.scaled_to_zero();
-        let others = missing.iter().filter(|(key, _)| !pending.contains_key(key.as_str())).count();
-        let outcome = if missing.is_empty() {
-            ConnectOutcome::Ready
-        } else if others == 0 {
-            ConnectOutcome::Degraded { pending: pending.into_values().collect() }
-        } else if self.deadline <= now {
-            ConnectOutcome::TimedOut { missing: missing.into_values().collect() }
-        } else {
+        let outcome = self.standing();
+        if matches!(outcome, ConnectOutcome::TimedOut { .. }) && now < self.deadline {
             return;
-        };
+        }
         self.outcome = Some(outcome);
     }
 

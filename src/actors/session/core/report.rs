@@ -51,6 +51,21 @@ impl SessionCore {
         missing
     }
 
+    /// How a connect ends with what is there now, if it waits no longer.
+    pub(super) fn standing(&self) -> ConnectOutcome {
+        if self.life != Life::Running {
+            return ConnectOutcome::TimedOut { missing: vec![self.ready().message] };
+        }
+        let (missing, pending) = (self.missing(), self.scaled_to_zero());
+        if missing.is_empty() {
+            ConnectOutcome::Ready
+        } else if missing.keys().all(|key| pending.contains_key(key)) {
+            ConnectOutcome::Degraded { pending: pending.into_values().collect() }
+        } else {
+            ConnectOutcome::TimedOut { missing: missing.into_values().collect() }
+        }
+    }
+
     fn watch_ready(&self) -> Holds {
         let (status, reason, message) = match &self.facts.watch {
             Some((_, WatchHealth::Fresh)) => (true, "Fresh", String::new()),
@@ -226,6 +241,7 @@ impl SessionCore {
             owner_uid: previous.owner_uid,
             phase: self.phase(),
             outcome: self.outcome.clone(),
+            standing: Some(self.standing()),
             since,
             conditions: conditions.collect(),
             steps: self.steps.clone(),

@@ -146,6 +146,25 @@ fn a_plain_connection_is_ready_with_its_way_into_the_cluster_and_not_before() {
     assert_eq!(status(&core).workloads[0].links[0].version, "0.1.0");
 }
 
+#[test]
+fn where_a_connection_stands_is_told_whatever_its_connect_said() {
+    let standing = |core: &SessionCore| status(core).standing.expect("it is told");
+    let mut late = all_but_an_exit();
+    late.handle(Millis(30_000), Input::Woke);
+    let missing = |core: &SessionCore| match standing(core) {
+        ConnectOutcome::TimedOut { missing } => missing,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(Some(standing(&late)).as_ref(), late.outcome());
+    let mut core = with_exit(late);
+    assert!(matches!(core.outcome(), Some(ConnectOutcome::TimedOut { .. })));
+    assert_eq!(standing(&core), ConnectOutcome::Ready);
+    core.handle(Millis(30_002), Input::Watch(Generation(2), WatchHealth::Stale { why: "no answer".into() }));
+    assert_eq!(missing(&core), ["no answer"]);
+    core.handle(Millis(30_003), Input::Disconnect { clean: false, reply: ReplyId(0) });
+    assert_eq!(missing(&core), ["the connection is being ended"]);
+}
+
 /// What the connection says of one condition.
 fn condition(core: &SessionCore, kind: &str) -> (String, String, String) {
     let found = status(core).conditions.into_iter().find(|c| c.r#type == kind).expect("it is told");
