@@ -371,7 +371,8 @@ fn disconnect_says_what_ended_and_what_was_left() {
     assert_eq!((ran.code, fake.run(&["quit", "--all", "-o", "json"]).json()["closed"].clone()), (0, closed));
     assert_eq!(fake.asked()[0], r#"{"id":1,"op":"disconnect","clean":true,"all":true}"#);
     let none = Fake::start(Script::of(&[result(json!({ "closed": [] }))]));
-    assert_eq!((none.run(&["disconnect", "--all"]).code, none.asked().len()), (0, 1));
+    let ran = none.run(&["disconnect", "--all"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), none.asked().len()), (0, "no connections\n", 1));
     let gone = Fake::start(Script::of(&[refused("NotConnected")]));
     assert_eq!(gone.run(&["disconnect"]).code, 3);
 }
