@@ -11,6 +11,7 @@ use tracing::{error, info};
 
 use self::messages::{
     Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionEnded, SessionView, Shutdown,
+    not_found,
 };
 use crate::actors::session::core::NOT_REMOVED;
 use crate::actors::session::messages::{CredentialsRenewed, Disconnect};
@@ -175,7 +176,7 @@ impl Daemon {
     fn find(&self, caller: Caller, name: Option<&str>) -> Result<Arc<str>, UserError> {
         let own: Vec<Arc<str>> = self.views(caller).into_keys().collect();
         match (name, own.as_slice()) {
-            (None, []) => Err(not_connected("not connected")),
+            (None, []) => Err(not_found(None, false)),
             (None, [one]) => Ok(Arc::clone(one)),
             (None, several) => Err(UserError::new(
                 Reason::BadRequest,
@@ -189,7 +190,7 @@ impl Daemon {
                     format!("connection {name}: belongs to another user"),
                     "its owner or root may end it",
                 )),
-                None => Err(not_connected(&format!("connection {name}: not found"))),
+                None => Err(not_found(Some(name), !own.is_empty())),
             },
         }
     }
@@ -289,10 +290,6 @@ impl Running {
 
 fn may_see(caller: Caller, owner_uid: u32) -> bool {
     caller.uid == 0 || caller.uid == owner_uid
-}
-
-fn not_connected(message: &str) -> UserError {
-    UserError::new(Reason::NotConnected, message, "podway connect makes a connection")
 }
 
 /// The answer to a connect whose name is taken.
@@ -395,7 +392,8 @@ impl Handler<RenewCredentials> for Daemon {
         let RenewCredentials { caller, name, access, reply } = message;
         let found = self.find(caller, Some(&name)).and_then(|name| {
             let Some(running) = self.sessions.get(&name).filter(|running| running.visible_to(caller)) else {
-                return Err(not_connected(&format!("connection {name}: waits for an earlier one to end")));
+                let message = format!("connection {name}: waits for an earlier one to end");
+                return Err(UserError::new(Reason::NotConnected, message, "try again in a moment"));
             };
             // Links and watches go on over what they were made with; another authority may mean another cluster.
             let changed = changed(&running.cluster, &Cluster::of(&access));

@@ -15,7 +15,7 @@ use crate::actors::control::protocol::{
     ClosedSession, Connected, Disconnected, Ended, Event, Op, Renewed, Request, Response, Sessions, VERSION, Version,
 };
 use crate::actors::daemon::messages::{
-    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionView,
+    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionView, not_found,
 };
 use crate::actors::shell::Reply;
 use crate::error::{Reason, UserError};
@@ -229,14 +229,7 @@ fn the_one(views: Vec<SessionView>, name: Option<&str>) -> Result<SessionView, U
             format!("connection: there are several: {}", names.join(", ")),
             "name one of them",
         )),
-        (None, _, Some(name)) => Err(UserError::new(
-            Reason::NotConnected,
-            format!("connection {name}: there is none of that name"),
-            "`podway status` lists them",
-        )),
-        (None, _, None) => {
-            Err(UserError::new(Reason::NotConnected, "not connected", "podway connect makes a connection"))
-        }
+        (None, _, name) => Err(not_found(name, !names.is_empty())),
     }
 }
 

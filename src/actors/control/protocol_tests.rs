@@ -1,4 +1,5 @@
 use super::*;
+use crate::actors::daemon::messages::not_found;
 use crate::spec::{AgentMode, Credential, DnsMode};
 use crate::status::{Condition, Mark};
 
@@ -79,7 +80,7 @@ fn every_response_is_as_committed_and_reads_back() {
     let connected = Connected { outcome, already: false, status: status.clone() };
     let again = Connected { already: true, ..connected.clone() };
     let closed = ClosedSession { name: "demo".into(), left: vec!["one finished pod".into()] };
-    let error = UserError::new(Reason::NotConnected, "connection demo: there is none of that name", "`podway status`");
+    let error = not_found(Some("demo"), true);
     let responses = [
         Response::event(1, Event::Progress { steps: vec![step] }),
         Response::event(2, Event::Status { status: Box::new(status.clone()) }),

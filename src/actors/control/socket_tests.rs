@@ -223,7 +223,8 @@ fn the_other_requests_are_answered() {
         let ended = peer.ask(r#"{"id":2,"op":"disconnect","name":"demo"}"#).await;
         assert_eq!(ended, r#"{"id":2,"result":{"closed":[{"left":["a pod"],"name":"demo"}]}}"#);
         assert!(peer.ask(r#"{"id":3,"op":"status"}"#).await.contains("sessions"));
-        assert!(peer.ask(r#"{"id":4,"op":"status","name":"x"}"#).await.contains("NotConnected"));
+        let refused = peer.ask(r#"{"id":4,"op":"status","name":"x"}"#).await;
+        assert!(refused.contains("connection x: not found") && refused.contains("podway status"), "{refused}");
         assert!(peer.ask(r#"{"id":5,"op":"version"}"#).await.contains("\"protocol\":1"));
         assert!(peer.ask(r#"{"id":6,"op":"fly"}"#).await.contains("unknown op"));
         let access = r#"{"server":"https://192.0.2.1"}"#;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::actors::shell::{Exit, Reply, told};
-use crate::error::UserError;
+use crate::error::{Reason, UserError};
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::SessionStatus;
 
@@ -111,6 +111,13 @@ pub struct SessionEnded {
     pub name: Arc<str>,
     /// How.
     pub exit: Exit,
+}
+
+/// The refusal of a request for a connection that there is none of; `others`: whether the caller has some.
+pub fn not_found(name: Option<&str>, others: bool) -> UserError {
+    let message = name.map_or_else(|| "not connected".to_owned(), |name| format!("connection {name}: not found"));
+    let hint = if others { "podway status shows those there are" } else { "podway connect makes a connection" };
+    UserError::new(Reason::NotConnected, message, hint)
 }
 
 told!(OpenSession, CloseSession, ListSessions, RenewCredentials, Shutdown, SessionEnded);

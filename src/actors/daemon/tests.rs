@@ -274,6 +274,21 @@ async fn what_waits_for_an_end_is_one_of_its_users_connections() {
 }
 
 #[tokio::test]
+async fn a_connection_that_there_is_none_of_is_told_apart_from_none_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let (daemon, _played) = having(directory.path(), Phase::Connected, &access("no URL", serde_json::json!({})));
+        let refused = close(&daemon, 1000, Some("b")).await.unwrap().expect_err("there is none");
+        assert_eq!((&*refused.message, &*refused.hint), ("connection b: not found", "podway status shows those there are"));
+        for (name, message) in [(Some("b"), "connection b: not found"), (None, "not connected")] {
+            let refused = close(&daemon, 1001, name).await.unwrap().expect_err("there is none");
+            assert_eq!((&*refused.message, &*refused.hint), (message, "podway connect makes a connection"));
+        }
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
 async fn a_clean_disconnect_that_comes_too_late_says_that_it_removed_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let work = async {
