@@ -18,6 +18,7 @@ use crate::actors::session::messages::{CredentialsRenewed, Disconnect};
 use crate::actors::session::{Ingredients, Session, Settings};
 use crate::actors::shell::{Exit, Reply, start_monitored};
 use crate::error::{Reason, UserError};
+use crate::net::tun::link_exists;
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::{Phase, SessionStatus};
 
@@ -53,7 +54,7 @@ struct Running {
     spec: ConnectSpec,
     cluster: Cluster,
     owner_uid: u32,
-    device: u32,
+    device: String,
     address: Addr<Session>,
     status: watch::Receiver<Arc<SessionStatus>>,
 }
@@ -136,7 +137,7 @@ impl Daemon {
             reply.answer(Err(UserError::new(Reason::LimitReached, message, "podway disconnect ends those not needed")));
             return;
         }
-        let device = self.free_device();
+        let device = self.free_device(link_exists);
         let status_rx = status.subscribe();
         info!(session = %name, server = access.server, uid = caller.uid, "connecting");
         let cluster = Cluster::of(&access);
@@ -145,7 +146,7 @@ impl Daemon {
             access,
             owner_uid: caller.uid,
             settings: Arc::clone(&self.settings),
-            device: format!("podway{device}"),
+            device: device.clone(),
             status,
             wall: self.wall,
         });
@@ -158,9 +159,11 @@ impl Daemon {
         self.sessions.insert(name, running);
     }
 
-    fn free_device(&self) -> u32 {
-        let taken: BTreeSet<u32> = self.sessions.values().map(|running| running.device).collect();
-        (0..).find(|number| !taken.contains(number)).unwrap_or_default()
+    /// The first device that no connection has, nor this host for others (`exists`): another podwayd may have made it.
+    fn free_device(&self, exists: fn(&str) -> bool) -> String {
+        let taken: BTreeSet<&str> = self.sessions.values().map(|running| &*running.device).collect();
+        let mut names = (0..u16::MAX).map(|number| format!("podway{number}"));
+        names.find(|name| !taken.contains(&**name) && !exists(name)).unwrap_or_default()
     }
 
     /// The connections that a caller may see, those that wait among them, by name.

@@ -128,6 +128,20 @@ async fn clusters_behind_one_url_are_told_apart_by_their_names_in_tls() {
 
 /// A daemon whose connection `a`, of user 1000, is in this phase.
 fn having(directory: &Path, phase: Phase, access: &ClusterAccess) -> (Addr<Daemon>, Played) {
+    let (daemon, played) = holding(directory, phase, access);
+    (daemon.start(), played)
+}
+
+#[tokio::test]
+async fn a_device_takes_a_name_that_neither_a_connection_nor_the_host_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let (daemon, _played) = holding(directory.path(), Phase::Connected, &access("no URL", serde_json::json!({})));
+    assert_eq!(daemon.free_device(|_| false), "podway1");
+    assert_eq!(daemon.free_device(|name| matches!(name, "podway1" | "podway2")), "podway3");
+}
+
+/// The same, not started.
+fn holding(directory: &Path, phase: Phase, access: &ClusterAccess) -> (Daemon, Played) {
     let mut daemon = daemon(directory);
     let session = Context::new();
     let status = SessionStatus { phase, ..SessionStatus::default() };
@@ -137,12 +151,12 @@ fn having(directory: &Path, phase: Phase, access: &ClusterAccess) -> (Addr<Daemo
         spec: serde_json::from_value(spec).unwrap(),
         cluster: Cluster::of(access),
         owner_uid: 1000,
-        device: 0,
+        device: "podway0".to_owned(),
         address: session.address(),
         status: receiver,
     };
     daemon.sessions.insert("a".into(), running);
-    (daemon.start(), Played { session, _status: status })
+    (daemon, Played { session, _status: status })
 }
 
 /// A session that the test plays.

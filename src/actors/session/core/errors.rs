@@ -13,7 +13,10 @@ use crate::workload::{Workload, WorkloadRef};
 
 /// The device cannot be made, or is gone.
 pub fn device(why: &str) -> UserError {
-    let hint = "podwayd needs CAP_NET_ADMIN and /dev/net/tun: start it with systemd or with sudo";
+    let hint = match why.contains("exists already") {
+        true => "somebody made it this moment: connect again, which takes a name that is free",
+        false => "podwayd needs CAP_NET_ADMIN and /dev/net/tun: start it with systemd or with sudo",
+    };
     UserError::new(Reason::DeviceFailed, format!("network device: {why}"), hint)
 }
 
@@ -128,6 +131,7 @@ pub fn child_ended(child: Child, what: &str) -> UserError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::tun::TunError;
 
     #[test]
     fn an_agent_of_another_version_asks_for_the_right_image() {
@@ -135,6 +139,15 @@ mod tests {
         let error = target(&Target::General, "demo", why);
         assert_eq!(error.reason, Reason::AgentNotPlaced);
         assert!(error.hint.contains("--agent-image"), "{}", error.hint);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_no_missing_capability() {
+        let taken = TunError::Exists { name: "podway0".into() };
+        let error = device(&taken.to_string());
+        assert_eq!(error.message, "network device: a link named podway0 exists already");
+        assert!(error.hint.contains("connect again"), "{}", error.hint);
+        assert!(device(&TunError::NotPermitted.to_string()).hint.contains("CAP_NET_ADMIN"));
     }
 
     #[test]
