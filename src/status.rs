@@ -218,6 +218,20 @@ pub struct WorkloadLine {
     pub links: Vec<LinkLine>,
 }
 
+impl WorkloadLine {
+    /// The default egress, as a `workload`.
+    pub const GENERAL: &str = "general";
+
+    /// Its name for people; `alone` where no other carries traffic.
+    pub fn title(&self, alone: bool) -> &str {
+        match (self.workload == WorkloadLine::GENERAL, alone) {
+            (false, _) => &self.workload,
+            (true, false) => "everything else",
+            (true, true) => "everything",
+        }
+    }
+}
+
 /// One link to one agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkLine {

@@ -44,7 +44,12 @@ pub fn dns(why: &str) -> UserError {
 pub fn target(target: &Target, connected: &str, why: &str) -> UserError {
     let what = match target {
         Target::Workload(workload) => workload.to_string(),
-        Target::General => "general routing".to_owned(),
+        Target::General if why.contains("--agent ephemeral") => {
+            let message = format!("connect: {why}, and no --proxy-via names a workload whose pods could carry traffic");
+            let hint = "add --proxy-via RANGE=WORKLOAD, or use --agent auto";
+            return UserError::new(Reason::AgentNotPlaced, message, hint);
+        }
+        Target::General => "podway's own pod".to_owned(),
     };
     // A registry may say "forbidden" too.
     let of_the_image = why.contains("does not start");
@@ -139,6 +144,16 @@ mod tests {
         let error = target(&Target::General, "demo", why);
         assert_eq!(error.reason, Reason::AgentNotPlaced);
         assert!(error.hint.contains("--agent-image"), "{}", error.hint);
+    }
+
+    #[test]
+    fn without_a_pod_of_its_own_a_rule_is_asked_for() {
+        let error = target(&Target::General, "demo", "--agent ephemeral makes no pod of its own");
+        let said = "connect: --agent ephemeral makes no pod of its own, and no --proxy-via names a workload";
+        assert!(error.message.starts_with(said), "{}", error.message);
+        assert_eq!(error.hint, "add --proxy-via RANGE=WORKLOAD, or use --agent auto");
+        let error = target(&Target::General, "demo", "no answer");
+        assert_eq!(error.message, "podway's own pod: no answer");
     }
 
     #[test]

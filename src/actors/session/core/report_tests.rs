@@ -141,9 +141,15 @@ fn a_plain_connection_is_ready_with_its_way_into_the_cluster_and_not_before() {
     assert_eq!(core.outcome(), None);
     let (id, target) = asked(&mut core);
     assert_eq!((id, target), (WaiterId(0), Target::General));
+    core.handle(Millis(30_000), Input::Woke);
+    let missing = vec!["our own pod is being made".to_owned()];
+    assert_eq!(core.outcome(), Some(&ConnectOutcome::TimedOut { missing }));
     let core = with_exit(all_but_an_exit());
     assert_eq!(core.outcome(), Some(&ConnectOutcome::Ready));
-    assert_eq!(status(&core).workloads[0].links[0].version, "0.1.0");
+    let status = status(&core);
+    assert_eq!((&*status.workloads[0].workload, &*status.workloads[0].links[0].version), ("general", "0.1.0"));
+    let step = status.steps.last().expect("a step");
+    assert_eq!(step.text, "everything through podway's own pod shop/podway-agent");
 }
 
 #[test]
