@@ -3,6 +3,7 @@
 //! Answers Control. A connect of a name that exists is idempotent when equal and refused with the difference when not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler};
@@ -10,14 +11,16 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use self::messages::{
-    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionEnded, SessionView, Shutdown,
-    not_found,
+    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionEnded, SessionView,
+    Shutdown, not_found,
 };
+use crate::actors::agent_placer::manifest::of_public_key;
 use crate::actors::session::core::NOT_REMOVED;
-use crate::actors::session::messages::{CredentialsRenewed, Disconnect};
+use crate::actors::session::messages::{CredentialsRenewed, Disconnect, Remains};
 use crate::actors::session::{Ingredients, Session, Settings};
 use crate::actors::shell::{Exit, Reply, start_monitored};
 use crate::error::{Reason, UserError};
+use crate::identity::Identity;
 use crate::net::tun::link_exists;
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::{Phase, SessionStatus};
@@ -295,6 +298,23 @@ fn may_see(caller: Caller, owner_uid: u32) -> bool {
     caller.uid == 0 || caller.uid == owner_uid
 }
 
+/// What is left where no session was asked.
+fn unasked(clean: bool) -> Remains {
+    let left = clean.then(|| NOT_REMOVED.to_owned()).into_iter().collect();
+    Remains { left, ..Remains::default() }
+}
+
+/// The refusal of a `--clean` without a connection, with how to remove what earlier ones of this user left. Blocks.
+fn by_hand(refusal: UserError, state_dir: &Path, uid: u32) -> UserError {
+    // Without a key pair there never was an agent.
+    let Some(identity) = Identity::load(state_dir, uid) else { return refusal };
+    let hint = format!(
+        "kubectl -n NAMESPACE delete jobs,pods -l {} removes what is left; so does to connect again and end that with --clean",
+        of_public_key(&identity.public)
+    );
+    UserError { hint, ..refusal }
+}
+
 /// The answer to a connect whose name is taken.
 fn existing(
     running: &Running,
@@ -363,21 +383,24 @@ impl Handler<CloseSession> for Daemon {
         let CloseSession { caller, name, clean, reply } = message;
         let name = match self.find(caller, name.as_deref()) {
             Ok(name) => name,
+            Err(refusal) if clean && refusal.reason == Reason::NotConnected => {
+                let (state_dir, uid) = (self.settings.state_dir.clone(), caller.uid);
+                drop(tokio::task::spawn_blocking(move || reply.answer(Err(by_hand(refusal, &state_dir, uid)))));
+                return;
+            }
             Err(refusal) => return reply.answer(Err(refusal)),
         };
         self.withdraw(caller, &name);
         let Some(running) = self.sessions.get(&name).filter(|running| running.visible_to(caller)) else {
             // It only waited: nothing of it is left.
-            let left = if clean { vec![NOT_REMOVED.to_owned()] } else { Vec::new() };
-            return reply.answer(Ok(Closed { name: name.to_string(), left }));
+            return reply.answer(Ok(Closed { name: name.to_string(), remains: unasked(clean) }));
         };
-        let (left, answer) = Reply::new();
-        running.address.do_send(Disconnect { clean, reply: left });
+        let (remains, answer) = Reply::new();
+        running.address.do_send(Disconnect { clean, reply: remains });
         tokio::spawn(async move {
             // A session that is no more answers nothing.
-            let gone = |_| if clean { vec![NOT_REMOVED.to_owned()] } else { Vec::new() };
-            let left = answer.await.unwrap_or_else(gone);
-            reply.answer(Ok(Closed { name: name.to_string(), left }));
+            let remains = answer.await.unwrap_or_else(|_| unasked(clean));
+            reply.answer(Ok(Closed { name: name.to_string(), remains }));
         });
     }
 }

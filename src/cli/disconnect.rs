@@ -29,6 +29,7 @@ pub async fn run(socket: &Path, args: &DisconnectArgs) -> Result<Exit, Failure> 
             for closed in &ended.closed {
                 println!("disconnected {}", closed.name);
                 closed.left.iter().for_each(|left| println!("  left behind: {left}"));
+                closed.agents.iter().for_each(|agents| println!("  {agents}"));
             }
         }
     }

@@ -362,10 +362,18 @@ fn wait_gives_up_in_time_and_with_the_connection() {
 
 #[test]
 fn disconnect_says_what_ended_and_what_was_left() {
-    let closed = json!([{ "name": "demo", "left": ["a pod: forbidden"] }, { "name": "two", "left": [] }]);
+    let agents = ["removed from shop: podway's own pod"];
+    let closed =
+        json!([{ "name": "demo", "left": ["a pod: forbidden"] }, { "name": "two", "left": [], "agents": agents }]);
     let fake = Fake::start(Script::of(&[result(json!({ "closed": closed }))]));
     let ran = fake.run(&["disconnect", "--all", "--clean"]);
-    assert_eq!(ran.stdout, "disconnected demo\n  left behind: a pod: forbidden\ndisconnected two\n");
+    let lines = [
+        "disconnected demo",
+        "  left behind: a pod: forbidden",
+        "disconnected two",
+        "  removed from shop: podway's own pod",
+    ];
+    assert_eq!(ran.stdout.lines().collect::<Vec<_>>(), lines);
     assert_eq!(ran.code, 1, "it was to leave nothing");
     let ran = fake.run(&["disconnect", "--all"]);
     assert_eq!((ran.code, fake.run(&["quit", "--all", "-o", "json"]).json()["closed"].clone()), (0, closed));

@@ -17,6 +17,7 @@ use crate::actors::control::protocol::{
 use crate::actors::daemon::messages::{
     Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionView, not_found,
 };
+use crate::actors::session::messages::Remains;
 use crate::actors::shell::Reply;
 use crate::error::{Reason, UserError};
 use crate::spec::{ClusterAccess, ConnectSpec};
@@ -198,8 +199,8 @@ async fn disconnect(
         .collect();
     let mut closed = Vec::new();
     for answer_rx in waiting {
-        let Closed { name, left } = flat(answer_rx).await?;
-        closed.push(ClosedSession { name, left });
+        let Closed { name, remains: Remains { left, agents } } = flat(answer_rx).await?;
+        closed.push(ClosedSession { name, left, agents });
     }
     Ok(closed)
 }

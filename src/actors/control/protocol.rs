@@ -379,6 +379,9 @@ pub struct ClosedSession {
     pub name: String,
     /// What was left behind, with the cause.
     pub left: Vec<String>,
+    /// What became of its agents in the cluster, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub agents: Vec<String>,
 }
 
 /// Result of `status`.

@@ -79,7 +79,8 @@ fn every_response_is_as_committed_and_reads_back() {
     let outcome = ConnectOutcome::Degraded { pending: vec!["web".into()] };
     let connected = Connected { outcome, already: false, status: status.clone() };
     let again = Connected { already: true, ..connected.clone() };
-    let closed = ClosedSession { name: "demo".into(), left: vec!["one finished pod".into()] };
+    let agents = vec!["left in shop: podway's own pod".into()];
+    let closed = ClosedSession { name: "demo".into(), left: vec!["one finished pod".into()], agents };
     let error = not_found(Some("demo"), true);
     let responses = [
         Response::event(1, Event::Progress { steps: vec![step] }),

@@ -11,7 +11,10 @@ use tokio::sync::watch;
 use super::listener::{Owner, bind};
 use super::protocol::{MAX_LINE, Op, Request};
 use super::*;
-use crate::actors::daemon::messages::{CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionView};
+use crate::actors::daemon::messages::{
+    CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionView,
+};
+use crate::actors::session::messages::Remains;
 use crate::spec::{AgentMode, ClusterAccess, ConnectSpec, Credential, DnsMode};
 use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
 
@@ -49,7 +52,8 @@ impl Handler<OpenSession> for FakeDaemon {
 impl Handler<CloseSession> for FakeDaemon {
     type Result = ();
     fn handle(&mut self, message: CloseSession, _: &mut Context<FakeDaemon>) {
-        message.reply.answer(Ok(Closed { name: message.name.unwrap_or_default(), left: vec!["a pod".into()] }));
+        let remains = Remains { left: vec!["a pod".into()], ..Remains::default() };
+        message.reply.answer(Ok(Closed { name: message.name.unwrap_or_default(), remains }));
     }
 }
 
@@ -208,7 +212,9 @@ fn a_connect_that_finds_its_connection_waits_for_it_in_its_own_time() {
         let mut peer = Peer::new(&path).await;
         // While it is still being made, its steps are told.
         stands(&states, None, lacking("web"));
-        assert!(peer.ask(&connect_line().replace(r#""timeout_ms":1"#, r#""timeout_ms":60000"#)).await.contains("old step"));
+        assert!(
+            peer.ask(&connect_line().replace(r#""timeout_ms":1"#, r#""timeout_ms":60000"#)).await.contains("old step")
+        );
         stands(&states, Some(lacking("web")), lacking("web"));
         stands(&states, Some(lacking("web")), ConnectOutcome::Ready);
         let answer = peer.line().await;

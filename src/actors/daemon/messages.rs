@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::actors::session::messages::Remains;
 use crate::actors::shell::{Exit, Reply, told};
 use crate::error::{Reason, UserError};
 use crate::spec::{ClusterAccess, ConnectSpec};
@@ -71,8 +72,8 @@ pub struct CloseSession {
 pub struct Closed {
     /// Name.
     pub name: String,
-    /// What was left behind, with the cause; empty when nothing.
-    pub left: Vec<String>,
+    /// What is left of it.
+    pub remains: Remains,
 }
 
 /// Control → Daemon. The connections that the caller may see (its own; all for root), those that wait to be made too.

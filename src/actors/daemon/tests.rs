@@ -293,7 +293,10 @@ async fn a_connection_that_there_is_none_of_is_told_apart_from_none_at_all() {
     let work = async {
         let (daemon, _played) = having(directory.path(), Phase::Connected, &access("no URL", serde_json::json!({})));
         let refused = close(&daemon, 1000, Some("b")).await.unwrap().expect_err("there is none");
-        assert_eq!((&*refused.message, &*refused.hint), ("connection b: not found", "podway status shows those there are"));
+        assert_eq!(
+            (&*refused.message, &*refused.hint),
+            ("connection b: not found", "podway status shows those there are")
+        );
         for (name, message) in [(Some("b"), "connection b: not found"), (None, "not connected")] {
             let refused = close(&daemon, 1001, name).await.unwrap().expect_err("there is none");
             assert_eq!((&*refused.message, &*refused.hint), (message, "podway connect makes a connection"));
@@ -311,8 +314,26 @@ async fn a_clean_disconnect_that_comes_too_late_says_that_it_removed_nothing() {
         for (clean, left) in [(true, vec![NOT_REMOVED.to_owned()]), (false, Vec::new())] {
             let (reply, closed) = Reply::new();
             daemon.do_send(CloseSession { caller: caller(1000), name: None, clean, reply });
-            assert_eq!(closed.await.unwrap().expect("closed").left, left);
+            assert_eq!(closed.await.unwrap().expect("closed").remains.left, left);
         }
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn a_clean_disconnect_of_no_connection_says_how_to_remove_what_is_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let daemon = daemon(directory.path()).start();
+        let hint = async || {
+            let (reply, closed) = Reply::new();
+            daemon.do_send(CloseSession { caller: caller(1000), name: None, clean: true, reply });
+            closed.await.unwrap().expect_err("there is none").hint
+        };
+        assert_eq!(hint().await, "podway connect makes a connection", "this user has made nothing");
+        let identity = Identity::load_or_create(directory.path(), 1000).expect("a key pair");
+        let line = format!("kubectl -n NAMESPACE delete jobs,pods -l {} ", of_public_key(&identity.public));
+        assert!(hint().await.starts_with(&line));
     };
     LocalSet::new().run_until(work).await;
 }
