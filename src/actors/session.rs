@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use self::core::{Effect, Input, SessionCore, TeardownStep};
 use self::gate::Gate;
-use self::messages::{ChildExited, CredentialsRenewed, Disconnect};
+use self::messages::{ChildExited, CredentialsRenewed, Disconnect, Remains};
 use crate::actors::agent_placer::manifest::Agent;
 use crate::actors::agent_placer::messages::RemoveAll;
 use crate::actors::agent_placer::{AgentPlacer, Own};
@@ -117,7 +117,7 @@ pub struct Session {
     children: Option<Children>,
     /// A question that came before there was a PodWatcher to ask.
     unresolved: Option<BTreeSet<WorkloadRef>>,
-    replies: HashMap<ReplyId, Reply<Vec<String>>>,
+    replies: HashMap<ReplyId, Reply<Remains>>,
     next_reply: ReplyId,
 }
 
@@ -348,9 +348,9 @@ impl Shell for Session {
             }
             Effect::DropChildren => self.children = None,
             Effect::Publish => self.publish(),
-            Effect::Answer(id, left) => {
+            Effect::Answer(id, remains) => {
                 if let Some(reply) = self.replies.remove(&id) {
-                    reply.answer(left);
+                    reply.answer(remains);
                 }
             }
             Effect::End => {
