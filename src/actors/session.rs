@@ -309,7 +309,10 @@ impl Shell for Session {
 
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
-            Effect::Start => {
+            Effect::Start { left } => {
+                if !left.is_empty() {
+                    warn!(?left, "a run of this connection left something");
+                }
                 self.run += 1;
                 let (me, run, access) = (ctx.address(), self.run, self.ingredients.access.clone());
                 let (state_dir, uid) = (self.ingredients.settings.state_dir.clone(), self.ingredients.owner_uid);

@@ -127,7 +127,10 @@ impl TeardownStep {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Start the children and ask the API server for the connected namespace; answered by `Reached`.
-    Start,
+    Start {
+        /// What an earlier run left. Nobody asked for its end; the end of this one tells what this one leaves.
+        left: Vec<String>,
+    },
     /// Ask PodWatcher; answered by `Resolved`.
     Resolve(BTreeSet<WorkloadRef>),
     /// Tell ProxyVia.
@@ -326,7 +329,7 @@ impl SessionCore {
         self.life = Life::Running;
         self.begun_steps.clear();
         self.facts = Facts::default();
-        self.effects.push_back(Effect::Start);
+        self.effects.push_back(Effect::Start { left: std::mem::take(&mut self.left) });
         let references: BTreeSet<WorkloadRef> = self.spec.proxy_via.iter().map(|rule| rule.workload.clone()).collect();
         if references.is_empty() {
             self.facts.resolutions = Some(Resolutions::new());
@@ -607,3 +610,6 @@ fn newer<T>(slot: &mut Option<(Generation, T)>, generation: Generation, fact: T)
         *slot = Some((generation, fact));
     }
 }
+
+#[cfg(test)]
+mod tests;
