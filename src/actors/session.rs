@@ -495,8 +495,7 @@ impl Handler<ClientRenewed> for Session {
         let ClientRenewed { access, client } = message;
         if let Some(children) = &self.children {
             children.client.send_replace(client.clone());
-            children.pod_watcher.do_send(UseClient { client: client.clone() });
-            children.agent_placer.do_send(UseClient { client });
+            children.pod_watcher.do_send(UseClient { client });
         }
         let expires_at = access.expires_at;
         self.ingredients.access = access;
