@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
@@ -53,6 +54,8 @@ pub struct AgentPlacer {
     asking: Tasks,
     /// Creates of a pod of our own that the API server has not answered, one for each place.
     unsettled: HashMap<Place, Reply<()>>,
+    /// Whether all of ours is to go, also what is made after this actor.
+    clean: Arc<AtomicBool>,
     late: LateWork,
 }
 
@@ -76,6 +79,7 @@ impl AgentPlacer {
             next_reply: ReplyId(0),
             asking: Tasks::default(),
             unsettled: HashMap::new(),
+            clean: Arc::default(),
             late,
         }
     }
@@ -157,7 +161,8 @@ impl Shell for AgentPlacer {
                     }
                     (Place::OwnJob | Place::OwnPod | Place::Pod(_), old) => {
                         let (client, namespace) = (self.client.clone(), Arc::clone(&self.namespace));
-                        let maker = Maker { client, agent, namespace, place, port };
+                        let clean = Arc::clone(&self.clean);
+                        let maker = Maker { client, agent, namespace, place, port, clean };
                         let making = maker.clone();
                         let work = async move { making.make(old).await };
                         let late = self.late.begin();
@@ -412,6 +417,7 @@ impl Handler<RemoveAll> for AgentPlacer {
     fn handle(&mut self, message: RemoveAll, ctx: &mut Context<Self>) {
         self.next_reply = self.next_reply.next();
         self.removals.insert(self.next_reply, message.reply);
+        self.clean.store(true, Ordering::Release);
         self.asking.end();
         drive(self, Input::RemoveAll(self.next_reply), ctx);
     }

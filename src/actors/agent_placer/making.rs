@@ -3,9 +3,10 @@
 //! A create that is under way when the connection ends may succeed after everything was looked through. Whoever asked for
 //! it then deletes exactly what came of it: by its UID where the answer told that, else by the mark that it was made with.
 //! The next connection may have a pod of the same name already, or use this one: what runs stays, and ends by itself when
-//! nobody uses it. One that does not run yet carries nothing, and whoever waits for it makes another.
+//! nobody uses it, unless all was to go. One that does not run yet carries nothing, and whoever waits for it makes another.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
@@ -57,6 +58,8 @@ pub(super) struct Maker {
     pub(super) namespace: Arc<str>,
     pub(super) place: Place,
     pub(super) port: u16,
+    /// Whether `disconnect --clean` came: then what runs goes too.
+    pub(super) clean: Arc<AtomicBool>,
 }
 
 impl Maker {
@@ -105,7 +108,7 @@ impl Maker {
         Ok(made.meta().uid.clone())
     }
 
-    /// Deletes what was made unless it runs, and nothing else. It is `late` work until that is done, or was twice not to
+    /// Deletes what was made, unless it runs and may stay, and nothing else. It is `late` work until that is done, or was twice not to
     /// be found.
     pub(super) async fn unmake(&self, made: Made, late: watch::Receiver<()>) {
         if matches!(made, Made::Nothing | Made::Before) {
@@ -152,7 +155,7 @@ impl Maker {
                 uid
             }
         };
-        if self.runs(&uid).await? {
+        if !self.clean.load(Ordering::Acquire) && self.runs(&uid).await? {
             info!(name, "a pod of our own that came too late runs: it ends when nobody uses it");
             return Ok(Seen::Found);
         }

@@ -313,10 +313,10 @@ async fn one_that_came_too_late_and_runs_is_left_to_who_uses_it() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_create_without_an_answer_makes_later_is_looked_for_at_the_end() {
-    let is_there = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_there = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&is_there);
     let test = async move {
-        let shown = move |line: &str| match seen.load(std::sync::atomic::Ordering::Acquire) {
+        let shown = move |line: &str| match seen.load(Ordering::Acquire) {
             true => waits(line),
             false => status(404),
         };
@@ -325,7 +325,7 @@ async fn what_a_create_without_an_answer_makes_later_is_looked_for_at_the_end() 
         // Nothing came of it as far as the placer can tell, and the next ones are refused.
         tokio::time::sleep(PLACE_LIMIT * 2).await;
         world.stopped().await;
-        is_there.store(true, std::sync::atomic::Ordering::Release);
+        is_there.store(true, Ordering::Release);
         world.until_asked(deletes_exactly).await;
         world.late.over().await;
     };
@@ -431,6 +431,28 @@ async fn what_may_come_too_late_is_looked_for_with_the_newest_credentials() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_came_too_late_for_clean_is_deleted_though_it_runs() {
+    for answered in [false, true] {
+        let test = async {
+            let world = world(|line| match line.contains("podway.dev%2Fkey") {
+                true => status(403),
+                false => in_cluster(line, "00ff", &[("late", "Running")]),
+            });
+            world.until_asked(creates).await;
+            let (reply, left) = Reply::new();
+            world.placer.do_send(RemoveAll { reply });
+            left.await.expect("it is answered");
+            world.stopped().await;
+            if answered {
+                world.go.notify_one();
+            }
+            world.until_asked(deletes_exactly).await;
+        };
+        LocalSet::new().run_until(test).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waits_for_late_work_waits_until_what_came_too_late_is_deleted() {
     let test = async {
         let world = world(waits);
@@ -488,6 +510,7 @@ async fn a_pod_of_our_own_is_replaced_or_it_is_said_why_not() {
             namespace: "demo".into(),
             place: place.clone(),
             port: 20_000,
+            clean: Arc::default(),
         };
         let (client, asked) = api(move |request| match request {
             _ if request.starts_with("POST") => (201, job.to_owned()),
