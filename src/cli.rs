@@ -65,9 +65,10 @@ impl From<ClientError> for Failure {
 
 impl From<UserError> for Failure {
     fn from(error: UserError) -> Failure {
-        let exit = match matches!(error.reason, Reason::NotConnected | Reason::DaemonUnreachable) {
-            true => Exit::NotConnected,
-            false => Exit::Failed,
+        let exit = match error.reason {
+            Reason::NotConnected | Reason::DaemonUnreachable => Exit::NotConnected,
+            Reason::TimedOut => Exit::TimedOut,
+            _ => Exit::Failed,
         };
         Failure { exit, error }
     }

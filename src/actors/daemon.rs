@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler};
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ pub mod messages;
 /// A user who needs more connections at once than this is looping.
 const SESSIONS_PER_USER: usize = 16;
 
-/// Requests that wait for a connection to be over. Teardown takes two seconds at most.
+/// Requests that wait for a connection to be over: for as long as its teardown takes, and no longer than their own time.
 const HELD: usize = 64;
 
 /// The actor.
@@ -41,12 +42,16 @@ pub struct Daemon {
     sessions: BTreeMap<Arc<str>, Running>,
     /// Requests for what a connection that is being ended still has; looked at again whenever one is over.
     held: Vec<Asked>,
+    /// Tells requests that were held apart.
+    held_ever: u64,
     on_end: Option<Reply<()>>,
     when_empty: Vec<Reply<()>>,
 }
 
 /// A connection that is asked for.
 struct Asked {
+    /// Its number, once it is held.
+    held: Option<u64>,
     open: OpenSession,
     /// What it shows, from here on.
     status: watch::Sender<Arc<SessionStatus>>,
@@ -71,6 +76,7 @@ impl Daemon {
             wall,
             sessions: BTreeMap::new(),
             held: Vec::new(),
+            held_ever: 0,
             on_end: Some(on_end),
             when_empty: Vec::new(),
         }
@@ -78,6 +84,10 @@ impl Daemon {
 
     /// Whether a connection that is being ended has the name or the cluster that is asked for.
     fn waits_for_an_end(&self, asked: &OpenSession) -> bool {
+        // A name that is taken is refused or found at once: no end elsewhere changes that.
+        if self.sessions.get(asked.spec.name.as_str()).is_some_and(|running| !running.is_ending()) {
+            return false;
+        }
         let cluster = Cluster::of(&asked.access);
         self.sessions.iter().any(|(name, running)| {
             let own_name = **name == *asked.spec.name && running.owner_uid == asked.caller.uid;
@@ -110,15 +120,35 @@ impl Daemon {
             since: (self.wall)(),
             ..SessionStatus::default()
         };
-        Asked { open, status: watch::Sender::new(Arc::new(initial)) }
+        Asked { held: None, open, status: watch::Sender::new(Arc::new(initial)) }
+    }
+
+    /// Keeps a request until what is in its way has ended. Its own time begins when it is first asked, and ends it.
+    fn hold(&mut self, mut asked: Asked, ctx: &mut Context<Self>) {
+        if asked.held.is_none() {
+            self.held_ever += 1;
+            let number = self.held_ever;
+            asked.held = Some(number);
+            ctx.run_later(Duration::from_millis(asked.open.spec.timeout_ms), move |me, _| me.give_up(number));
+        }
+        self.held.push(asked);
+    }
+
+    /// Answers a request whose time is over before it was opened.
+    fn give_up(&mut self, number: u64) {
+        for asked in self.held.extract_if(.., |asked| asked.held == Some(number)) {
+            let name = &asked.open.spec.name;
+            let message = format!("connect {name}: an earlier connection is still being ended");
+            let hint = "podway status shows it; podway connect again when it is gone";
+            asked.open.reply.answer(Err(UserError::new(Reason::TimedOut, message, hint)));
+        }
     }
 
     fn open(&mut self, asked: Asked, ctx: &mut Context<Self>) {
         if self.held.len() < HELD && self.waits_for_an_end(&asked.open) {
-            self.held.push(asked);
-            return;
+            return self.hold(asked, ctx);
         }
-        let Asked { open: OpenSession { caller, mut spec, access, reply }, status } = asked;
+        let Asked { open: OpenSession { caller, mut spec, access, reply }, status, .. } = asked;
         let named_image = Some(spec.agent_image.clone()).filter(|image| !image.is_empty());
         spec.agent_image = named_image.clone().unwrap_or_else(|| self.agent_image.clone());
         let name: Arc<str> = spec.name.as_str().into();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actix::Recipient;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::actors::control::protocol::{
     ClosedSession, Connected, Disconnected, Ended, Event, Op, Renewed, Request, Response, Sessions, VERSION, Version,
@@ -21,7 +21,10 @@ use crate::actors::session::messages::Remains;
 use crate::actors::shell::Reply;
 use crate::error::{Reason, UserError};
 use crate::spec::{ClusterAccess, ConnectSpec};
-use crate::status::{ConnectOutcome, SessionStatus};
+use crate::status::{ConnectOutcome, Phase, SessionStatus};
+
+/// How long the answer of a connect that failed waits until what it began is taken back.
+const TAKEN_BACK: Duration = Duration::from_secs(2);
 
 /// Whom Control tells: Daemon.
 #[derive(Clone, Debug)]
@@ -120,7 +123,13 @@ async fn connect(
         }
         let outcome = if existed { found(&status, late) } else { status.outcome.as_ref() };
         match outcome {
-            Some(ConnectOutcome::Failed(error)) => return Ok(Response::error(Some(answers.id), error.clone())),
+            Some(ConnectOutcome::Failed(error)) => {
+                let error = error.clone();
+                // What it began is taken back by then, or its end is no longer waited for.
+                let ended = view.status.wait_for(|status| status.phase == Phase::Disconnected);
+                drop(timeout(TAKEN_BACK, ended).await);
+                return Ok(Response::error(Some(answers.id), error));
+            }
             Some(
                 outcome @ (ConnectOutcome::Ready | ConnectOutcome::Degraded { .. } | ConnectOutcome::TimedOut { .. }),
             ) => {

@@ -253,6 +253,34 @@ async fn what_waits_for_an_end_is_withdrawn_by_a_disconnect_or_with_its_asker() 
     LocalSet::new().run_until(work).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_an_end_waits_no_longer_than_its_own_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let (daemon, _ending) = ending(directory.path());
+        let error = ask(&daemon, 1000, "b", "no URL").await.unwrap().expect_err("its time is over");
+        assert_eq!(error.reason, Reason::TimedOut);
+        assert_eq!(names(&daemon, 1000).await, ["a"]);
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_is_refused_at_once_whatever_ends_elsewhere() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let (mut daemon, _ending) =
+            holding(directory.path(), Phase::Disconnecting, &access("no URL", serde_json::json!({})));
+        let (mut other, _work) =
+            holding(directory.path(), Phase::Connected, &access("another URL", serde_json::json!({})));
+        let work = other.sessions.remove("a").unwrap();
+        daemon.sessions.insert("work".into(), work);
+        let refused = ask(&daemon.start(), 1000, "work", "no URL").await.unwrap().expect_err("it is another one");
+        assert_eq!(refused.reason, Reason::AlreadyConnected);
+    };
+    LocalSet::new().run_until(work).await;
+}
+
 #[tokio::test]
 async fn what_waits_for_an_end_is_one_of_its_users_connections() {
     let directory = tempfile::tempdir().unwrap();

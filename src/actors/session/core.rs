@@ -36,7 +36,7 @@ pub mod errors;
 mod remains;
 pub mod report;
 
-/// A child that has not finished its teardown step by then is passed over; the whole stays under two seconds.
+/// A child that has not finished its teardown step by then is passed over; only the removal of agents may take longer.
 const STEP_LIMIT: Duration = Duration::from_millis(1500);
 /// Sessions are torn down and made anew after a bug this often in [`RESTART_WINDOW`], then no more.
 const RESTARTS: usize = 3;
