@@ -62,6 +62,12 @@ bench *args:
     cargo build --locked --release --example podway-load
     tests/cluster/numbers {{args}}
 
+# the figures that need no cluster
+bench-mini *args:
+    cargo build --locked --release
+    cargo build --locked --release --example podway-load
+    benches/minicluster {{args}}
+
 # the README's picture: a run of the demo as it was
 picture:
     CLICOLOR_FORCE=1 cargo run --locked --release -q -- demo \

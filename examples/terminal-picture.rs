@@ -1,6 +1,5 @@
 //! Makes a picture of what a command printed: reads it from standard input, writes an SVG. The words are the command as
 //! it was typed. `just picture` makes the README's.
-#![expect(clippy::disallowed_methods, reason = "a small tool that reads and writes what it is given")]
 
 use std::io::{Read as _, Write as _};
 

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::rand::SystemRandom;
@@ -49,8 +49,7 @@ impl Identity {
         // Two connections that are a user's first must not make two pairs.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let directory = state_dir.join("keys");
-        let path = directory.join(format!("{uid}.pk8"));
+        let path = path_of(state_dir, uid);
         let failed = |source| IdentityError::Io { path: path.display().to_string(), source };
         match fs::read(&path) {
             Ok(bytes) => {
@@ -64,8 +63,14 @@ impl Identity {
         }
         let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| IdentityError::Generate)?;
         let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).map_err(|_| IdentityError::Generate)?;
-        write_secret(&directory, &path, document.as_ref()).map_err(failed)?;
+        write_secret(&path, document.as_ref()).map_err(failed)?;
         Ok(Identity::of(pair))
+    }
+
+    /// The pair of `uid` under `state_dir`, where there is one that can be read. Blocks, too.
+    pub fn load(state_dir: &Path, uid: u32) -> Option<Identity> {
+        let bytes = fs::read(path_of(state_dir, uid)).ok()?;
+        Ed25519KeyPair::from_pkcs8(&bytes).ok().map(Identity::of)
     }
 
     fn of(pair: Ed25519KeyPair) -> Identity {
@@ -83,9 +88,13 @@ impl Identity {
     }
 }
 
+fn path_of(state_dir: &Path, uid: u32) -> PathBuf {
+    state_dir.join("keys").join(format!("{uid}.pk8"))
+}
+
 /// Writes a file that only its owner reads, whole or not at all.
-fn write_secret(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
+fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
     let temporary = path.with_extension("new");
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
@@ -100,8 +109,10 @@ mod tests {
     #[test]
     fn a_pair_is_made_once_and_kept() {
         let dir = tempfile::tempdir().expect("a directory");
+        assert!(Identity::load(dir.path(), 7).is_none());
         let first = Identity::load_or_create(dir.path(), 7).expect("made");
         let second = Identity::load_or_create(dir.path(), 7).expect("read");
+        assert_eq!(Identity::load(dir.path(), 7).expect("read").public, first.public);
         assert_eq!(first.public, second.public);
         assert_eq!(first.fingerprint("a:1"), second.fingerprint("a:1"));
         assert_ne!(first.fingerprint("a:1"), first.fingerprint("a:2"));

@@ -25,6 +25,9 @@ pub struct SessionStatus {
     /// How the `connect` that asked for it ended, once it has.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub outcome: Option<ConnectOutcome>,
+    /// How one of now would end, were its time over; within the daemon only.
+    #[serde(skip)]
+    pub standing: Option<ConnectOutcome>,
     /// When it was started, in seconds since 1970; RFC 3339 in JSON.
     #[serde(with = "timestamp::text")]
     pub since: i64,
@@ -213,6 +216,20 @@ pub struct WorkloadLine {
     pub message: String,
     /// Its links.
     pub links: Vec<LinkLine>,
+}
+
+impl WorkloadLine {
+    /// The default egress, as a `workload`.
+    pub const GENERAL: &str = "general";
+
+    /// Its name for people; `alone` where no other carries traffic.
+    pub fn title(&self, alone: bool) -> &str {
+        match (self.workload == WorkloadLine::GENERAL, alone) {
+            (false, _) => &self.workload,
+            (true, false) => "everything else",
+            (true, true) => "everything",
+        }
+    }
 }
 
 /// One link to one agent.

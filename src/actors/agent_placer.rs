@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
@@ -12,6 +13,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use self::core::{AgentPlacerCore, Effect, Input, Place, PlaceOutcome, Plan};
@@ -19,7 +21,7 @@ use self::making::{Made, Maker};
 use self::manifest::Agent;
 use self::messages::RemoveAll;
 use crate::actors::client_list::messages::{AgentsUnfit, PlacementHopeless, ViaWorkloadsChanged};
-use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged, UseClient};
+use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged};
 use crate::actors::shell::{
     Driven, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, Tasks, drive, drives, spawn_reporting, stop, told,
 };
@@ -41,7 +43,7 @@ const REMOVE_LIMIT: Duration = Duration::from_millis(4500);
 /// The actor.
 pub struct AgentPlacer {
     driven: Driven<AgentPlacerCore>,
-    client: kube::Client,
+    client: watch::Receiver<kube::Client>,
     agent: Arc<Agent>,
     namespace: Arc<str>,
     client_list: Recipient<PlacementHopeless>,
@@ -52,15 +54,17 @@ pub struct AgentPlacer {
     asking: Tasks,
     /// Creates of a pod of our own that the API server has not answered, one for each place.
     unsettled: HashMap<Place, Reply<()>>,
+    /// Whether all of ours is to go, also what is made after this actor.
+    clean: Arc<AtomicBool>,
     late: LateWork,
 }
 
 impl AgentPlacer {
-    /// A placer for agents as `plan` and `agent` say. What it cannot end before it ends itself is `late` work.
+    /// A placer for agents as `plan` and `agent` say, that asks by the newest `client`. What it cannot end before it ends itself is `late` work.
     pub fn new(
         plan: Plan,
         agent: Arc<Agent>,
-        client: kube::Client,
+        client: watch::Receiver<kube::Client>,
         client_list: Recipient<PlacementHopeless>,
         late: LateWork,
     ) -> Self {
@@ -75,12 +79,29 @@ impl AgentPlacer {
             next_reply: ReplyId(0),
             asking: Tasks::default(),
             unsettled: HashMap::new(),
+            clean: Arc::default(),
             late,
         }
     }
 
+    /// What a create without an answer made is known: it goes at the end as any pod of our own does.
+    fn settle(&mut self, place: &Place) {
+        if let Some(taken) = self.unsettled.remove(place) {
+            taken.answer(());
+        }
+    }
+
+    fn settle_what_runs(&mut self) {
+        for place in [Place::OwnJob, Place::OwnPod] {
+            if self.driven.core.runs(&place) {
+                self.settle(&place);
+            }
+        }
+    }
+
     fn own(&self) -> Own {
-        Own { client: self.client.clone(), agent: Arc::clone(&self.agent), namespace: Arc::clone(&self.namespace) }
+        let client = self.client.borrow().clone();
+        Own { client, agent: Arc::clone(&self.agent), namespace: Arc::clone(&self.namespace) }
     }
 }
 
@@ -128,9 +149,10 @@ impl Shell for AgentPlacer {
         match effect {
             Effect::Place { place, attempt, pod, container, port } => {
                 let me = ctx.address();
-                let (client, agent) = (self.client.clone(), Arc::clone(&self.agent));
+                let agent = Arc::clone(&self.agent);
                 match (&place, pod) {
                     (Place::Pod(_), Some(pod)) => {
+                        let client = self.client.borrow().clone();
                         let work = async move { add_to(client, &agent, &pod, &container, port).await };
                         self.asking.keep(spawn_reporting(work, PLACE_LIMIT, move |result| {
                             let outcome = result.unwrap_or_else(|failed| PlaceOutcome::Failed(describe(&failed)));
@@ -138,7 +160,9 @@ impl Shell for AgentPlacer {
                         }));
                     }
                     (Place::OwnJob | Place::OwnPod | Place::Pod(_), old) => {
-                        let maker = Maker { client, agent, namespace: Arc::clone(&self.namespace), place, port };
+                        let (client, namespace) = (self.client.clone(), Arc::clone(&self.namespace));
+                        let clean = Arc::clone(&self.clean);
+                        let maker = Maker { client, agent, namespace, place, port, clean };
                         let making = maker.clone();
                         let work = async move { making.make(old).await };
                         let late = self.late.begin();
@@ -151,9 +175,8 @@ impl Shell for AgentPlacer {
                             me.do_send(Placed { place, attempt, outcome, taken });
                             tokio::spawn(async move {
                                 if was_taken.await.is_err() {
-                                    maker.unmake(made).await;
+                                    maker.unmake(made, late).await;
                                 }
-                                drop(late);
                             });
                         }));
                     }
@@ -356,36 +379,36 @@ impl From<AgentsUnfit> for Input {
     }
 }
 
-drives!(AgentPlacer, PodsChanged, RightsChanged, ViaWorkloadsChanged, AgentsUnfit, Withdrawn);
+drives!(AgentPlacer, RightsChanged, ViaWorkloadsChanged, AgentsUnfit, Withdrawn);
+
+impl Handler<PodsChanged> for AgentPlacer {
+    type Result = ();
+    fn handle(&mut self, message: PodsChanged, ctx: &mut Context<Self>) {
+        drive(self, message.into(), ctx);
+        self.settle_what_runs();
+    }
+}
 
 impl Handler<Placed> for AgentPlacer {
     type Result = ();
     fn handle(&mut self, message: Placed, ctx: &mut Context<Self>) {
         let Placed { place, attempt, outcome, taken } = message;
         match taken {
-            // Told once a later create shows what there is; untold, it is looked for when this actor ends.
+            // Told once a later create or a snapshot shows what there is; untold, it is looked for when this actor ends.
             Some((Made::Perhaps, taken)) => {
                 if let Some(before) = self.unsettled.insert(place.clone(), taken) {
                     before.answer(());
                 }
             }
-            Some((Made::Exactly(_), taken)) => {
+            Some((Made::Exactly(_) | Made::Before, taken)) => {
                 taken.answer(());
-                if let Some(before) = self.unsettled.remove(&place) {
-                    before.answer(());
-                }
+                self.settle(&place);
             }
             Some((Made::Nothing, taken)) => taken.answer(()),
             None => {}
         }
         drive(self, Input::Finished { place, attempt, outcome }, ctx);
-    }
-}
-
-impl Handler<UseClient> for AgentPlacer {
-    type Result = ();
-    fn handle(&mut self, message: UseClient, _: &mut Context<Self>) {
-        self.client = message.client;
+        self.settle_what_runs();
     }
 }
 
@@ -394,6 +417,7 @@ impl Handler<RemoveAll> for AgentPlacer {
     fn handle(&mut self, message: RemoveAll, ctx: &mut Context<Self>) {
         self.next_reply = self.next_reply.next();
         self.removals.insert(self.next_reply, message.reply);
+        self.clean.store(true, Ordering::Release);
         self.asking.end();
         drive(self, Input::RemoveAll(self.next_reply), ctx);
     }

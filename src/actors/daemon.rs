@@ -3,6 +3,7 @@
 //! Answers Control. A connect of a name that exists is idempotent when equal and refused with the difference when not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler};
@@ -10,13 +11,17 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use self::messages::{
-    Caller, CloseSession, Closed, ListSessions, OpenSession, RenewCredentials, SessionEnded, SessionView, Shutdown,
+    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionEnded, SessionView,
+    Shutdown, not_found,
 };
+use crate::actors::agent_placer::manifest::of_public_key;
 use crate::actors::session::core::NOT_REMOVED;
-use crate::actors::session::messages::{CredentialsRenewed, Disconnect};
+use crate::actors::session::messages::{CredentialsRenewed, Disconnect, Remains};
 use crate::actors::session::{Ingredients, Session, Settings};
 use crate::actors::shell::{Exit, Reply, start_monitored};
 use crate::error::{Reason, UserError};
+use crate::identity::Identity;
+use crate::net::tun::link_exists;
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::{Phase, SessionStatus};
 
@@ -52,7 +57,7 @@ struct Running {
     spec: ConnectSpec,
     cluster: Cluster,
     owner_uid: u32,
-    device: u32,
+    device: String,
     address: Addr<Session>,
     status: watch::Receiver<Arc<SessionStatus>>,
 }
@@ -123,8 +128,7 @@ impl Daemon {
                 // Connecting again is how a user renews credentials that have ended.
                 running.address.do_send(CredentialsRenewed { access });
             }
-            reply.answer(found);
-            return;
+            return reply.answer(found.map(|view| Opened { view, existed: true }));
         }
         let same = self.sessions.iter().find(|(_, running)| same_cluster(&running.cluster, &Cluster::of(&access)));
         if let Some((other, running)) = same {
@@ -135,7 +139,7 @@ impl Daemon {
             reply.answer(Err(UserError::new(Reason::LimitReached, message, "podway disconnect ends those not needed")));
             return;
         }
-        let device = self.free_device();
+        let device = self.free_device(link_exists);
         let status_rx = status.subscribe();
         info!(session = %name, server = access.server, uid = caller.uid, "connecting");
         let cluster = Cluster::of(&access);
@@ -145,7 +149,7 @@ impl Daemon {
             access,
             owner_uid: caller.uid,
             settings: Arc::clone(&self.settings),
-            device: format!("podway{device}"),
+            device: device.clone(),
             status,
             wall: self.wall,
         });
@@ -154,13 +158,15 @@ impl Daemon {
         let address = context.address();
         start_monitored(session, context, move |exit| me.do_send(SessionEnded { name: ended, exit }));
         let running = Running { spec, cluster, owner_uid: caller.uid, device, address, status: status_rx };
-        reply.answer(Ok(running.view(&name)));
+        reply.answer(Ok(Opened { view: running.view(&name), existed: false }));
         self.sessions.insert(name, running);
     }
 
-    fn free_device(&self) -> u32 {
-        let taken: BTreeSet<u32> = self.sessions.values().map(|running| running.device).collect();
-        (0..).find(|number| !taken.contains(number)).unwrap_or_default()
+    /// The first device that no connection has, nor this host for others (`exists`): another podwayd may have made it.
+    fn free_device(&self, exists: fn(&str) -> bool) -> String {
+        let taken: BTreeSet<&str> = self.sessions.values().map(|running| &*running.device).collect();
+        let mut names = (0..u16::MAX).map(|number| format!("podway{number}"));
+        names.find(|name| !taken.contains(&**name) && !exists(name)).unwrap_or_default()
     }
 
     /// The connections that a caller may see, those that wait among them, by name.
@@ -176,7 +182,7 @@ impl Daemon {
     fn find(&self, caller: Caller, name: Option<&str>) -> Result<Arc<str>, UserError> {
         let own: Vec<Arc<str>> = self.views(caller).into_keys().collect();
         match (name, own.as_slice()) {
-            (None, []) => Err(not_connected("not connected")),
+            (None, []) => Err(not_found(None, false)),
             (None, [one]) => Ok(Arc::clone(one)),
             (None, several) => Err(UserError::new(
                 Reason::BadRequest,
@@ -190,7 +196,7 @@ impl Daemon {
                     format!("connection {name}: belongs to another user"),
                     "its owner or root may end it",
                 )),
-                None => Err(not_connected(&format!("connection {name}: not found"))),
+                None => Err(not_found(Some(name), !own.is_empty())),
             },
         }
     }
@@ -292,8 +298,21 @@ fn may_see(caller: Caller, owner_uid: u32) -> bool {
     caller.uid == 0 || caller.uid == owner_uid
 }
 
-fn not_connected(message: &str) -> UserError {
-    UserError::new(Reason::NotConnected, message, "podway connect makes a connection")
+/// What is left where no session was asked.
+fn unasked(clean: bool) -> Remains {
+    let left = clean.then(|| NOT_REMOVED.to_owned()).into_iter().collect();
+    Remains { left, ..Remains::default() }
+}
+
+/// The refusal of a `--clean` without a connection, with how to remove what earlier ones of this user left. Blocks.
+fn by_hand(refusal: UserError, state_dir: &Path, uid: u32) -> UserError {
+    // Without a key pair there never was an agent.
+    let Some(identity) = Identity::load(state_dir, uid) else { return refusal };
+    let hint = format!(
+        "kubectl -n NAMESPACE delete jobs,pods -l {} removes what is left; so does to connect again and end that with --clean",
+        of_public_key(&identity.public)
+    );
+    UserError { hint, ..refusal }
 }
 
 /// The answer to a connect whose name is taken.
@@ -364,21 +383,24 @@ impl Handler<CloseSession> for Daemon {
         let CloseSession { caller, name, clean, reply } = message;
         let name = match self.find(caller, name.as_deref()) {
             Ok(name) => name,
+            Err(refusal) if clean && refusal.reason == Reason::NotConnected => {
+                let (state_dir, uid) = (self.settings.state_dir.clone(), caller.uid);
+                drop(tokio::task::spawn_blocking(move || reply.answer(Err(by_hand(refusal, &state_dir, uid)))));
+                return;
+            }
             Err(refusal) => return reply.answer(Err(refusal)),
         };
         self.withdraw(caller, &name);
         let Some(running) = self.sessions.get(&name).filter(|running| running.visible_to(caller)) else {
             // It only waited: nothing of it is left.
-            let left = if clean { vec![NOT_REMOVED.to_owned()] } else { Vec::new() };
-            return reply.answer(Ok(Closed { name: name.to_string(), left }));
+            return reply.answer(Ok(Closed { name: name.to_string(), remains: unasked(clean) }));
         };
-        let (left, answer) = Reply::new();
-        running.address.do_send(Disconnect { clean, reply: left });
+        let (remains, answer) = Reply::new();
+        running.address.do_send(Disconnect { clean, reply: remains });
         tokio::spawn(async move {
             // A session that is no more answers nothing.
-            let gone = |_| if clean { vec![NOT_REMOVED.to_owned()] } else { Vec::new() };
-            let left = answer.await.unwrap_or_else(gone);
-            reply.answer(Ok(Closed { name: name.to_string(), left }));
+            let remains = answer.await.unwrap_or_else(|_| unasked(clean));
+            reply.answer(Ok(Closed { name: name.to_string(), remains }));
         });
     }
 }
@@ -396,7 +418,8 @@ impl Handler<RenewCredentials> for Daemon {
         let RenewCredentials { caller, name, access, reply } = message;
         let found = self.find(caller, Some(&name)).and_then(|name| {
             let Some(running) = self.sessions.get(&name).filter(|running| running.visible_to(caller)) else {
-                return Err(not_connected(&format!("connection {name}: waits for an earlier one to end")));
+                let message = format!("connection {name}: waits for an earlier one to end");
+                return Err(UserError::new(Reason::NotConnected, message, "try again in a moment"));
             };
             // Links and watches go on over what they were made with; another authority may mean another cluster.
             let changed = changed(&running.cluster, &Cluster::of(&access));

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use self::core::{Effect, Input, SessionCore, TeardownStep};
 use self::gate::Gate;
-use self::messages::{ChildExited, CredentialsRenewed, Disconnect};
+use self::messages::{ChildExited, CredentialsRenewed, Disconnect, Remains};
 use crate::actors::agent_placer::manifest::Agent;
 use crate::actors::agent_placer::messages::RemoveAll;
 use crate::actors::agent_placer::{AgentPlacer, Own};
@@ -117,7 +117,7 @@ pub struct Session {
     children: Option<Children>,
     /// A question that came before there was a PodWatcher to ask.
     unresolved: Option<BTreeSet<WorkloadRef>>,
-    replies: HashMap<ReplyId, Reply<Vec<String>>>,
+    replies: HashMap<ReplyId, Reply<Remains>>,
     next_reply: ReplyId,
 }
 
@@ -309,7 +309,10 @@ impl Shell for Session {
 
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
-            Effect::Start => {
+            Effect::Start { left } => {
+                if !left.is_empty() {
+                    warn!(?left, "a run of this connection left something");
+                }
                 self.run += 1;
                 let (me, run, access) = (ctx.address(), self.run, self.ingredients.access.clone());
                 let (state_dir, uid) = (self.ingredients.settings.state_dir.clone(), self.ingredients.owner_uid);
@@ -348,9 +351,9 @@ impl Shell for Session {
             }
             Effect::DropChildren => self.children = None,
             Effect::Publish => self.publish(),
-            Effect::Answer(id, left) => {
+            Effect::Answer(id, remains) => {
                 if let Some(reply) = self.replies.remove(&id) {
-                    reply.answer(left);
+                    reply.answer(remains);
                 }
             }
             Effect::End => {
@@ -492,8 +495,7 @@ impl Handler<ClientRenewed> for Session {
         let ClientRenewed { access, client } = message;
         if let Some(children) = &self.children {
             children.client.send_replace(client.clone());
-            children.pod_watcher.do_send(UseClient { client: client.clone() });
-            children.agent_placer.do_send(UseClient { client });
+            children.pod_watcher.do_send(UseClient { client });
         }
         let expires_at = access.expires_at;
         self.ingredients.access = access;

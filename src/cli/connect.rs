@@ -111,7 +111,7 @@ fn seconds(millis: u64) -> String {
 }
 
 fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> {
-    let Connected { outcome, status } = connected;
+    let Connected { outcome, already, status } = connected;
     let (exit, lacking) = match outcome {
         ConnectOutcome::Ready => (Exit::Done, [].as_slice()),
         ConnectOutcome::Degraded { pending } => (Exit::Degraded, pending.as_slice()),
@@ -144,7 +144,8 @@ fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> 
                     ),
                 });
             }
-            println!("connected {} to namespace {}", status.name, status.namespace);
+            let already = if *already { "already " } else { "" };
+            println!("{already}connected {} to namespace {}", status.name, status.namespace);
             let suggested = status.suggestion.clone().unwrap_or_else(|| format!("podway status {}", status.name));
             println!("try: {suggested}");
         }

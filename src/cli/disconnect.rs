@@ -23,9 +23,13 @@ pub async fn run(socket: &Path, args: &DisconnectArgs) -> Result<Exit, Failure> 
     match args.output {
         TextOrJson::Json => println!("{}", document("Disconnected", "closed", &json!(ended.closed))),
         TextOrJson::Text => {
+            if ended.closed.is_empty() {
+                println!("no connections");
+            }
             for closed in &ended.closed {
                 println!("disconnected {}", closed.name);
                 closed.left.iter().for_each(|left| println!("  left behind: {left}"));
+                closed.agents.iter().for_each(|agents| println!("  {agents}"));
             }
         }
     }

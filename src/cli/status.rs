@@ -11,6 +11,7 @@ use super::args::{Check, ListArgs, StatusArgs, StatusForm, TextOrJson};
 use super::table::{Detail, list_of, render};
 use super::{API_VERSION, Exit, Failure, document};
 use crate::actors::control::protocol::{Ended, Event, Op, Sessions};
+use crate::actors::daemon::messages::not_found;
 use crate::control_client::{ControlClient, Next};
 use crate::error::{Reason, UserError};
 use crate::status::SessionStatus;
@@ -91,10 +92,7 @@ fn none(output: TextOrJson, silent: bool) -> Result<Exit, Failure> {
     match output {
         TextOrJson::Text if silent => {}
         TextOrJson::Text => println!("not connected; podway connect makes a connection"),
-        TextOrJson::Json => {
-            let hint = "podway connect makes a connection";
-            return Err(UserError::new(Reason::NotConnected, "not connected", hint).into());
-        }
+        TextOrJson::Json => return Err(not_found(None, false).into()),
     }
     Ok(Exit::NotConnected)
 }

@@ -68,7 +68,7 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
         let _ = writeln!(text, "{name:<12} {value}");
     }
     section(&mut text, detail, ["RANGE", "FROM", "TREATMENT", "NOTE"], range_rows(&status.ranges, detail).into_iter());
-    let links = status.workloads.iter().flat_map(workload_rows);
+    let links = workload_rows(status);
     if detail.is_brief() {
         let brief = links.map(|[workload, state, pod, _, _, link, note]| {
             let link = Some(link).filter(|link| link != "ready" && !link.is_empty());
@@ -101,7 +101,7 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
 /// The workloads of connections, one row for each link.
 pub fn list_of(sessions: &[SessionStatus]) -> String {
     let rows = sessions.iter().flat_map(|status| {
-        status.workloads.iter().flat_map(workload_rows).map(|[workload, state, pod, placement, _, link, note]| {
+        workload_rows(status).map(|[workload, state, pod, placement, _, link, note]| {
             [status.name.clone(), workload, state, pod, placement, link, note]
         })
     });
@@ -250,14 +250,19 @@ fn range_rows(ranges: &[RangeLine], detail: Detail) -> Vec<[String; 4]> {
     rows
 }
 
+fn workload_rows(status: &SessionStatus) -> impl Iterator<Item = [String; 7]> {
+    let lines = &status.workloads;
+    lines.iter().flat_map(|line| rows_of(line, line.title(lines.len() == 1)))
+}
+
 /// One row for each link; one row that says why when there is none.
-fn workload_rows(line: &WorkloadLine) -> Vec<[String; 7]> {
+fn rows_of(line: &WorkloadLine, title: &str) -> Vec<[String; 7]> {
     let row = |link: Option<&LinkLine>| {
         let of = |part: fn(&LinkLine) -> &String| link.map(part).cloned().unwrap_or_default();
         let own = of(|link| &link.message);
         let note = if own.is_empty() { line.message.clone() } else { own };
         [
-            line.workload.clone(),
+            title.to_owned(),
             line.state.clone(),
             of(|link| &link.pod),
             of(|link| &link.placement),

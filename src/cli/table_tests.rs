@@ -112,6 +112,18 @@ fn what_is_not_known_is_left_out() {
 }
 
 #[test]
+fn the_default_egress_has_a_name_for_people() {
+    let general = workload(WorkloadLine::GENERAL, "Ready", "", vec![link("shop/podway-agent", "ready", "")]);
+    let mut status = busy();
+    status.workloads.push(general.clone());
+    let plain_only = SessionStatus { workloads: vec![general], ..busy() };
+    for (status, name) in [(status, "\neverything else  "), (plain_only, "\neverything  ")] {
+        let text = plain(&render(&status, Detail::Wide, START));
+        assert!(text.contains(name) && !text.contains("general"), "{text}");
+    }
+}
+
+#[test]
 fn every_warning_is_said_once() {
     let text = plain(&render(&busy(), BRIEF, START));
     assert_eq!(text.matches("resolv.conf is replaced").count(), 1);

@@ -72,7 +72,8 @@ impl Goal {
             return None;
         }
         let message = format!("wait: workload {wanted}: no rule of connection {} names it", status.name);
-        let via: Vec<&str> = status.workloads.iter().map(|line| line.workload.as_str()).collect();
+        let via = status.workloads.iter().map(|line| line.workload.as_str());
+        let via: Vec<&str> = via.filter(|workload| *workload != WorkloadLine::GENERAL).collect();
         let hint = match via.is_empty() {
             true => "podway connect --proxy-via RANGE=WORKLOAD makes such a rule".to_owned(),
             false => format!("it has {}", via.join(", ")),
@@ -200,6 +201,8 @@ mod tests {
         let error = refusal("workload/nope", &known).expect("refused");
         assert_eq!(error.reason, Reason::WorkloadNotFound);
         assert!(error.message.contains("nope") && error.hint.contains("demo/deployment/web"), "{error:?}");
+        let none = status(Some(ConnectOutcome::Ready), &[("general", "Ready")]);
+        assert!(refusal("workload/nope", &none).expect("refused").hint.contains("makes such a rule"));
         assert_eq!(refusal("workload/web", &known), None);
         assert_eq!(refusal("workload/deploy/web", &known), None, "another spelling of its kind");
         assert_eq!(refusal("workload/nope", &status(None, &web)), None, "it is connecting");

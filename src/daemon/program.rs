@@ -1,5 +1,7 @@
 //! The program `podwayd`: arguments, configuration, log, then the daemon.
 
+#![expect(clippy::print_stdout, reason = "what `cleanup` has undone goes to stdout")]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;

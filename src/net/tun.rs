@@ -50,7 +50,7 @@ pub enum TunError {
         name: String,
     },
     /// Another link has the name: joining it would make its owner's packets ours.
-    #[error("a link named {name} exists already; choose another name or remove it with `ip link delete {name}`")]
+    #[error("a link named {name} exists already")]
     Exists {
         /// The name.
         name: String,
@@ -87,7 +87,7 @@ impl TunDevice {
             return Err(TunError::Name { name: name.to_owned() });
         }
         // The driver has no "exclusive": it would silently join a persistent device of that name.
-        if nix::net::if_::if_nametoindex(name).is_ok() {
+        if link_exists(name) {
             return Err(TunError::Exists { name: name.to_owned() });
         }
         let other = |source| TunError::Other { name: name.to_owned(), source };
@@ -148,6 +148,11 @@ impl PacketDevice for TunDevice {
     fn mtu(&self) -> usize {
         self.mtu
     }
+}
+
+/// Whether this network namespace has a link of that name.
+pub fn link_exists(name: &str) -> bool {
+    nix::net::if_::if_nametoindex(name).is_ok()
 }
 
 /// Says in words what the driver means by "file descriptor in bad state".

@@ -202,6 +202,14 @@ fn connect_is_printed_as_committed_and_sends_the_credential() {
 }
 
 #[test]
+fn a_connect_that_finds_its_connection_says_so_in_one_line() {
+    let again = Script::of(&[result(json!({ "outcome": "ready", "already": true, "status": status(true) }))]);
+    let ran = Fake::start(again).run(&["connect"]);
+    assert_eq!(ran.stdout, "already connected demo to namespace shop\ntry: podway status demo\n");
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, "warning: DNS: names are attached in part\n"));
+}
+
+#[test]
 fn connect_exits_as_it_ended() {
     for (outcome, code) in [
         (json!({ "outcome": "ready" }), 0),
@@ -354,16 +362,25 @@ fn wait_gives_up_in_time_and_with_the_connection() {
 
 #[test]
 fn disconnect_says_what_ended_and_what_was_left() {
-    let closed = json!([{ "name": "demo", "left": ["a pod: forbidden"] }, { "name": "two", "left": [] }]);
+    let agents = ["removed from shop: podway's own pod"];
+    let closed =
+        json!([{ "name": "demo", "left": ["a pod: forbidden"] }, { "name": "two", "left": [], "agents": agents }]);
     let fake = Fake::start(Script::of(&[result(json!({ "closed": closed }))]));
     let ran = fake.run(&["disconnect", "--all", "--clean"]);
-    assert_eq!(ran.stdout, "disconnected demo\n  left behind: a pod: forbidden\ndisconnected two\n");
+    let lines = [
+        "disconnected demo",
+        "  left behind: a pod: forbidden",
+        "disconnected two",
+        "  removed from shop: podway's own pod",
+    ];
+    assert_eq!(ran.stdout.lines().collect::<Vec<_>>(), lines);
     assert_eq!(ran.code, 1, "it was to leave nothing");
     let ran = fake.run(&["disconnect", "--all"]);
     assert_eq!((ran.code, fake.run(&["quit", "--all", "-o", "json"]).json()["closed"].clone()), (0, closed));
     assert_eq!(fake.asked()[0], r#"{"id":1,"op":"disconnect","clean":true,"all":true}"#);
     let none = Fake::start(Script::of(&[result(json!({ "closed": [] }))]));
-    assert_eq!((none.run(&["disconnect", "--all"]).code, none.asked().len()), (0, 1));
+    let ran = none.run(&["disconnect", "--all"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), none.asked().len()), (0, "no connections\n", 1));
     let gone = Fake::start(Script::of(&[refused("NotConnected")]));
     assert_eq!(gone.run(&["disconnect"]).code, 3);
 }

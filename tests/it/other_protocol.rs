@@ -146,7 +146,13 @@ impl World {
             fingerprint: FINGERPRINT.into(),
             mark: "00ff".into(),
         });
-        let actor = AgentPlacer::new(plan, agent, client, client_list.clone().recipient(), LateWork::default());
+        let actor = AgentPlacer::new(
+            plan,
+            agent,
+            watch::channel(client).1,
+            client_list.clone().recipient(),
+            LateWork::default(),
+        );
         start_monitored(actor, context, |_| ());
 
         let via = ViaWorkloadsChanged {

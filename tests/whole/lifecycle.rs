@@ -27,7 +27,7 @@ fn assert_quick(times: &[Duration]) {
 
 #[test]
 fn connecting_again_and_again_adds_no_agent_and_each_disconnect_is_quick() {
-    let Some(world) = World::start() else { return };
+    let Some(world) = World::start_alone() else { return };
     world.with_daemon(|podway| {
         let began = Instant::now();
         let mut times = Vec::new();
@@ -47,7 +47,7 @@ fn connecting_again_and_again_adds_no_agent_and_each_disconnect_is_quick() {
 
 #[test]
 fn disconnect_ends_open_connections_and_is_as_quick() {
-    let Some(world) = World::start() else { return };
+    let Some(world) = World::start_alone() else { return };
     world.with_daemon(|podway| {
         let mut times = Vec::new();
         for _ in 0..3 {
@@ -83,7 +83,7 @@ fn after_a_kill_the_next_start_puts_everything_right() {
 
 #[test]
 fn a_signal_to_end_leaves_nothing() {
-    let Some(world) = World::start() else { return };
+    let Some(world) = World::start_alone() else { return };
     world.with_daemon(|podway| {
         podway.connect(&VIA);
         assert_eq!(world.seen_from("edge"), "demo/deployment/web");

@@ -1,5 +1,6 @@
 //! podwayd as a whole, on a miniature cluster: the checks of the run on a real one (`tests/cluster/checks`), and those of
-//! IPv6. Each test has a cluster and a workstation of its own, so that any number run at a time.
+//! IPv6. Each test has a cluster and a workstation of its own, so that any number run at a time; those that hold podway to a
+//! short time run alone.
 //!
 //! - [`workstation`]: sockets, names and files there. [`client`]: what programs do with them.
 //! - [`world`]: the cluster, the daemon and its command. [`traces`]: what podway could leave behind.

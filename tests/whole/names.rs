@@ -85,7 +85,7 @@ fn a_virtual_address_has_a_name() {
 
 #[test]
 fn a_name_that_does_not_exist_is_denied_at_once() {
-    let Some(world) = World::start() else { return };
+    let Some(world) = World::start_alone() else { return };
     world.connected(&[], |podway| {
         let server = podway.dns();
         let mut slowest = Duration::ZERO;

@@ -31,14 +31,14 @@ fn the_rights_that_podway_prints_are_enough() {
 
 #[test]
 fn a_user_without_any_right_gets_a_clear_error_soon() {
-    let Some(world) = World::start() else { return };
+    let Some(world) = World::start_alone() else { return };
     let kubeconfig = world.cluster.kubeconfig(USER).unwrap();
     refused(&world, &["--kubeconfig", &kubeconfig, "--proxy-via", "service=web"], &["demo", "\nhint: "]);
 }
 
 #[test]
 fn a_workload_that_does_not_exist_is_an_error_with_near_names() {
-    let Some(world) = World::start() else { return };
+    let Some(world) = World::start_alone() else { return };
     refused(&world, &["--proxy-via", "service=wbe"], &["wbe", "demo", "web"]);
 }
 

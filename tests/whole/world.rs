@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,26 @@ const RUNTIME: &str = "/run/podway";
 const STATE: &str = "/run/podway/state";
 const SOCKET: &str = "/run/podway/podway.sock";
 
+/// Who runs: any number of tests, or one that measures time.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// A part of the machine, or all of it.
+#[expect(dead_code, reason = "it is held")]
+enum Share {
+    Part(RwLockReadGuard<'static, ()>),
+    All(RwLockWriteGuard<'static, ()>),
+}
+
+impl Share {
+    fn part() -> Share {
+        Share::Part(MACHINE.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn all() -> Share {
+        Share::All(MACHINE.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// A cluster whose samples are ready, and a workstation that nothing is done to yet.
 pub struct World {
     // In this order they end.
@@ -44,6 +64,7 @@ pub struct World {
     kubeconfig: String,
     directory: tempfile::TempDir,
     before: Traces,
+    _share: Share,
 }
 
 /// The daemon. Whoever does not [`Daemon::stop`] it has a test that fails.
@@ -54,14 +75,23 @@ pub struct Daemon<'a> {
 }
 
 impl World {
-    /// Starts one; `None` where the machine does not allow it.
+    /// Starts one beside others; `None` where the machine does not allow it.
     pub fn start() -> Option<World> {
+        World::with(Share::part())
+    }
+
+    /// Starts one that no other is beside, for a test that measures time.
+    pub fn start_alone() -> Option<World> {
+        World::with(Share::all())
+    }
+
+    fn with(share: Share) -> Option<World> {
         if !geteuid().is_root() && !tun_is_open() {
             skipped("/dev/net/tun is closed to this user");
             return None;
         }
         let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
-        World::of(directory, env!("CARGO_BIN_EXE_podway").into(), std::env::current_exe().unwrap(), None)
+        World::of(share, directory, env!("CARGO_BIN_EXE_podway").into(), std::env::current_exe().unwrap(), None)
     }
 
     /// One of an ordinary user, by root; `None` where the machine does not allow it.
@@ -80,10 +110,16 @@ impl World {
         };
         let podway = copied("podway", env!("CARGO_BIN_EXE_podway").into());
         let own = copied("test", std::env::current_exe().unwrap());
-        World::of(directory, podway, own, Some(NOBODY))
+        World::of(Share::part(), directory, podway, own, Some(NOBODY))
     }
 
-    fn of(directory: tempfile::TempDir, podway: PathBuf, own: PathBuf, user: Option<(u32, u32)>) -> Option<World> {
+    fn of(
+        share: Share,
+        directory: tempfile::TempDir,
+        podway: PathBuf,
+        own: PathBuf,
+        user: Option<(u32, u32)>,
+    ) -> Option<World> {
         let words = |program: Program| [AS, program.name()];
         let agent = std::iter::once(podway.to_str().unwrap()).chain(words(Program::Agent)).map(str::to_owned).collect();
         let settings = Settings { agent, ..Settings::default() };
@@ -103,7 +139,7 @@ impl World {
         let kubeconfig = cluster.sandbox().started().kubeconfig.clone();
         let before = Traces::of(&ws);
         assert!(before.devices.iter().all(|device| !device.contains("podway")), "{before:?}");
-        Some(World { ws, cluster, podway, kubeconfig, directory, before })
+        Some(World { ws, cluster, podway, kubeconfig, directory, before, _share: share })
     }
 
     /// Takes what a test did to the workstation for what was before podway.

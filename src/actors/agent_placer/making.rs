@@ -3,15 +3,17 @@
 //! A create that is under way when the connection ends may succeed after everything was looked through. Whoever asked for
 //! it then deletes exactly what came of it: by its UID where the answer told that, else by the mark that it was made with.
 //! The next connection may have a pod of the same name already, or use this one: what runs stays, and ends by itself when
-//! nobody uses it. One that does not run yet carries nothing, and whoever waits for it makes another.
+//! nobody uses it, unless all was to go. One that does not run yet carries nothing, and whoever waits for it makes another.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -31,20 +33,33 @@ const LOOK_LIMIT: Duration = Duration::from_secs(5);
 pub(super) enum Made {
     /// It was refused.
     Nothing,
+    /// One of its name is there, made before: what an earlier create made without an answer is no other than that.
+    Before,
     /// This, by its UID.
     Exactly(String),
     /// The API server did not say.
     Perhaps,
 }
 
+/// What a look saw of what was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Nothing,
+    /// It is deleted now, or runs.
+    Found,
+}
+
 /// Makes one Job or one bare pod.
 #[derive(Clone)]
 pub(super) struct Maker {
-    pub(super) client: kube::Client,
+    /// The newest: credentials end sooner than looking may.
+    pub(super) client: watch::Receiver<kube::Client>,
     pub(super) agent: Arc<Agent>,
     pub(super) namespace: Arc<str>,
     pub(super) place: Place,
     pub(super) port: u16,
+    /// Whether `disconnect --clean` came: then what runs goes too.
+    pub(super) clean: Arc<AtomicBool>,
 }
 
 impl Maker {
@@ -63,6 +78,9 @@ impl Maker {
             Err(kube::Error::Api(status)) if status.code == 409 && removed.is_err() => {
                 let why = removed.err().unwrap_or(kube::Error::Api(status));
                 (outcome_of(&self.place, why), Made::Nothing)
+            }
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                (outcome_of(&self.place, kube::Error::Api(status)), Made::Before)
             }
             Err(error) => {
                 let refused = matches!(&error, kube::Error::Api(status) if status.code < 500);
@@ -90,13 +108,14 @@ impl Maker {
         Ok(made.meta().uid.clone())
     }
 
-    /// Deletes what was made unless it runs, and nothing else.
-    pub(super) async fn unmake(&self, made: Made) {
-        let mut left = None;
+    /// Deletes what was made, unless it runs and may stay, and nothing else. It is `late` work until that is done, or was twice not to
+    /// be found.
+    pub(super) async fn unmake(&self, made: Made, late: watch::Receiver<()>) {
+        if matches!(made, Made::Nothing | Made::Before) {
+            return;
+        }
+        let (mut late, mut left) = (Some(late), None);
         for pause in LOOKS {
-            if made == Made::Nothing {
-                return;
-            }
             sleep(pause).await;
             let look = async {
                 match self.place {
@@ -105,9 +124,15 @@ impl Maker {
                 }
             };
             match timeout(LOOK_LIMIT, look).await {
-                Ok(Ok(())) if made != Made::Perhaps => return,
-                // There may have been several creates without an answer, and each may still come.
-                Ok(Ok(())) => left = None,
+                Ok(Ok(_)) if made != Made::Perhaps => return,
+                // There may have been several creates without an answer, and each may still come. The end of the process
+                // does not wait for those.
+                Ok(Ok(seen)) => {
+                    left = None;
+                    if seen == Seen::Found || !pause.is_zero() {
+                        drop(late.take());
+                    }
+                }
                 Ok(Err(error)) => left = Some(chain(&error)),
                 Err(_) => left = Some("no answer in time".to_owned()),
             }
@@ -117,28 +142,28 @@ impl Maker {
         }
     }
 
-    async fn unmake_once<K: Owned>(&self, made: &Made) -> kube::Result<()> {
+    async fn unmake_once<K: Owned>(&self, made: &Made) -> kube::Result<Seen> {
         let name = manifest::own_name(&self.agent.fingerprint);
         let api: Api<K> = self.api();
         let uid = match made {
-            Made::Nothing => return Ok(()),
+            Made::Nothing | Made::Before => return Ok(Seen::Nothing),
             Made::Exactly(uid) => uid.clone(),
             Made::Perhaps => {
-                let Some(found) = api.get_metadata_opt(&name).await? else { return Ok(()) };
+                let Some(found) = api.get_metadata_opt(&name).await? else { return Ok(Seen::Nothing) };
                 let marked = manifest::is_marked(&found.metadata, &self.agent);
-                let Some(uid) = found.metadata.uid.filter(|_| marked) else { return Ok(()) };
+                let Some(uid) = found.metadata.uid.filter(|_| marked) else { return Ok(Seen::Nothing) };
                 uid
             }
         };
-        if self.runs(&uid).await? {
+        if !self.clean.load(Ordering::Acquire) && self.runs(&uid).await? {
             info!(name, "a pod of our own that came too late runs: it ends when nobody uses it");
-            return Ok(());
+            return Ok(Seen::Found);
         }
         info!(name, "deleting a pod of our own that came too late");
         match gone(api.delete(&name, &exactly(uid)).await.map(drop)) {
             // Another has its name.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            other => other,
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Seen::Found),
+            other => other.map(|()| Seen::Found),
         }
     }
 
@@ -155,7 +180,7 @@ impl Maker {
     }
 
     fn api<K: Owned>(&self) -> Api<K> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.client.borrow().clone(), &self.namespace)
     }
 }
 

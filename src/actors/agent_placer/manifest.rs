@@ -80,7 +80,12 @@ pub fn of_fingerprint(agent: &Agent) -> String {
 
 /// The selector of everything that was made for this key, whatever the image.
 pub fn of_key(agent: &Agent) -> String {
-    format!("{KEY_LABEL}={}", key_label(agent))
+    of_public_key(&agent.key)
+}
+
+/// The same, by the key in base64.
+pub fn of_public_key(key: &str) -> String {
+    format!("{KEY_LABEL}={}", short_name(key))
 }
 
 /// Whether an object was made by this run.

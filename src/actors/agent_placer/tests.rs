@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use actix::Message;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
 use super::*;
@@ -39,7 +39,8 @@ fn agent() -> Agent {
 }
 
 fn status(code: u16) -> (u16, String) {
-    let text = format!(r#"{{"status":"Failure","message":"no ({code})","reason":"x","code":{code}}}"#);
+    let reason = if code == 404 { "NotFound" } else { "x" };
+    let text = format!(r#"{{"status":"Failure","message":"no ({code})","reason":"{reason}","code":{code}}}"#);
     (code, text)
 }
 
@@ -134,6 +135,7 @@ struct World {
     asked: Asked,
     go: Arc<Notify>,
     late: LateWork,
+    client: watch::Sender<kube::Client>,
 }
 
 fn plan() -> Plan {
@@ -174,7 +176,8 @@ fn world(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> Worl
     let context = Context::new();
     let placer = context.address();
     let late = LateWork::default();
-    let actor = AgentPlacer::new(plan(), Arc::new(agent()), client, Sink.start().recipient(), late.clone());
+    let (client, newest) = watch::channel(client);
+    let actor = AgentPlacer::new(plan(), Arc::new(agent()), newest, Sink.start().recipient(), late.clone());
     start_monitored(actor, context, |_| ());
     placer.do_send(PodsChanged { generation: Generation(1), pods: Arc::new(PodSnapshot::default()) });
     placer.do_send(ViaWorkloadsChanged {
@@ -183,7 +186,7 @@ fn world(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> Worl
         general: GeneralEgress::Wanted,
         special: std::collections::BTreeMap::new(),
     });
-    World { placer, asked, go, late }
+    World { placer, asked, go, late, client }
 }
 
 impl World {
@@ -310,10 +313,10 @@ async fn one_that_came_too_late_and_runs_is_left_to_who_uses_it() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_create_without_an_answer_makes_later_is_looked_for_at_the_end() {
-    let is_there = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_there = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&is_there);
     let test = async move {
-        let shown = move |line: &str| match seen.load(std::sync::atomic::Ordering::Acquire) {
+        let shown = move |line: &str| match seen.load(Ordering::Acquire) {
             true => waits(line),
             false => status(404),
         };
@@ -322,7 +325,7 @@ async fn what_a_create_without_an_answer_makes_later_is_looked_for_at_the_end() 
         // Nothing came of it as far as the placer can tell, and the next ones are refused.
         tokio::time::sleep(PLACE_LIMIT * 2).await;
         world.stopped().await;
-        is_there.store(true, std::sync::atomic::Ordering::Release);
+        is_there.store(true, Ordering::Release);
         world.until_asked(deletes_exactly).await;
         world.late.over().await;
     };
@@ -342,6 +345,111 @@ async fn what_another_create_was_answered_for_is_not_looked_for() {
         assert!(!asked.iter().any(|line| line.starts_with("GET")), "{asked:?}");
     };
     LocalSet::new().run_until(test).await;
+}
+
+/// The answer to a create of what is there already.
+fn taken() -> (u16, String) {
+    (409, r#"{"status":"Failure","message":"there already","reason":"AlreadyExists","code":409}"#.to_owned())
+}
+
+impl World {
+    /// The pod of our own that a snapshot shows.
+    fn shows(&self, generation: u64, pod: PodFact) {
+        let pods = PodSnapshot { pods: [(pod.uid.clone(), Arc::new(pod))].into(), namespaces: None };
+        self.placer.do_send(PodsChanged { generation: Generation(generation), pods: Arc::new(pods) });
+    }
+
+    async fn is_over_within(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.late.over()).await.is_ok()
+    }
+}
+
+/// Long enough for what is answered at once, and shorter than any pause.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+#[tokio::test(start_paused = true)]
+async fn a_create_without_an_answer_whose_pod_is_there_is_not_looked_for() {
+    let test = async {
+        let world = world(|line| if line.starts_with("POST") { taken() } else { status(404) });
+        world.until_asked(creates).await;
+        tokio::time::sleep(PLACE_LIMIT * 2).await;
+        world.stopped().await;
+        assert!(world.is_over_within(AT_ONCE).await, "the next create was told that it is there");
+    };
+    LocalSet::new().run_until(test).await;
+    for (kind, before, settles) in [
+        (WorkloadKind::Job, PLACE_LIMIT / 2, true),
+        (WorkloadKind::Job, PLACE_LIMIT * 2, true),
+        // Another than what was asked for.
+        (WorkloadKind::Pod, PLACE_LIMIT * 2, false),
+    ] {
+        let test = async {
+            let world = world(|_| status(500));
+            world.until_asked(creates).await;
+            tokio::time::sleep(before).await;
+            world.shows(2, (*in_the_way(kind)).clone());
+            tokio::time::sleep(PLACE_LIMIT * 2).await;
+            world.stopped().await;
+            assert_eq!(world.is_over_within(AT_ONCE).await, settles, "{kind:?} after {before:?}");
+        };
+        LocalSet::new().run_until(test).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_waits_for_what_may_come_too_late_only_until_it_was_found_or_not_found_twice() {
+    type Answer = fn(&str) -> (u16, String);
+    let cases: [(Answer, u64, bool); 4] = [
+        (|_| status(404), 2_100, true),
+        (waits, 100, true),
+        (|line| in_cluster(line, "00ff", &[("late", "Running")]), 100, true),
+        (|_| status(500), 30_000, false),
+    ];
+    for (number, (answer, limit, over)) in cases.into_iter().enumerate() {
+        let test = async {
+            let world = world(answer);
+            world.until_asked(creates).await;
+            world.stopped().await;
+            world.until_asked(|line| line.starts_with("GET")).await;
+            assert_eq!(world.is_over_within(Duration::from_millis(limit)).await, over, "case {number}");
+        };
+        LocalSet::new().run_until(test).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_come_too_late_is_looked_for_with_the_newest_credentials() {
+    let test = async {
+        let world = world(|_| status(401));
+        world.until_asked(creates).await;
+        let (newest, asked) = api(waits);
+        world.client.send_replace(newest);
+        world.stopped().await;
+        world.until_asked(|_| asked.lock().expect("unpoisoned").iter().any(|line| deletes_exactly(line))).await;
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_came_too_late_for_clean_is_deleted_though_it_runs() {
+    for answered in [false, true] {
+        let test = async {
+            let world = world(|line| match line.contains("podway.dev%2Fkey") {
+                true => status(403),
+                false => in_cluster(line, "00ff", &[("late", "Running")]),
+            });
+            world.until_asked(creates).await;
+            let (reply, left) = Reply::new();
+            world.placer.do_send(RemoveAll { reply });
+            left.await.expect("it is answered");
+            world.stopped().await;
+            if answered {
+                world.go.notify_one();
+            }
+            world.until_asked(deletes_exactly).await;
+        };
+        LocalSet::new().run_until(test).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -397,11 +505,12 @@ async fn a_pod_of_our_own_is_replaced_or_it_is_said_why_not() {
     let cases = [(WorkloadKind::Job, Place::OwnJob, "old job"), (WorkloadKind::Pod, Place::OwnPod, "old")];
     for (kind, place, uid) in cases {
         let maker = |client| Maker {
-            client,
+            client: watch::channel(client).1,
             agent: Arc::new(agent()),
             namespace: "demo".into(),
             place: place.clone(),
             port: 20_000,
+            clean: Arc::default(),
         };
         let (client, asked) = api(move |request| match request {
             _ if request.starts_with("POST") => (201, job.to_owned()),
@@ -451,6 +560,7 @@ async fn nothing_is_added_to_a_pod_on_behalf_of_an_actor_that_panicked() {
         let client = kube::Client::new(tower::service_fn(never), "demo");
         let context = Context::new();
         let placer = context.address();
+        let client = watch::channel(client).1;
         let actor = AgentPlacer::new(plan(), Arc::new(agent()), client, Sink.start().recipient(), LateWork::default());
         start_monitored(actor, context, |_| ());
         let web = PodFact { own_pod_of: None, ..(*in_the_way(WorkloadKind::Deployment)).clone() };

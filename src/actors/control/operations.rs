@@ -3,17 +3,21 @@
 //! Runs on the pool, one task a request. It waits for nothing without end except what it was asked to watch: when
 //! Daemon drops a reply, that is an answer too.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Recipient;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
 
 use crate::actors::control::protocol::{
     ClosedSession, Connected, Disconnected, Ended, Event, Op, Renewed, Request, Response, Sessions, VERSION, Version,
 };
 use crate::actors::daemon::messages::{
-    Caller, CloseSession, Closed, ListSessions, OpenSession, RenewCredentials, SessionView,
+    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionView, not_found,
 };
+use crate::actors::session::messages::Remains;
 use crate::actors::shell::Reply;
 use crate::error::{Reason, UserError};
 use crate::spec::{ClusterAccess, ConnectSpec};
@@ -94,13 +98,19 @@ async fn connect(
     access: ClusterAccess,
     answers: &Answers,
 ) -> Result<Response, PeerGone> {
+    let patience = Duration::from_millis(spec.timeout_ms);
     let (reply, answer_rx) = Reply::new();
     edges.open.do_send(OpenSession { caller, spec, access, reply });
-    let mut view = match flat(answer_rx).await {
-        Ok(view) => view,
+    let Opened { mut view, existed } = match flat(answer_rx).await {
+        Ok(opened) => opened,
         Err(error) => return Ok(Response::error(Some(answers.id), error)),
     };
-    let mut told = 0;
+    // A connection keeps the time of the connect that made it; one that finds it has a time of its own.
+    let (mut patience, mut late) = (pin!(sleep(patience)), false);
+    let first = Arc::clone(&view.status.borrow());
+    let already = existed && first.outcome.is_some();
+    // The steps of an earlier connect are no news.
+    let mut told = if already { first.steps.len() } else { 0 };
     loop {
         let status = Arc::clone(&view.status.borrow_and_update());
         let steps = status.steps.get(told..).unwrap_or_default().to_vec();
@@ -108,19 +118,32 @@ async fn connect(
         if !steps.is_empty() {
             answers.event(Event::Progress { steps }).await?;
         }
-        match &status.outcome {
+        let outcome = if existed { found(&status, late) } else { status.outcome.as_ref() };
+        match outcome {
             Some(ConnectOutcome::Failed(error)) => return Ok(Response::error(Some(answers.id), error.clone())),
             Some(
                 outcome @ (ConnectOutcome::Ready | ConnectOutcome::Degraded { .. } | ConnectOutcome::TimedOut { .. }),
             ) => {
-                let result = Connected { outcome: outcome.clone(), status: (*status).clone() };
+                let result = Connected { outcome: outcome.clone(), already, status: (*status).clone() };
                 return Ok(Response::result(answers.id, &result));
             }
             None => {}
         }
-        if view.status.changed().await.is_err() {
-            return Ok(Response::error(Some(answers.id), withdrawn(&view.name)));
+        tokio::select! {
+            changed = view.status.changed() => if changed.is_err() {
+                return Ok(Response::error(Some(answers.id), withdrawn(&view.name)));
+            },
+            () = &mut patience, if existed && !late => late = true,
         }
+    }
+}
+
+/// How a connect ends that found its connection there: by its state now, for which it waits until it is `late`.
+fn found(status: &SessionStatus, late: bool) -> Option<&ConnectOutcome> {
+    match (&status.outcome, &status.standing) {
+        (Some(failed @ ConnectOutcome::Failed(_)), _) => Some(failed),
+        (_, Some(ConnectOutcome::TimedOut { .. })) if !late => None,
+        (_, standing) => standing.as_ref(),
     }
 }
 
@@ -176,8 +199,8 @@ async fn disconnect(
         .collect();
     let mut closed = Vec::new();
     for answer_rx in waiting {
-        let Closed { name, left } = flat(answer_rx).await?;
-        closed.push(ClosedSession { name, left });
+        let Closed { name, remains: Remains { left, agents } } = flat(answer_rx).await?;
+        closed.push(ClosedSession { name, left, agents });
     }
     Ok(closed)
 }
@@ -207,14 +230,7 @@ fn the_one(views: Vec<SessionView>, name: Option<&str>) -> Result<SessionView, U
             format!("connection: there are several: {}", names.join(", ")),
             "name one of them",
         )),
-        (None, _, Some(name)) => Err(UserError::new(
-            Reason::NotConnected,
-            format!("connection {name}: there is none of that name"),
-            "`podway status` lists them",
-        )),
-        (None, _, None) => {
-            Err(UserError::new(Reason::NotConnected, "not connected", "podway connect makes a connection"))
-        }
+        (None, _, name) => Err(not_found(name, !names.is_empty())),
     }
 }
 

@@ -358,6 +358,9 @@ pub struct Connected {
     /// How it ended.
     #[serde(flatten)]
     pub outcome: ConnectOutcome,
+    /// Whether an earlier `connect` had ended with this connection.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub already: bool,
     /// The connection.
     pub status: SessionStatus,
 }
@@ -376,6 +379,9 @@ pub struct ClosedSession {
     pub name: String,
     /// What was left behind, with the cause.
     pub left: Vec<String>,
+    /// What became of its agents in the cluster, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub agents: Vec<String>,
 }
 
 /// Result of `status`.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::actors::daemon::messages::not_found;
 use crate::spec::{AgentMode, Credential, DnsMode};
 use crate::status::{Condition, Mark};
 
@@ -75,14 +76,17 @@ fn every_response_is_as_committed_and_reads_back() {
         credentials_expire_at: Some(1_795_399_260),
         ..SessionStatus::default()
     };
-    let connected =
-        Connected { outcome: ConnectOutcome::Degraded { pending: vec!["web".into()] }, status: status.clone() };
-    let closed = ClosedSession { name: "demo".into(), left: vec!["one finished pod".into()] };
-    let error = UserError::new(Reason::NotConnected, "connection demo: there is none of that name", "`podway status`");
+    let outcome = ConnectOutcome::Degraded { pending: vec!["web".into()] };
+    let connected = Connected { outcome, already: false, status: status.clone() };
+    let again = Connected { already: true, ..connected.clone() };
+    let agents = vec!["left in shop: podway's own pod".into()];
+    let closed = ClosedSession { name: "demo".into(), left: vec!["one finished pod".into()], agents };
+    let error = not_found(Some("demo"), true);
     let responses = [
         Response::event(1, Event::Progress { steps: vec![step] }),
         Response::event(2, Event::Status { status: Box::new(status.clone()) }),
         Response::result(1, &connected),
+        Response::result(1, &again),
         Response::result(3, &Disconnected { closed: vec![closed] }),
         Response::result(4, &Sessions { sessions: vec![status] }),
         Response::result(2, &Ended { name: "demo".into() }),

@@ -11,7 +11,10 @@ use tokio::sync::watch;
 use super::listener::{Owner, bind};
 use super::protocol::{MAX_LINE, Op, Request};
 use super::*;
-use crate::actors::daemon::messages::{CloseSession, Closed, ListSessions, OpenSession, RenewCredentials, SessionView};
+use crate::actors::daemon::messages::{
+    CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionView,
+};
+use crate::actors::session::messages::Remains;
 use crate::spec::{AgentMode, ClusterAccess, ConnectSpec, Credential, DnsMode};
 use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
 
@@ -33,19 +36,24 @@ impl Handler<OpenSession> for FakeDaemon {
     type Result = ();
     fn handle(&mut self, message: OpenSession, _: &mut Context<FakeDaemon>) {
         tracing::info!(?message, "asked to connect");
-        message.reply.answer(Ok(self.view()));
-        self.0.send_modify(|status| {
-            let status = Arc::make_mut(status);
-            status.steps.push(Step { at_ms: 1, text: "cluster answers".into(), mark: Mark::Ok });
-            status.outcome = Some(ConnectOutcome::Ready);
-        });
+        // What a test has told of it before is there.
+        let existed = *self.view().status.borrow() != Arc::default();
+        message.reply.answer(Ok(Opened { view: self.view(), existed }));
+        if !existed {
+            self.0.send_modify(|status| {
+                let status = Arc::make_mut(status);
+                status.steps.push(Step { at_ms: 1, text: "cluster answers".into(), mark: Mark::Ok });
+                status.outcome = Some(ConnectOutcome::Ready);
+            });
+        }
     }
 }
 
 impl Handler<CloseSession> for FakeDaemon {
     type Result = ();
     fn handle(&mut self, message: CloseSession, _: &mut Context<FakeDaemon>) {
-        message.reply.answer(Ok(Closed { name: message.name.unwrap_or_default(), left: vec!["a pod".into()] }));
+        let remains = Remains { left: vec!["a pod".into()], ..Remains::default() };
+        message.reply.answer(Ok(Closed { name: message.name.unwrap_or_default(), remains }));
     }
 }
 
@@ -161,6 +169,59 @@ fn connect_tells_its_steps_and_then_its_result() {
     });
 }
 
+/// Sets how the connect that made the connection ended, and where the connection stands.
+fn stands(states: &States, outcome: Option<ConnectOutcome>, standing: ConnectOutcome) {
+    states.send_modify(|status| {
+        let status = Arc::make_mut(status);
+        status.steps = vec![Step { at_ms: 1, text: "an old step".into(), mark: Mark::Ok }];
+        (status.outcome, status.standing) = (outcome, Some(standing));
+    });
+}
+
+fn lacking(what: &str) -> ConnectOutcome {
+    ConnectOutcome::TimedOut { missing: vec![what.to_owned()] }
+}
+
+#[test]
+fn a_connect_that_finds_its_connection_is_judged_by_the_state_now() {
+    with_daemon(async |path, states| {
+        let mut peer = Peer::new(&path).await;
+        for (outcome, standing, said) in [
+            (lacking("web"), ConnectOutcome::Ready, r#"{"already":true,"outcome":"ready","status""#),
+            (
+                ConnectOutcome::Ready,
+                lacking("links"),
+                r#"{"already":true,"missing":["links"],"outcome":"timed_out","status""#,
+            ),
+            (
+                ConnectOutcome::Ready,
+                ConnectOutcome::Degraded { pending: vec!["web".into()] },
+                r#"{"already":true,"outcome":"degraded","pending":["web"],"status""#,
+            ),
+        ] {
+            stands(&states, Some(outcome), standing);
+            let answer = peer.ask(&connect_line()).await;
+            assert!(answer.starts_with(&format!(r#"{{"id":1,"result":{said}"#)), "{answer}");
+        }
+    });
+}
+
+#[test]
+fn a_connect_that_finds_its_connection_waits_for_it_in_its_own_time() {
+    with_daemon(async |path, states| {
+        let mut peer = Peer::new(&path).await;
+        // While it is still being made, its steps are told.
+        stands(&states, None, lacking("web"));
+        assert!(
+            peer.ask(&connect_line().replace(r#""timeout_ms":1"#, r#""timeout_ms":60000"#)).await.contains("old step")
+        );
+        stands(&states, Some(lacking("web")), lacking("web"));
+        stands(&states, Some(lacking("web")), ConnectOutcome::Ready);
+        let answer = peer.line().await;
+        assert!(answer.starts_with(r#"{"id":1,"result":{"outcome":"ready","status""#), "{answer}");
+    });
+}
+
 #[test]
 fn the_other_requests_are_answered() {
     with_control(async |path, _| {
@@ -168,7 +229,8 @@ fn the_other_requests_are_answered() {
         let ended = peer.ask(r#"{"id":2,"op":"disconnect","name":"demo"}"#).await;
         assert_eq!(ended, r#"{"id":2,"result":{"closed":[{"left":["a pod"],"name":"demo"}]}}"#);
         assert!(peer.ask(r#"{"id":3,"op":"status"}"#).await.contains("sessions"));
-        assert!(peer.ask(r#"{"id":4,"op":"status","name":"x"}"#).await.contains("NotConnected"));
+        let refused = peer.ask(r#"{"id":4,"op":"status","name":"x"}"#).await;
+        assert!(refused.contains("connection x: not found") && refused.contains("podway status"), "{refused}");
         assert!(peer.ask(r#"{"id":5,"op":"version"}"#).await.contains("\"protocol\":1"));
         assert!(peer.ask(r#"{"id":6,"op":"fly"}"#).await.contains("unknown op"));
         let access = r#"{"server":"https://192.0.2.1"}"#;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::actors::session::messages::Remains;
 use crate::actors::shell::{Exit, Reply, told};
-use crate::error::UserError;
+use crate::error::{Reason, UserError};
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::SessionStatus;
 
@@ -31,6 +32,15 @@ pub struct SessionView {
     pub status: watch::Receiver<Arc<SessionStatus>>,
 }
 
+/// A connection that was asked for.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The connection.
+    pub view: SessionView,
+    /// Whether it was there before.
+    pub existed: bool,
+}
+
 /// Control → Daemon. Make a connection, or find the equal one that exists.
 #[derive(Debug)]
 pub struct OpenSession {
@@ -41,7 +51,7 @@ pub struct OpenSession {
     /// How to reach the cluster.
     pub access: ClusterAccess,
     /// The accepted connection, whose status tells the rest; or a refusal.
-    pub reply: Reply<Result<SessionView, UserError>>,
+    pub reply: Reply<Result<Opened, UserError>>,
 }
 
 /// Control → Daemon. End a connection, or withdraw one that waits for the end of another. Answered when teardown ended.
@@ -62,8 +72,8 @@ pub struct CloseSession {
 pub struct Closed {
     /// Name.
     pub name: String,
-    /// What was left behind, with the cause; empty when nothing.
-    pub left: Vec<String>,
+    /// What is left of it.
+    pub remains: Remains,
 }
 
 /// Control → Daemon. The connections that the caller may see (its own; all for root), those that wait to be made too.
@@ -102,6 +112,13 @@ pub struct SessionEnded {
     pub name: Arc<str>,
     /// How.
     pub exit: Exit,
+}
+
+/// The refusal of a request for a connection that there is none of; `others`: whether the caller has some.
+pub fn not_found(name: Option<&str>, others: bool) -> UserError {
+    let message = name.map_or_else(|| "not connected".to_owned(), |name| format!("connection {name}: not found"));
+    let hint = if others { "podway status shows those there are" } else { "podway connect makes a connection" };
+    UserError::new(Reason::NotConnected, message, hint)
 }
 
 told!(OpenSession, CloseSession, ListSessions, RenewCredentials, Shutdown, SessionEnded);

@@ -44,10 +44,10 @@ fn ask_for(daemon: &Addr<Daemon>, uid: u32, name: &str, access: ClusterAccess) -
     answer
 }
 
-type Answer = oneshot::Receiver<Result<SessionView, UserError>>;
+type Answer = oneshot::Receiver<Result<Opened, UserError>>;
 
 async fn open(daemon: &Addr<Daemon>, uid: u32, name: &str, server: &str) -> Result<SessionView, UserError> {
-    ask(daemon, uid, name, server).await.unwrap()
+    ask(daemon, uid, name, server).await.unwrap().map(|opened| opened.view)
 }
 
 /// The error that the connect of this connection ends with.
@@ -128,6 +128,20 @@ async fn clusters_behind_one_url_are_told_apart_by_their_names_in_tls() {
 
 /// A daemon whose connection `a`, of user 1000, is in this phase.
 fn having(directory: &Path, phase: Phase, access: &ClusterAccess) -> (Addr<Daemon>, Played) {
+    let (daemon, played) = holding(directory, phase, access);
+    (daemon.start(), played)
+}
+
+#[tokio::test]
+async fn a_device_takes_a_name_that_neither_a_connection_nor_the_host_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let (daemon, _played) = holding(directory.path(), Phase::Connected, &access("no URL", serde_json::json!({})));
+    assert_eq!(daemon.free_device(|_| false), "podway1");
+    assert_eq!(daemon.free_device(|name| matches!(name, "podway1" | "podway2")), "podway3");
+}
+
+/// The same, not started.
+fn holding(directory: &Path, phase: Phase, access: &ClusterAccess) -> (Daemon, Played) {
     let mut daemon = daemon(directory);
     let session = Context::new();
     let status = SessionStatus { phase, ..SessionStatus::default() };
@@ -137,12 +151,12 @@ fn having(directory: &Path, phase: Phase, access: &ClusterAccess) -> (Addr<Daemo
         spec: serde_json::from_value(spec).unwrap(),
         cluster: Cluster::of(access),
         owner_uid: 1000,
-        device: 0,
+        device: "podway0".to_owned(),
         address: session.address(),
         status: receiver,
     };
     daemon.sessions.insert("a".into(), running);
-    (daemon.start(), Played { session, _status: status })
+    (daemon, Played { session, _status: status })
 }
 
 /// A session that the test plays.
@@ -167,7 +181,7 @@ async fn a_way_to_the_cluster_that_changed_is_named_and_taken_up_by_a_new_connec
         };
         let (before, rotated) = (by("socks5://192.0.2.9", "A"), by("socks5://192.0.2.9", "B"));
         let (daemon, _played) = having(directory.path(), Phase::Connected, &before);
-        assert!(ask_for(&daemon, 1000, "a", before).await.unwrap().is_ok());
+        assert!(ask_for(&daemon, 1000, "a", before).await.unwrap().unwrap().existed);
         for (access, parts) in [
             (rotated, "the certificate authority"),
             (by("socks5://192.0.2.8", "A"), "the proxy"),
@@ -232,7 +246,8 @@ async fn what_waits_for_an_end_is_withdrawn_by_a_disconnect_or_with_its_asker() 
         assert_eq!(withdrawn(b).await, "connect b: withdrawn by podway disconnect");
         daemon.do_send(SessionEnded { name: "a".into(), exit: Exit::Stopped });
         // Had c been opened, d would be refused: it is the same cluster.
-        assert_eq!(waits.await.unwrap().expect("opened").name.as_ref(), "d");
+        let d = waits.await.unwrap().expect("opened");
+        assert_eq!((d.view.name.as_ref(), d.existed), ("d", false));
         shut_down(&daemon).await;
     };
     LocalSet::new().run_until(work).await;
@@ -273,6 +288,24 @@ async fn what_waits_for_an_end_is_one_of_its_users_connections() {
 }
 
 #[tokio::test]
+async fn a_connection_that_there_is_none_of_is_told_apart_from_none_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let (daemon, _played) = having(directory.path(), Phase::Connected, &access("no URL", serde_json::json!({})));
+        let refused = close(&daemon, 1000, Some("b")).await.unwrap().expect_err("there is none");
+        assert_eq!(
+            (&*refused.message, &*refused.hint),
+            ("connection b: not found", "podway status shows those there are")
+        );
+        for (name, message) in [(Some("b"), "connection b: not found"), (None, "not connected")] {
+            let refused = close(&daemon, 1001, name).await.unwrap().expect_err("there is none");
+            assert_eq!((&*refused.message, &*refused.hint), (message, "podway connect makes a connection"));
+        }
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
 async fn a_clean_disconnect_that_comes_too_late_says_that_it_removed_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let work = async {
@@ -281,8 +314,26 @@ async fn a_clean_disconnect_that_comes_too_late_says_that_it_removed_nothing() {
         for (clean, left) in [(true, vec![NOT_REMOVED.to_owned()]), (false, Vec::new())] {
             let (reply, closed) = Reply::new();
             daemon.do_send(CloseSession { caller: caller(1000), name: None, clean, reply });
-            assert_eq!(closed.await.unwrap().expect("closed").left, left);
+            assert_eq!(closed.await.unwrap().expect("closed").remains.left, left);
         }
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn a_clean_disconnect_of_no_connection_says_how_to_remove_what_is_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let work = async {
+        let daemon = daemon(directory.path()).start();
+        let hint = async || {
+            let (reply, closed) = Reply::new();
+            daemon.do_send(CloseSession { caller: caller(1000), name: None, clean: true, reply });
+            closed.await.unwrap().expect_err("there is none").hint
+        };
+        assert_eq!(hint().await, "podway connect makes a connection", "this user has made nothing");
+        let identity = Identity::load_or_create(directory.path(), 1000).expect("a key pair");
+        let line = format!("kubectl -n NAMESPACE delete jobs,pods -l {} ", of_public_key(&identity.public));
+        assert!(hint().await.starts_with(&line));
     };
     LocalSet::new().run_until(work).await;
 }

@@ -14,7 +14,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::messages::Child;
+use self::remains::RunningAgent;
+use super::messages::{Child, Remains};
 use crate::actors::client_list::messages::{LinkState, LinkStatus, TargetState, WaiterOutcome};
 use crate::actors::dns::messages::DnsState;
 use crate::actors::pod_watcher::messages::WatchHealth;
@@ -32,6 +33,7 @@ use crate::status::{ConnectOutcome, Mark, Phase, Step};
 use crate::workload::{Workload, WorkloadRef};
 
 pub mod errors;
+mod remains;
 pub mod report;
 
 /// A child that has not finished its teardown step by then is passed over; the whole stays under two seconds.
@@ -125,7 +127,10 @@ impl TeardownStep {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Start the children and ask the API server for the connected namespace; answered by `Reached`.
-    Start,
+    Start {
+        /// What an earlier run left. Nobody asked for its end; the end of this one tells what this one leaves.
+        left: Vec<String>,
+    },
     /// Ask PodWatcher; answered by `Resolved`.
     Resolve(BTreeSet<WorkloadRef>),
     /// Tell ProxyVia.
@@ -139,7 +144,7 @@ pub enum Effect {
     /// Publish the status document.
     Publish,
     /// Answer a `Disconnect`.
-    Answer(ReplyId, Vec<String>),
+    Answer(ReplyId, Remains),
     /// The session is over.
     End,
 }
@@ -200,6 +205,8 @@ pub struct SessionCore {
     /// Teardown steps of this run that were begun.
     begun_steps: BTreeSet<TeardownStep>,
     left: Vec<String>,
+    /// Where agents ran when teardown began.
+    agents: BTreeSet<RunningAgent>,
     replies: Vec<ReplyId>,
     restarts: Vec<Millis>,
     expires_at: Option<i64>,
@@ -224,6 +231,7 @@ impl SessionCore {
             clean: false,
             begun_steps: BTreeSet::new(),
             left: Vec::new(),
+            agents: BTreeSet::new(),
             replies: Vec::new(),
             restarts: Vec::new(),
             expires_at,
@@ -321,7 +329,7 @@ impl SessionCore {
         self.life = Life::Running;
         self.begun_steps.clear();
         self.facts = Facts::default();
-        self.effects.push_back(Effect::Start);
+        self.effects.push_back(Effect::Start { left: std::mem::take(&mut self.left) });
         let references: BTreeSet<WorkloadRef> = self.spec.proxy_via.iter().map(|rule| rule.workload.clone()).collect();
         if references.is_empty() {
             self.facts.resolutions = Some(Resolutions::new());
@@ -362,6 +370,7 @@ impl SessionCore {
         match &mut self.life {
             Life::New => self.end(),
             Life::Running => {
+                self.agents = self.running_agents();
                 let first = if self.clean { TeardownStep::RemoveAgents } else { TeardownStep::StopPlacer };
                 self.begin_step(now, first, then);
             }
@@ -412,7 +421,8 @@ impl SessionCore {
 
     fn answer_all(&mut self) {
         for reply in std::mem::take(&mut self.replies) {
-            self.effects.push_back(Effect::Answer(reply, self.left.clone()));
+            let remains = Remains { left: self.left.clone(), agents: self.agents_left() };
+            self.effects.push_back(Effect::Answer(reply, remains));
         }
     }
 
@@ -533,18 +543,10 @@ impl SessionCore {
         if self.outcome.is_some() {
             return;
         }
-        let missing = self.missing();
-        let pending = self.scaled_to_zero();
-        let others = missing.iter().filter(|(key, _)| !pending.contains_key(key.as_str())).count();
-        let outcome = if missing.is_empty() {
-            ConnectOutcome::Ready
-        } else if others == 0 {
-            ConnectOutcome::Degraded { pending: pending.into_values().collect() }
-        } else if self.deadline <= now {
-            ConnectOutcome::TimedOut { missing: missing.into_values().collect() }
-        } else {
+        let outcome = self.standing();
+        if matches!(outcome, ConnectOutcome::TimedOut { .. }) && now < self.deadline {
             return;
-        };
+        }
         self.outcome = Some(outcome);
     }
 
@@ -608,3 +610,6 @@ fn newer<T>(slot: &mut Option<(Generation, T)>, generation: Generation, fact: T)
         *slot = Some((generation, fact));
     }
 }
+
+#[cfg(test)]
+mod tests;

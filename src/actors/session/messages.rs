@@ -25,8 +25,17 @@ pub enum Child {
 pub struct Disconnect {
     /// Whether our own pod goes too.
     pub clean: bool,
-    /// What was left behind, empty when nothing.
-    pub reply: Reply<Vec<String>>,
+    /// What is left of it.
+    pub reply: Reply<Remains>,
+}
+
+/// What is left of a connection that was ended, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// What could not be undone, with the cause; empty when nothing.
+    pub left: Vec<String>,
+    /// What became of its agents in the cluster, a sentence each.
+    pub agents: Vec<String>,
 }
 
 /// Daemon → Session. Fresh credentials for the same server.

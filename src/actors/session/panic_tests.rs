@@ -166,9 +166,9 @@ impl Bench {
     }
 
     async fn disconnect(self) {
-        let (reply, left) = Reply::new();
+        let (reply, remains) = Reply::new();
         self.session.do_send(Disconnect { clean: false, reply });
-        assert_eq!(left.await.unwrap(), [""; 0]);
+        assert_eq!(remains.await.unwrap().left, [""; 0]);
         self.leaves_nothing().await;
     }
 
@@ -271,7 +271,7 @@ fn our_pods_go_though_that_is_asked_when_the_connection_is_being_ended_already()
         let ((first, left), (second, more)) = (Reply::new(), Reply::new());
         bench.session.do_send(Disconnect { clean: false, reply: first });
         bench.session.do_send(Disconnect { clean: true, reply: second });
-        assert_eq!((left.await.unwrap(), more.await.unwrap()), (vec![], vec![]));
+        assert_eq!((left.await.unwrap(), more.await.unwrap()), (Remains::default(), Remains::default()));
         let deleted = bench.deleted.borrow().clone();
         let job = "/apis/batch/v1/namespaces/demo/jobs/podway-agent-";
         assert!(deleted.iter().any(|path| path.starts_with(job)), "{deleted:?}");

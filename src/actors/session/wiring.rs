@@ -45,7 +45,7 @@ pub fn start(
 
     let session_id = podway_tunnel::handshake::random().unwrap_or_default();
     let buffers = podway_tunnel::client::budget();
-    let dialer = NativeDialer::new(client_rx, identity.clone(), session_id, Arc::clone(&buffers));
+    let dialer = NativeDialer::new(client_rx.clone(), identity.clone(), session_id, Arc::clone(&buffers));
     // ClientList and AgentPlacer tell each other: the second is made first, with an address that it takes up when it starts.
     let agent_placer_context = Context::<AgentPlacer>::new();
     let agent_placer = agent_placer_context.address();
@@ -64,7 +64,7 @@ pub fn start(
     let mark = digest::hex(&podway_tunnel::handshake::random::<8>().unwrap_or_default());
     let agent = Arc::new(Agent { image: spec.agent_image.clone(), key: key.to_string(), fingerprint, mark });
     let (hopeless, late) = (client_list.clone().recipient(), ingredients.settings.late.clone());
-    let placer = AgentPlacer::new(plan, Arc::clone(&agent), client.clone(), hopeless, late);
+    let placer = AgentPlacer::new(plan, Arc::clone(&agent), client_rx, hopeless, late);
     monitor(Child::AgentPlacer, placer, agent_placer_context, &gate);
 
     // Three actors tell each other in a ring (ProxyVia → Vif → ProxyVia, ProxyVia → Dns → ProxyVia): the later ends of

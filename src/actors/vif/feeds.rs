@@ -34,7 +34,7 @@ const IPV6: &str = "/proc/sys/net/ipv6/conf";
 /// Queries that Dns has not answered yet; more wait in the packet path and are dropped there.
 const DNS_UNACKNOWLEDGED: usize = 64;
 /// How often counters are told at most.
-const STATS_EVERY: Duration = Duration::from_secs(1);
+const STATS_EVERY: Duration = Duration::from_millis(500);
 /// How often flows that an agent broke are logged at most.
 const BROKEN_LOG: Duration = Duration::from_secs(60);
 /// The host's network is read again after this time even when the kernel told nothing: resolv.conf is only a file.

@@ -374,7 +374,7 @@ impl ConnectWorld {
         }
         for effect in came {
             match effect {
-                session::Effect::Start => self.under_way(Outside::Client),
+                session::Effect::Start { .. } => self.under_way(Outside::Client),
                 session::Effect::Resolve(_) if self.alive.is_empty() => self.unresolved = true,
                 session::Effect::Resolve(_) => self.under_way(Outside::Resolve),
                 session::Effect::Select(selection) => {

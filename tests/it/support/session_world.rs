@@ -156,7 +156,7 @@ impl SessionWorld {
             self.faults.push(format!("{effect:?} after the end"));
         }
         match effect {
-            Effect::Start => {
+            Effect::Start { .. } => {
                 if self.children {
                     self.faults.push("children were started beside others".into());
                 }

@@ -100,6 +100,14 @@ impl AgentPlacerCore {
         Some(reason.unwrap_or_else(missing))
     }
 
+    /// Whether a pod of our own of this place runs that was not there when one was last asked for.
+    pub(in crate::actors::agent_placer) fn runs(&self, place: &Place) -> bool {
+        self.own_pods(&self.pods.1).any(|(pod, _)| {
+            let made = if pod.own_job.is_some() { Place::OwnJob } else { Place::OwnPod };
+            made == *place && pod.phase == PodPhase::Running && !self.own.before.contains(&pod.uid)
+        })
+    }
+
     /// Pods of our own that live, and what their agent is.
     pub(super) fn own_pods<'a>(
         &'a self,

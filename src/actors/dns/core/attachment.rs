@@ -25,11 +25,14 @@ const CHECK_FILE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How often settings that something else overwrote are put back at once. Then names count as taken away, and are put
-/// back ever more rarely until the settings stay.
+/// How often settings that something else overwrote are put back at once, unless they stay in between ([`STAYS`]). Then
+/// names count as taken away, and are put back ever more rarely until the settings stay.
 const MAX_REPAIRS: u32 = 10;
 /// Longest pause between two tries then.
 const LONGEST_TRUCE: Duration = Duration::from_secs(300);
+/// Settings that were not overwritten for this long stay, and what was before does not count. Longer than any pause, so
+/// that they were also seen to stay.
+const STAYS: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Running {
@@ -47,7 +50,9 @@ pub(super) struct Attachment {
     touched: bool,
     failed: Option<AttachFailed>,
     failures: u32,
+    /// How often something else was seen to have overwritten our settings, and when last.
     repairs: u32,
+    repaired: Millis,
     /// When the next try or check is due.
     due: Option<Millis>,
     attempt: Attempt,
@@ -75,10 +80,11 @@ impl Attachment {
         self.running = None;
         match result {
             Ok(attached) => {
-                match (attached.repaired, self.overwritten()) {
-                    (true, _) => self.repairs += 1,
-                    (false, Some(_)) => self.repairs = 0,
-                    (false, None) => {}
+                if attached.repaired {
+                    self.repairs += 1;
+                    self.repaired = now;
+                } else if now.since(self.repaired) >= STAYS {
+                    self.repairs = 0;
                 }
                 let pause = match (attached.backend, self.overwritten()) {
                     (Backend::File, None) => CHECK_FILE,

@@ -13,7 +13,10 @@ use crate::workload::{Workload, WorkloadRef};
 
 /// The device cannot be made, or is gone.
 pub fn device(why: &str) -> UserError {
-    let hint = "podwayd needs CAP_NET_ADMIN and /dev/net/tun: start it with systemd or with sudo";
+    let hint = match why.contains("exists already") {
+        true => "somebody made it this moment: connect again, which takes a name that is free",
+        false => "podwayd needs CAP_NET_ADMIN and /dev/net/tun: start it with systemd or with sudo",
+    };
     UserError::new(Reason::DeviceFailed, format!("network device: {why}"), hint)
 }
 
@@ -41,7 +44,12 @@ pub fn dns(why: &str) -> UserError {
 pub fn target(target: &Target, connected: &str, why: &str) -> UserError {
     let what = match target {
         Target::Workload(workload) => workload.to_string(),
-        Target::General => "general routing".to_owned(),
+        Target::General if why.contains("--agent ephemeral") => {
+            let message = format!("connect: {why}, and no --proxy-via names a workload whose pods could carry traffic");
+            let hint = "add --proxy-via RANGE=WORKLOAD, or use --agent auto";
+            return UserError::new(Reason::AgentNotPlaced, message, hint);
+        }
+        Target::General => "podway's own pod".to_owned(),
     };
     // A registry may say "forbidden" too.
     let of_the_image = why.contains("does not start");
@@ -130,6 +138,7 @@ pub fn child_ended(child: Child, what: &str) -> UserError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::tun::TunError;
 
     #[test]
     fn an_agent_of_another_version_asks_for_the_right_image() {
@@ -150,6 +159,25 @@ mod tests {
         assert!(!hint("other/deployment/api", &[]).contains("NAMESPACE"), "{}", hint("other/deployment/api", &[]));
         let both = hint("api", &["other/deployment/api", "deployment/app"]);
         assert_eq!(both, "did you mean other/deployment/api or deployment/app?");
+    }
+
+    #[test]
+    fn without_a_pod_of_its_own_a_rule_is_asked_for() {
+        let error = target(&Target::General, "demo", "--agent ephemeral makes no pod of its own");
+        let said = "connect: --agent ephemeral makes no pod of its own, and no --proxy-via names a workload";
+        assert!(error.message.starts_with(said), "{}", error.message);
+        assert_eq!(error.hint, "add --proxy-via RANGE=WORKLOAD, or use --agent auto");
+        let error = target(&Target::General, "demo", "no answer");
+        assert_eq!(error.message, "podway's own pod: no answer");
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_no_missing_capability() {
+        let taken = TunError::Exists { name: "podway0".into() };
+        let error = device(&taken.to_string());
+        assert_eq!(error.message, "network device: a link named podway0 exists already");
+        assert!(error.hint.contains("connect again"), "{}", error.hint);
+        assert!(device(&TunError::NotPermitted.to_string()).hint.contains("CAP_NET_ADMIN"));
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::status::{
     Condition, ConnectOutcome, DeviceLine, DnsLine, LinkLine, Mark, Phase, RangeLine, SessionStatus, Vips, WorkloadLine,
 };
 
+/// A `placement`.
+const OWN_POD: &str = "own pod";
+
 /// A condition before its transition time is known.
 struct Holds {
     kind: &'static str,
@@ -43,12 +46,32 @@ impl SessionCore {
                 for target in needed(&rules) {
                     let line = self.workload_line(&target);
                     if line.state != "Ready" {
-                        missing.insert(line.workload.clone(), format!("{}: {}", line.workload, line.message));
+                        let text = match target {
+                            Target::Workload(_) => format!("{}: {}", line.workload, line.message),
+                            // Its message names what it is about.
+                            Target::General => line.message,
+                        };
+                        missing.insert(line.workload, text);
                     }
                 }
             }
         }
         missing
+    }
+
+    /// How a connect ends with what is there now, if it waits no longer.
+    pub(super) fn standing(&self) -> ConnectOutcome {
+        if self.life != Life::Running {
+            return ConnectOutcome::TimedOut { missing: vec![self.ready().message] };
+        }
+        let (missing, pending) = (self.missing(), self.scaled_to_zero());
+        if missing.is_empty() {
+            ConnectOutcome::Ready
+        } else if missing.keys().all(|key| pending.contains_key(key)) {
+            ConnectOutcome::Degraded { pending: pending.into_values().collect() }
+        } else {
+            ConnectOutcome::TimedOut { missing: missing.into_values().collect() }
+        }
     }
 
     fn watch_ready(&self) -> Holds {
@@ -133,7 +156,7 @@ impl SessionCore {
     fn workload_line(&self, target: &Target) -> WorkloadLine {
         let name = match target {
             Target::Workload(workload) => workload.to_string(),
-            Target::General => "general".to_owned(),
+            Target::General => WorkloadLine::GENERAL.to_owned(),
         };
         let nothing = TargetState { pods: 0, running: 0, links: Vec::new(), hopeless: None };
         let state = self.facts.links.1.get(target).unwrap_or(&nothing);
@@ -149,7 +172,7 @@ impl SessionCore {
             };
             let placement = match link.placement {
                 Placement::Ephemeral => "ephemeral container",
-                Placement::OwnPod => "own pod",
+                Placement::OwnPod => OWN_POD,
             };
             LinkLine {
                 pod: link.pod_name.to_string(),
@@ -227,6 +250,7 @@ impl SessionCore {
             owner_uid: previous.owner_uid,
             phase: self.phase(),
             outcome: self.outcome.clone(),
+            standing: Some(self.standing()),
             since,
             conditions: conditions.collect(),
             steps: self.steps.clone(),
@@ -338,7 +362,12 @@ impl SessionCore {
         for target in self.targets() {
             let line = self.workload_line(&target);
             if let (true, Some(link)) = (line.state == "Ready", line.links.iter().find(|link| link.health == "ready")) {
-                found.push((Mark::Ok, format!("{} through pod {} ({})", line.workload, link.pod, link.placement)));
+                let (what, pod) = (line.title(self.spec.proxy_via.is_empty()), &link.pod);
+                let text = match target == Target::General && link.placement == OWN_POD {
+                    true => format!("{what} through podway's own pod {pod}"),
+                    false => format!("{what} through pod {pod} ({})", link.placement),
+                };
+                found.push((Mark::Ok, text));
             }
         }
         for (mark, text) in found {
@@ -352,7 +381,8 @@ impl SessionCore {
     }
 }
 
-/// Says so where agents serve that were there before, of another image than the user named. A pod of our own has that one.
+/// Says so where agents of a workload serve that were there before, of another image than the user named. A pod of our own
+/// always has that image.
 fn other_image(target: &Target, state: &TargetState, named: &str) -> Option<String> {
     let Target::Workload(workload) = target else { return None };
     let other = state.links.iter().find(|link| link.state == LinkState::Ready && *link.image != *named)?;

@@ -4,7 +4,8 @@ use super::*;
 use crate::actors::client_list::messages::{LinkStatus, WaiterOutcome};
 use crate::actors::dns::messages::DnsState;
 use crate::actors::proxy_via::messages::ViaState;
-use crate::actors::session::core::{Effect, Input, errors};
+use crate::actors::session::core::{Effect, Input, TeardownStep, errors};
+use crate::actors::session::messages::Remains;
 use crate::actors::shell::Core as _;
 use crate::cluster::Resolution;
 use crate::ids::{Generation, ReplyId, WaiterId};
@@ -145,9 +146,77 @@ fn a_plain_connection_is_ready_with_its_way_into_the_cluster_and_not_before() {
     assert_eq!(core.outcome(), None);
     let (id, target) = asked(&mut core);
     assert_eq!((id, target), (WaiterId(0), Target::General));
+    core.handle(Millis(30_000), Input::Woke);
+    let missing = vec!["our own pod is being made".to_owned()];
+    assert_eq!(core.outcome(), Some(&ConnectOutcome::TimedOut { missing }));
     let core = with_exit(all_but_an_exit());
     assert_eq!(core.outcome(), Some(&ConnectOutcome::Ready));
-    assert_eq!(status(&core).workloads[0].links[0].version, "0.1.0");
+    let status = status(&core);
+    assert_eq!((&*status.workloads[0].workload, &*status.workloads[0].links[0].version), ("general", "0.1.0"));
+    let step = status.steps.last().expect("a step");
+    assert_eq!(step.text, "everything through podway's own pod shop/podway-agent");
+}
+
+#[test]
+fn where_a_connection_stands_is_told_whatever_its_connect_said() {
+    let standing = |core: &SessionCore| status(core).standing.expect("it is told");
+    let mut late = all_but_an_exit();
+    late.handle(Millis(30_000), Input::Woke);
+    let missing = |core: &SessionCore| {
+        let ConnectOutcome::TimedOut { missing } = standing(core) else { panic!("it is ready") };
+        missing
+    };
+    assert_eq!(Some(standing(&late)).as_ref(), late.outcome());
+    let mut core = with_exit(late);
+    assert!(matches!(core.outcome(), Some(ConnectOutcome::TimedOut { .. })));
+    assert_eq!(standing(&core), ConnectOutcome::Ready);
+    core.handle(Millis(30_002), Input::Watch(Generation(2), WatchHealth::Stale { why: "no answer".into() }));
+    assert_eq!(missing(&core), ["no answer"]);
+    core.handle(Millis(30_003), Input::Disconnect { clean: false, reply: ReplyId(0) });
+    assert_eq!(missing(&core), ["the connection is being ended"]);
+}
+
+/// What `disconnect` tells of a plain connection with its own pod and two agents beside workloads.
+fn remains(clean: bool, left: &[&str]) -> Remains {
+    let mut core = with_exit(all_but_an_exit());
+    let link = |pod: &str, state: LinkState| LinkStatus {
+        pod: PodUid(pod.into()),
+        pod_name: pod.into(),
+        placement: Placement::Ephemeral,
+        version: "".into(),
+        image: "".into(),
+        state,
+    };
+    let links =
+        vec![link("shop/a", LinkState::Ready), link("shop/b", LinkState::Dialing), link("x/c", LinkState::NoAgent)];
+    let mut targets = core.facts.links.1.clone();
+    let web = Target::Workload(Workload::new("shop", WorkloadKind::Deployment, "web"));
+    targets.insert(web, TargetState { pods: 3, running: 3, links, hopeless: None });
+    core.handle(Millis(3), Input::Links(Generation(2), targets));
+    core.handle(Millis(4), Input::Disconnect { clean, reply: ReplyId(9) });
+    // As the links are hung up, they are told to be gone.
+    core.handle(Millis(5), Input::Links(Generation(3), Default::default()));
+    loop {
+        let effect = core.poll_effect().expect("an answer");
+        if let Effect::Answer(ReplyId(9), remains) = effect {
+            return remains;
+        }
+        if let Effect::Teardown(step) = effect {
+            let left = left.iter().filter(|_| step == TeardownStep::RemoveAgents);
+            core.handle(Millis(6), Input::StepDone(step, left.map(|left| (*left).to_owned()).collect()));
+        }
+    }
+}
+
+#[test]
+fn a_disconnect_says_which_agents_stay_and_which_were_removed() {
+    let containers = "left in shop: ephemeral containers in 2 pods, which go with their pods; the agents in them end by \
+                      themselves in 8 hours";
+    let own = "left in shop: podway's own pod, which ends by itself in 10 minutes (with --clean, at once)";
+    assert_eq!(remains(false, &[]).agents, [containers, own]);
+    assert_eq!(remains(true, &[]).agents, [containers, "removed from shop: podway's own pod"]);
+    let refused = remains(true, &["pod shop/podway-agent: forbidden"]);
+    assert_eq!((refused.agents.as_slice(), refused.left.len()), (&[containers.to_owned()][..], 1));
 }
 
 /// What the connection says of one condition.

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::actors::dns::messages::DnsState;
 use crate::ids::Attempt;
@@ -134,12 +136,72 @@ fn a_file_that_something_keeps_overwriting_is_not_ready_until_it_stays_and_put_b
         assert_eq!(bench.pass(pause - 1), []);
         attempt = attach_of(&bench.pass(1)).0;
     }
+    // That it stays for a while is no reason to believe it.
+    assert_eq!(bench.feed(done(attempt, Backend::File, false)), []);
+    attempt = attach_of(&bench.pass(300_000)).0;
     let state = told(&mut bench, done(attempt, Backend::File, false));
     assert_eq!((state.ready, state.outlook, state.message.as_str()), (true, Outlook::Open, ""));
     // From the beginning.
     attempt = attach_of(&bench.pass(5000)).0;
     assert_eq!(bench.feed(done(attempt, Backend::File, true)), []);
     attach_of(&bench.pass(5000));
+}
+
+/// Lets a program overwrite the file every `period`, `times` times; gives what was told last, and when first that the
+/// file is overwritten.
+fn overwritten_every(period: Duration, times: u32) -> (DnsState, Option<Duration>) {
+    let (mut bench, mut attempt, _) = up(DnsMode::File);
+    let (begun, mut written, mut state, mut first) = (bench.now, 0, DnsState::default(), None);
+    while written < times {
+        let passed = bench.now.since(begun);
+        let repaired = passed >= period * (written + 1);
+        if repaired {
+            written = u32::try_from(passed.as_millis() / period.as_millis()).unwrap();
+        }
+        bench.core.handle(bench.now, done(attempt, Backend::File, repaired));
+        for effect in std::iter::from_fn(|| bench.core.poll_effect()) {
+            if let Effect::Report(told) = effect {
+                assert!(first.is_none() || told.outlook == Outlook::Overwritten, "withdrawn after {passed:?}");
+                if told.outlook == Outlook::Overwritten {
+                    first.get_or_insert(passed);
+                }
+                state = told;
+            }
+        }
+        let pause = bench.core.poll_deadline().unwrap().since(bench.now);
+        attempt = attach_of(&bench.pass(u64::try_from(pause.as_millis()).unwrap())).0;
+    }
+    (state, first)
+}
+
+#[test]
+fn a_file_that_is_overwritten_less_often_than_it_is_looked_at_is_not_ready_either() {
+    let (state, first) = overwritten_every(Duration::from_secs(15), 1000);
+    assert_eq!((state.ready, state.outlook), (false, Outlook::Overwritten));
+    assert_eq!(first, Some(Duration::from_secs(150)), "at the tenth time");
+}
+
+#[test]
+fn a_file_that_is_rewritten_once_an_hour_is_put_back_and_ready() {
+    let (state, first) = overwritten_every(Duration::from_secs(3600), 100);
+    assert_eq!((state.ready, state.outlook, first), (true, Outlook::Open, None));
+}
+
+#[test]
+fn other_settings_of_ours_in_an_overwritten_file_do_not_make_it_stay() {
+    let (mut bench, mut attempt, _) = up(DnsMode::File);
+    for _ in 0..9 {
+        assert_eq!(bench.feed(done(attempt, Backend::File, true)), []);
+        attempt = attach_of(&bench.pass(5000)).0;
+    }
+    assert_eq!(told(&mut bench, done(attempt, Backend::File, true)).outlook, Outlook::Overwritten);
+    let (attempt, _) = attach_of(&bench.feed(Input::Translation(translation_of(2, true, &["10.43.0.0/16"]))));
+    bench.core.handle(bench.now, done(attempt, Backend::File, false));
+    let reported = std::iter::from_fn(|| bench.core.poll_effect()).last();
+    assert!(
+        !matches!(&reported, Some(Effect::Report(state)) if state.outlook != Outlook::Overwritten),
+        "nothing else is told: {reported:?}"
+    );
 }
 
 #[test]
