@@ -154,7 +154,10 @@ impl SessionCore {
     }
 
     fn workload_line(&self, target: &Target) -> WorkloadLine {
-        let name = name_of(target);
+        let name = match target {
+            Target::Workload(workload) => workload.to_string(),
+            Target::General => WorkloadLine::GENERAL.to_owned(),
+        };
         let nothing = TargetState { pods: 0, running: 0, links: Vec::new(), hopeless: None };
         let state = self.facts.links.1.get(target).unwrap_or(&nothing);
         let (word, message) = word_of(target, state, self.scaled_to_zero().contains_key(&name));
@@ -378,18 +381,13 @@ impl SessionCore {
     }
 }
 
-fn name_of(target: &Target) -> String {
-    match target {
-        Target::Workload(workload) => workload.to_string(),
-        Target::General => WorkloadLine::GENERAL.to_owned(),
-    }
-}
-
-/// Says so where agents serve that were there before, of another image than the user named.
+/// Says so where agents of a workload serve that were there before, of another image than the user named. A pod of our own
+/// always has that image.
 fn other_image(target: &Target, state: &TargetState, named: &str) -> Option<String> {
+    let Target::Workload(workload) = target else { return None };
     let other = state.links.iter().find(|link| link.state == LinkState::Ready && *link.image != *named)?;
-    let (name, image) = (name_of(target), &other.image);
-    Some(format!("{name}: uses the agent {image} that is there already, not {named}, which new pods get"))
+    let image = &other.image;
+    Some(format!("{workload}: uses the agent {image} that is there already, not {named}, which new pods get"))
 }
 
 fn word_of(target: &Target, state: &TargetState, scaled_to_zero: bool) -> (&'static str, String) {

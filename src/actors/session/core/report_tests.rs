@@ -114,18 +114,21 @@ fn all_but_an_exit() -> SessionCore {
 /// The same, with the way into the cluster.
 fn with_exit(mut core: SessionCore) -> SessionCore {
     let (id, _) = asked(&mut core);
-    let link = LinkStatus {
+    let state = TargetState { pods: 1, running: 1, links: vec![working_link()], hopeless: None };
+    core.handle(Millis(2), Input::Links(Generation(1), [(Target::General, state)].into()));
+    core.handle(Millis(2), Input::Settled(id, WaiterOutcome::Ready { pod: PodUid("u".into()) }));
+    core
+}
+
+fn working_link() -> LinkStatus {
+    LinkStatus {
         pod: PodUid("u".into()),
         pod_name: "shop/podway-agent".into(),
         placement: Placement::OwnPod,
         image: "podway-agent:0.1.0".into(),
         version: "0.1.0".into(),
         state: LinkState::Ready,
-    };
-    let state = TargetState { pods: 1, running: 1, links: vec![link], hopeless: None };
-    core.handle(Millis(2), Input::Links(Generation(1), [(Target::General, state)].into()));
-    core.handle(Millis(2), Input::Settled(id, WaiterOutcome::Ready { pod: PodUid("u".into()) }));
-    core
+    }
 }
 
 fn asked(core: &mut SessionCore) -> (WaiterId, Target) {
@@ -348,12 +351,15 @@ fn an_agent_that_is_starting_is_told_with_where_its_events_are() {
 
 #[test]
 fn an_image_that_the_user_named_and_that_is_not_used_is_told() {
+    let web = Target::Workload(Workload::new("shop", WorkloadKind::Deployment, "web"));
     let notices = |named: Option<&str>| {
-        let core = with_exit(all_but_an_exit().naming_image(named.map(str::to_owned)));
-        status(&core).notices().into_iter().map(str::to_owned).collect::<Vec<_>>()
+        let mut core = running().naming_image(named.map(str::to_owned));
+        let state = TargetState { pods: 1, running: 1, links: vec![working_link()], hopeless: None };
+        core.handle(Millis(1), Input::Links(Generation(1), [(web.clone(), state)].into()));
+        status(&core).warnings
     };
     let told = "uses the agent podway-agent:0.1.0 that is there already, not nosuch/agent:9, which new pods get";
-    assert_eq!(notices(Some("nosuch/agent:9")), [format!("general: {told}")]);
+    assert_eq!(notices(Some("nosuch/agent:9")), [format!("shop/deployment/web: {told}")]);
     assert_eq!(notices(Some("podway-agent:0.1.0")), [""; 0]);
     // The daemon's own image is nobody's wish: after an update the agents of the last one serve on.
     assert_eq!(notices(None), [""; 0]);
