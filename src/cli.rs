@@ -65,10 +65,12 @@ impl From<ClientError> for Failure {
 
 impl From<UserError> for Failure {
     fn from(error: UserError) -> Failure {
-        let exit = match error.reason {
-            Reason::NotConnected | Reason::DaemonUnreachable => Exit::NotConnected,
-            Reason::TimedOut => Exit::TimedOut,
-            _ => Exit::Failed,
+        let exit = if matches!(error.reason, Reason::NotConnected | Reason::DaemonUnreachable) {
+            Exit::NotConnected
+        } else if error.reason == Reason::TimedOut {
+            Exit::TimedOut
+        } else {
+            Exit::Failed
         };
         Failure { exit, error }
     }
