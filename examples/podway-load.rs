@@ -5,6 +5,7 @@
 //! podway-load conns ADDR:PORT SECONDS PARALLEL    new connections a second, 64 bytes there and back on each
 //! podway-load echo ADDR:PORT COUNT                64 bytes there and back on one connection: p50, p99
 //! podway-load dns SERVER NAME COUNT               A queries over UDP, one at a time: p50, p99
+//! podway-load loopback COUNT                      64 bytes there and back over UDP between two threads: what a turn costs here
 //! podway-load raw-down|raw-up NS POD PORT SECONDS the same flow over one port-forward WebSocket and nothing else
 //! podway-load raw-echo NS POD PORT COUNT
 //! podway-load forward down|push|echo NS POD PORT SECONDS|COUNT    a flow through a listener that copies to such a one
@@ -42,6 +43,7 @@ async fn main() -> Result<()> {
         ["conns", at, seconds, parallel] => connections(address(at).await?, secs(seconds)?, parallel.parse()?).await?,
         ["echo", at, count] => echo(address(at).await?, count.parse()?).await?,
         ["dns", server, name, count] => dns(server, name, count.parse()?).await?,
+        ["loopback", count] => loopback(count.parse()?)?,
         ["raw-down", ns, pod, port, seconds] => Raw::open(ns, pod, port).await?.down(secs(seconds)?).await?,
         ["raw-up", ns, pod, port, seconds] => Raw::open(ns, pod, port).await?.up(secs(seconds)?).await?,
         ["raw-echo", ns, pod, port, count] => Raw::open(ns, pod, port).await?.echo(count.parse()?).await?,
@@ -200,6 +202,28 @@ async fn dns(server: &str, name: &str, count: usize) -> Result<serde_json::Value
     let mut report = quantiles(times)?;
     report["rcode"] = rcode.into();
     Ok(report)
+}
+
+fn loopback(count: usize) -> Result<serde_json::Value> {
+    let (near, far) = (std::net::UdpSocket::bind("127.0.0.1:0")?, std::net::UdpSocket::bind("127.0.0.1:0")?);
+    near.connect(far.local_addr()?)?;
+    far.connect(near.local_addr()?)?;
+    let limit = Some(Duration::from_secs(5));
+    near.set_read_timeout(limit)?;
+    far.set_read_timeout(limit)?;
+    std::thread::spawn(move || {
+        let mut back = [0; ECHO];
+        while far.recv(&mut back).is_ok_and(|_| far.send(&back).is_ok()) {}
+    });
+    let mut back = [0; ECHO];
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let began = Instant::now();
+        near.send(&[7; ECHO])?;
+        near.recv(&mut back)?;
+        times.push(began.elapsed());
+    }
+    quantiles(times)
 }
 
 /// One port of a pod over one WebSocket: a binary message is a channel's number and its bytes; each channel begins
