@@ -1,11 +1,10 @@
 //! The command: what is typed, what the daemon is asked, what is printed, and the exit code.
 
-#![expect(clippy::print_stdout, reason = "the command's results go to stdout")]
-
 pub mod args;
 pub mod connect;
 pub mod disconnect;
 pub mod rbac;
+mod say;
 pub mod status;
 pub mod table;
 pub mod wait;
@@ -19,6 +18,7 @@ use crate::actors::control::protocol::{Op, VERSION, Version};
 use crate::control_client::{ClientError, ControlClient};
 use crate::error::{Reason, UserError};
 use args::{Cli, Command, KubeFlags, TextOrJson};
+use say::say;
 
 pub use crate::kubeconfig::Resolved;
 
@@ -101,7 +101,7 @@ pub async fn run(cli: Cli, resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved,
 pub(crate) fn complain(error: &UserError, output: TextOrJson) {
     match output {
         TextOrJson::Text => anstream::eprint!("{}", error_text(error)),
-        TextOrJson::Json => println!("{}", document("Error", "error", &json!(error))),
+        TextOrJson::Json => say(document("Error", "error", &json!(error))),
     }
 }
 
@@ -127,12 +127,12 @@ async fn version(socket: &Path, output: TextOrJson) -> Result<Exit, Failure> {
     let theirs = theirs.map(|theirs| theirs.version);
     match output {
         TextOrJson::Text => {
-            println!("podway  {ours}");
-            println!("podwayd {}", theirs.as_deref().unwrap_or("not running, or not in reach"));
+            say(format_args!("podway  {ours}"));
+            say(format_args!("podwayd {}", theirs.as_deref().unwrap_or("not running, or not in reach")));
         }
         TextOrJson::Json => {
             let versions = json!({ "client": ours, "daemon": theirs.ok(), "protocol": VERSION });
-            println!("{}", document("Version", "version", &versions));
+            say(document("Version", "version", &versions));
         }
     }
     Ok(Exit::Done)

@@ -3,6 +3,8 @@
 
 pub mod program;
 
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -48,7 +50,8 @@ pub fn run(config: Config, directories: Directories) -> anyhow::Result<()> {
     for directory in [&directories.runtime, &directories.state] {
         std::fs::create_dir_all(directory).with_context(|| format!("directory {}", directory.display()))?;
     }
-    let undone = cleanup(&directories);
+    let _lock = lock(&directories)?;
+    let undone = undo(&directories);
     for done in &undone.done {
         info!("after an earlier run: {done}");
     }
@@ -175,7 +178,63 @@ fn may_configure_networks() -> bool {
     effective.is_none_or(|bits| bits & 1 << CAP_NET_ADMIN != 0)
 }
 
-/// Undoes what an earlier run left on the host. Works twice.
+/// Makes this the only podwayd with its state directory, for as long as what it returns lives; the kernel gives it back
+/// however the process ends. What a living one did to the host is nobody else's to undo.
+///
+/// # Errors
+///
+/// There is another one.
+fn lock(directories: &Directories) -> anyhow::Result<Option<File>> {
+    let path = directories.state.join("podwayd.lock");
+    let file = match File::options().write(true).create(true).truncate(false).mode(0o600).open(&path) {
+        Ok(file) => file,
+        Err(error) => {
+            // A disk that takes no file is no reason not to serve.
+            warn!(path = %path.display(), %error, "a second podwayd could not be told apart");
+            return Ok(None);
+        }
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => {
+            anyhow::bail!("another one runs with the directory {}", directories.state.display())
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
+    }
+}
+
+/// Undoes what an earlier run left on the host, unless it runs. Works twice.
 pub fn cleanup(directories: &Directories) -> Undone {
+    if !directories.state.exists() {
+        return undo(directories);
+    }
+    match lock(directories) {
+        Ok(_lock) => undo(directories),
+        Err(why) => Undone {
+            left: vec![format!("podwayd: {why}; podway disconnect puts back what it did")],
+            ..Undone::default()
+        },
+    }
+}
+
+fn undo(directories: &Directories) -> Undone {
     host::recover(Path::new(ETC), &OsJournal::new(&directories.runtime))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_podwayd_that_runs_has_done_is_left_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let directories = Directories { runtime: directory.path().into(), state: directory.path().into() };
+        let running = lock(&directories).unwrap();
+        let second = lock(&directories).unwrap_err().to_string();
+        assert!(second.starts_with("another one runs with the directory "), "{second}");
+        let refused = cleanup(&directories);
+        assert!(refused.done.is_empty() && refused.left[0].contains("podway disconnect"), "{refused:?}");
+        drop(running);
+        assert!(lock(&directories).is_ok());
+    }
 }

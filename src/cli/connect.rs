@@ -1,13 +1,12 @@
 //! `podway connect`.
 
-#![expect(clippy::print_stdout, reason = "the command's results go to stdout")]
-
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::args::{ConnectArgs, KubeFlags, TextOrJson};
+use super::say::say;
 use super::table::{BAD, GOOD, WARN};
 use super::{Exit, Failure, Resolved, document};
 use crate::actors::control::protocol::{Connected, Disconnected, Event, Op};
@@ -33,7 +32,7 @@ pub async fn run(
     let resolved = resolve(&args.kube).await?;
     let spec = spec_of(args, &resolved);
     if args.dry_run {
-        println!("{}", document("ConnectSpec", "spec", &json!(spec)));
+        say(document("ConnectSpec", "spec", &json!(spec)));
         return Ok(Exit::Done);
     }
     if let (Some(user), TextOrJson::Text) = (crate::kubeconfig::sudo_user(), args.output) {
@@ -119,7 +118,7 @@ fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> 
         ConnectOutcome::Failed(_) => (Exit::Failed, [].as_slice()),
     };
     match args.output {
-        TextOrJson::Json => println!("{}", document("Connection", "status", &json!(status))),
+        TextOrJson::Json => say(document("Connection", "status", &json!(status))),
         TextOrJson::Text => {
             if exit == Exit::TimedOut {
                 anstream::eprintln!("{GOOD}ready:{GOOD:#} {}", ready(status));
@@ -145,9 +144,9 @@ fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> 
                 });
             }
             let already = if *already { "already " } else { "" };
-            println!("{already}connected {} to namespace {}", status.name, status.namespace);
+            say(format_args!("{already}connected {} to namespace {}", status.name, status.namespace));
             let suggested = status.suggestion.clone().unwrap_or_else(|| format!("podway status {}", status.name));
-            println!("try: {suggested}");
+            say(format_args!("try: {suggested}"));
         }
     }
     Ok(exit)

@@ -1,12 +1,11 @@
 //! `podway disconnect`.
 
-#![expect(clippy::print_stdout, reason = "the command's results go to stdout")]
-
 use std::path::Path;
 
 use serde_json::json;
 
 use super::args::{DisconnectArgs, TextOrJson};
+use super::say::say;
 use super::{Exit, Failure, document};
 use crate::actors::control::protocol::{Disconnected, Op};
 use crate::control_client::ControlClient;
@@ -21,15 +20,15 @@ pub async fn run(socket: &Path, args: &DisconnectArgs) -> Result<Exit, Failure> 
     let op = Op::Disconnect { name: args.name.clone(), clean: args.clean, all: args.all };
     let ended: Disconnected = client.ask(op).await?;
     match args.output {
-        TextOrJson::Json => println!("{}", document("Disconnected", "closed", &json!(ended.closed))),
+        TextOrJson::Json => say(document("Disconnected", "closed", &json!(ended.closed))),
         TextOrJson::Text => {
             if ended.closed.is_empty() {
-                println!("no connections");
+                say(format_args!("no connections"));
             }
             for closed in &ended.closed {
-                println!("disconnected {}", closed.name);
-                closed.left.iter().for_each(|left| println!("  left behind: {left}"));
-                closed.agents.iter().for_each(|agents| println!("  {agents}"));
+                say(format_args!("disconnected {}", closed.name));
+                closed.left.iter().for_each(|left| say(format_args!("  left behind: {left}")));
+                closed.agents.iter().for_each(|agents| say(format_args!("  {agents}")));
             }
         }
     }

@@ -1,8 +1,7 @@
 //! `podway rbac`: the committed `config/rbac.yaml`, for one namespace and one subject.
 
-#![expect(clippy::print_stdout, reason = "the command's results go to stdout")]
-
 use super::args::{RbacAgent, RbacArgs};
+use super::say::say;
 use super::{Exit, Failure};
 use crate::digest::short_name;
 use crate::error::{Reason, UserError};
@@ -22,7 +21,7 @@ pub fn run(args: &RbacArgs) -> Result<Exit, Failure> {
         exit: Exit::Usage,
         error: UserError::new(Reason::BadRequest, message, "podway rbac --help"),
     })?;
-    print!("{text}");
+    say(text.trim_end());
     Ok(Exit::Done)
 }
 

@@ -1,13 +1,12 @@
 //! `podway status`.
 
-#![expect(clippy::print_stdout, reason = "the command's results go to stdout")]
-
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
 use super::args::{Check, ListArgs, StatusArgs, StatusForm, TextOrJson};
+use super::say::say;
 use super::table::{Detail, list_of, render};
 use super::{API_VERSION, Exit, Failure, document};
 use crate::actors::control::protocol::{Ended, Event, Op, Sessions};
@@ -39,7 +38,7 @@ pub async fn run(socket: &Path, args: &StatusArgs) -> Result<Exit, Failure> {
             match client.next::<Ended>().await? {
                 // One document a line, so that `jq` and a shell's `read` take them as they come.
                 Next::Event(Event::Status { status }) if args.output == StatusForm::Json => {
-                    println!("{}", json!({ "apiVersion": API_VERSION, "kind": "Connection", "status": status }));
+                    say(json!({ "apiVersion": API_VERSION, "kind": "Connection", "status": status }));
                 }
                 Next::Event(Event::Status { status }) => print(&[*status], args.output)?,
                 Next::Event(Event::Progress { .. }) => {}
@@ -76,12 +75,12 @@ pub async fn list(socket: &Path, args: &ListArgs) -> Result<Exit, Failure> {
         return none(args.output, false);
     }
     match args.output {
-        TextOrJson::Text => print!("{}", list_of(&sessions)),
+        TextOrJson::Text => say(list_of(&sessions).trim_end()),
         TextOrJson::Json => {
             let items = sessions.iter().flat_map(|status| {
                 status.workloads.iter().map(|line| json!({ "connection": status.name, "workload": line }))
             });
-            println!("{}", document("WorkloadList", "items", &json!(items.collect::<Vec<_>>())));
+            say(document("WorkloadList", "items", &json!(items.collect::<Vec<_>>())));
         }
     }
     Ok(Exit::Done)
@@ -91,7 +90,7 @@ pub async fn list(socket: &Path, args: &ListArgs) -> Result<Exit, Failure> {
 fn none(output: TextOrJson, silent: bool) -> Result<Exit, Failure> {
     match output {
         TextOrJson::Text if silent => {}
-        TextOrJson::Text => println!("not connected; podway connect makes a connection"),
+        TextOrJson::Text => say(format_args!("not connected; podway connect makes a connection")),
         TextOrJson::Json => return Err(not_found(None, false).into()),
     }
     Ok(Exit::NotConnected)
@@ -99,17 +98,13 @@ fn none(output: TextOrJson, silent: bool) -> Result<Exit, Failure> {
 
 fn print(sessions: &[SessionStatus], form: StatusForm) -> Result<(), UserError> {
     match form {
-        StatusForm::Table => {
-            sessions.iter().for_each(|status| anstream::println!("{}", render(status, Detail::brief(), wall())))
-        }
-        StatusForm::Wide => {
-            sessions.iter().for_each(|status| anstream::println!("{}", render(status, Detail::Wide, wall())))
-        }
+        StatusForm::Table => sessions.iter().for_each(|status| say(render(status, Detail::brief(), wall()))),
+        StatusForm::Wide => sessions.iter().for_each(|status| say(render(status, Detail::Wide, wall()))),
         StatusForm::Json => match sessions {
-            [status] => println!("{}", document("Connection", "status", &json!(status))),
+            [status] => say(document("Connection", "status", &json!(status))),
             several => {
                 let items: Vec<_> = several.iter().map(|status| json!({ "status": status })).collect();
-                println!("{}", document("ConnectionList", "items", &json!(items)));
+                say(document("ConnectionList", "items", &json!(items)));
             }
         },
         StatusForm::Yaml => {
@@ -117,7 +112,7 @@ fn print(sessions: &[SessionStatus], form: StatusForm) -> Result<(), UserError> 
                 let document = json!({ "apiVersion": API_VERSION, "kind": "Connection", "status": status });
                 let yaml = serde_saphyr::to_string(&document)
                     .map_err(|error| UserError::new(Reason::Internal, format!("status: {error}"), "use -o json"))?;
-                println!("---\n{yaml}");
+                say(format_args!("---\n{yaml}"));
             }
         }
     }

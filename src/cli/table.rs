@@ -203,7 +203,7 @@ fn failed(status: &SessionStatus, detail: Detail) -> String {
     // A host always says things to a device that are for nobody beyond it: no loss, unless all is asked for.
     let unheard = |count: u64| if detail == Detail::Wide { count } else { 0 };
     let counted = [
-        (flows.refused, "flows that the far end refused or nobody took"),
+        (flows.refused, "TCP or UDP tries that the far end refused or nobody took"),
         (flows.broken, "flows by a fault of an agent"),
         (flows.dropped_full, "packets by full queues"),
         (unheard(flows.dropped_source), "packets from another address than the device's"),

@@ -1,13 +1,12 @@
 //! `podway wait`: a subscription, with the time measured here.
 
-#![expect(clippy::print_stdout, reason = "the command's results go to stdout")]
-
 use std::path::Path;
 use std::str::FromStr;
 
 use serde_json::json;
 
 use super::args::{TextOrJson, WaitArgs};
+use super::say::say;
 use super::{Exit, Failure, document};
 use crate::actors::control::protocol::{Ended, Event, Op};
 use crate::control_client::{ControlClient, Next};
@@ -133,7 +132,7 @@ pub async fn run(socket: &Path, args: &WaitArgs) -> Result<Exit, Failure> {
     match tokio::time::timeout(args.timeout, reach(&mut client, &args.what, &mut lacks)).await {
         Ok(Ok(status)) => {
             if args.output == TextOrJson::Json {
-                println!("{}", document("Connection", "status", &json!(status)));
+                say(document("Connection", "status", &json!(status)));
             }
             Ok(Exit::Done)
         }

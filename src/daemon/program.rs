@@ -53,6 +53,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: podwayd: {error:#}");
+            let denied = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied;
+            if error.chain().any(|cause| cause.downcast_ref().is_some_and(denied)) {
+                eprintln!("hint: it runs as root: sudo podwayd, or sudo systemctl start podwayd");
+            }
             ExitCode::FAILURE
         }
     }
