@@ -60,7 +60,8 @@ pub struct AgentPlacer {
 }
 
 impl AgentPlacer {
-    /// A placer for agents as `plan` and `agent` say, that asks by the newest `client`. What it cannot end before it ends itself is `late` work.
+    /// A placer for agents as `plan` and `agent` say, that asks by the newest `client`. What it cannot end before it ends
+    /// itself is `late` work.
     pub fn new(
         plan: Plan,
         agent: Arc<Agent>,

@@ -101,7 +101,9 @@ impl DataPlane {
     /// Starts to carry packets of `device`. Must be called within a tokio runtime.
     pub fn start(device: Arc<dyn PacketDevice>, wiring: Wiring) -> DataPlaneHandle {
         let counters = Arc::new(Counters::default());
+        let stop = CancellationToken::new();
         let plane = Arc::new(Plane {
+            stop: stop.clone(),
             device,
             clients: wiring.clients,
             dns_tx: wiring.dns_tx,
@@ -114,7 +116,6 @@ impl DataPlane {
             seeds: RandomState::new(),
             seeded: AtomicU64::new(0),
         });
-        let stop = CancellationToken::new();
         let (ended_tx, ended) = watch::channel(None);
         let (in_use_tx, virtual_in_use) = watch::channel(BTreeSet::new());
         let reader = tokio::spawn(Reader::new(plane, wiring.vips, in_use_tx).run(stop.clone()));
@@ -162,6 +163,8 @@ impl DataPlaneHandle {
 
 /// What all flows share.
 pub(crate) struct Plane {
+    /// Cancelled when the data plane is to end: what is no flow ends by it, and gives the device back.
+    pub stop: CancellationToken,
     pub device: Arc<dyn PacketDevice>,
     pub clients: watch::Receiver<Arc<ClientTable>>,
     pub dns_tx: mpsc::Sender<DnsQuery>,

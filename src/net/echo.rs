@@ -36,13 +36,14 @@ pub(crate) fn take(plane: &Arc<Plane>, table: &VipTable, view: &View<'_>, packet
     let (packet, plane) = (Bytes::copy_from_slice(&packet), Arc::clone(plane));
     let via = Via { to: SocketAddr::new(address, 0), target };
     tokio::spawn(async move {
-        match far::echo(&plane, &via, sequence, payload).await {
-            Ok(came) => {
+        match plane.stop.run_until_cancelled(far::echo(&plane, &via, sequence, payload)).await {
+            Some(Ok(came)) => {
                 if let Some(answer) = packet::echo_reply(&packet, &came) {
                     plane.send(&answer);
                 }
             }
-            Err(why) => plane.refuse(&packet, why),
+            Some(Err(why)) => plane.refuse(&packet, why),
+            None => {}
         }
         plane.echo_pending.fetch_sub(1, Ordering::Relaxed);
     });

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +32,8 @@ mod real;
 
 struct Bench {
     device: Option<PairDevice>,
+    /// The data plane's end.
+    its: Weak<PairDevice>,
     handle: DataPlaneHandle,
     clients: watch::Sender<Arc<ClientTable>>,
     dns: mpsc::Receiver<DnsQuery>,
@@ -74,8 +76,10 @@ impl Bench {
         let (_, vips) = watch::channel(Arc::new(vips));
         let (dns_tx, dns) = mpsc::channel(16);
         let (blocked_tx, blocked) = mpsc::channel(16);
-        let handle = DataPlane::start(Arc::new(other), Wiring { clients: clients_rx, vips, dns_tx, blocked_tx });
-        Self { device: Some(device), handle, clients, dns, blocked, v6 }
+        let other = Arc::new(other);
+        let its = Arc::downgrade(&other);
+        let handle = DataPlane::start(other, Wiring { clients: clients_rx, vips, dns_tx, blocked_tx });
+        Self { device: Some(device), its, handle, clients, dns, blocked, v6 }
     }
 
     fn pick(&self, v4: &str, v6: &str) -> IpAddr {
@@ -534,6 +538,21 @@ fn stopping_resets_everything_quickly() {
         assert_eq!(counters.snapshot().tcp_open, 0);
         assert_eq!(far.next().await, Sent::Reset);
         peer.state_is(State::Closed).await;
+    });
+}
+
+#[test]
+fn an_echo_that_waits_gives_the_device_back_when_all_ends() {
+    both(|v6| async move {
+        let (link, _) = FakeLink::new(Manner::Silent);
+        let bench = Bench::new(v6, links(&[Arc::clone(&link)]));
+        bench.send(&echo_request(bench.from().ip(), bench.to().ip(), 1, b"x"));
+        while link.echoed.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(bench.handle.stop().await, Ended::Stopped);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(bench.its.upgrade().is_none());
     });
 }
 
