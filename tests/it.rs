@@ -27,3 +27,8 @@ mod other_protocol;
 mod shells;
 #[path = "it/unit_file.rs"]
 mod unit_file;
+
+/// The directory of this package, from where cargo runs it: a build may be shared by several checkouts.
+fn package() -> std::path::PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs this").into()
+}

@@ -4,11 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 fn config() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
+    crate::package().join("config")
 }
 
 /// The units in a directory of their own, with a program that exists on every machine in podwayd's place.

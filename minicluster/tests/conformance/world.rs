@@ -60,7 +60,9 @@ pub async fn check(name: &str, case: Case) {
 }
 
 fn compare(name: &str, seen: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/conformance/observations/{name}.txt"));
+    // Where cargo runs it: a build may be shared by several checkouts.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs this");
+    let path = PathBuf::from(package).join(format!("tests/conformance/observations/{name}.txt"));
     if std::env::var("PODWAY_CONFORMANCE_RECORD").is_ok_and(|value| value == "1") {
         std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
         std::fs::write(&path, seen).expect("written");
@@ -142,10 +144,35 @@ impl World {
         }
     }
 
-    /// Lets the cluster forget what was. A real one has done so with its first versions.
-    pub fn forget(&self) {
-        if let Running::Mini(pods) = &self.pods {
-            pods.store().compact();
+    /// Lets the cluster forget what was. A real one forgets its first versions ten minutes after its API server's start
+    /// (`--etcd-compaction-interval`, twice), which is waited for.
+    pub async fn forget(&self) {
+        match &self.pods {
+            Running::Mini(pods) => pods.store().compact(),
+            Running::Real(_) => {
+                let first = format!("{}?resourceVersion=1&resourceVersionMatch=Exact", self.path("services"));
+                within(OBLIVION, "forgotten version", async || self.client.get(&first).await.code == 410).await;
+            }
+        }
+    }
+
+    /// Version 1, which is older than all objects, of a kind of which a watch can no longer begin there. A real API
+    /// server keeps the last hundred changes of each kind; its nodes renew their leases every ten seconds.
+    pub async fn forgotten_version(&self) -> String {
+        match &self.pods {
+            Running::Mini(pods) => {
+                pods.store().compact();
+                format!("{}?watch=1&resourceVersion=1", self.path("pods"))
+            }
+            Running::Real(_) => {
+                let first = "/apis/coordination.k8s.io/v1/leases?watch=1&resourceVersion=1".to_owned();
+                within(OBLIVION, "forgotten version", async || {
+                    let event = self.client.watch(&first).await.soon(PATIENCE).await;
+                    event.is_some_and(|event| event["type"] == "ERROR")
+                })
+                .await;
+                first
+            }
         }
     }
 
@@ -182,12 +209,21 @@ impl World {
     }
 }
 
+/// How long a real cluster may remember, and a little more.
+const OBLIVION: Duration = Duration::from_secs(720);
+
 /// Waits for a condition.
 pub async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    within(2 * PATIENCE, what, holds).await;
+}
+
+async fn within(limit: Duration, what: &str, holds: impl AsyncFn() -> bool) {
+    let mut pause = Duration::from_millis(50);
     let wait = async {
         while !holds().await {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(limit / 200);
         }
     };
-    tokio::time::timeout(2 * PATIENCE, wait).await.unwrap_or_else(|_| panic!("no {what} in time"));
+    tokio::time::timeout(limit, wait).await.unwrap_or_else(|_| panic!("no {what} in time"));
 }

@@ -146,8 +146,7 @@ pub async fn versions_are_asked_for(world: &mut World) {
 
 pub async fn what_is_forgotten_is_gone(world: &mut World) {
     services(world, &["a", "b"]).await;
-    // A real cluster forgets within ten minutes.
-    world.forget();
+    world.forget().await;
     let path = world.path("services");
     let reply = world.client.get(&format!("{path}?resourceVersion=1&resourceVersionMatch=Exact")).await;
     world.log.reply("a version of long ago", &reply);

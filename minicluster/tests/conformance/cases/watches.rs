@@ -118,10 +118,8 @@ pub async fn a_watch_ends_in_time_and_says_how_far_it_is(world: &mut World) {
 }
 
 pub async fn a_watch_from_long_ago_is_gone(world: &mut World) {
-    // Version 1 is older than all objects. Of kinds that change often a real cluster has forgotten it.
-    world.forget();
-    let path = world.path("pods");
-    let mut watch = world.client.watch(&format!("{path}?watch=1&resourceVersion=1")).await;
+    let first = world.forgotten_version().await;
+    let mut watch = world.client.watch(&first).await;
     world.log.say(&format!("{}", watch.code));
     let event = watch.next().await.expect("an event");
     world.log.value(&event);
