@@ -7,6 +7,7 @@ pub mod rbac;
 mod say;
 pub mod status;
 pub mod table;
+pub mod usage;
 pub mod wait;
 pub mod when;
 

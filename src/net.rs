@@ -12,6 +12,7 @@ pub mod flow;
 #[cfg(test)]
 pub mod in_namespace;
 pub mod kube_client;
+pub mod obstacle;
 pub mod os_journal;
 pub mod packet;
 pub mod portforward;

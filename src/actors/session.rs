@@ -157,9 +157,11 @@ impl Session {
     fn start_children(&mut self, client: kube::Client, identity: &Identity, ctx: &mut Context<Self>) {
         let children = wiring::start(&self.ingredients, &self.host, identity, self.run, client.clone(), ctx);
         let (me, run) = (ctx.address(), self.run);
-        let work = reach::reach(self.ingredients.access.clone(), client, self.ingredients.spec.namespace.clone());
+        let (access, namespace) = (self.ingredients.access.clone(), self.ingredients.spec.namespace.clone());
+        let server = access.server.clone();
+        let work = reach::reach(access, client, namespace, (self.ingredients.wall)());
         drop(spawn_reporting(work, REACH_LIMIT, move |result| {
-            let result = result.unwrap_or_else(|failed| Err(reach::failed(&failed)));
+            let result = result.unwrap_or_else(|failed| Err(reach::failed(&server, &failed)));
             me.do_send(OfRun { run, input: Input::Reached(result) });
         }));
         if let Some(references) = self.unresolved.take() {
@@ -315,6 +317,7 @@ impl Shell for Session {
                 }
                 self.run += 1;
                 let (me, run, access) = (ctx.address(), self.run, self.ingredients.access.clone());
+                let server = access.server.clone();
                 let (state_dir, uid) = (self.ingredients.settings.state_dir.clone(), self.ingredients.owner_uid);
                 let work = async move {
                     let loading = tokio::task::spawn_blocking(move || Identity::load_or_create(&state_dir, uid));
@@ -323,7 +326,7 @@ impl Shell for Session {
                     Ok((client, identity.map_err(|error| reach::keyless(&error))?))
                 };
                 drop(spawn_reporting(work, REACH_LIMIT, move |result| {
-                    let made = result.unwrap_or_else(|failed| Err(reach::failed(&failed)));
+                    let made = result.unwrap_or_else(|failed| Err(reach::failed(&server, &failed)));
                     me.do_send(Made { run, made });
                 }));
             }

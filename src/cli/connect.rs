@@ -27,7 +27,7 @@ pub async fn run(
 ) -> Result<Exit, Failure> {
     args.check().map_err(|message| Failure {
         exit: Exit::Usage,
-        error: UserError::new(Reason::BadRequest, message, "podway connect --help"),
+        error: UserError::new(Reason::BadRequest, message, "podway connect --help shows how ranges are named"),
     })?;
     let resolved = resolve(&args.kube).await?;
     let spec = spec_of(args, &resolved);

@@ -26,7 +26,9 @@ use crate::error::chain;
 use crate::refusal::Readiness;
 use crate::spec::{ClusterAccess, Credential};
 
-/// Limit of one connection's set-up: TCP, proxy and TLS. Three retransmitted SYNs fit into it.
+/// Limit of a TCP connection: three retransmitted SYNs fit into it.
+const TCP_TIMEOUT: Duration = Duration::from_secs(8);
+/// Limit of one connection's set-up: TCP, proxy and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit of a question whether the API server is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -236,7 +238,7 @@ fn connector() -> HttpConnector {
     http.set_keepalive(Some(KEEPALIVE));
     http.set_keepalive_interval(Some(KEEPALIVE));
     http.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
-    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    http.set_connect_timeout(Some(TCP_TIMEOUT));
     http
 }
 
@@ -268,6 +270,11 @@ fn tls_error(error: kube::Error) -> KubeClientError {
     KubeClientError::Tls(chain(&error))
 }
 
+/// Somebody took the connection, and said nothing in time.
+#[derive(Debug, thiserror::Error)]
+#[error("it takes a connection and then says nothing")]
+pub struct Mute;
+
 /// Gives all of connecting one limit: a server that accepts and then says nothing would hold a caller for ever.
 #[derive(Clone)]
 struct Limited<C>(C);
@@ -292,7 +299,7 @@ where
         Box::pin(async move {
             match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
                 Ok(done) => done.map_err(Into::into),
-                Err(_) => Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "connecting took too long").into()),
+                Err(_) => Err(Mute.into()),
             }
         })
     }

@@ -475,7 +475,8 @@ impl SessionCore {
         {
             return Some(errors::forbidden("list and watch pods", &self.spec.namespace));
         }
-        if let Some((_, WatchHealth::Unauthorized { why })) = &facts.watch {
+        // Whoever asks the API server first tells in more detail what it does not take.
+        if let Some((_, WatchHealth::Unauthorized { why })) = facts.watch.as_ref().filter(|_| facts.api_server.is_some()) {
             return Some(errors::unauthorized(why));
         }
         if let Some((_, dns)) = &facts.dns

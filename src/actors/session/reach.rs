@@ -2,37 +2,53 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
+use tokio::time::{sleep, timeout};
 
 use crate::actors::shell::TaskFailed;
 use crate::error::{Reason, UserError, chain};
 use crate::net::kube_client::{self, KubeClientError};
+use crate::net::obstacle::Obstacle;
 use crate::refusal;
-use crate::spec::ClusterAccess;
+use crate::spec::{ClusterAccess, Credential};
+use crate::timestamp::rfc3339;
 
-/// How often 401 is asked again.
+/// How often what may pass is asked again.
 const TRIES: u128 = refusal::GOES_ON.as_millis() / refusal::AGAIN.as_millis();
+/// Limit of one answer, TLS and all.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Asks for the connected namespace; a right to read it is not needed. Gives the API server's addresses.
+/// Asks for the connected namespace; a right to read it is not needed. Gives the API server's addresses. `now` is seconds
+/// since 1970.
 pub async fn reach(
     access: ClusterAccess,
     client: kube::Client,
     namespace: String,
+    now: i64,
 ) -> Result<BTreeSet<IpAddr>, UserError> {
     let namespaces: Api<Namespace> = Api::all(client);
+    // An API server that has just started may not know all credentials yet, and one that is busy or starting says so:
+    // that counts when it goes on. Credentials that have ended do not come back.
+    let may_pass = |code: u16| code == 429 || code >= 500 || (code == 401 && ended(&access, now).is_none());
+    let once = async || timeout(ANSWER_LIMIT, namespaces.get_opt(&namespace)).await;
     let ask = async {
-        // An API server that has just started may not know all credentials yet: 401 counts when it goes on.
         for _ in 0..TRIES {
-            match namespaces.get_opt(&namespace).await {
-                Err(kube::Error::Api(status)) if status.code == 401 => tokio::time::sleep(refusal::AGAIN).await,
+            match once().await {
+                Ok(Err(kube::Error::Api(status))) if may_pass(status.code) => sleep(refusal::AGAIN).await,
                 other => return other,
             }
         }
-        namespaces.get_opt(&namespace).await
+        once().await
     };
     let (addresses, answer) = tokio::join!(kube_client::api_server_addresses(&access), ask);
+    // That comes to the same, and does not say which name.
+    if let Err(KubeClientError::Resolve { .. }) = &addresses {
+        return Err(Obstacle::NoName.error(&access.server));
+    }
+    let Ok(answer) = answer else { return Err(Obstacle::Mute.error(&access.server)) };
     match answer {
         Ok(Some(_)) => {}
         Ok(None) => {
@@ -42,21 +58,51 @@ pub async fn reach(
                 "kubectl get namespaces lists those that do; -n names another",
             ));
         }
-        Err(kube::Error::Api(status)) if status.code == 401 => {
-            return Err(UserError::new(
-                Reason::Unauthorized,
-                format!("API server {}: {}", access.server, status.message),
-                "log in again, then connect again",
-            ));
-        }
-        // Forbidden is an answer: the server is there and knows us.
-        Err(kube::Error::Api(status)) if status.code == 403 => {}
-        Err(error) => return Err(unreachable(&access.server, &chain(&error))),
+        Err(kube::Error::Api(status)) => match status.code {
+            401 => return Err(unauthorized(&access, now)),
+            // Forbidden is an answer: the server is there and knows us.
+            403 => {}
+            429 => {
+                let message = format!("API server {}: it takes no more requests for now (429)", access.server);
+                let hint = "wait until its load is less, then connect again";
+                return Err(UserError::new(Reason::ClusterUnreachable, message, hint));
+            }
+            code => {
+                let message = format!("API server {}: it fails with {code}: {}", access.server, status.message);
+                let hint = "see what it waits for: kubectl get --raw '/readyz?verbose'; then connect again";
+                return Err(UserError::new(Reason::ClusterUnreachable, message, hint));
+            }
+        },
+        Err(error) => return Err(Obstacle::of(&error).error(&access.server)),
     }
     match addresses {
         Ok(addresses) => Ok(addresses.into_iter().collect()),
         Err(error) => Err(unusable(&error)),
     }
+}
+
+/// When the credential ended, if it has.
+fn ended(access: &ClusterAccess, now: i64) -> Option<i64> {
+    access.expires_at.filter(|at| *at <= now)
+}
+
+/// The credentials are not taken.
+fn unauthorized(access: &ClusterAccess, now: i64) -> UserError {
+    let (what, renew) = match &access.credential {
+        Credential::Token(_) => ("the token", "log in again"),
+        Credential::ClientCertificate { .. } => ("the client certificate", "fetch the kubeconfig anew"),
+        Credential::Basic { .. } => ("the user name and the password", "correct them in the kubeconfig"),
+        Credential::None => {
+            let message = format!("API server {}: it wants to know who asks, and there are no credentials", access.server);
+            let hint = "log in to the cluster, or choose a user with credentials: --user, --token";
+            return UserError::new(Reason::Unauthorized, message, hint);
+        }
+    };
+    let message = match ended(access, now) {
+        Some(at) => format!("API server {}: {what} ended at {}", access.server, rfc3339(at)),
+        None => format!("API server {}: it does not take {what}", access.server),
+    };
+    UserError::new(Reason::Unauthorized, message, format!("{renew}, then connect again"))
 }
 
 /// The error when the access makes no client.
@@ -74,10 +120,10 @@ pub fn keyless(error: &dyn std::error::Error) -> UserError {
 }
 
 /// The error when asking gave no result.
-pub fn failed(failed: &TaskFailed) -> UserError {
+pub fn failed(server: &str, failed: &TaskFailed) -> UserError {
     match failed {
-        TaskFailed::TimedOut => unreachable("", "no answer in time"),
-        TaskFailed::Aborted => UserError::new(Reason::Cancelled, "connect: withdrawn", ""),
+        TaskFailed::TimedOut => Obstacle::Mute.error(server),
+        TaskFailed::Aborted => UserError::new(Reason::Cancelled, "connect: withdrawn", "podway connect asks for it again"),
         TaskFailed::Panicked(why) => UserError::new(
             Reason::Internal,
             format!("connect: {why}"),
@@ -86,20 +132,11 @@ pub fn failed(failed: &TaskFailed) -> UserError {
     }
 }
 
-fn unreachable(server: &str, why: &str) -> UserError {
-    UserError::new(
-        Reason::ClusterUnreachable,
-        format!("API server {server}: {why}"),
-        "check that kubectl version works with the same flags",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::disallowed_methods, reason = "measures how long it took")]
 
     use std::sync::Mutex;
-    use std::time::Duration;
 
     use super::*;
 
@@ -118,7 +155,7 @@ mod tests {
             std::future::ready(response.map_err(tower::BoxError::from))
         };
         let access = ClusterAccess::bare("https://192.0.2.1:6443");
-        reach(access, kube::Client::new(tower::service_fn(serve), "demo"), "demo".into()).await
+        reach(access, kube::Client::new(tower::service_fn(serve), "demo"), "demo".into(), 0).await
     }
 
     #[tokio::test(start_paused = true)]
