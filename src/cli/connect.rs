@@ -8,7 +8,7 @@ use serde_json::json;
 use super::args::{ConnectArgs, KubeFlags, TextOrJson};
 use super::say::say;
 use super::table::{BAD, GOOD, WARN};
-use super::{Exit, Failure, Resolved, document};
+use super::{API_VERSION, Exit, Failure, Resolved, document};
 use crate::actors::control::protocol::{Connected, Disconnected, Event, Op};
 use crate::control_client::{ControlClient, Next};
 use crate::error::{Reason, UserError};
@@ -117,31 +117,29 @@ fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> 
         ConnectOutcome::TimedOut { missing } => (Exit::TimedOut, missing.as_slice()),
         ConnectOutcome::Failed(_) => (Exit::Failed, [].as_slice()),
     };
+    let late = (exit == Exit::TimedOut).then(|| late(status, lacking, args.timeout));
     match args.output {
-        TextOrJson::Json => say(document("Connection", "status", &json!(status))),
-        TextOrJson::Text => {
-            if exit == Exit::TimedOut {
-                anstream::eprintln!("{GOOD}ready:{GOOD:#} {}", ready(status));
+        TextOrJson::Json => {
+            let mut whole = json!({ "apiVersion": API_VERSION, "kind": "Connection", "status": status });
+            // The connection stays, so there is both.
+            if let Some(error) = late {
+                whole["error"] = json!(error);
             }
-            for line in lacking {
-                anstream::eprintln!("{WARN}not yet:{WARN:#} {line}");
+            say(format_args!("{whole:#}"));
+        }
+        TextOrJson::Text => {
+            if late.is_some() {
+                anstream::eprintln!("{GOOD}ready:{GOOD:#} {}", ready(status));
+            } else {
+                for line in lacking {
+                    anstream::eprintln!("{WARN}not yet:{WARN:#} {line}");
+                }
             }
             for notice in status.notices() {
                 anstream::eprintln!("{WARN}warning:{WARN:#} {notice}");
             }
-            if exit == Exit::TimedOut {
-                let name = &status.name;
-                return Err(Failure {
-                    exit,
-                    error: UserError::new(
-                        Reason::TimedOut,
-                        format!(
-                            "connect {name}: not all is ready after {}; it goes on by itself",
-                            waited(args.timeout)
-                        ),
-                        format!("podway wait {name} waits longer, podway disconnect {name} gives up"),
-                    ),
-                });
+            if let Some(error) = late {
+                return Err(Failure { exit, error });
             }
             let already = if *already { "already " } else { "" };
             say(format_args!("{already}connected {} to namespace {}", status.name, status.namespace));
@@ -150,6 +148,16 @@ fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> 
         }
     }
     Ok(exit)
+}
+
+/// The time was over; what is missing then.
+fn late(status: &SessionStatus, missing: &[String], timeout: Duration) -> UserError {
+    let name = &status.name;
+    UserError::new(
+        Reason::TimedOut,
+        format!("connect {name}: not ready after {}: {}", waited(timeout), missing.join("; ")),
+        format!("it goes on by itself: podway wait {name} waits longer, podway disconnect {name} gives up"),
+    )
 }
 
 /// What works already, for people.

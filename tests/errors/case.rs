@@ -8,35 +8,37 @@ use crate::world::World;
 pub struct Group {
     /// A heading of the document. Several groups may share one.
     pub title: &'static str,
-    /// How the daemon is.
-    pub daemon: Daemon,
+    /// What is there beforehand.
+    pub stage: Stage,
     /// In the order of the document.
     pub cases: Vec<Case>,
 }
 
-/// The daemon of a group.
+/// What a group finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Daemon {
-    /// One serves, and has to go on serving after each case.
-    Serves,
-    /// The cases start what they need.
-    None,
+pub enum Stage {
+    /// A daemon, which has to go on serving after each case.
+    Daemon,
+    /// The same, on a cluster whose agents speak another protocol.
+    OtherAgents,
+    /// No daemon: the cases start what they need.
+    Nothing,
 }
 
 /// Something that fails, and what has to be said of it. Its whole text is in docs/errors.md.
 pub struct Case {
     /// What is wrong, for the document.
-    pub name: &'static str,
+    pub name: String,
     /// Makes it so; what it does to the world is undone afterwards by [`World::undo`].
-    pub setup: fn(&World),
-    /// What the user types on the workstation.
-    pub command: &'static [&'static str],
+    pub setup: Box<dyn Fn(&World) + Send + Sync>,
+    /// What the user types on the workstation behind `podway`.
+    pub command: Vec<&'static str>,
     /// The exit code.
     pub exit: i32,
     /// The stable reason; empty for what has no form for scripts.
     pub reason: &'static str,
     /// What the text has to hold.
-    pub says: &'static [&'static str],
+    pub says: Vec<String>,
     /// How long it may take.
     pub limit: Duration,
     /// Why it may take longer than others.
@@ -47,37 +49,48 @@ pub struct Case {
 
 /// Unless the cluster itself takes longer to say what is wrong.
 pub const LIMIT: Duration = Duration::from_secs(2);
+/// Where agents are: a kubelet takes its time.
+pub const KUBELET: f64 = 3.0;
 
-/// A case with nothing to set up, that ends with exit code 1.
-pub fn case(name: &'static str, command: &'static [&'static str], reason: &'static str) -> Case {
+/// A case with nothing to set up; its exit code is the one that its reason has in general.
+pub fn case(name: impl Into<String>, command: &[&'static str], reason: &'static str) -> Case {
     Case {
-        name,
-        setup: |_| {},
-        command,
+        name: name.into(),
+        setup: Box::new(|_| {}),
+        command: command.to_vec(),
         exit: match reason {
-            "BadRequest" => 2,
             "NotConnected" | "DaemonUnreachable" => 3,
             "TimedOut" => 124,
             _ => 1,
         },
         reason,
-        says: &[],
+        says: Vec::new(),
         limit: LIMIT,
         slow: "",
         notice: false,
     }
 }
 
+/// A case of the command line: what cannot be understood.
+pub fn usage(name: &str, command: &[&'static str]) -> Case {
+    case(name, command, "BadRequest").exits(2)
+}
+
+/// A case of `podway connect -n demo`.
+pub fn connect(name: impl Into<String>, flags: &[&'static str], reason: &'static str) -> Case {
+    case(name, &[&["connect", "-n", "demo"], flags].concat(), reason)
+}
+
 impl Case {
     /// Something has to be so first.
-    pub fn given(mut self, setup: fn(&World)) -> Case {
-        self.setup = setup;
+    pub fn given(mut self, setup: impl Fn(&World) + Send + Sync + 'static) -> Case {
+        self.setup = Box::new(setup);
         self
     }
 
     /// The text holds these.
-    pub fn says(mut self, words: &'static [&'static str]) -> Case {
-        self.says = words;
+    pub fn says(mut self, words: &[&str]) -> Case {
+        self.says = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 

@@ -2,21 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 use std::time::Duration;
 
 use podway_minicluster::handle::Done;
 use serde_json::Value;
 
-use crate::case::{Case, Daemon, Group};
-use crate::world::World;
+use crate::case::{Case, Group, LIMIT, Stage};
+use crate::world::{World, measured};
 
 /// What came of a case.
 pub struct Row {
     pub group: &'static str,
-    pub name: &'static str,
-    pub limit: Duration,
+    pub name: String,
     pub slow: &'static str,
-    pub notice: bool,
     pub seen: Seen,
     /// What is wrong with it.
     pub faults: Vec<String>,
@@ -32,57 +31,79 @@ pub struct Seen {
     pub text: String,
 }
 
+/// What has no reason.
+const NONE: &str = "–";
+
 /// Runs a group on a cluster of its own.
 pub fn group(group: &Group, show: &dyn Fn(&Row)) -> Vec<Row> {
-    let serves = group.daemon == Daemon::Serves;
-    let world = World::start();
-    if serves {
-        world.daemon(&[]);
-    }
+    let serves = group.stage != Stage::Nothing;
+    let started = catch_unwind(AssertUnwindSafe(|| {
+        let world = World::start(group.stage == Stage::OtherAgents);
+        if serves {
+            world.daemon(&[]);
+        }
+        world
+    }));
     let mut rows = Vec::new();
     for case in &group.cases {
         let (mut seen, mut faults) = (Seen::default(), Vec::new());
-        let ran = catch_unwind(AssertUnwindSafe(|| {
-            (case.setup)(&world);
-            (seen, faults) = one(&world, case);
-        }));
-        if let Err(why) = ran {
-            let why = why.downcast_ref::<String>().cloned().unwrap_or_default();
-            faults.push(format!("cannot be made: {why}"));
+        match &started {
+            Ok(world) => {
+                let ran = catch_unwind(AssertUnwindSafe(|| {
+                    (case.setup)(world);
+                    (seen, faults) = one(world, case);
+                }));
+                faults.extend(ran.err().map(|why| format!("cannot be made: {}", said_by(&*why))));
+                let undone = catch_unwind(AssertUnwindSafe(|| world.clean_up(serves)));
+                faults.extend(undone.err().map(|why| format!("cannot be undone: {}", said_by(&*why))));
+                if serves && !world.serves() {
+                    faults.push("the daemon does not serve any more".to_owned());
+                }
+                let log = world.logs();
+                if log.contains("panicked at") {
+                    faults.push(format!("something panicked: {log}"));
+                }
+            }
+            Err(why) => faults.push(format!("its cluster does not start: {}", said_by(&**why))),
         }
-        if catch_unwind(AssertUnwindSafe(|| world.clean_up(serves))).is_err() {
-            faults.push("cannot be undone".to_owned());
-        }
-        if serves && !world.serves() {
-            faults.push("the daemon does not serve any more".to_owned());
-        }
-        let log = world.logs();
-        if log.contains("panicked at") {
-            faults.push(format!("something panicked: {log}"));
-        }
-        let Case { name, limit, slow, notice, .. } = *case;
-        let row = Row { group: group.title, name, limit, slow, notice, seen, faults };
+        let row = Row { group: group.title, name: case.name.clone(), slow: case.slow, seen, faults };
         show(&row);
         rows.push(row);
     }
     rows
 }
 
+fn said_by(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
 fn one(world: &World, case: &Case) -> (Seen, Vec<String>) {
-    let (done, took) = world.measured(case.command);
-    let (said, mut faults) = said(&done, case.notice);
-    let mut seen = Seen { took, exit: done.status.code().unwrap_or(-1), reason: String::new(), text: stable(&said) };
-    if case.notice {
-        seen.reason = "–".to_owned();
-    } else if case.reason.is_empty() {
-        seen.reason = "–".to_owned();
+    let scripts = !case.notice && !case.reason.is_empty();
+    let as_text = world.command(&case.command);
+    let as_json = world.command(&[case.command.as_slice(), &["-o", "json"]].concat());
+    // What waits for its limit does so twice at a time.
+    let (text, json) = if scripts && case.limit > LIMIT * 3 {
+        thread::scope(|scope| {
+            let json = scope.spawn(|| measured(as_json));
+            (measured(as_text), Some(json.join().unwrap()))
+        })
     } else {
-        world.clean_up_connections();
-        let (json, _) = world.measured(&[case.command, &["-o", "json"]].concat());
+        let text = measured(as_text);
+        if scripts {
+            world.between();
+        }
+        (text, scripts.then(|| measured(as_json)))
+    };
+    let (done, took) = text;
+    let (said, mut faults) = said(&done, case);
+    let mut seen =
+        Seen { took, exit: done.status.code().unwrap_or(-1), reason: NONE.to_owned(), text: stable(&said) };
+    if let Some((json, _)) = json {
         let error = serde_json::from_str::<Value>(&json.out).unwrap_or_default()["error"].take();
-        let text = |field: &str| error[field].as_str().unwrap_or_default().to_owned();
-        seen.reason = text("reason");
-        let form = stable(&format!("error: {}\nhint: {}\n", text("message"), text("hint")));
+        let field = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+        seen.reason = field("reason");
+        let form = stable(&format!("error: {}\nhint: {}\n", field("message"), field("hint")));
         if form != seen.text || json.status.code() != Some(seen.exit) {
             faults.push(format!("as JSON it is another: {json:?}"));
         }
@@ -96,21 +117,22 @@ fn one(world: &World, case: &Case) -> (Seen, Vec<String>) {
     if took > case.limit {
         faults.push(format!("after {took:.2?}, later than {:?}", case.limit));
     }
-    for word in case.says.iter().filter(|word| !seen.text.contains(**word)) {
-        faults.push(format!("{word:?} is not said"));
+    for word in case.says.iter().filter(|word| !seen.text.contains(word.as_str())) {
+        faults.push(format!("{word:?} is not said: {done:?}"));
     }
     (seen, faults)
 }
 
 /// The error in what was written, and what is wrong with its form.
-fn said(done: &Done, notice: bool) -> (String, Vec<String>) {
+fn said(done: &Done, case: &Case) -> (String, Vec<String>) {
     let mut faults = Vec::new();
-    let starts = |kinds: &[&str]| -> String {
-        let lines = done.err.lines().filter(|line| kinds.iter().any(|kind| line.starts_with(kind)));
-        lines.map(|line| format!("{line}\n")).collect()
-    };
-    if notice {
-        return (starts(&["note:", "warning:", "! "]), faults);
+    if case.notice {
+        let told = |line: &&str| {
+            let marked = ["note:", "warning:", "!", "not yet:"].iter().any(|mark| line.starts_with(mark));
+            marked || case.says.iter().any(|word| line.contains(word.as_str()))
+        };
+        let lines = done.err.lines().filter(told).map(step);
+        return (lines.map(|line| format!("{line}\n")).collect(), faults);
     }
     // Steps, and what a plugin says, come before; nothing comes behind.
     let text = done.err.find("error: ").map_or("", |at| &done.err[at..]);
@@ -123,13 +145,21 @@ fn said(done: &Done, notice: bool) -> (String, Vec<String>) {
     (text.to_owned(), faults)
 }
 
+/// A step without its time.
+fn step(line: &str) -> String {
+    let mut words = line.split_whitespace();
+    match (words.next(), words.next()) {
+        (Some(mark @ ("!" | "✓" | "✗")), Some(_)) => format!("{mark} {}", words.collect::<Vec<_>>().join(" ")),
+        _ => line.to_owned(),
+    }
+}
+
 /// Without what differs from run to run: what controllers make up for names.
 fn stable(text: &str) -> String {
     let mut out = String::new();
     let mut word = String::new();
-    let ends = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
     for c in text.chars().chain(['\0']) {
-        if !ends(c) {
+        if c.is_ascii_alphanumeric() || c == '-' {
             word.push(c);
             continue;
         }
@@ -142,11 +172,11 @@ fn stable(text: &str) -> String {
     out
 }
 
-/// `web-5d8c7b9f6d-x2x4z` as `web-*`.
+/// `web-5d8c7b9f6d-x2x4z` as `web-*`, `podway-agent-1f0e2d3c4b5a6978-1` as `podway-agent-*`.
 fn named(word: &str) -> String {
-    for workload in ["web", "db", "idle", "store", "edge", "api", "never", "podway-agent"] {
+    for workload in ["web", "db", "idle", "store", "edge", "api", "never", "broken", "podway-agent"] {
         let rest = word.strip_prefix(workload).and_then(|rest| rest.strip_prefix('-'));
-        if rest.is_some_and(|rest| rest.len() > 4 && rest != "5d8c7b9f6d" && rest.chars().any(|c| c.is_ascii_digit())) {
+        if rest.is_some_and(|rest| rest.len() > 4) {
             return format!("{workload}-*");
         }
     }

@@ -19,6 +19,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A directory on the workstation alone, whose /run is its own: what is in it goes with it.
 pub const HERE: &str = "/run/errors";
 
+/// At the end of [`World::through`]: the command's words are not podway's.
+pub const ONLY: &str = "--instead-of-podway";
 /// The daemon's: /var/lib is the host's.
 const STATE: &str = "/run/podway/state";
 
@@ -31,6 +33,7 @@ pub struct World {
     undo: RefCell<Vec<Undo>>,
     variables: RefCell<Vec<(String, String)>>,
     prefix: RefCell<Vec<String>>,
+    between: RefCell<Option<Box<dyn Fn(&World)>>>,
     faults: Cell<bool>,
 }
 
@@ -43,10 +46,15 @@ struct Running {
 }
 
 impl World {
-    pub fn start() -> World {
+    /// Starts it; its agents may be such as speak another protocol.
+    pub fn start(other_agents: bool) -> World {
         let podway = env!("CARGO_BIN_EXE_podway").to_owned();
         let words = |program: Program| [AS.to_owned(), program.name().to_owned()];
-        let agent = std::iter::once(podway.clone()).chain(words(Program::Agent)).collect();
+        let own = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+        let agent = match other_agents {
+            true => vec![own, "far".to_owned(), "agent".to_owned()],
+            false => std::iter::once(podway.clone()).chain(words(Program::Agent)).collect(),
+        };
         let program = sandbox::Program::new(&podway, words(Program::Cluster));
         let cluster = Handle::start(program, &Settings { agent, ..Settings::default() }).unwrap();
         cluster.wait(Condition::SamplesReady, PATIENCE).unwrap();
@@ -57,6 +65,7 @@ impl World {
             undo: RefCell::default(),
             variables: RefCell::default(),
             prefix: RefCell::default(),
+            between: RefCell::default(),
             faults: Cell::default(),
         };
         world.shell(&format!("mkdir -p {HERE}"));
@@ -126,24 +135,22 @@ impl World {
 
     // --- podway ---
 
-    fn command(&self, words: &[&str]) -> Command {
+    /// A command on the workstation that the user types.
+    pub fn command(&self, words: &[&str]) -> Command {
         let prefix = self.prefix.borrow();
-        let mut command = self.cluster.command(prefix.iter().map(String::as_str).chain([self.podway.as_str()]));
+        // A case may have a program of its own.
+        let program = prefix.last().is_none_or(|last| last != ONLY).then_some(self.podway.as_str());
+        let before = prefix.iter().map(String::as_str).filter(|word| *word != ONLY);
+        let mut command = self.cluster.command(before.chain(program));
         command.args(words).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("KUBECONFIG", &self.cluster.sandbox().started().kubeconfig);
         command.envs(self.variables.borrow().iter().map(|(name, value)| (name, value)));
         command
     }
 
-    fn run(&self, words: &[&str]) -> Done {
+    /// Runs `podway` to its end.
+    pub fn run(&self, words: &[&str]) -> Done {
         handle::run(self.command(words), PATIENCE).unwrap()
-    }
-
-    /// Runs what a case says, and how long that took.
-    pub fn measured(&self, words: &[&str]) -> (Done, Duration) {
-        let began = Instant::now();
-        let done = self.run(words);
-        (done, began.elapsed())
     }
 
     /// Whether the daemon answers.
@@ -154,6 +161,7 @@ impl World {
     /// Undoes what the setup did, and ends what the command left.
     pub fn clean_up(&self, daemon: bool) {
         self.prefix.borrow_mut().clear();
+        self.between.borrow_mut().take();
         self.variables.borrow_mut().clear();
         while let Some(undo) = { self.undo.borrow_mut().pop() } {
             undo(self);
@@ -163,8 +171,17 @@ impl World {
         }
     }
 
-    /// Ends connections that a command left, before the next of the same case.
-    pub fn clean_up_connections(&self) {}
+    /// Between the two forms of one command: what the first left is undone, where the setup says how.
+    pub fn between(&self) {
+        if let Some(between) = &*self.between.borrow() {
+            between(self);
+        }
+    }
+
+    /// What is to be done between the two forms of the command.
+    pub fn in_between(&self, between: impl Fn(&World) + 'static) {
+        *self.between.borrow_mut() = Some(Box::new(between));
+    }
 
     /// Starts the daemon, and waits until it serves.
     pub fn daemon(&self, flags: &[&str]) {
@@ -193,6 +210,15 @@ impl World {
         serves.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("it does not serve: {}", log.lock().unwrap()));
     }
 
+    /// The same, of an ordinary user.
+    pub fn far_as_nobody(&self, words: &[&str]) {
+        let own = std::env::current_exe().unwrap();
+        let user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
+        let mut command = self.cluster.command(user);
+        command.arg(own).arg("far").args(words).env_clear().env("PATH", "/usr/bin:/bin");
+        self.starts(command, crate::far::SERVES);
+    }
+
     /// A server of [`crate::far`] on the workstation, for the rest of the group.
     pub fn far(&self, words: &[&str]) {
         let own = std::env::current_exe().unwrap();
@@ -211,6 +237,13 @@ impl World {
     pub fn logs(&self) -> String {
         self.daemons.borrow().iter().map(|running| running.log.lock().unwrap().clone()).collect()
     }
+}
+
+/// Runs a command to its end, and how long that took.
+pub fn measured(command: Command) -> (Done, Duration) {
+    let began = Instant::now();
+    let done = handle::run(command, PATIENCE * 2).unwrap();
+    (done, began.elapsed())
 }
 
 impl Drop for Running {

@@ -16,6 +16,8 @@ pub enum Image {
     Sample,
     /// podway's agent.
     Agent,
+    /// One for an architecture that no node has.
+    Foreign,
 }
 
 impl Image {
@@ -24,6 +26,7 @@ impl Image {
         match reference.split([':', '@']).next() {
             Some("podway-sample") => Some(Image::Sample),
             Some("podway-agent") => Some(Image::Agent),
+            Some("podway-agent-foreign") => Some(Image::Foreign),
             Some(_) | None => None,
         }
     }

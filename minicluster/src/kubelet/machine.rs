@@ -175,6 +175,13 @@ impl Machine {
                 let identity = Identity { pod, namespace, node, bind, resolver: launch.resolver.clone() };
                 sample(&run, &launch, identity, &place, log)
             }
+            // As runc does it: the container was started, its program cannot be, and the status says no more than the code.
+            Image::Foreign => {
+                log.line(format_args!("exec /podway-agent: exec format error"));
+                let identity = Identity { pod, namespace, node, bind: Bind::All, resolver: launch.resolver.clone() };
+                let launch = Launch { args: vec!["exit".to_owned(), "255".to_owned()], ..*launch.clone() };
+                sample(&run, &launch, identity, &place, log)
+            }
             Image::Agent => Agent::start(&self.agent, &launch, &pod, &place, log)
                 .map(|(agent, ended)| (Handle::Agent(agent), None, ended)),
         };
