@@ -142,7 +142,13 @@ fn no_connection(path: &Path, error: &io::Error) -> ClientError {
         // Of a daemon elsewhere nothing is known.
         false => start_it(path == Path::new(DEFAULT_SOCKET) && host::is_ours(Path::new("/etc"))),
     };
-    let what = format!("podwayd at {}: {error}", path.display());
+    let cause = match error.kind() {
+        io::ErrorKind::NotFound => "there is no such socket, so it does not run, or serves another one".to_owned(),
+        io::ErrorKind::ConnectionRefused => "nobody serves that socket".to_owned(),
+        io::ErrorKind::PermissionDenied => "you may not use that socket (permission denied)".to_owned(),
+        _ => error.to_string(),
+    };
+    let what = format!("podwayd at {}: {cause}", path.display());
     ClientError::NoDaemon(UserError::new(Reason::DaemonUnreachable, what, hint))
 }
 

@@ -45,10 +45,31 @@ pub struct Directories {
     pub state: PathBuf,
 }
 
+/// What of the daemon's start failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stage {
+    /// Its configuration.
+    #[error("configuration")]
+    Configuration,
+    /// What it is to log.
+    #[error("log filter")]
+    LogFilter,
+    /// Its directories.
+    #[error("directory")]
+    Directory,
+    /// Being the only one.
+    #[error("another one runs with the same state directory")]
+    Another,
+    /// Its socket.
+    #[error("control socket")]
+    Socket,
+}
+
 /// Runs the daemon until a signal ends it. Must be called outside any runtime.
 pub fn run(config: Config, directories: Directories) -> anyhow::Result<()> {
     for directory in [&directories.runtime, &directories.state] {
-        std::fs::create_dir_all(directory).with_context(|| format!("directory {}", directory.display()))?;
+        let made = std::fs::create_dir_all(directory).with_context(|| directory.display().to_string());
+        made.context(Stage::Directory)?;
     }
     let _lock = lock(&directories)?;
     let undone = undo(&directories);
@@ -68,9 +89,10 @@ pub fn run(config: Config, directories: Directories) -> anyhow::Result<()> {
         Some(listener) => listener,
         None => {
             if let Some(parent) = config.socket.parent() {
-                std::fs::create_dir_all(parent).with_context(|| format!("directory {}", parent.display()))?;
+                let made = std::fs::create_dir_all(parent).with_context(|| parent.display().to_string());
+                made.context(Stage::Directory)?;
             }
-            listener::bind(&config.socket, Owner::of_this_host()).context("control socket")?
+            listener::bind(&config.socket, Owner::of_this_host()).context(Stage::Socket)?
         }
     };
     // A second provider in the graph would make rustls's own choice ambiguous, which panics.
@@ -197,7 +219,7 @@ fn lock(directories: &Directories) -> anyhow::Result<Option<File>> {
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => {
-            anyhow::bail!("another one runs with the directory {}", directories.state.display())
+            Err(anyhow::anyhow!("{}", directories.state.display()).context(Stage::Another))
         }
         Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
     }
@@ -211,7 +233,7 @@ pub fn cleanup(directories: &Directories) -> Undone {
     match lock(directories) {
         Ok(_lock) => undo(directories),
         Err(why) => Undone {
-            left: vec![format!("podwayd: {why}; podway disconnect puts back what it did")],
+            left: vec![format!("podwayd: {why:#}; podway disconnect puts back what it did")],
             ..Undone::default()
         },
     }
@@ -231,7 +253,7 @@ mod tests {
         let directories = Directories { runtime: directory.path().into(), state: directory.path().into() };
         let running = lock(&directories).unwrap();
         let second = lock(&directories).unwrap_err().to_string();
-        assert!(second.starts_with("another one runs with the directory "), "{second}");
+        assert_eq!(second, Stage::Another.to_string());
         let refused = cleanup(&directories);
         assert!(refused.done.is_empty() && refused.left[0].contains("podway disconnect"), "{refused:?}");
         drop(running);

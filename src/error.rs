@@ -71,6 +71,8 @@ pub enum Reason {
     DeviceFailed,
     /// Names cannot be attached.
     DnsFailed,
+    /// The daemon's own files cannot be read or written.
+    StateFailed,
     /// The kubeconfig cannot be used.
     KubeconfigInvalid,
     /// The time was over.

@@ -165,14 +165,14 @@ fn pick_context(
             };
             Err(invalid("there is no kubeconfig", hint))
         } else {
-            Err(invalid("the kubeconfig has no current context", known("contexts", "", names(config))))
+            Err(invalid("the kubeconfig has no current context", known("--context", "", names(config))))
         };
     };
     let found = config.contexts.iter().find(|context| context.name == name).and_then(|found| found.context.clone());
     match found {
         Some(context) => Ok((name, context)),
         None => {
-            Err(invalid(format!("the kubeconfig has no context {name:?}"), known("contexts", &name, names(config))))
+            Err(invalid(format!("the kubeconfig has no context {name:?}"), known("--context", &name, names(config))))
         }
     }
 }
@@ -189,7 +189,7 @@ fn pick_cluster(config: &Kubeconfig, flags: &ConnectionFlags, context: &Context)
     let found = config.clusters.iter().find(|cluster| cluster.name == *name).and_then(|found| found.cluster.clone());
     found.ok_or_else(|| {
         let all = config.clusters.iter().map(|cluster| cluster.name.clone()).collect();
-        invalid(format!("the kubeconfig has no cluster {name:?}"), known("clusters", name, all))
+        invalid(format!("the kubeconfig has no cluster {name:?}"), known("--cluster", name, all))
     })
 }
 
@@ -202,20 +202,20 @@ fn pick_user(config: &Kubeconfig, flags: &ConnectionFlags, context: &Context) ->
         Some(found) => Ok(found.auth_info.clone().unwrap_or_default()),
         None => {
             let all = config.auth_infos.iter().map(|user| user.name.clone()).collect();
-            Err(invalid(format!("the kubeconfig has no user {name:?}"), known("users", name, all)))
+            Err(invalid(format!("the kubeconfig has no user {name:?}"), known("--user", name, all)))
         }
     }
 }
 
-/// `contexts: a, b`, the near ones if any are near.
-fn known(what: &str, name: &str, all: Vec<String>) -> String {
+/// `choose one with --context: a, b`, the near ones if any are near.
+fn known(flag: &str, name: &str, all: Vec<String>) -> String {
     if all.is_empty() {
-        return format!("it has no {what}");
+        return format!("it has none for {flag}: fetch the kubeconfig anew");
     }
     let close = if name.is_empty() { Vec::new() } else { near(name, all.iter().map(|n| (n.clone(), n.clone()))) };
     if close.is_empty() {
         let more = all.len().saturating_sub(10);
-        let mut text = format!("its {what}: {}", all.into_iter().take(10).collect::<Vec<_>>().join(", "));
+        let mut text = format!("choose one with {flag}: {}", all.into_iter().take(10).collect::<Vec<_>>().join(", "));
         if more > 0 {
             text.push_str(&format!(" and {more} more"));
         }
@@ -254,7 +254,7 @@ async fn credential(
         }
         (None, None) => {}
         (Some(_), None) | (None, Some(_)) => {
-            return Err(invalid("the client certificate and its key come only together", "give both, or neither"));
+            return Err(invalid("the client certificate and its key come only together", "give both --client-certificate and --client-key, or neither"));
         }
     }
     // As kubectl: a token file that can be read outweighs the token beside it.

@@ -20,6 +20,7 @@ use self::core::{AgentPlacerCore, Effect, Input, Place, PlaceOutcome, Plan};
 use self::making::{Made, Maker};
 use self::manifest::Agent;
 use self::messages::RemoveAll;
+use crate::net::obstacle::Obstacle;
 use crate::actors::client_list::messages::{AgentsUnfit, PlacementHopeless, ViaWorkloadsChanged};
 use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged};
 use crate::actors::shell::{
@@ -235,7 +236,7 @@ async fn add_to(client: kube::Client, agent: &Agent, pod: &PodFact, container: &
 fn outcome_of(place: &Place, error: kube::Error) -> PlaceOutcome {
     let kube::Error::Api(status) = &error else {
         debug!(error = &error as &dyn std::error::Error, ?place, "a placement failed");
-        return PlaceOutcome::Failed(chain(&error).into());
+        return PlaceOutcome::Failed(Obstacle::of(&error).words().into());
     };
     let message: Arc<str> = status.message.as_str().into();
     match status.code {
@@ -244,6 +245,8 @@ fn outcome_of(place: &Place, error: kube::Error) -> PlaceOutcome {
             PlaceOutcome::Forbidden(message)
         }
         404 if matches!(place, Place::Pod(_)) => PlaceOutcome::Gone,
+        // A policy that gives no answer is none that allows: it goes on refusing, until somebody mends it.
+        500.. if status.message.contains("failed calling webhook") => PlaceOutcome::Forbidden(message),
         // There already: the next snapshot shows it, or a finished Job or pod of ours is still going. Never hopeless.
         409 => PlaceOutcome::Failed(message),
         400 | 422 => PlaceOutcome::Rejected(message),

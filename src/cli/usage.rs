@@ -72,6 +72,8 @@ fn refusal(error: &clap::Error, args: &[OsString]) -> Option<UserError> {
         }
         ErrorKind::ArgumentConflict => match text(error, ContextKind::PriorArg) {
             prior if prior == flag || prior.is_empty() => (format!("{typed}: it is there twice"), "give it once".to_owned()),
+            // The parser puts them in no certain order.
+            prior if prior.starts_with('-') => (format!("{prior}: it contradicts {typed}"), "give one of the two".to_owned()),
             prior => (format!("{typed}: it contradicts {prior}"), "give one of the two".to_owned()),
         },
         _ => {

@@ -63,7 +63,7 @@ impl Goal {
         let lines: Vec<&WorkloadLine> = lines_of(status, wanted).collect();
         if let Some(line) = lines.iter().find(|line| line.state == "Hopeless") {
             let message = format!("wait: {}: {}", line.workload, line.message);
-            return Some(UserError::new(Reason::AgentNotPlaced, message, "podway status"));
+            return Some(UserError::new(Reason::AgentNotPlaced, message, "podway status shows the whole of it"));
         }
         // Only then are the workloads of all rules known.
         let known = matches!(status.outcome, Some(ConnectOutcome::Ready | ConnectOutcome::Degraded { .. }));
@@ -100,7 +100,7 @@ fn hopeless(status: &SessionStatus, condition: &str) -> Option<UserError> {
     let through_workloads = status.conditions.iter().any(|c| c.r#type == "WorkloadReady");
     let names = status.conditions.iter().find(|c| c.r#type == "DNSReady" && c.reason == "NotAttached");
     if let Some(names) = names.filter(|_| condition == "DNSReady") {
-        return Some(UserError::new(Reason::DnsFailed, format!("wait: {}", names.message), "podway status"));
+        return Some(UserError::new(Reason::DnsFailed, format!("wait: {}", names.message), "podway status shows the whole of it"));
     }
     let rests_on = |kind: &str| match condition {
         "Ready" if through_workloads => kind == "WorkloadReady",
@@ -109,7 +109,7 @@ fn hopeless(status: &SessionStatus, condition: &str) -> Option<UserError> {
     };
     let found = status.conditions.iter().find(|c| c.reason == "Hopeless" && rests_on(&c.r#type))?;
     let what = if found.subject.is_empty() { &found.r#type } else { &found.subject };
-    Some(UserError::new(Reason::AgentNotPlaced, format!("wait: {what}: {}", found.message), "podway status"))
+    Some(UserError::new(Reason::AgentNotPlaced, format!("wait: {what}: {}", found.message), "podway status shows the whole of it"))
 }
 
 /// What the connection says of a workload by its name, kind/name or namespace/kind/name, in any spelling of the kind.
@@ -145,7 +145,7 @@ pub async fn run(socket: &Path, args: &WaitArgs) -> Result<Exit, Failure> {
                     true => format!("wait: not reached in {:?}", args.timeout),
                     false => format!("wait: not reached in {:?}: {lacks}", args.timeout),
                 },
-                "podway status",
+                "podway status shows what it waits for; --timeout waits longer",
             ),
         }),
     }
@@ -166,7 +166,7 @@ async fn reach(client: &mut ControlClient, goal: &Goal, lacks: &mut String) -> R
             }
             Next::Event(Event::Progress { .. }) => {}
             Next::Result(Ended { name }) => {
-                let error = UserError::new(Reason::NotConnected, format!("wait: connection {name} ended"), "");
+                let error = UserError::new(Reason::NotConnected, format!("wait: connection {name} ended"), "podway connect makes it anew");
                 return Err(error.into());
             }
         }

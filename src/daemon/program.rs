@@ -11,7 +11,7 @@ use clap::Parser;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::Directories;
+use super::{Directories, Stage};
 use crate::config::Config;
 use crate::net::os_journal::Undone;
 
@@ -52,11 +52,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match carry_out(Args::parse_from(args)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: podwayd: {error:#}");
-            let denied = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied;
-            if error.chain().any(|cause| cause.downcast_ref().is_some_and(denied)) {
-                eprintln!("hint: it runs as root: sudo podwayd, or sudo systemctl start podwayd");
-            }
+            eprintln!("error: podwayd: {error:#}\nhint: {}", hint(&error));
             ExitCode::FAILURE
         }
     }
@@ -89,22 +85,41 @@ fn carry_out(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// What to do about an error that keeps the daemon from serving.
+fn hint(error: &anyhow::Error) -> &'static str {
+    let denied = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied;
+    if error.chain().any(|cause| cause.downcast_ref().is_some_and(denied)) {
+        return "it runs as root: sudo podwayd, or sudo systemctl start podwayd";
+    }
+    match error.downcast_ref::<Stage>() {
+        Some(Stage::Configuration) => "correct it, or go without it: the defaults do",
+        Some(Stage::LogFilter) => "such as --log info, or --log info,podway=debug",
+        Some(Stage::Directory) => "name one that it may write to with --runtime-dir and --state-dir",
+        Some(Stage::Another) => "use that one, or end it first: sudo systemctl stop podwayd",
+        Some(Stage::Socket) => "use who serves it, or give this one another with --socket",
+        None => "see its log: journalctl -u podwayd",
+    }
+}
+
 fn read_config(path: Option<PathBuf>) -> anyhow::Result<Config> {
     let text = match &path {
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("configuration {}", path.display()))?,
+        Some(path) => {
+            let read = std::fs::read_to_string(path).with_context(|| path.display().to_string());
+            read.context(Stage::Configuration)?
+        }
         // Only a missing file means the defaults: one that cannot be read was meant to be.
         None => match std::fs::read_to_string(CONFIG) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            read => read.with_context(|| format!("configuration {CONFIG}"))?,
+            read => read.context(CONFIG).context(Stage::Configuration)?,
         },
     };
     let path = path.unwrap_or_else(|| CONFIG.into());
-    Config::read(&path, &text, |name| std::env::var(name).ok()).context("configuration")
+    Config::read(&path, &text, |name| std::env::var(name).ok()).context(Stage::Configuration)
 }
 
 /// To the journal where systemd reads it, else to stderr; never to both.
 fn init_log(filter: &str) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).with_context(|| format!("log filter {filter:?}"))?;
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).with_context(|| format!("{filter:?}")).context(Stage::LogFilter)?;
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     let stderr = journal.is_none().then(|| {
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(coloured(

@@ -77,7 +77,7 @@ pub async fn run_within(
     }
     // What it printed is the credential: no part of it may be in an error.
     let answer: Answer = serde_json::from_slice(&output.stdout)
-        .map_err(|_| refused(name, "what it printed is no ExecCredential", hint(plugin)))?;
+        .map_err(|_| refused(name, "what it printed is no ExecCredential", "run it by hand, and correct its arguments in the kubeconfig"))?;
     let Some(status) = answer.status else {
         return Err(refused(name, "its answer has no status", hint(plugin)));
     };
@@ -152,7 +152,7 @@ fn credential(name: &str, plugin: &ExecConfig, status: Status) -> Result<(Creden
 fn hint(plugin: &ExecConfig) -> &str {
     match plugin.install_hint.as_deref().map(str::trim) {
         Some(hint) if !hint.is_empty() => hint,
-        Some(_) | None => "the kubeconfig's user needs it to log in; see that kubectl works",
+        Some(_) | None => "the kubeconfig's user logs in with it: install it, then see that kubectl works",
     }
 }
 

@@ -15,7 +15,7 @@ const MOST: u64 = 4 << 20;
 /// Missing files of a list are skipped, as kubectl does.
 pub fn load(flag: Option<&Path>, around: &Surroundings) -> Result<Kubeconfig, UserError> {
     if let Some(path) = flag {
-        return read_one(path);
+        return read_one(path, "--kubeconfig");
     }
     let listed = around.kubeconfig.as_deref().map(std::env::split_paths);
     let listed: Option<Vec<PathBuf>> = listed.map(|paths| paths.filter(|path| !path.as_os_str().is_empty()).collect());
@@ -32,25 +32,30 @@ pub fn load(flag: Option<&Path>, around: &Surroundings) -> Result<Kubeconfig, Us
             continue;
         }
         any = true;
-        let next = read_one(path)?;
+        let next = read_one(path, "KUBECONFIG")?;
         merged = merged.merge(next).map_err(|error| {
-            invalid(format!("{}: {error}", path.display()), "the files in KUBECONFIG do not fit together")
+            invalid(format!("{}: {error}", path.display()), "the files in KUBECONFIG do not fit together: name one of them with --kubeconfig")
         })?;
     }
     match first_missing {
         Some(path) if !any && around.kubeconfig.is_some() => {
-            Err(invalid(format!("{} does not exist", path.display()), "KUBECONFIG names it"))
+            let hint = "correct KUBECONFIG, or unset it: then it is ~/.kube/config";
+            Err(invalid(format!("kubeconfig {}: it is not there", path.display()), hint))
         }
         Some(_) | None => Ok(merged),
     }
 }
 
-fn read_one(path: &Path) -> Result<Kubeconfig, UserError> {
-    let hint = "check --kubeconfig and KUBECONFIG";
-    let unreadable = |error: &std::io::Error| invalid(format!("{}: {error}", path.display()), hint);
-    let size = std::fs::metadata(path).map_err(|error| unreadable(&error))?.len();
-    if size > MOST {
-        return Err(invalid(format!("{} is no kubeconfig: {size} bytes", path.display()), hint));
+/// Reads the file that `named` names.
+fn read_one(path: &Path, named: &str) -> Result<Kubeconfig, UserError> {
+    let what = format!("kubeconfig {}", path.display());
+    let unreadable = |error: &std::io::Error| unreadable(&what, error, &format!("correct {named}"));
+    let file = std::fs::metadata(path).map_err(|error| unreadable(&error))?;
+    if file.is_dir() {
+        return Err(invalid(format!("{what}: it is a directory"), format!("name the file in it with {named}")));
+    }
+    if file.len() > MOST {
+        return Err(invalid(format!("{what}: with {} bytes it is none", file.len()), format!("correct {named}")));
     }
     // Its messages may quote a line of the file, and a line may hold a secret.
     Kubeconfig::read_from(path).map_err(|error| {
@@ -58,10 +63,20 @@ fn read_one(path: &Path) -> Result<Kubeconfig, UserError> {
             return unreadable(error);
         }
         tracing::debug!(path = %path.display(), "the kubeconfig cannot be read");
-        let kind = format!("{error:?}");
-        let kind = kind.split(['(', ' ', '{']).next().unwrap_or("error").to_owned();
-        invalid(format!("{} is no valid kubeconfig ({kind})", path.display()), "`kubectl config view` says more")
+        let hint = format!("kubectl config view --kubeconfig {} says where", path.display());
+        invalid(format!("{what}: it cannot be understood as YAML of a kubeconfig"), hint)
     })
+}
+
+/// Why a file was not read.
+fn unreadable(what: &str, error: &std::io::Error, correct: &str) -> UserError {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => invalid(format!("{what}: it is not there"), correct),
+        std::io::ErrorKind::PermissionDenied => {
+            invalid(format!("{what}: you may not read it ({error})"), "make it yours: sudo chown $USER FILE, or take another one")
+        }
+        _ => invalid(format!("{what}: {error}"), correct),
+    }
 }
 
 /// The text behind a flag's path, base64 data or a path, in this order; empty ones count as absent.
@@ -87,7 +102,7 @@ pub fn text_or_data(
 
 /// Reads a small text file.
 pub fn read(path: &Path, what: &str) -> Result<String, UserError> {
-    let hint = "the kubeconfig or a flag names this file";
+    let hint = "correct the kubeconfig or the flag that names this file";
     let fail = |why: String| invalid(format!("cannot read the {what} {}: {why}", path.display()), hint);
     let size = std::fs::metadata(path).map_err(|error| fail(error.to_string()))?.len();
     if size > MOST {

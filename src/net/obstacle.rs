@@ -47,9 +47,14 @@ pub enum Obstacle {
     ProxyLogin,
     /// The proxy itself is not reached.
     NoProxy(Box<Obstacle>),
+    /// This process has as many files open as it may.
+    NoFiles,
     /// Something else, in its own words.
     Other(String),
 }
+
+/// Too many open files, of the process and of the host (errno(3)).
+const NO_FILES: [i32; 2] = [24, 23];
 
 impl Obstacle {
     /// The obstacle behind an error.
@@ -92,6 +97,7 @@ impl Obstacle {
             Obstacle::Proxy(why) => format!("the proxy does not lead there: {why}"),
             Obstacle::ProxyLogin => "the proxy wants a user name and a password".to_owned(),
             Obstacle::NoProxy(what) => format!("the proxy cannot be used: {}", what.words()),
+            Obstacle::NoFiles => "podwayd may open no more files".to_owned(),
             Obstacle::Other(what) => what.clone(),
         }
     }
@@ -115,6 +121,7 @@ impl Obstacle {
             Obstacle::Proxy(_) => "check --proxy-url or HTTPS_PROXY, or take the server out of it with NO_PROXY",
             Obstacle::ProxyLogin => "put them into the proxy's URL: http://USER:PASSWORD@HOST:PORT",
             Obstacle::NoProxy(_) => "correct --proxy-url or HTTPS_PROXY, or go without the proxy by NO_PROXY",
+            Obstacle::NoFiles => "raise its limit: LimitNOFILE= by systemctl edit podwayd, or ulimit -n before sudo podwayd",
             Obstacle::Other(_) => "check that kubectl version works with the same flags",
         }
     }
@@ -162,6 +169,9 @@ fn known(error: &(dyn Error + 'static)) -> Option<Obstacle> {
 }
 
 fn of_io(error: &io::Error) -> Option<Obstacle> {
+    if error.raw_os_error().is_some_and(|number| NO_FILES.contains(&number)) {
+        return Some(Obstacle::NoFiles);
+    }
     // What only holds another error is named by that.
     if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
         return None;
@@ -274,6 +284,7 @@ mod tests {
             Obstacle::NotYet,
             Obstacle::Proxy("it refused"),
             Obstacle::ProxyLogin,
+            Obstacle::NoFiles,
             Obstacle::NoProxy(Box::new(Obstacle::Refused)),
             Obstacle::Other("x".into()),
         ];

@@ -24,11 +24,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::frames::{Decoder, Encoder, Reply, Step, push_control};
 use crate::error::chain;
+use crate::net::obstacle::Obstacle;
 
 /// Masks fetched from the system at once.
 const MASKS: usize = 64;
 /// Bytes of control frames that wait for the socket; more pings than that go unanswered.
 const CONTROL_QUEUE: usize = 4096;
+
+/// How an API server begins to say that it does not reach a node.
+const BACKEND: &str = "error dialing backend: ";
 
 /// Why a port cannot be reached.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +49,9 @@ pub enum PortForwardError {
     /// The pod's node answered on the error channel, as a rule because nothing listens on the port.
     #[error("refused: {0}")]
     Refused(String),
+    /// The API server does not reach the kubelet of the pod's node.
+    #[error("its node does not answer: {0}")]
+    Node(String),
     /// The API server cannot be reached.
     #[error("unreachable: {0}")]
     Unreachable(String),
@@ -74,14 +81,18 @@ pub async fn open(
 }
 
 fn classify(error: &kube::Error) -> PortForwardError {
-    let text = chain(error);
+    let text = Obstacle::of(error).words();
     if let kube::Error::Api(status) = error {
         return match status.code {
             401 => PortForwardError::Unauthorized(status.message.clone()),
             403 => PortForwardError::Forbidden(status.message.clone()),
             404 => PortForwardError::NotFound(status.message.clone()),
             502..=504 => PortForwardError::Unreachable(status.message.clone()),
-            _ => PortForwardError::Other(text),
+            500 if status.message.contains(BACKEND) => {
+                let cause = status.message.split_once(BACKEND).map_or("", |(_, cause)| cause);
+                PortForwardError::Node(cause.to_owned())
+            }
+            _ => PortForwardError::Other(status.message.clone()),
         };
     }
     if matches!(error, kube::Error::Service(_) | kube::Error::HyperError(_)) {

@@ -4,6 +4,7 @@
 //! offloads can follow without a change in the flows.
 #![expect(unsafe_code, reason = "registering the descriptor with tokio and asking the kernel for its flags need it")]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -15,6 +16,9 @@ pub mod pair;
 
 /// Longest name of a link that the kernel takes, in bytes (IFNAMSIZ without the final zero).
 const NAME_MAX: usize = 15;
+
+/// The driver's file.
+const DRIVER: &str = "/dev/net/tun";
 
 /// `TUNGETIFF` of `linux/if_tun.h`: `_IOR('T', 210, unsigned int)`.
 const TUNGETIFF: libc::c_ulong = 0x8004_54d2;
@@ -56,10 +60,13 @@ pub enum TunError {
         name: String,
     },
     /// No TUN driver.
-    #[error("/dev/net/tun is missing; load the driver with `modprobe tun`, or pass the device into the container")]
+    #[error("/dev/net/tun is missing")]
     NoDriver,
+    /// The driver's file may not be opened.
+    #[error("/dev/net/tun may not be opened")]
+    Closed,
     /// Not allowed.
-    #[error("not allowed to make a TUN device; this needs CAP_NET_ADMIN and read-write access to /dev/net/tun")]
+    #[error("podwayd may make none: it lacks the capability CAP_NET_ADMIN")]
     NotPermitted,
     /// Anything else.
     #[error("cannot make the TUN device {name}")]
@@ -166,7 +173,10 @@ fn gone(name: &str, error: io::Error) -> io::Error {
 fn open_error(name: &str, source: io::Error) -> TunError {
     match source.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoDriver,
-        Some(libc::EPERM | libc::EACCES) => TunError::NotPermitted,
+        Some(libc::EPERM | libc::EACCES) => match File::options().read(true).write(true).open(DRIVER) {
+            Ok(_) => TunError::NotPermitted,
+            Err(_) => TunError::Closed,
+        },
         Some(libc::EBUSY | libc::EINVAL) => TunError::Exists { name: name.to_owned() },
         Some(_) | None => TunError::Other { name: name.to_owned(), source },
     }

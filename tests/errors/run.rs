@@ -89,11 +89,7 @@ fn one(world: &World, case: &Case) -> (Seen, Vec<String>) {
             (measured(as_text), Some(json.join().unwrap()))
         })
     } else {
-        let text = measured(as_text);
-        if scripts {
-            world.between();
-        }
-        (text, scripts.then(|| measured(as_json)))
+        (measured(as_text), scripts.then(|| measured(as_json)))
     };
     let (done, took) = text;
     let (said, mut faults) = said(&done, case);
@@ -105,20 +101,20 @@ fn one(world: &World, case: &Case) -> (Seen, Vec<String>) {
         seen.reason = field("reason");
         let form = stable(&format!("error: {}\nhint: {}\n", field("message"), field("hint")));
         if form != seen.text || json.status.code() != Some(seen.exit) {
-            faults.push(format!("as JSON it is another: {json:?}"));
+            faults.push(format!("as JSON it ends with {} and says: {form}", json.status));
         }
         if seen.reason != case.reason {
             faults.push(format!("the reason is {}, not {}", seen.reason, case.reason));
         }
     }
     if seen.exit != case.exit {
-        faults.push(format!("the exit code is {}, not {}: {done:?}", seen.exit, case.exit));
+        faults.push(format!("the exit code is {}, not {}: {}", seen.exit, case.exit, done.err));
     }
     if took > case.limit {
         faults.push(format!("after {took:.2?}, later than {:?}", case.limit));
     }
     for word in case.says.iter().filter(|word| !seen.text.contains(word.as_str())) {
-        faults.push(format!("{word:?} is not said: {done:?}"));
+        faults.push(format!("{word:?} is not said: {}", done.err));
     }
     (seen, faults)
 }

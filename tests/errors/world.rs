@@ -33,7 +33,6 @@ pub struct World {
     undo: RefCell<Vec<Undo>>,
     variables: RefCell<Vec<(String, String)>>,
     prefix: RefCell<Vec<String>>,
-    between: RefCell<Option<Box<dyn Fn(&World)>>>,
     faults: Cell<bool>,
 }
 
@@ -65,7 +64,6 @@ impl World {
             undo: RefCell::default(),
             variables: RefCell::default(),
             prefix: RefCell::default(),
-            between: RefCell::default(),
             faults: Cell::default(),
         };
         world.shell(&format!("mkdir -p {HERE}"));
@@ -161,7 +159,6 @@ impl World {
     /// Undoes what the setup did, and ends what the command left.
     pub fn clean_up(&self, daemon: bool) {
         self.prefix.borrow_mut().clear();
-        self.between.borrow_mut().take();
         self.variables.borrow_mut().clear();
         while let Some(undo) = { self.undo.borrow_mut().pop() } {
             undo(self);
@@ -169,18 +166,6 @@ impl World {
         if daemon {
             self.run(&["disconnect", "--all"]);
         }
-    }
-
-    /// Between the two forms of one command: what the first left is undone, where the setup says how.
-    pub fn between(&self) {
-        if let Some(between) = &*self.between.borrow() {
-            between(self);
-        }
-    }
-
-    /// What is to be done between the two forms of the command.
-    pub fn in_between(&self, between: impl Fn(&World) + 'static) {
-        *self.between.borrow_mut() = Some(Box::new(between));
     }
 
     /// Starts the daemon, and waits until it serves.

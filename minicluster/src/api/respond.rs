@@ -42,6 +42,8 @@ impl Asked {
                 Some(user) => Some(user),
                 None => return Asked { info, subject: None },
             },
+            // A certificate of a stranger.
+            (None, None) if connection.shown => return Asked { info, subject: None },
             (None, None) => None,
         };
         let subject = match user {

@@ -8,8 +8,11 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -43,6 +46,8 @@ pub struct Connection {
     link: Arc<Link>,
     /// The user whose certificate the client has.
     pub certificate: Option<User>,
+    /// Whether the client has a certificate, of whomever.
+    pub shown: bool,
     /// What becomes of the connection when it changed its protocol.
     after: Mutex<Option<Boxed<'static, ()>>>,
 }
@@ -66,6 +71,52 @@ impl fmt::Display for Dropped {
 
 impl std::error::Error for Dropped {}
 
+/// Takes every client certificate whose key the client has. As with the real server, TLS does not ask who signed it: one that
+/// is not known is answered with 401.
+#[derive(Debug)]
+struct AnyClient(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for AnyClient {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
 /// The server's TLS: HTTP/1.1, client certificates welcome.
 pub fn tls(authority: &Authority, certified: &Certified) -> Result<TlsAcceptor, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -77,7 +128,7 @@ pub fn tls(authority: &Authority, certified: &Certified) -> Result<TlsAcceptor, 
         .map_err(|error| rustls::Error::General(error.to_string()))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(AnyClient(verifier)))
         .with_single_cert(vec![certified.der(), authority.der()], certified.key())?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
@@ -144,7 +195,7 @@ async fn connection(socket: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(socket)).await else { return };
     let shown = stream.get_ref().1.peer_certificates().and_then(|shown| shown.first());
     let certificate = shown.and_then(|shown| shared.accounts.of_certificate(shown)).cloned();
-    let connection = Arc::new(Connection { link, certificate, after: Mutex::new(None) });
+    let connection = Arc::new(Connection { link, certificate, shown: shown.is_some(), after: Mutex::new(None) });
     let service = service_fn(|request: Request<Incoming>| {
         let (shared, connection) = (Arc::clone(&shared), Arc::clone(&connection));
         async move { answer(&shared, &connection, request).await }

@@ -198,6 +198,9 @@ impl AgentPlacerCore {
             Place::OwnJob | Place::OwnPod => !matches!(placement.progress, Progress::Accepted { .. }) || !own_is_shown,
         });
         self.placed.retain(|(uid, _)| pods.pods.contains_key(uid));
+        if let Some(why) = self.broken_own(&pods) {
+            self.own.broken = Some(why);
+        }
         self.own.before.retain(|uid| pods.pods.contains_key(uid));
 
         let mut hopeless = BTreeMap::new();
@@ -243,10 +246,14 @@ impl AgentPlacerCore {
                     continue;
                 }
                 AgentInPod::Absent => None,
-                AgentInPod::Unfit(unfit) => Some(format!("pod {}: {}; ", pod.name, unfit.why())),
+                AgentInPod::Unfit(unfit) => Some((format!("pod {}: ", pod.name), unfit)),
             };
             // Why there is none, and why the one there is does not do.
-            let because = |why: &str| format!("{}{why}", unfit.as_deref().unwrap_or_default()).into();
+            let because = |why: &str| match &unfit {
+                None => why.into(),
+                Some((pod, unfit)) if why.contains(&**unfit.why()) => format!("{pod}{why}").into(),
+                Some((pod, unfit)) => format!("{pod}{}; {why}", unfit.why()).into(),
+            };
             if coming >= wanted {
                 break;
             }
@@ -257,7 +264,7 @@ impl AgentPlacerCore {
             let used = self.plan.containers_in(pod);
             if used >= CONTAINERS_PER_POD {
                 let which = if unfit.is_some() { "cannot be used" } else { "do not run" };
-                let text = format!("pod {} holds {used} agents that {which}: delete the pod to go on", pod.name);
+                let text = format!("pod {} holds {used} agents that {which}, and takes no more", pod.name);
                 reason.get_or_insert_with(|| because(&text));
                 continue;
             }

@@ -102,6 +102,7 @@ fn outcome(error: &PortForwardError) -> DialOutcome {
         PortForwardError::Refused(_) => DialOutcome::Refused,
         PortForwardError::Unauthorized(_)
         | PortForwardError::NotFound(_)
+        | PortForwardError::Node(_)
         | PortForwardError::Unreachable(_)
         | PortForwardError::Other(_) => DialOutcome::Failed(text),
     }

@@ -167,6 +167,8 @@ struct State {
 struct Detail {
     reason: String,
     message: String,
+    #[serde(rename = "exitCode")]
+    exit_code: i32,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -403,11 +405,27 @@ fn flag<'a>(mut words: impl Iterator<Item = &'a str>, name: &str) -> Option<&'a 
 fn state(state: &State) -> ContainerState {
     match (&state.running, &state.terminated, &state.waiting) {
         (Some(_), _, _) => ContainerState::Running,
-        (None, Some(_), _) => ContainerState::Terminated,
+        (None, Some(detail), _) => match never_ran(detail) {
+            Some(reason) => ContainerState::Stuck { reason: reason.into() },
+            None => ContainerState::Terminated,
+        },
         (None, None, Some(detail)) if !ON_THE_WAY.contains(&detail.reason.as_str()) => {
             ContainerState::Stuck { reason: kubelet::reason(&detail.reason, &detail.message).into() }
         }
         (None, None, Some(_) | None) => ContainerState::Waiting,
+    }
+}
+
+/// Why a container that has ended never ran its program: the runtime's own exit codes, none of which an agent ends with.
+/// 255 is all that a status tells of a program for another architecture (the container's log says "exec format error").
+fn never_ran(detail: &Detail) -> Option<String> {
+    match detail.exit_code {
+        255 => Some("exit code 255, as of a program for another architecture than the node's".to_owned()),
+        125..=128 => {
+            let why = kubelet::reason(&detail.reason, &detail.message);
+            Some(format!("exit code {}: {why}", detail.exit_code))
+        }
+        _ => None,
     }
 }
 

@@ -24,6 +24,7 @@ use crate::backoff;
 use crate::cluster::{PodSnapshot, Resolution, Resolutions};
 use crate::error::chain;
 use crate::net::kube_client;
+use crate::net::obstacle::Obstacle;
 use crate::refusal::{self, Readiness};
 use crate::workload::{Workload, WorkloadKind, WorkloadRef};
 
@@ -169,7 +170,7 @@ impl Asker {
                 403 => Answer::Forbidden(kind),
                 _ => Answer::Failed(status.message.clone()),
             },
-            Err(error) => Answer::Failed(chain(&error)),
+            Err(error) => Answer::Failed(Obstacle::of(&error).words()),
         }
     }
 

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::decode::{Names, Object};
 use super::facts::{Event, Kind, Trouble, WatchId};
 use crate::error::chain;
+use crate::net::obstacle::Obstacle;
 
 /// Objects of one page: the usual size, a few MiB of JSON.
 const PAGE: u32 = 500;
@@ -145,7 +146,7 @@ impl<F: Fn(Report) + Send + Sync> Feed<F> {
         };
         let request = match Request::new(&self.path).watch(&params, &at) {
             Ok(request) => request,
-            Err(error) => return Err((Trouble::Down(chain(&error)), at)),
+            Err(error) => return Err((Trouble::Down(Obstacle::of(&error).words()), at)),
         };
         let stream = match timeout(WATCH_LIMIT, self.client.request_events::<Object>(request)).await {
             Ok(Ok(stream)) => stream,
@@ -249,7 +250,7 @@ fn trouble(error: &kube::Error) -> Trouble {
     if let kube::Error::Api(status) = error {
         return by_code(status.code, status.message.clone());
     }
-    Trouble::Down(chain(error))
+    Trouble::Down(Obstacle::of(error).words())
 }
 
 fn by_code(code: u16, message: String) -> Trouble {

@@ -23,7 +23,7 @@ use crate::actors::proxy_via::core as proxy_via;
 use crate::actors::proxy_via::messages::{SelectProxyVia, ViaState};
 use crate::actors::shell::{Core, Exit};
 use crate::actors::vif::messages::{FlowStats, VifState};
-use crate::cluster::{Resolution, Resolutions, Rights};
+use crate::cluster::{NamespaceRights, Resolution, Resolutions, Rights};
 use crate::error::UserError;
 use crate::ids::{Generation, Millis, ReplyId, WaiterId};
 use crate::net::resolver::Outlook;
@@ -38,6 +38,10 @@ pub mod report;
 
 /// A child that has not finished its teardown step by then is passed over; only the removal of agents may take longer.
 const STEP_LIMIT: Duration = Duration::from_millis(1500);
+/// How long the API server may be silent before `connect` says so.
+const SILENCE: Duration = Duration::from_secs(2);
+/// What it says then.
+const SILENT: &str = "the API server has not answered yet";
 /// Sessions are torn down and made anew after a bug this often in [`RESTART_WINDOW`], then no more.
 const RESTARTS: usize = 3;
 /// See [`RESTARTS`].
@@ -448,6 +452,9 @@ impl SessionCore {
             return;
         }
         self.select_and_wait();
+        if self.silent_until().is_some_and(|until| until <= now) {
+            self.step(now, Mark::Warn, SILENT.to_owned());
+        }
         self.note_steps(now);
         self.decide_outcome(now);
     }
@@ -463,6 +470,12 @@ impl SessionCore {
         }
         for rule in &self.spec.proxy_via {
             let resolution = facts.resolutions.as_ref().and_then(|r| r.get(&rule.workload));
+            // Where more than this is missing, that is told: it is known soon.
+            let of_connected = rule.workload.namespace.as_ref().is_none_or(|name| *name == self.spec.namespace);
+            let forbidden = matches!(resolution, Some(Resolution::Forbidden { .. }));
+            if forbidden && of_connected && self.rights_of_connected().is_none_or(|rights| !rights.watch_pods) {
+                continue;
+            }
             if let Some(error) = resolution.and_then(|r| errors::resolution(&rule.workload, &self.spec.namespace, r)) {
                 return Some(error);
             }
@@ -470,10 +483,8 @@ impl SessionCore {
         if let Some(error) = self.selection().and_then(|selection| errors::loopback(&proxy_via::loopback(&selection))) {
             return Some(error);
         }
-        if let Some(rights) = facts.rights.1.namespaces.get(self.spec.namespace.as_str())
-            && !rights.watch_pods
-        {
-            return Some(errors::forbidden("list and watch pods", &self.spec.namespace));
+        if let Some(rights) = self.rights_of_connected().filter(|rights| !rights.watch_pods) {
+            return Some(errors::forbidden(*rights, &self.spec.namespace));
         }
         // Whoever asks the API server first tells in more detail what it does not take.
         if let Some((_, WatchHealth::Unauthorized { why })) = facts.watch.as_ref().filter(|_| facts.api_server.is_some()) {
@@ -489,6 +500,10 @@ impl SessionCore {
             Some(WaiterOutcome::Hopeless { why }) => Some(errors::target(target, &self.spec.namespace, why)),
             Some(WaiterOutcome::Ready { .. } | WaiterOutcome::TimedOut | WaiterOutcome::Cancelled) | None => None,
         })
+    }
+
+    fn rights_of_connected(&self) -> Option<&NamespaceRights> {
+        self.facts.rights.1.namespaces.get(self.spec.namespace.as_str())
     }
 
     /// The rules with their workloads, once all are known.
@@ -551,6 +566,12 @@ impl SessionCore {
         self.outcome = Some(outcome);
     }
 
+    /// Until when the API server may be silent before that is told; `None` once it has answered, or that was told.
+    fn silent_until(&self) -> Option<Millis> {
+        let waits = self.outcome.is_none() && self.facts.api_server.is_none();
+        (waits && !self.steps.iter().any(|step| step.text == SILENT)).then(|| self.begun + SILENCE)
+    }
+
     /// Via workloads whose spec asks for no replicas.
     fn scaled_to_zero(&self) -> BTreeMap<String, String> {
         let resolutions = self.facts.resolutions.iter().flatten();
@@ -588,7 +609,9 @@ impl Core for SessionCore {
 
     fn poll_deadline(&self) -> Option<Millis> {
         match &self.life {
-            Life::Running if self.outcome.is_none() => Some(self.deadline),
+            Life::Running if self.outcome.is_none() => {
+                Some(self.silent_until().map_or(self.deadline, |until| until.min(self.deadline)))
+            }
             Life::Stopping { until, .. } => Some(*until),
             Life::New | Life::Running | Life::Over => None,
         }

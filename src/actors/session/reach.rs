@@ -18,6 +18,8 @@ use crate::timestamp::rfc3339;
 
 /// How often what may pass is asked again.
 const TRIES: u128 = refusal::GOES_ON.as_millis() / refusal::AGAIN.as_millis();
+/// How an API server calls whoever shows no credentials.
+const ANONYMOUS: &str = "system:anonymous";
 /// Limit of one answer, TLS and all.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -60,6 +62,10 @@ pub async fn reach(
         }
         Err(kube::Error::Api(status)) => match status.code {
             401 => return Err(unauthorized(&access, now)),
+            // To nobody in particular.
+            403 if access.credential == Credential::None && status.message.contains(ANONYMOUS) => {
+                return Err(unauthorized(&access, now));
+            }
             // Forbidden is an answer: the server is there and knows us.
             403 => {}
             429 => {
@@ -107,16 +113,24 @@ fn unauthorized(access: &ClusterAccess, now: i64) -> UserError {
 
 /// The error when the access makes no client.
 pub fn unusable(error: &KubeClientError) -> UserError {
-    UserError::new(
-        Reason::KubeconfigInvalid,
-        format!("API server: {}", chain(error)),
-        "check that kubectl version works with the same flags",
-    )
+    let hint = match error {
+        KubeClientError::Server { .. } => "correct it in the kubeconfig, or name it: --server https://HOST:6443",
+        KubeClientError::Proxy => "correct --proxy-url or HTTPS_PROXY, such as http://HOST:3128",
+        KubeClientError::CertificateAuthority => "name a PEM file with --certificate-authority, or fetch the kubeconfig anew",
+        KubeClientError::Credential(_) | KubeClientError::Tls(_) => "fetch the kubeconfig anew, or log in again",
+        KubeClientError::Resolve { .. } => "check the spelling, or join the network whose name servers know it",
+    };
+    UserError::new(Reason::KubeconfigInvalid, format!("API server: {}", chain(error)), hint)
 }
 
 /// The error when there is no key pair.
 pub fn keyless(error: &dyn std::error::Error) -> UserError {
-    UserError::new(Reason::Internal, format!("key pair: {}", chain(error)), "check podwayd's state directory")
+    let text = chain(error);
+    let hint = match text.contains("os error 28") {
+        true => "make room on that disk, then connect again",
+        false => "see to podwayd's state directory: it has to be root's, and writable",
+    };
+    UserError::new(Reason::StateFailed, format!("key pair: {text}"), hint)
 }
 
 /// The error when asking gave no result.

@@ -188,6 +188,9 @@ impl HostResolver {
                 ResolvConfError::NotRegular(_) | ResolvConfError::NoBackup(_) | ResolvConfError::Damaged(_) => {
                     Outlook::Hopeless
                 }
+                ResolvConfError::Io { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
+                    Outlook::Hopeless
+                }
                 ResolvConfError::Io { .. } | ResolvConfError::Withdrawn => Outlook::Open,
             };
             AttachFailed { message: error.to_string(), outlook }

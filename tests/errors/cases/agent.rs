@@ -13,6 +13,14 @@ pub fn groups() -> Vec<Group> {
     let image = ["--proxy-via", "service=web", "--agent-image", "registry.example/podway-agent:1"];
     let own = ["--agent", "pod", "--agent-image", "registry.example/podway-agent:2"];
     let cases = vec![
+        connect("a quota is full", &[], "AgentNotPlaced")
+            .given(|world| {
+                let message = "pods \"podway-agent\" is forbidden: exceeded quota: small, requested: pods=1, used: pods=9, limited: pods=9";
+                for resource in ["jobs", "pods"] {
+                    world.fault(json!({"on": {"verb": "create", "resource": resource}, "fault": "refuse", "code": 403, "message": message}));
+                }
+            })
+            .says(&["exceeded quota: small"]),
         connect("the image cannot be pulled", &image, "AgentNotPlaced").says(&["registry.example", "--agent-image"]),
         connect("the image of podway's own pod cannot be pulled", &own, "AgentNotPlaced").says(&["registry.example"]),
         connect("the image is for another architecture", &["--proxy-via", "service=store", "--agent-image", "podway-agent-foreign:1"], "AgentNotPlaced")
@@ -31,21 +39,12 @@ pub fn groups() -> Vec<Group> {
             .says(&["gate.policy.example"]),
         refused("a webhook does not answer", 500, "Internal error occurred: failed calling webhook \"slow.policy.example\": failed to call webhook: Post \"https://policy.demo.svc:443/\": context deadline exceeded")
             .says(&["slow.policy.example"]),
-        connect("a quota is full", &[], "AgentNotPlaced")
-            .given(|world| {
-                let message = "pods \"podway-agent\" is forbidden: exceeded quota: small, requested: pods=1, used: pods=9, limited: pods=9";
-                for resource in ["jobs", "pods"] {
-                    world.fault(json!({"on": {"verb": "create", "resource": resource}, "fault": "refuse", "code": 403, "message": message}));
-                }
-            })
-            .says(&["exceeded quota: small"]),
-        connect("the node does not answer", &["--proxy-via", "service=db"], "AgentNotPlaced")
+        connect("the node does not answer", &["--proxy-via", "service=db", "--timeout", "2s"], "TimedOut")
             .given(|world| {
                 let message = "error dialing backend: dial tcp 192.0.2.1:10250: connect: no route to host";
                 world.fault(json!({"on": {"resource": "pods/portforward"}, "fault": "refuse", "code": 500, "message": message}));
             })
             .says(&["no route to host"]),
-        connect("the pod of the rule's workload is gone with its node", &["--proxy-via", "service=pod/lone", "--timeout", "1s"], "TimedOut"),
         connect("four agents in the pod already", &["--proxy-via", "service=db"], "AgentNotPlaced")
             .given(four)
             .says(&["holds 4 agents", "delete the pod"]),

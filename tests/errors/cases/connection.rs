@@ -19,7 +19,7 @@ pub fn groups() -> Vec<Group> {
             connected(world);
             world.podway(&["connect", "-n", "demo", "--name", "two", "--server", "https://[2001:db8::1]:6443"]);
         }),
-        case("another user's", &["disconnect", "admin"], "NotOwner").given(|world| {
+        case("another user's", &["disconnect", "minicluster"], "NotOwner").given(|world| {
             connected(world);
             world.shell("chmod 666 /run/podway/podway.sock; chmod 755 /run/podway");
             world.undo(|world| drop(world.shell("chmod 600 /run/podway/podway.sock")));
@@ -29,9 +29,6 @@ pub fn groups() -> Vec<Group> {
         case("the time to wait is over", &["wait", "--for=workload/idle", "--timeout", "500ms"], "TimedOut").given(|world| {
             let done = world.run(&["connect", "-n", "demo", "--proxy-via", "service=idle"]);
             assert_eq!(done.status.code(), Some(4), "{done:?}");
-        }),
-        case("names are waited for that nobody attaches", &["wait", "--for=dns", "--timeout", "500ms"], "DnsFailed").given(|world| {
-            world.podway(&["connect", "-n", "demo", "--dns", "off"]);
         }),
         connect("the time to connect is over", &["--timeout", "500ms"], "TimedOut").given(|world| {
             world.fault(serde_json::json!({"on": {"resource": "pods/portforward"}, "fault": "hang"}));

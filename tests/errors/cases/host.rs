@@ -4,6 +4,8 @@ use crate::case::{Case, Group, Stage, case, connect};
 use crate::world::{HERE, ONLY, World};
 
 const NOBODY: [&str; 5] = ["setpriv", "--reuid", "65534", "--regid", "65534"];
+/// Makes /etc read-only in mounts of one's own.
+const READ_ONLY: &str = "mount --bind /etc /etc && mount -o remount,bind,ro /etc";
 const LINE: &str = "the daemon waits 5 s for the rest of a line, and looks every 5 s";
 
 pub fn groups() -> Vec<Group> {
@@ -64,13 +66,13 @@ pub fn groups() -> Vec<Group> {
             .given(|world| daemon_in(world, ":", &["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]))
             .says(&["CAP_NET_ADMIN"]),
         connect("`/etc` is read-only, with `--dns file`", &["--dns", "file"], "DnsFailed")
-            .given(|world| daemon_in(world, "mount --bind /etc /etc && mount -o remount,bind,ro /etc", &[]))
+            .given(|world| daemon_in(world, READ_ONLY, &[]))
             .says(&["--dns"]),
         connect("no systemd-resolved, with `--dns resolved`", &["--dns", "resolved"], "DnsFailed").given(|world| {
             world.daemon(&[]);
             world.undo(World::end_last);
         }),
-        connect("the disk with the daemon's keys is full", &[], "Internal").given(|world| {
+        connect("the disk with the daemon's keys is full", &[], "StateFailed").given(|world| {
             world.shell(&format!(
                 "mkdir -p {HERE}/full; mount -t tmpfs -o size=16k tmpfs {HERE}/full; \
                  dd if=/dev/zero of={HERE}/full/all bs=1k 2>/dev/null || true"
@@ -79,16 +81,20 @@ pub fn groups() -> Vec<Group> {
             world.daemon(&["--state-dir", "/run/errors/full/state"]);
             world.undo(World::end_last);
         }),
-        connect("the daemon has no file descriptors left", &[], "ClusterUnreachable")
+        connect("the daemon has no file descriptors left", &[], "DeviceFailed")
             .given(|world| daemon_in(world, "ulimit -n 24", &[])),
+        case("names are waited for that cannot be attached", &["wait", "--for=dns"], "DnsFailed").given(|world| {
+            daemon_in(world, READ_ONLY, &[]);
+            world.podway(&["connect", "-n", "demo"]);
+        }),
         connect("`/etc` is read-only, and names are podway's choice", &[], "").notice()
-            .given(|world| daemon_in(world, "mount --bind /etc /etc && mount -o remount,bind,ro /etc", &[]))
+            .given(|world| daemon_in(world, READ_ONLY, &[]))
             .says(&["names"]),
     ];
     let routes = vec![
         connect("the device's name is taken", &[], "").notice()
             .given(|world| {
-                world.shell("ip link add podway0 type dummy");
+                world.shell("ip tuntap add podway0 mode tun");
                 world.undo(|world| drop(world.shell("ip link del podway0")));
             })
             .says(&["device podway1"]),

@@ -28,7 +28,7 @@ pub fn groups() -> Vec<Group> {
             world.variable("KUBECONFIG", &path);
         }),
         connect("it is a directory", &["--kubeconfig", "/etc"], "KubeconfigInvalid").says(&["/etc"]),
-        connect("a context that is not in it", &["--context", "amdin"], "KubeconfigInvalid").says(&["amdin", "did you mean"]),
+        connect("a context that is not in it", &["--context", "minicluter"], "KubeconfigInvalid").says(&["minicluter", "did you mean minicluster"]),
         connect("no current context", &[], "KubeconfigInvalid")
             .given(|world| world.kubeconfig("admin", |config| config["current-context"] = json!(""))),
         connect("a cluster that is not in it", &["--cluster", "other"], "KubeconfigInvalid").says(&["other"]),

@@ -20,7 +20,6 @@ struct Left {
 pub fn groups() -> Vec<Group> {
     let mut cases = vec![
         connect("none at all", &VIA, "Forbidden").given(|world| rights(world, &[], None)).says(&["demo", "podway rbac -n demo"]),
-        connect("none, and no rule", &[], "Forbidden").given(|world| rights(world, &[], None)).says(&["podway rbac -n demo"]),
         connect("only in another namespace", &["-n", "other"], "Forbidden")
             .given(|world| rights(world, &["demo"], None))
             .says(&["other", "podway rbac -n other"]),
@@ -28,16 +27,17 @@ pub fn groups() -> Vec<Group> {
             .given(|world| rights(world, &["demo"], None))
             .says(&["other", "podway rbac -n other"]),
     ];
-    cases[2].command = vec!["connect", "-n", "other"];
+    cases[1].command = vec!["connect", "-n", "other"];
     let left = [
         Left { resources: "pods, services", flags: &VIA, reason: "Forbidden", says: &["pods"] },
+        Left { resources: "pods/ephemeralcontainers", flags: &VIA, reason: "Forbidden", says: &["pods/ephemeralcontainers"] },
+        Left { resources: "pods/portforward", flags: &VIA, reason: "Forbidden", says: &["pods/portforward"] },
         Left { resources: "endpointslices", flags: &VIA, reason: "", says: &[] },
         Left { resources: "deployments, replicasets, statefulsets, daemonsets", flags: &VIA, reason: "", says: &[] },
-        Left { resources: "pods/portforward", flags: &VIA, reason: "Forbidden", says: &["pods/portforward"] },
-        Left { resources: "pods/ephemeralcontainers", flags: &VIA, reason: "Forbidden", says: &["pods/ephemeralcontainers"] },
     ];
+    // First what places agents: those that are there are used by the others.
+    cases.push(neither());
     cases.extend(left.iter().map(|left| {
-        let without = left.resources.split(", ").next().unwrap();
         let name = format!("without the rule for {}", left.resources);
         let case = match left.reason {
             "" => connect(name, left.flags, "").notice(),
@@ -45,10 +45,8 @@ pub fn groups() -> Vec<Group> {
         };
         let resources: Vec<&str> = left.resources.split(", ").collect();
         let resources = json!(resources);
-        let _ = without;
         case.given(move |world| rights(world, &["demo"], Some(&resources))).says(left.says)
     }));
-    cases.push(neither());
     vec![Group { title: "Rights", stage: Stage::Daemon, cases }]
 }
 

@@ -24,6 +24,8 @@ pub(super) struct OwnRecord {
     pub(super) before: BTreeSet<PodUid>,
     /// All were removed.
     pub(super) removed: bool,
+    /// Why the agent of one could not be run: it is gone soon, and the next would end as it did.
+    pub(super) broken: Option<Arc<str>>,
 }
 
 impl AgentPlacerCore {
@@ -36,6 +38,9 @@ impl AgentPlacerCore {
                 AgentInPod::Absent | AgentInPod::Running | AgentInPod::Starting => return None,
                 AgentInPod::Unfit(why) => unfit = Some((Arc::clone(pod), Arc::clone(why.why()))),
             }
+        }
+        if let Some(why) = &self.own.broken {
+            return Some(Arc::clone(why));
         }
         if self.plan.mode == AgentMode::Ephemeral {
             return Some("--agent ephemeral makes no pod of its own".into());
@@ -120,6 +125,21 @@ impl AgentPlacerCore {
                 && !pod.terminating
         });
         own.map(|pod| (pod, self.plan.agent_in(pod, &self.unfit.1)))
+    }
+
+    /// Why a pod of our own that this session made ended before it began.
+    pub(super) fn broken_own(&self, pods: &PodSnapshot) -> Option<Arc<str>> {
+        let made = pods.pods.values().filter(|pod| {
+            pod.phase == PodPhase::Failed
+                && self.own.asked
+                && self.plan.owns(pod)
+                && !self.own.before.contains(&pod.uid)
+        });
+        let mut states = made.map(|pod| self.plan.agent_in(pod, &self.unfit.1));
+        states.find_map(|state| match state {
+            AgentInPod::Stuck(why) => Some(why),
+            AgentInPod::Absent | AgentInPod::Starting | AgentInPod::Running | AgentInPod::Unfit(_) => None,
+        })
     }
 
     /// Why no agent of our image will do: one that this session placed runs, and speaks another protocol.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use podway_tunnel::MAX_SPECIAL;
 
 use crate::actors::session::messages::Child;
-use crate::cluster::Resolution;
+use crate::cluster::{NamespaceRights, Resolution};
 use crate::error::{Reason, UserError};
 use crate::net::cidr::Cidr;
 use crate::net::views::Target;
@@ -13,16 +13,34 @@ use crate::workload::{Workload, WorkloadRef};
 
 /// The device cannot be made, or is gone.
 pub fn device(why: &str) -> UserError {
-    let hint = match why.contains("exists already") {
-        true => "somebody made it this moment: connect again, which takes a name that is free",
-        false => "podwayd needs CAP_NET_ADMIN and /dev/net/tun: start it with systemd or with sudo",
+    let hint = if why.contains("exists already") {
+        "somebody made it this moment: connect again, which takes a name that is free"
+    } else if why.contains("is missing") {
+        "load the driver: sudo modprobe tun; in a container, start that with --device /dev/net/tun"
+    } else if why.contains("may not be opened") {
+        "start podwayd as root: sudo systemctl restart podwayd; in a container, allow it that device"
+    } else if why.contains("CAP_NET_ADMIN") {
+        "start podwayd with systemd or with sudo; in a container, start that with --cap-add NET_ADMIN"
+    } else if why.contains("os error 24") {
+        "raise its limit of open files: LimitNOFILE= by systemctl edit podwayd, or ulimit -n before sudo podwayd"
+    } else {
+        "see the log of podwayd: journalctl -u podwayd"
     };
     UserError::new(Reason::DeviceFailed, format!("network device: {why}"), hint)
 }
 
-/// A right is missing.
-pub fn forbidden(what: &str, namespace: &str) -> UserError {
-    UserError::new(Reason::Forbidden, format!("namespace {namespace}: missing right: {what}"), rights(namespace))
+/// Without these rights there is no connection to the namespace: all that is missing of them is named.
+pub fn forbidden(had: NamespaceRights, namespace: &str) -> UserError {
+    let all = [
+        (had.watch_pods, "get, list and watch pods and services"),
+        (had.port_forward, "get and create pods/portforward"),
+        (had.ephemeral_containers, "get and patch pods/ephemeralcontainers"),
+        (had.create_jobs || had.create_pods, "create jobs or pods"),
+    ];
+    let missing: Vec<&str> = all.iter().filter_map(|(had, what)| (!had).then_some(*what)).collect();
+    let word = if missing.len() == 1 { "right" } else { "rights" };
+    let message = format!("namespace {namespace}: missing {word}: {}", missing.join("; "));
+    UserError::new(Reason::Forbidden, message, rights(namespace))
 }
 
 /// What to do about a missing right.
@@ -35,9 +53,10 @@ pub fn unauthorized(why: &str) -> UserError {
     UserError::new(Reason::Unauthorized, format!("API server: {why}"), "log in again, then connect again")
 }
 
-/// Names cannot be attached as asked.
+/// Names cannot be attached as asked. What to do is said behind the last semicolon, where it is said.
 pub fn dns(why: &str) -> UserError {
-    UserError::new(Reason::DnsFailed, format!("DNS: {why}"), "--dns auto takes what works on this host")
+    let (why, hint) = why.rsplit_once("; ").unwrap_or((why, "connect with --dns auto: it takes what works on this host"));
+    UserError::new(Reason::DnsFailed, format!("DNS: {why}"), hint)
 }
 
 /// A via workload cannot get a link.
@@ -51,23 +70,52 @@ pub fn target(target: &Target, connected: &str, why: &str) -> UserError {
         }
         Target::General => "podway's own pod".to_owned(),
     };
-    // A registry may say "forbidden" too.
-    let of_the_image = why.contains("does not start");
-    if !of_the_image && (why.contains("missing right") || why.contains("forbidden")) {
-        let namespace = match target {
-            Target::Workload(workload) => &workload.namespace,
-            Target::General => connected,
-        };
-        return UserError::new(Reason::Forbidden, format!("{what}: {why}"), rights(namespace));
-    }
-    let hint = if of_the_image || why.contains("image") {
-        "name an image that the nodes can pull with --agent-image"
-    } else if why.contains("of another version") {
-        "name the agent's image of this podway's version with --agent-image"
-    } else {
-        "see podway status, and kubectl describe of the pod"
+    let namespace = match target {
+        Target::Workload(workload) => &workload.namespace,
+        Target::General => connected,
     };
-    UserError::new(Reason::AgentNotPlaced, format!("{what}: {why}"), hint)
+    let (reason, hint) = advice(why, namespace);
+    UserError::new(reason, format!("{what}: {why}"), hint)
+}
+
+/// What to do where no agent comes, by the words of whoever refuses: the kubelet, the API server, the agent.
+fn advice(why: &str, namespace: &str) -> (Reason, String) {
+    // A registry may say "forbidden" too.
+    if why.contains("does not start") {
+        let hint = match why.contains("architecture") {
+            true => {
+                "kubectl get nodes -L kubernetes.io/arch tells it: build the agent for that, and name its image with \
+                 --agent-image"
+            }
+            false => "name an image that the nodes can pull with --agent-image",
+        };
+        return (Reason::AgentNotPlaced, hint.to_owned());
+    }
+    // As RBAC says it: … is forbidden: User "ann" cannot patch resource …
+    if why.contains("missing right") || (why.contains("is forbidden: User ") && why.contains(" cannot ")) {
+        return (Reason::Forbidden, rights(namespace));
+    }
+    let hint = if why.contains("violates PodSecurity") {
+        format!(
+            "an administrator relaxes pod-security.kubernetes.io/enforce of namespace {namespace}; or connect without a rule \
+             for it, through podway's own pod, which keeps to it"
+        )
+    } else if why.contains("exceeded quota") {
+        format!("make room, or let an administrator raise it: kubectl -n {namespace} describe quota")
+    } else if why.contains("admission webhook") {
+        "ask whoever runs that policy to let podway's agent pass, or try the other kind: --agent ephemeral, --agent pod"
+            .to_owned()
+    } else if why.contains("failed calling webhook") {
+        "an administrator mends or removes it: kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"
+            .to_owned()
+    } else if why.contains("of another version") {
+        "name the agent's image of this podway's version with --agent-image".to_owned()
+    } else if why.contains("takes no more") {
+        format!("delete that pod, so that a new one comes: kubectl -n {namespace} delete pod NAME")
+    } else {
+        format!("kubectl -n {namespace} describe pod NAME tells more, and so does podway status")
+    };
+    (Reason::AgentNotPlaced, hint)
 }
 
 /// A reference of a rule names no workload; `None` when it does.
@@ -107,7 +155,7 @@ pub fn resolution(reference: &WorkloadRef, connected: &str, resolution: &Resolut
         Resolution::Failed { why } => UserError::new(
             Reason::ClusterUnreachable,
             format!("workload {reference}: cannot be looked up: {why}"),
-            "check that kubectl get pods works with the same flags",
+            "see that kubectl get pods works with the same flags, then connect again",
         ),
     })
 }
@@ -177,7 +225,8 @@ mod tests {
         let error = device(&taken.to_string());
         assert_eq!(error.message, "network device: a link named podway0 exists already");
         assert!(error.hint.contains("connect again"), "{}", error.hint);
-        assert!(device(&TunError::NotPermitted.to_string()).hint.contains("CAP_NET_ADMIN"));
+        let hints = [TunError::NotPermitted, TunError::Closed, TunError::NoDriver].map(|error| device(&error.to_string()).hint);
+        assert!(hints[0].contains("NET_ADMIN") && hints[1].contains("as root") && hints[2].contains("modprobe"), "{hints:?}");
     }
 
     #[test]
@@ -186,6 +235,39 @@ mod tests {
         let error = target(&Target::General, "demo", refused);
         assert_eq!(error.reason, Reason::AgentNotPlaced);
         assert!(error.hint.contains("--agent-image"), "{}", error.hint);
-        assert_eq!(target(&Target::General, "demo", "pods is forbidden").reason, Reason::Forbidden);
+        let rbac = "pods is forbidden: User \"ann\" cannot create resource \"pods\" in API group \"\" in the namespace \"demo\"";
+        assert_eq!(target(&Target::General, "demo", rbac).reason, Reason::Forbidden);
+    }
+
+    #[test]
+    fn a_policy_that_forbids_is_no_missing_right() {
+        for (why, hint) in [
+            ("pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": privileged", "pod-security.kubernetes.io/enforce"),
+            ("pods \"a\" is forbidden: exceeded quota: small, requested: pods=1", "describe quota"),
+            ("admission webhook \"a.b\" denied the request: no", "that policy"),
+            ("failed calling webhook \"a.b\": context deadline exceeded", "validatingwebhookconfigurations"),
+        ] {
+            let error = target(&Target::General, "demo", why);
+            assert_eq!(error.reason, Reason::AgentNotPlaced, "{why}");
+            assert!(error.hint.contains(hint), "{}", error.hint);
+        }
+    }
+
+    #[test]
+    fn all_rights_that_are_missing_are_named() {
+        let none = forbidden(NamespaceRights::default(), "demo");
+        for right in ["watch pods", "pods/portforward", "pods/ephemeralcontainers", "create jobs or pods"] {
+            assert!(none.message.contains(right), "{}", none.message);
+        }
+        let all = NamespaceRights {
+            watch_pods: false,
+            port_forward: true,
+            ephemeral_containers: true,
+            create_pods: true,
+            delete_pods: true,
+            create_jobs: false,
+        };
+        let one = forbidden(all, "demo");
+        assert_eq!(one.message, "namespace demo: missing right: get, list and watch pods and services");
     }
 }

@@ -7,6 +7,7 @@ use crate::actors::client_list::messages::{LinkState, Placement, TargetState};
 use crate::actors::pod_watcher::messages::WatchHealth;
 use crate::actors::proxy_via::messages::{RangeStatus, Treatment};
 use crate::actors::vif::messages::VifState;
+use crate::cluster::Resolution;
 use crate::ids::Millis;
 use crate::net::resolver::{Outlook, REPLACED};
 use crate::net::route_plan::Ipv6;
@@ -40,7 +41,16 @@ impl SessionCore {
         }
         match self.rules() {
             None => {
-                missing.insert("rules".to_owned(), "the workloads of --proxy-via are still being looked up".to_owned());
+                let mut resolutions = self.facts.resolutions.iter().flatten();
+                let refused = resolutions.find_map(|(reference, resolution)| match resolution {
+                    Resolution::Forbidden { missing } => Some(format!("workload {reference}: missing right: {missing}")),
+                    Resolution::Found { .. }
+                    | Resolution::NotFound { .. }
+                    | Resolution::Ambiguous { .. }
+                    | Resolution::Failed { .. } => None,
+                });
+                let text = refused.unwrap_or_else(|| "the workloads of --proxy-via are still being looked up".to_owned());
+                missing.insert("rules".to_owned(), text);
             }
             Some(rules) => {
                 for target in needed(&rules) {
@@ -361,6 +371,11 @@ impl SessionCore {
         }
         for target in self.targets() {
             let line = self.workload_line(&target);
+            // It is tried again, for as long as `connect` waits.
+            if line.state == "Unreachable" {
+                let what = if target == Target::General { "podway's own pod" } else { line.workload.as_str() };
+                found.push((Mark::Warn, format!("{what}: {}", line.message)));
+            }
             if let (true, Some(link)) = (line.state == "Ready", line.links.iter().find(|link| link.health == "ready")) {
                 let (what, pod) = (line.title(self.spec.proxy_via.is_empty()), &link.pod);
                 let text = match target == Target::General && link.placement == OWN_POD {
