@@ -32,6 +32,10 @@ interleave:
 e2e:
     PODWAY_REQUIRE_ROOT_TESTS=1 cargo test --locked --workspace
 
+# what is said when something fails, against docs/errors.md, as root; with --write it is written there
+errors *args:
+    cargo test --locked --test errors -- {{args}}
+
 # the systemd files
 unit:
     cargo test --locked --test it unit_file

@@ -182,6 +182,8 @@ pub struct EndpointRecord {
 pub struct Rights {
     /// Per namespace of interest.
     pub namespaces: BTreeMap<Arc<str>, NamespaceRights>,
+    /// What else may not be watched there, and is done without: resource and namespace.
+    pub unseen: BTreeSet<(&'static str, Arc<str>)>,
 }
 
 /// Rights in one namespace.

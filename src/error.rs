@@ -16,6 +16,12 @@ pub struct UserError {
 }
 
 impl UserError {
+    /// An error from a sentence that ends with what to do, behind its last semicolon; `hint` where it says nothing of that.
+    pub fn of_sentence(reason: Reason, sentence: &str, hint: &str) -> UserError {
+        let (message, hint) = sentence.rsplit_once("; ").unwrap_or((sentence, hint));
+        UserError::new(reason, message, hint)
+    }
+
     /// An error with a hint.
     pub fn new(reason: Reason, message: impl Into<String>, hint: impl Into<String>) -> UserError {
         UserError { reason, message: message.into(), hint: hint.into() }

@@ -254,7 +254,10 @@ async fn credential(
         }
         (None, None) => {}
         (Some(_), None) | (None, Some(_)) => {
-            return Err(invalid("the client certificate and its key come only together", "give both --client-certificate and --client-key, or neither"));
+            return Err(invalid(
+                "the client certificate and its key come only together",
+                "give both --client-certificate and --client-key, or neither",
+            ));
         }
     }
     // As kubectl: a token file that can be read outweighs the token beside it.

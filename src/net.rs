@@ -4,6 +4,7 @@ pub mod agent;
 pub mod cidr;
 pub mod counters;
 pub mod data_plane;
+pub mod descriptors;
 pub mod dns_message;
 pub mod dns_tap;
 mod echo;

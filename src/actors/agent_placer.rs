@@ -20,7 +20,6 @@ use self::core::{AgentPlacerCore, Effect, Input, Place, PlaceOutcome, Plan};
 use self::making::{Made, Maker};
 use self::manifest::Agent;
 use self::messages::RemoveAll;
-use crate::net::obstacle::Obstacle;
 use crate::actors::client_list::messages::{AgentsUnfit, PlacementHopeless, ViaWorkloadsChanged};
 use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged};
 use crate::actors::shell::{
@@ -29,6 +28,7 @@ use crate::actors::shell::{
 use crate::cluster::PodFact;
 use crate::error::chain;
 use crate::ids::{Attempt, ReplyId};
+use crate::net::obstacle::Obstacle;
 
 pub mod core;
 mod making;

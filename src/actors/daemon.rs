@@ -22,6 +22,7 @@ use crate::actors::session::{Ingredients, Session, Settings};
 use crate::actors::shell::{Exit, Reply, start_monitored};
 use crate::error::{Reason, UserError};
 use crate::identity::Identity;
+use crate::net::descriptors;
 use crate::net::tun::link_exists;
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::{Phase, SessionStatus};
@@ -168,6 +169,9 @@ impl Daemon {
             let message = format!("connect: {SESSIONS_PER_USER} connections are open already");
             reply.answer(Err(UserError::new(Reason::LimitReached, message, "podway disconnect ends those not needed")));
             return;
+        }
+        if let Some(error) = descriptors::too_few() {
+            return reply.answer(Err(error));
         }
         let device = self.free_device(link_exists);
         let status_rx = status.subscribe();

@@ -47,7 +47,8 @@ fn refusal(error: &clap::Error, args: &[OsString]) -> Option<UserError> {
         | ErrorKind::MissingSubcommand => return None,
         ErrorKind::InvalidValue => {
             let valid = list(error, ContextKind::ValidValue).join(", ");
-            let hint = if valid.is_empty() { format!("{help} says what it takes") } else { format!("it takes {valid}") };
+            let hint =
+                if valid.is_empty() { format!("{help} says what it takes") } else { format!("it takes {valid}") };
             match value.is_empty() {
                 true => (format!("{typed}: its value is missing"), hint),
                 false => (format!("{typed}: there is no {value:?}"), hint),
@@ -68,12 +69,19 @@ fn refusal(error: &clap::Error, args: &[OsString]) -> Option<UserError> {
         ErrorKind::InvalidSubcommand => {
             let command = text(error, ContextKind::InvalidSubcommand);
             let near = near(ContextKind::SuggestedSubcommand).map(|near| format!("did you mean podway {near}?"));
-            (format!("podway {command}: there is no such command"), near.unwrap_or(format!("{help} lists those there are")))
+            (
+                format!("podway {command}: there is no such command"),
+                near.unwrap_or(format!("{help} lists those there are")),
+            )
         }
         ErrorKind::ArgumentConflict => match text(error, ContextKind::PriorArg) {
-            prior if prior == flag || prior.is_empty() => (format!("{typed}: it is there twice"), "give it once".to_owned()),
+            prior if prior == flag || prior.is_empty() => {
+                (format!("{typed}: it is there twice"), "give it once".to_owned())
+            }
             // The parser puts them in no certain order.
-            prior if prior.starts_with('-') => (format!("{prior}: it contradicts {typed}"), "give one of the two".to_owned()),
+            prior if prior.starts_with('-') => {
+                (format!("{prior}: it contradicts {typed}"), "give one of the two".to_owned())
+            }
             prior => (format!("{typed}: it contradicts {prior}"), "give one of the two".to_owned()),
         },
         _ => {
@@ -133,7 +141,11 @@ mod tests {
             ("podway connect --agent x", "--agent: there is no \"x\"", "it takes auto, ephemeral, pod"),
             ("podway connect --agent", "--agent: its value is missing", "it takes auto, ephemeral, pod"),
             ("podway connect --proxy-vai a=b", "--proxy-vai: there is no such flag", "did you mean --proxy-via?"),
-            ("podway status --nothing", "--nothing: there is no such flag", "podway status --help lists those that there are"),
+            (
+                "podway status --nothing",
+                "--nothing: there is no such flag",
+                "podway status --help lists those that there are",
+            ),
             ("podway conect", "podway conect: there is no such command", "did you mean podway connect?"),
             ("podway disconnect --all x", "--all: it contradicts [NAME]", "give one of the two"),
             ("podway connect --name a --name b", "--name: it is there twice", "give it once"),
@@ -158,7 +170,9 @@ mod tests {
 
     #[test]
     fn the_form_of_the_error_is_the_one_that_was_asked_for() {
-        for line in ["podway connect -o json --agent x", "podway connect --output=json --agent x", "podway connect -ojson"] {
+        for line in
+            ["podway connect -o json --agent x", "podway connect --output=json --agent x", "podway connect -ojson"]
+        {
             assert_eq!(form(&words(line)), TextOrJson::Json, "{line}");
         }
         assert_eq!(form(&words("podway connect --agent json")), TextOrJson::Text);

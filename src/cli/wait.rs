@@ -100,7 +100,8 @@ fn hopeless(status: &SessionStatus, condition: &str) -> Option<UserError> {
     let through_workloads = status.conditions.iter().any(|c| c.r#type == "WorkloadReady");
     let names = status.conditions.iter().find(|c| c.r#type == "DNSReady" && c.reason == "NotAttached");
     if let Some(names) = names.filter(|_| condition == "DNSReady") {
-        return Some(UserError::new(Reason::DnsFailed, format!("wait: {}", names.message), "podway status shows the whole of it"));
+        let hint = "podway status shows the whole of it";
+        return Some(UserError::of_sentence(Reason::DnsFailed, &format!("wait: {}", names.message), hint));
     }
     let rests_on = |kind: &str| match condition {
         "Ready" if through_workloads => kind == "WorkloadReady",
@@ -109,7 +110,11 @@ fn hopeless(status: &SessionStatus, condition: &str) -> Option<UserError> {
     };
     let found = status.conditions.iter().find(|c| c.reason == "Hopeless" && rests_on(&c.r#type))?;
     let what = if found.subject.is_empty() { &found.r#type } else { &found.subject };
-    Some(UserError::new(Reason::AgentNotPlaced, format!("wait: {what}: {}", found.message), "podway status shows the whole of it"))
+    Some(UserError::new(
+        Reason::AgentNotPlaced,
+        format!("wait: {what}: {}", found.message),
+        "podway status shows the whole of it",
+    ))
 }
 
 /// What the connection says of a workload by its name, kind/name or namespace/kind/name, in any spelling of the kind.
@@ -166,7 +171,11 @@ async fn reach(client: &mut ControlClient, goal: &Goal, lacks: &mut String) -> R
             }
             Next::Event(Event::Progress { .. }) => {}
             Next::Result(Ended { name }) => {
-                let error = UserError::new(Reason::NotConnected, format!("wait: connection {name} ended"), "podway connect makes it anew");
+                let error = UserError::new(
+                    Reason::NotConnected,
+                    format!("wait: connection {name} ended"),
+                    "podway connect makes it anew",
+                );
                 return Err(error.into());
             }
         }

@@ -119,7 +119,9 @@ fn read_config(path: Option<PathBuf>) -> anyhow::Result<Config> {
 
 /// To the journal where systemd reads it, else to stderr; never to both.
 fn init_log(filter: &str) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).with_context(|| format!("{filter:?}")).context(Stage::LogFilter)?;
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .with_context(|| format!("{filter:?}"))
+        .context(Stage::LogFilter)?;
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     let stderr = journal.is_none().then(|| {
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(coloured(

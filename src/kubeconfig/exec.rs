@@ -76,8 +76,13 @@ pub async fn run_within(
         return Err(refused(name, &output.status.to_string(), "what it said is above; you may have to log in again"));
     }
     // What it printed is the credential: no part of it may be in an error.
-    let answer: Answer = serde_json::from_slice(&output.stdout)
-        .map_err(|_| refused(name, "what it printed is no ExecCredential", "run it by hand, and correct its arguments in the kubeconfig"))?;
+    let answer: Answer = serde_json::from_slice(&output.stdout).map_err(|_| {
+        refused(
+            name,
+            "what it printed is no ExecCredential",
+            "run it by hand, and correct its arguments in the kubeconfig",
+        )
+    })?;
     let Some(status) = answer.status else {
         return Err(refused(name, "its answer has no status", hint(plugin)));
     };

@@ -34,7 +34,10 @@ pub fn load(flag: Option<&Path>, around: &Surroundings) -> Result<Kubeconfig, Us
         any = true;
         let next = read_one(path, "KUBECONFIG")?;
         merged = merged.merge(next).map_err(|error| {
-            invalid(format!("{}: {error}", path.display()), "the files in KUBECONFIG do not fit together: name one of them with --kubeconfig")
+            invalid(
+                format!("{}: {error}", path.display()),
+                "the files in KUBECONFIG do not fit together: name one of them with --kubeconfig",
+            )
         })?;
     }
     match first_missing {
@@ -72,9 +75,10 @@ fn read_one(path: &Path, named: &str) -> Result<Kubeconfig, UserError> {
 fn unreadable(what: &str, error: &std::io::Error, correct: &str) -> UserError {
     match error.kind() {
         std::io::ErrorKind::NotFound => invalid(format!("{what}: it is not there"), correct),
-        std::io::ErrorKind::PermissionDenied => {
-            invalid(format!("{what}: you may not read it ({error})"), "make it yours: sudo chown $USER FILE, or take another one")
-        }
+        std::io::ErrorKind::PermissionDenied => invalid(
+            format!("{what}: you may not read it ({error})"),
+            "make it yours: sudo chown $USER FILE, or take another one",
+        ),
         _ => invalid(format!("{what}: {error}"), correct),
     }
 }

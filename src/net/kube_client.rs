@@ -28,8 +28,9 @@ use crate::spec::{ClusterAccess, Credential};
 
 /// Limit of a TCP connection: three retransmitted SYNs fit into it.
 const TCP_TIMEOUT: Duration = Duration::from_secs(8);
-/// Limit of one connection's set-up: TCP, proxy and TLS.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Limit of one connection's set-up: TCP, proxy and TLS. Below the ten seconds after which servers give TLS up: who ends the
+/// connection first decides what is told.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(9);
 /// Limit of a question whether the API server is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// Where reviews of one's own rights are asked for.

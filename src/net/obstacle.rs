@@ -108,10 +108,16 @@ impl Obstacle {
             Obstacle::Refused => "start the cluster, or choose another one with --context or --server",
             Obstacle::NoHost => "see that the cluster's machine is on, and that your VPN is connected",
             Obstacle::NoNetwork => "join the network of the cluster, such as its VPN, then connect again",
-            Obstacle::Silence => "a firewall may drop the packets: join the network or VPN of the cluster, then connect again",
-            Obstacle::Mute => "see that kubectl version answers with the same flags; if not, its administrator has to look at it",
+            Obstacle::Silence => {
+                "a firewall may drop the packets: join the network or VPN of the cluster, then connect again"
+            }
+            Obstacle::Mute => {
+                "see that kubectl version answers with the same flags; if not, its administrator has to look at it"
+            }
             Obstacle::NoName => "check the spelling, or join the network whose name servers know it",
-            Obstacle::Cut => "something between may do that, such as a load balancer without a server: see kubectl version",
+            Obstacle::Cut => {
+                "something between may do that, such as a load balancer without a server: see kubectl version"
+            }
             Obstacle::NoTls => "check port and scheme of the server: kubectl config view --minify shows them",
             Obstacle::Alert(_) => "fetch the kubeconfig anew: the server may want another client certificate",
             Obstacle::Untrusted => "fetch the kubeconfig anew, or name the authority with --certificate-authority",
@@ -121,7 +127,9 @@ impl Obstacle {
             Obstacle::Proxy(_) => "check --proxy-url or HTTPS_PROXY, or take the server out of it with NO_PROXY",
             Obstacle::ProxyLogin => "put them into the proxy's URL: http://USER:PASSWORD@HOST:PORT",
             Obstacle::NoProxy(_) => "correct --proxy-url or HTTPS_PROXY, or go without the proxy by NO_PROXY",
-            Obstacle::NoFiles => "raise its limit: LimitNOFILE= by systemctl edit podwayd, or ulimit -n before sudo podwayd",
+            Obstacle::NoFiles => {
+                "raise its limit: LimitNOFILE= by systemctl edit podwayd, or ulimit -n before sudo podwayd"
+            }
             Obstacle::Other(_) => "check that kubectl version works with the same flags",
         }
     }
@@ -159,9 +167,8 @@ fn known(error: &(dyn Error + 'static)) -> Option<Obstacle> {
             Obstacle::Proxy("it gave no answer that a proxy gives")
         }
         "tunnel error: proxy authorization required" => Obstacle::ProxyLogin,
-        "tunnel error: failed to create underlying connection" | "SOCKS error: failed to create underlying connection" => {
-            Obstacle::NoProxy(Box::new(Obstacle::Silence))
-        }
+        "tunnel error: failed to create underlying connection"
+        | "SOCKS error: failed to create underlying connection" => Obstacle::NoProxy(Box::new(Obstacle::Silence)),
         _ if text.starts_with("SOCKS error: ") => Obstacle::Proxy("it refused"),
         "connection closed before message completed" => Obstacle::Cut,
         _ => return None,
@@ -176,7 +183,10 @@ fn of_io(error: &io::Error) -> Option<Obstacle> {
     if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
         return None;
     }
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the standard library adds kinds; those not named say themselves")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the standard library adds kinds; those not named say themselves"
+    )]
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Some(Obstacle::Refused),
         io::ErrorKind::HostUnreachable => Some(Obstacle::NoHost),
@@ -231,7 +241,10 @@ mod tests {
     struct Layer(&'static str, #[source] Box<dyn Error + Send + Sync>);
 
     fn of(kind: io::ErrorKind) -> Obstacle {
-        Obstacle::of(&Layer("client error (Connect)", Box::new(Layer("tcp connect error", Box::new(io::Error::from(kind))))))
+        Obstacle::of(&Layer(
+            "client error (Connect)",
+            Box::new(Layer("tcp connect error", Box::new(io::Error::from(kind)))),
+        ))
     }
 
     fn tls(error: rustls::Error) -> Obstacle {
@@ -252,7 +265,10 @@ mod tests {
         assert_eq!(tls(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)), Obstacle::Untrusted);
         let message = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
         assert_eq!(tls(message), Obstacle::NoTls);
-        let layer = Layer("tunnel error: failed to create underlying connection", Box::new(io::Error::from(io::ErrorKind::ConnectionRefused)));
+        let layer = Layer(
+            "tunnel error: failed to create underlying connection",
+            Box::new(io::Error::from(io::ErrorKind::ConnectionRefused)),
+        );
         assert_eq!(Obstacle::of(&layer), Obstacle::NoProxy(Box::new(Obstacle::Refused)));
         let odd = Obstacle::of(&Layer("odd", Box::new(io::Error::other("thing"))));
         assert_eq!(odd, Obstacle::Other("odd: thing".into()));

@@ -10,7 +10,7 @@ use crate::run::{Row, Seen};
 const BEGIN: &str = "<!-- errors: what follows is written by `just errors --write` -->\n";
 const END: &str = "<!-- errors: end -->\n";
 /// Seconds that are told apart.
-const STEPS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 30.0];
+const STEPS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 35.0];
 
 pub struct Document {
     path: PathBuf,
@@ -92,7 +92,8 @@ impl Document {
             }
         }
         if all {
-            found.extend(written.keys().map(|(group, name)| format!("{group}: {name}: in docs/errors.md, but no case")));
+            found
+                .extend(written.keys().map(|(group, name)| format!("{group}: {name}: in docs/errors.md, but no case")));
         }
         found
     }
@@ -102,9 +103,12 @@ impl Document {
 fn rest(row: &Row) -> String {
     let Seen { exit, reason, text, .. } = &row.seen;
     let reason = if reason.starts_with(char::is_alphabetic) { format!("`{reason}`") } else { reason.clone() };
-    let lines: Vec<String> = text.lines().map(|line| format!("`{}`", line.replace('`', "'").replace('|', "\\|"))).collect();
+    // What works without a word.
+    let nothing = if text.is_empty() { "it works" } else { "" };
+    let lines: Vec<String> =
+        text.lines().map(|line| format!("`{}`", line.replace('`', "'").replace('|', "\\|"))).collect();
     let slow = if row.slow.is_empty() { String::new() } else { format!("<br>*{}*", row.slow) };
-    format!("{exit} | {reason} | {}{slow} |", lines.join("<br>"))
+    format!("{exit} | {reason} | {}{slow} |", nothing.to_owned() + &lines.join("<br>"))
 }
 
 /// The time, roughly: what is written stays while it is about true.
@@ -113,7 +117,9 @@ fn seconds(took: Duration, before: Option<&str>) -> String {
     let at = STEPS.iter().position(|step| took < *step).unwrap_or(STEPS.len() - 1);
     let before = STEPS.iter().position(|step| before == Some(&format!("< {step}")));
     match before {
-        Some(before) if at <= before && (before == 0 || took >= STEPS[before - 1] / 2.0) => format!("< {}", STEPS[before]),
+        Some(before) if at <= before && (before == 0 || took >= STEPS[before - 1] / 2.0) => {
+            format!("< {}", STEPS[before])
+        }
         Some(_) | None => format!("< {}", STEPS[at]),
     }
 }

@@ -109,7 +109,7 @@ fn line(what: &str, form: bool) -> ExitCode {
         "unknown-field" => format!("{greeting}{{\"id\":1,\"op\":\"version\",\"loud\":true}}\n"),
         "too-long" => format!("{greeting}{{\"id\":1,\"op\":\"{}\"}}\n", "x".repeat(300_000)),
         "too-many" => {
-            let watch = |id: usize| format!("{{\"id\":{id},\"op\":\"watch\",\"name\":\"admin\"}}\n");
+            let watch = |id: usize| format!("{{\"id\":{id},\"op\":\"watch\",\"name\":\"minicluster\"}}\n");
             format!("{greeting}{}", (0..65).map(watch).collect::<String>())
         }
         "half" => format!("{greeting}{{\"id\":1"),

@@ -93,8 +93,7 @@ fn one(world: &World, case: &Case) -> (Seen, Vec<String>) {
     };
     let (done, took) = text;
     let (said, mut faults) = said(&done, case);
-    let mut seen =
-        Seen { took, exit: done.status.code().unwrap_or(-1), reason: NONE.to_owned(), text: stable(&said) };
+    let mut seen = Seen { took, exit: done.status.code().unwrap_or(-1), reason: NONE.to_owned(), text: stable(&said) };
     if let Some((json, _)) = json {
         let error = serde_json::from_str::<Value>(&json.out).unwrap_or_default()["error"].take();
         let field = |name: &str| error[name].as_str().unwrap_or_default().to_owned();

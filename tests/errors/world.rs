@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use podway::daemon::SERVES;
 use podway::programs::{AS, Program};
-use podway_minicluster::control::{Condition, Settings};
+use podway_minicluster::control::{Condition, Name, Request, Settings};
 use podway_minicluster::handle::{self, Done, Handle};
 use podway_minicluster::sandbox;
 use serde_json::{Value, json};
@@ -124,6 +124,20 @@ impl World {
         self.variable("KUBECONFIG", &path);
     }
 
+    /// Deletes objects of `demo` whose names begin so, and waits until they are gone.
+    pub fn remove(&self, kind: &str, prefix: &str) {
+        let namespace = Some("demo".to_owned());
+        let objects = self.cluster.ask(Request::List { kind: kind.to_owned(), namespace }).unwrap();
+        let names = objects.as_array().unwrap().iter().filter_map(|object| object["metadata"]["name"].as_str());
+        for name in names.filter(|name| name.starts_with(prefix)) {
+            // What belongs to another may be gone with it.
+            let asked = self.cluster.delete(kind, "demo", name);
+            assert!(asked.is_ok() || self.cluster.get(kind, "demo", name).unwrap().is_null(), "{name}: {asked:?}");
+            let name = Name::new(kind, "demo", name);
+            self.cluster.wait(Condition::Gone { name }, PATIENCE).unwrap();
+        }
+    }
+
     /// Runs `podway` to its end; it has to succeed.
     pub fn podway(&self, words: &[&str]) -> Done {
         let done = self.run(words);
@@ -179,7 +193,8 @@ impl World {
     pub fn starts(&self, mut command: Command, says: &str) {
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log: Arc<Mutex<String>> = Arc::default();
-        let (lines, text, says) = (BufReader::new(process.stderr.take().unwrap()).lines(), log.clone(), says.to_owned());
+        let (lines, text, says) =
+            (BufReader::new(process.stderr.take().unwrap()).lines(), log.clone(), says.to_owned());
         let (serves_tx, serves) = std::sync::mpsc::sync_channel(1);
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {

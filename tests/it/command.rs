@@ -220,6 +220,9 @@ fn connect_exits_as_it_ended() {
         assert_eq!(fake.run(&["connect"]).code, code);
         let ran = fake.run(&["connect", "-o", "json"]);
         assert_eq!((ran.code, ran.json()["kind"].clone()), (code, json!("Connection")));
+        // What is not ready in time is an error beside the connection, which stays.
+        let reason = if code == 124 { json!("TimedOut") } else { json!(null) };
+        assert_eq!(ran.json()["error"]["reason"], reason);
     }
     let fake = Fake::start(Script::of(&[refused("Forbidden")]));
     let ran = fake.run(&["connect"]);

@@ -231,7 +231,7 @@ async fn an_agent_of_another_protocol_is_named_where_no_other_may_be_added() {
         let mut world = World::new();
         world.serve(20_001, of_another_protocol()).await;
         let rights = NamespaceRights { watch_pods: true, port_forward: true, ..NamespaceRights::default() };
-        let rights = Arc::new(Rights { namespaces: BTreeMap::from([("demo".into(), rights)]) });
+        let rights = Arc::new(Rights { namespaces: BTreeMap::from([("demo".into(), rights)]), ..Rights::default() });
         let fact = RightsChanged { generation: Generation(1), rights };
         world.client_list.do_send(fact.clone());
         world.placer.do_send(fact);

@@ -28,6 +28,8 @@ mod placement;
 
 /// One to carry, one to fall back on.
 const AGENTS_PER_WORKLOAD: usize = 2;
+/// What ends the words for a pod that holds as many; a user is told which command that is.
+pub const FULL: &str = ": delete the pod to go on";
 /// Ephemeral containers of ours that one pod may collect over its life, ended ones included.
 const CONTAINERS_PER_POD: usize = 4;
 
@@ -264,7 +266,7 @@ impl AgentPlacerCore {
             let used = self.plan.containers_in(pod);
             if used >= CONTAINERS_PER_POD {
                 let which = if unfit.is_some() { "cannot be used" } else { "do not run" };
-                let text = format!("pod {} holds {used} agents that {which}, and takes no more", pod.name);
+                let text = format!("pod {} holds {used} agents that {which}{FULL}", pod.name);
                 reason.get_or_insert_with(|| because(&text));
                 continue;
             }

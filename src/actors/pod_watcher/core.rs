@@ -472,7 +472,9 @@ impl PodWatcherCore {
 
     fn tell_rights(&mut self) {
         let whole = !self.interest.is_empty() && self.interest.iter().all(|name| self.rights.contains_key(name));
-        let rights = Rights { namespaces: self.rights.clone() };
+        let refused = self.watches.iter().filter(|(_, watched)| matches!(watched.trouble, Some(Trouble::Forbidden(_))));
+        let unseen = refused.filter_map(|(id, _)| Some((unseen(id.kind)?, Arc::clone(id.namespace.as_ref()?))));
+        let rights = Rights { namespaces: self.rights.clone(), unseen: unseen.collect() };
         if whole && self.told.rights.as_deref() != Some(&rights) {
             let (generation, rights) = (self.generation(), Arc::new(rights));
             self.told.rights = Some(Arc::clone(&rights));
@@ -513,6 +515,15 @@ impl PodWatcherCore {
     fn generation(&mut self) -> Generation {
         self.told.generation = self.told.generation.next();
         self.told.generation
+    }
+}
+
+/// The resource of a kind without which names are missing; pods are a matter of the rights themselves.
+fn unseen(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::Services => Some("services"),
+        Kind::Slices => Some("endpointslices"),
+        Kind::Pods | Kind::Nodes | Kind::ServiceCidrs | Kind::Namespaces => None,
     }
 }
 

@@ -487,7 +487,9 @@ impl SessionCore {
             return Some(errors::forbidden(*rights, &self.spec.namespace));
         }
         // Whoever asks the API server first tells in more detail what it does not take.
-        if let Some((_, WatchHealth::Unauthorized { why })) = facts.watch.as_ref().filter(|_| facts.api_server.is_some()) {
+        if let Some((_, WatchHealth::Unauthorized { why })) =
+            facts.watch.as_ref().filter(|_| facts.api_server.is_some())
+        {
             return Some(errors::unauthorized(why));
         }
         if let Some((_, dns)) = &facts.dns

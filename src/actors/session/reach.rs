@@ -21,7 +21,7 @@ const TRIES: u128 = refusal::GOES_ON.as_millis() / refusal::AGAIN.as_millis();
 /// How an API server calls whoever shows no credentials.
 const ANONYMOUS: &str = "system:anonymous";
 /// Limit of one answer, TLS and all.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+const ANSWER_LIMIT: Duration = Duration::from_secs(9);
 
 /// Asks for the connected namespace; a right to read it is not needed. Gives the API server's addresses. `now` is seconds
 /// since 1970.
@@ -99,7 +99,8 @@ fn unauthorized(access: &ClusterAccess, now: i64) -> UserError {
         Credential::ClientCertificate { .. } => ("the client certificate", "fetch the kubeconfig anew"),
         Credential::Basic { .. } => ("the user name and the password", "correct them in the kubeconfig"),
         Credential::None => {
-            let message = format!("API server {}: it wants to know who asks, and there are no credentials", access.server);
+            let message =
+                format!("API server {}: it wants to know who asks, and there are no credentials", access.server);
             let hint = "log in to the cluster, or choose a user with credentials: --user, --token";
             return UserError::new(Reason::Unauthorized, message, hint);
         }
@@ -116,7 +117,9 @@ pub fn unusable(error: &KubeClientError) -> UserError {
     let hint = match error {
         KubeClientError::Server { .. } => "correct it in the kubeconfig, or name it: --server https://HOST:6443",
         KubeClientError::Proxy => "correct --proxy-url or HTTPS_PROXY, such as http://HOST:3128",
-        KubeClientError::CertificateAuthority => "name a PEM file with --certificate-authority, or fetch the kubeconfig anew",
+        KubeClientError::CertificateAuthority => {
+            "name a PEM file with --certificate-authority, or fetch the kubeconfig anew"
+        }
         KubeClientError::Credential(_) | KubeClientError::Tls(_) => "fetch the kubeconfig anew, or log in again",
         KubeClientError::Resolve { .. } => "check the spelling, or join the network whose name servers know it",
     };
@@ -137,7 +140,9 @@ pub fn keyless(error: &dyn std::error::Error) -> UserError {
 pub fn failed(server: &str, failed: &TaskFailed) -> UserError {
     match failed {
         TaskFailed::TimedOut => Obstacle::Mute.error(server),
-        TaskFailed::Aborted => UserError::new(Reason::Cancelled, "connect: withdrawn", "podway connect asks for it again"),
+        TaskFailed::Aborted => {
+            UserError::new(Reason::Cancelled, "connect: withdrawn", "podway connect asks for it again")
+        }
         TaskFailed::Panicked(why) => UserError::new(
             Reason::Internal,
             format!("connect: {why}"),

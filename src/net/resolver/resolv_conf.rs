@@ -39,7 +39,9 @@ const MAX_SERVERS: usize = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum ResolvConfError {
     /// It is a link, which something else manages.
-    #[error("{0} is a symbolic link or no regular file: something else manages it; connect with --dns auto or --dns off")]
+    #[error(
+        "{0} is a symbolic link or no regular file: something else manages it; connect with --dns auto or --dns off"
+    )]
     NotRegular(PathBuf),
     /// It has our marker, but the backup is gone.
     #[error("{0} was written by podway, but its backup is gone; write the file anew")]

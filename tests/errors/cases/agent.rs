@@ -47,11 +47,12 @@ pub fn groups() -> Vec<Group> {
             .says(&["no route to host"]),
         connect("four agents in the pod already", &["--proxy-via", "service=db"], "AgentNotPlaced")
             .given(four)
-            .says(&["holds 4 agents", "delete the pod"]),
+            .says(&["holds 4 agents", "takes no more", "delete pod"]),
     ];
     let protocol = vec![
         connect("it speaks another protocol", &VIA, "AgentNotPlaced").says(&["protocol 2 to 3", "--agent-image"]),
-        connect("podway's own speaks another protocol", &[], "AgentNotPlaced").says(&["protocol 2 to 3", "--agent-image"]),
+        connect("podway's own speaks another protocol", &[], "AgentNotPlaced")
+            .says(&["protocol 2 to 3", "--agent-image"]),
     ];
     [(Stage::Daemon, cases), (Stage::OtherAgents, protocol)]
         .map(|(stage, cases)| {
@@ -92,9 +93,13 @@ fn four(world: &World) {
             "name": format!("podway-agent-0000-{n}"), "image": "podway-sample:dev", "args": ["exit", "1", "--authorized-key", key, "--listen", format!("127.0.0.1:{}", 40000 + n)],
         })
     });
-    let mut all = world.cluster.get("pods", "demo", &name).unwrap()["spec"]["ephemeralContainers"].as_array().unwrap().clone();
+    let mut all =
+        world.cluster.get("pods", "demo", &name).unwrap()["spec"]["ephemeralContainers"].as_array().unwrap().clone();
     all.extend(more);
     let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "demo"}, "spec": {"ephemeralContainers": all}});
     world.cluster.apply(object).unwrap();
-    world.cluster.signal("demo", &name, podway_minicluster::control::Target::Agent, podway_minicluster::control::Signal::Kill).unwrap();
+    world
+        .cluster
+        .signal("demo", &name, podway_minicluster::control::Target::Agent, podway_minicluster::control::Signal::Kill)
+        .unwrap();
 }

@@ -7,7 +7,7 @@ use crate::far::{base64, certificate, pem};
 use crate::world::World;
 
 const SILENCE: &str = "silence is no answer: a TCP connection is given up after 8 s";
-const MUTE: &str = "silence is no answer: TLS and an answer have 10 s";
+const MUTE: &str = "silence is no answer: TLS and an answer have 9 s";
 const ARP: &str = "the kernel asks for 3 s whether such a machine is there";
 const RESOLVER: &str = "the host's resolver takes its time";
 
@@ -35,28 +35,39 @@ pub fn groups() -> Vec<Group> {
         connect("its certificate has ended", &[], "ClusterUnreachable")
             .given(|world| {
                 let authority = certificate("127.0.0.1:7443", 2024);
-                world.far(&["tls", "127.0.0.1:7443", &base64(authority.cert.der()), &base64(authority.signing_key.serialize_der())]);
+                world.far(&[
+                    "tls",
+                    "127.0.0.1:7443",
+                    &base64(authority.cert.der()),
+                    &base64(authority.signing_key.serialize_der()),
+                ]);
                 world.undo(World::end_last);
                 let data = base64(pem("CERTIFICATE", authority.cert.der()));
                 cluster(world, json!({"server": "https://127.0.0.1:7443", "certificate-authority-data": data}));
             })
             .says(&["2024-06-01"]),
-        connect("what answers speaks no TLS", &["--server", "https://127.0.0.1:7444"], "ClusterUnreachable").given(|world| {
-            world.far(&["text", "127.0.0.1:7444", "SSH-2.0-OpenSSH_9.9"]);
-            world.undo(World::end_last);
-        }),
+        connect("what answers speaks no TLS", &["--server", "https://127.0.0.1:7444"], "ClusterUnreachable").given(
+            |world| {
+                world.far(&["text", "127.0.0.1:7444", "SSH-2.0-OpenSSH_9.9"]);
+                world.undo(World::end_last);
+            },
+        ),
         connect("it ends connections at once", &[], "ClusterUnreachable")
             .given(|world| world.fault(json!({"fault": "drop_before"}))),
         connect("the proxy refuses", &["--proxy-url", "http://127.0.0.1:7445"], "ClusterUnreachable").given(|world| {
             world.far(&["proxy", "127.0.0.1:7445", "403"]);
             world.undo(World::end_last);
         }),
-        connect("the proxy wants a password", &["--proxy-url", "http://127.0.0.1:7446"], "ClusterUnreachable").given(|world| {
-            world.far(&["proxy", "127.0.0.1:7446", "407"]);
-            world.undo(World::end_last);
-        }),
-        connect("the proxy is not there", &["--proxy-url", "http://192.0.2.1:1"], "ClusterUnreachable").says(&["proxy"]),
-        connect("the proxy's URL is none", &["--proxy-url", "gopher://proxy.example"], "KubeconfigInvalid").says(&["proxy"]),
+        connect("the proxy wants a password", &["--proxy-url", "http://127.0.0.1:7446"], "ClusterUnreachable").given(
+            |world| {
+                world.far(&["proxy", "127.0.0.1:7446", "407"]);
+                world.undo(World::end_last);
+            },
+        ),
+        connect("the proxy is not there", &["--proxy-url", "http://192.0.2.1:1"], "ClusterUnreachable")
+            .says(&["proxy"]),
+        connect("the proxy's URL is none", &["--proxy-url", "gopher://proxy.example"], "KubeconfigInvalid")
+            .says(&["proxy"]),
         connect("it takes no more requests", &[], "ClusterUnreachable").given(|world| {
             world.fault(json!({"fault": "refuse", "code": 429, "retry_after": 1}));
         }),
@@ -95,7 +106,7 @@ pub fn groups() -> Vec<Group> {
             .within(10.0, SILENCE),
         connect("it takes connections and says nothing", &[], "ClusterUnreachable")
             .given(|world| world.fault(json!({"fault": "black_hole"})))
-            .within(12.0, MUTE),
+            .within(11.0, MUTE),
     ];
     [slow, quick, login].into_iter().map(|cases| Group { title, stage: Stage::Daemon, cases }).collect()
 }
@@ -124,4 +135,3 @@ fn client_certificate(world: &World, last_year: i32) {
         }),
     );
 }
-

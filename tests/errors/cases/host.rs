@@ -13,14 +13,19 @@ pub fn groups() -> Vec<Group> {
         case("the daemon does not run", &["status"], "DaemonUnreachable").says(&["systemctl start podwayd"]),
         case("the socket is another program's file", &["status", "--socket", "/run/errors/file"], "DaemonUnreachable")
             .given(|world| drop(world.file("file", "text"))),
-        case("who answers at the socket is neither root nor the user", &["status", "--socket", "/run/errors/foreign"], "NotOwner").given(|world| {
+        case(
+            "who answers at the socket is neither root nor the user",
+            &["status", "--socket", "/run/errors/foreign"],
+            "NotOwner",
+        )
+        .given(|world| {
             world.shell("rm -f /run/errors/foreign; chmod 777 /run/errors");
             world.far_as_nobody(&["unix", "/run/errors/foreign"]);
             world.undo(World::end_last);
         }),
         daemon("the daemon's configuration is wrong", &["--config", "/run/errors/config.toml"])
             .given(|world| drop(world.file("config.toml", "mtu = \"wide\"\n")))
-            .says(&["mtu"]),
+            .says(&["config.toml:1"]),
         daemon("the daemon's configuration is not there", &["--config", "/nosuch.toml"]).says(&["/nosuch.toml"]),
         daemon("a second daemon with the same directory", &[])
             .given(|world| {
@@ -54,7 +59,7 @@ pub fn groups() -> Vec<Group> {
                 world.shell("chmod 755 /run/errors; chmod 644 /run/errors/kubeconfig");
                 world.through(&[&NOBODY[..], &["--clear-groups"]].concat());
             })
-            .says(&["Permission denied", "groupadd"]),
+            .says(&["permission denied", "groupadd"]),
         connect("no `/dev/net/tun`", &[], "DeviceFailed")
             .given(|world| daemon_in(world, "mount -t tmpfs tmpfs /dev/net", &[]))
             .says(&["/dev/net/tun"]),
@@ -63,7 +68,9 @@ pub fn groups() -> Vec<Group> {
             daemon_in(world, "mount -t tmpfs -o nodev tmpfs /dev/net && mknod /dev/net/tun c 10 200", &[]);
         }),
         connect("no capability CAP_NET_ADMIN", &[], "DeviceFailed")
-            .given(|world| daemon_in(world, ":", &["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]))
+            .given(|world| {
+                daemon_in(world, ":", &["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"])
+            })
             .says(&["CAP_NET_ADMIN"]),
         connect("`/etc` is read-only, with `--dns file`", &["--dns", "file"], "DnsFailed")
             .given(|world| daemon_in(world, READ_ONLY, &[]))
@@ -81,30 +88,39 @@ pub fn groups() -> Vec<Group> {
             world.daemon(&["--state-dir", "/run/errors/full/state"]);
             world.undo(World::end_last);
         }),
-        connect("the daemon has no file descriptors left", &[], "DeviceFailed")
+        connect("the daemon may open hardly any files", &[], "LimitReached")
             .given(|world| daemon_in(world, "ulimit -n 24", &[])),
         case("names are waited for that cannot be attached", &["wait", "--for=dns"], "DnsFailed").given(|world| {
             daemon_in(world, READ_ONLY, &[]);
             world.podway(&["connect", "-n", "demo"]);
         }),
-        connect("`/etc` is read-only, and names are podway's choice", &[], "").notice()
+        connect("`/etc` is read-only, and names are podway's choice", &[], "")
+            .notice()
             .given(|world| daemon_in(world, READ_ONLY, &[]))
             .says(&["names"]),
     ];
     let routes = vec![
-        connect("the device's name is taken", &[], "").notice()
+        connect("the device's name is taken", &[], "")
+            .notice()
             .given(|world| {
                 world.shell("ip tuntap add podway0 mode tun");
                 world.undo(|world| drop(world.shell("ip link del podway0")));
             })
             .says(&["device podway1"]),
-        connect("a route overlaps the cluster's", &["--proxy-via", "pods=web"], "").notice()
+        connect("a route overlaps the cluster's", &["--proxy-via", "pods=web"], "")
+            .notice()
             .given(|world| clash(world, "10.42.0.0/16"))
             .says(&["10.42.0.0"]),
-        connect("a route overlaps the cluster's, and there is no rule", &[], "").notice()
+        connect("a route overlaps the cluster's, and there is no rule", &[], "")
+            .notice()
             .given(|world| clash(world, "10.43.0.0/16"))
             .says(&["10.43.0.0"]),
-        connect("no default route", &[], "").notice()
+        connect("a route equals the cluster's", &[], "")
+            .notice()
+            .given(|world| clash(world, "10.42.0.0/24"))
+            .says(&["10.42.0.0"]),
+        connect("no default route", &[], "")
+            .notice()
             .given(|world| {
                 world.shell("ip route show default >/run/errors/default; ip route del default");
                 world.undo(|world| drop(world.shell("ip route add $(cat /run/errors/default)")));

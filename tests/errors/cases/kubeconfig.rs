@@ -28,7 +28,8 @@ pub fn groups() -> Vec<Group> {
             world.variable("KUBECONFIG", &path);
         }),
         connect("it is a directory", &["--kubeconfig", "/etc"], "KubeconfigInvalid").says(&["/etc"]),
-        connect("a context that is not in it", &["--context", "minicluter"], "KubeconfigInvalid").says(&["minicluter", "did you mean minicluster"]),
+        connect("a context that is not in it", &["--context", "minicluter"], "KubeconfigInvalid")
+            .says(&["minicluter", "did you mean minicluster"]),
         connect("no current context", &[], "KubeconfigInvalid")
             .given(|world| world.kubeconfig("admin", |config| config["current-context"] = json!(""))),
         connect("a cluster that is not in it", &["--cluster", "other"], "KubeconfigInvalid").says(&["other"]),
@@ -36,22 +37,29 @@ pub fn groups() -> Vec<Group> {
         connect("a cluster without a server", &[], "KubeconfigInvalid")
             .given(|world| world.kubeconfig("admin", |config| config["clusters"][0]["cluster"]["server"] = json!(""))),
         connect("a server that is no URL", &["--server", "https://"], "KubeconfigInvalid"),
-        connect("a certificate that is no certificate", &["--certificate-authority", "/etc/hostname"], "KubeconfigInvalid"),
+        connect(
+            "a certificate that is no certificate",
+            &["--certificate-authority", "/etc/hostname"],
+            "KubeconfigInvalid",
+        ),
         connect("a client certificate without its key", &["--client-key", "/nosuch.key"], "KubeconfigInvalid"),
         plugin("a login plugin that is not installed", json!({"command": "nosuch-login"})).says(&["nosuch-login"]),
-        plugin("a login plugin that says how it is installed", json!({"command": "nosuch-login", "installHint": "apt install nosuch-login"}))
-            .says(&["hint: apt install nosuch-login"]),
+        plugin(
+            "a login plugin that says how it is installed",
+            json!({"command": "nosuch-login", "installHint": "apt install nosuch-login"}),
+        )
+        .says(&["hint: apt install nosuch-login"]),
         plugin("a login plugin that fails", json!({"command": "false"})),
         plugin("a login plugin that says nonsense", json!({"command": "echo", "args": ["hello"]})),
-        plugin("a login plugin that has to ask, without a terminal", json!({"command": "cat", "interactiveMode": "Always"})),
+        plugin(
+            "a login plugin that has to ask, without a terminal",
+            json!({"command": "cat", "interactiveMode": "Always"}),
+        ),
     ];
     let hangs = plugin("a login plugin that does not end", json!({"command": "sleep", "args": ["1000"]}))
         .within(33.0, PLUGIN)
         .says(&["30 s"]);
-    vec![
-        Group { title, stage: Stage::Nothing, cases: vec![hangs] },
-        Group { title, stage: Stage::Daemon, cases },
-    ]
+    vec![Group { title, stage: Stage::Nothing, cases: vec![hangs] }, Group { title, stage: Stage::Daemon, cases }]
 }
 
 fn plugin(name: &str, exec: Value) -> Case {

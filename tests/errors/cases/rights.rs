@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::workload::apply;
 use crate::case::{Case, Group, Stage, connect};
 use crate::world::World;
 
@@ -9,76 +10,78 @@ use crate::world::World;
 const USER: &str = "none";
 const VIA: [&str; 2] = ["--proxy-via", "service=web"];
 
-/// A rule's resources as the Role has them, and what is said without it. Without a reason it works all the same.
-struct Left {
-    resources: &'static str,
-    flags: &'static [&'static str],
-    reason: &'static str,
-    says: &'static [&'static str],
-}
-
 pub fn groups() -> Vec<Group> {
-    let mut cases = vec![
-        connect("none at all", &VIA, "Forbidden").given(|world| rights(world, &[], None)).says(&["demo", "podway rbac -n demo"]),
-        connect("only in another namespace", &["-n", "other"], "Forbidden")
-            .given(|world| rights(world, &["demo"], None))
+    let nothing = |_: &Value| true;
+    let elsewhere = vec!["connect", "-n", "other"];
+    let cases = vec![
+        connect("none at all", &VIA, "Forbidden").given(move |world| rights(world, nothing)).says(&[
+            "watch pods",
+            "pods/portforward",
+            "pods/ephemeralcontainers",
+            "create jobs or pods",
+            "podway rbac -n demo",
+        ]),
+        Case { command: elsewhere, ..connect("only in another namespace", &[], "Forbidden") }
+            .given(|world| rights(world, |_| false))
             .says(&["other", "podway rbac -n other"]),
-        connect("a rule's workload is in another namespace", &["--proxy-via", "service=other/deployment/api"], "Forbidden")
-            .given(|world| rights(world, &["demo"], None))
-            .says(&["other", "podway rbac -n other"]),
+        connect(
+            "a rule's workload is in another namespace",
+            &["--proxy-via", "service=other/deployment/api"],
+            "Forbidden",
+        )
+        .given(|world| rights(world, |_| false))
+        .says(&["other", "podway rbac -n other"]),
+        without("pods and services", &VIA, |rule| is(rule, "list", &["pods", "services"]))
+            .says(&["watch pods and services", "podway rbac"]),
+        // Before any agent is placed: those that are there are used by the others.
+        without("ephemeral containers", &VIA, |rule| is(rule, "patch", &["pods/ephemeralcontainers"]))
+            .says(&["pods/ephemeralcontainers", "podway rbac"]),
+        without("making Jobs and making pods", &[], |rule| {
+            is(rule, "create", &["jobs"]) || is(rule, "create", &["pods"])
+        })
+        .says(&["create jobs or pods", "podway rbac"]),
+        without("port-forwards", &VIA, |rule| is(rule, "create", &["pods/portforward"]))
+            .says(&["pods/portforward", "podway rbac"]),
+        without("EndpointSlices", &VIA, |rule| is(rule, "list", &["endpointslices"]))
+            .notice()
+            .says(&["missing right: list and watch endpointslices", "podway rbac"]),
+        works("workloads", &VIA, |rule| {
+            is(rule, "list", &["deployments", "replicasets", "statefulsets", "daemonsets"])
+        }),
+        works("looking at Jobs", &VIA, |rule| is(rule, "list", &["jobs"])),
+        works("making Jobs", &[], |rule| is(rule, "create", &["jobs"])),
+        works("making pods", &[], |rule| is(rule, "create", &["pods"])),
     ];
-    cases[1].command = vec!["connect", "-n", "other"];
-    let left = [
-        Left { resources: "pods, services", flags: &VIA, reason: "Forbidden", says: &["pods"] },
-        Left { resources: "pods/ephemeralcontainers", flags: &VIA, reason: "Forbidden", says: &["pods/ephemeralcontainers"] },
-        Left { resources: "pods/portforward", flags: &VIA, reason: "Forbidden", says: &["pods/portforward"] },
-        Left { resources: "endpointslices", flags: &VIA, reason: "", says: &[] },
-        Left { resources: "deployments, replicasets, statefulsets, daemonsets", flags: &VIA, reason: "", says: &[] },
-    ];
-    // First what places agents: those that are there are used by the others.
-    cases.push(neither());
-    cases.extend(left.iter().map(|left| {
-        let name = format!("without the rule for {}", left.resources);
-        let case = match left.reason {
-            "" => connect(name, left.flags, "").notice(),
-            reason => connect(name, left.flags, reason),
-        };
-        let resources: Vec<&str> = left.resources.split(", ").collect();
-        let resources = json!(resources);
-        case.given(move |world| rights(world, &["demo"], Some(&resources))).says(left.says)
-    }));
     vec![Group { title: "Rights", stage: Stage::Daemon, cases }]
 }
 
-/// Of jobs and pods one is enough.
-fn neither() -> Case {
-    connect("without the rules that make podway's own pod", &[], "Forbidden")
-        .given(|world| {
-            rights_but(world, &["demo"], |rule| {
-                let verbs = rule["verbs"].as_array().unwrap();
-                verbs.contains(&json!("create")) && [json!(["jobs"]), json!(["pods"])].contains(&rule["resources"])
-            });
-        })
-        .says(&["create jobs or pods", "podway rbac -n demo"])
+fn without(what: &str, flags: &[&'static str], rule: fn(&Value) -> bool) -> Case {
+    connect(format!("all but the rule for {what}"), flags, "Forbidden").given(move |world| rights(world, rule))
 }
 
-/// Gives the user what `podway rbac` prints for these namespaces, but for the rule of these resources.
-fn rights(world: &World, namespaces: &[&str], without: Option<&Value>) {
-    rights_but(world, namespaces, |rule| Some(&rule["resources"]) == without);
+/// Without that rule nothing is missing: there is another way.
+fn works(what: &str, flags: &[&'static str], rule: fn(&Value) -> bool) -> Case {
+    without(what, flags, rule).notice().says(&["through"])
 }
 
-fn rights_but(world: &World, namespaces: &[&str], without: impl Fn(&Value) -> bool) {
-    for namespace in namespaces {
-        let printed = world.podway(&["rbac", "-n", namespace, "--user", USER]).out;
-        for document in printed.split("\n---\n") {
-            let mut object: Value = serde_saphyr::from_str(document).unwrap();
-            if let Some(rules) = object["rules"].as_array_mut() {
-                rules.retain(|rule| !without(rule));
-            }
-            let kind = if object["kind"] == "Role" { "roles" } else { "rolebindings" };
-            super::workload::apply(world, kind, object);
+/// Whether a rule is the one that lets do that to these resources.
+fn is(rule: &Value, verb: &str, resources: &[&str]) -> bool {
+    rule["resources"] == json!(resources) && rule["verbs"].as_array().unwrap().contains(&json!(verb))
+}
+
+/// Gives the user what `podway rbac` prints for `demo`, but for these rules, and takes podway's own pod away.
+fn rights(world: &World, without: impl Fn(&Value) -> bool) {
+    let printed = world.podway(&["rbac", "-n", "demo", "--user", USER]).out;
+    for document in printed.split("\n---\n") {
+        let mut object: Value = serde_saphyr::from_str(document).unwrap();
+        if let Some(rules) = object["rules"].as_array_mut() {
+            rules.retain(|rule| !without(rule));
         }
+        let kind = if object["kind"] == "Role" { "roles" } else { "rolebindings" };
+        apply(world, kind, object);
     }
+    world.remove("jobs", "podway-agent-");
+    world.remove("pods", "podway-agent-");
     let path = world.cluster.kubeconfig(USER).unwrap();
     world.variable("KUBECONFIG", &path);
 }

@@ -17,7 +17,8 @@ pub fn groups() -> Vec<Group> {
         usage("a time that is none", &["connect", "--timeout", "soon"]).says(&["soon", "30s"]),
         usage("an image that is none", &["connect", "--agent-image", "no image!"]).says(&["no image!"]),
         usage("a condition that there is not", &["wait", "--for", "condition=Nope"]).says(&["AgentReady"]),
-        usage("a flag that there is not", &["connect", "--proxy-vai", "service=web"]).says(&["did you mean --proxy-via"]),
+        usage("a flag that there is not", &["connect", "--proxy-vai", "service=web"])
+            .says(&["did you mean --proxy-via"]),
         usage("a flag without its value", &["connect", "--context"]).says(&["--context"]),
         usage("two flags that exclude each other", &["disconnect", "one", "--all"]).says(&["--all"]),
         usage("a word too many", &["connect", "demo"]),

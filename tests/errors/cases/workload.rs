@@ -7,22 +7,35 @@ use crate::world::World;
 
 pub fn groups() -> Vec<Group> {
     let cases = vec![
-        connect("a name that is like others", &["--proxy-via", "service=wbe"], "WorkloadNotFound")
-            .says(&["wbe", "demo", "did you mean deployment/web"]),
-        connect("a name that is like none", &["--proxy-via", "service=payments"], "WorkloadNotFound").says(&["kubectl"]),
+        connect("a name that is like others", &["--proxy-via", "service=wbe"], "WorkloadNotFound").says(&[
+            "wbe",
+            "demo",
+            "did you mean deployment/web",
+        ]),
+        connect("a name that is like none", &["--proxy-via", "service=payments"], "WorkloadNotFound")
+            .says(&["kubectl"]),
         connect("a name of another namespace", &["--proxy-via", "service=api"], "WorkloadNotFound")
             .says(&["other/deployment/api"]),
-        connect("a pod that is not there", &["--proxy-via", "service=pod/lonely"], "WorkloadNotFound").says(&["pod/lone"]),
-        connect("a DaemonSet of which there is a Deployment", &["--proxy-via", "service=daemonset/web"], "WorkloadNotFound")
-            .says(&["deployment/web"]),
+        connect("a pod that is not there", &["--proxy-via", "service=pod/lonely"], "WorkloadNotFound")
+            .says(&["pod/lone"]),
+        connect(
+            "a DaemonSet of which there is a Deployment",
+            &["--proxy-via", "service=daemonset/web"],
+            "WorkloadNotFound",
+        )
+        .says(&["deployment/web"]),
         connect("a Job that is not there", &["--proxy-via", "service=job/migrate"], "WorkloadNotFound"),
         connect("a name that several kinds have", &["--proxy-via", "service=web"], "WorkloadAmbiguous")
             .given(|world| {
                 apply(world, "pods", pod("web", json!({"image": "podway-sample:dev"})));
             })
             .says(&["deployment/web", "pod/web"]),
-        connect("the namespace of a rule is not there", &["--proxy-via", "service=nosuch/deployment/web"], "NamespaceNotFound")
-            .says(&["nosuch"]),
+        connect(
+            "the namespace of a rule is not there",
+            &["--proxy-via", "service=nosuch/deployment/web"],
+            "NamespaceNotFound",
+        )
+        .says(&["nosuch"]),
         case("the namespace is not there", &["connect", "-n", "nosuch"], "NamespaceNotFound").says(&["nosuch"]),
         connect("no replicas", &["--proxy-via", "service=idle"], "").notice().exits(4).says(&["scaled to zero"]),
         connect("no pod that runs", &["--proxy-via", "service=never", "--timeout", "1s"], "TimedOut").given(|world| {

@@ -91,7 +91,7 @@ pub fn all_rights() -> Arc<Rights> {
         delete_pods: true,
         create_jobs: true,
     };
-    Arc::new(Rights { namespaces: BTreeMap::from([("demo".into(), rights)]) })
+    Arc::new(Rights { namespaces: BTreeMap::from([("demo".into(), rights)]), ..Rights::default() })
 }
 
 /// What comes of one input.

@@ -95,7 +95,7 @@ impl Bench {
             create_jobs: true,
         };
         change(&mut rights);
-        let rights = Rights { namespaces: [("demo".into(), rights)].into() };
+        let rights = Rights { namespaces: [("demo".into(), rights)].into(), ..Rights::default() };
         self.feed(now, Input::Rights(self.generation, Arc::new(rights)))
     }
 
@@ -474,6 +474,22 @@ fn ephemeral_mode_makes_no_pod_of_our_own_and_says_so() {
 }
 
 #[test]
+fn a_pod_of_our_own_whose_agent_cannot_run_is_told_although_it_is_gone_soon() {
+    let mut bench = Bench::new();
+    bench.select(GeneralEgress::Wanted);
+    let effects = bench.pods(0, &[]);
+    bench.end(0, &effects, &PlaceOutcome::Accepted);
+    let mut own = finished_own();
+    (own.uid, own.phase) = ("new".into(), PodPhase::Failed);
+    own.agents[0].state = ContainerState::Stuck { reason: "exit code 255".into() };
+    let told = hopeless(&bench.pods(1, &[own])).expect("it is told");
+    assert!(told[&Target::General].contains("exit code 255"), "{told:?}");
+    // The Job and its pod go; what was told stays, and no other is made that would end as it did.
+    let effects = bench.pods(2, &[]);
+    assert!(hopeless(&effects).is_none() && placed(&effects).is_empty(), "{effects:?}");
+}
+
+#[test]
 fn nothing_is_placed_after_stop() {
     let mut bench = Bench::new();
     bench.select(GeneralEgress::Wanted);
@@ -495,7 +511,7 @@ fn finished_own() -> PodFact {
 fn bare_pods_only(delete_pods: bool, own: &PodFact) -> (Bench, Vec<Effect>) {
     let mut bench = Bench::new();
     let rights = NamespaceRights { create_pods: true, delete_pods, ..NamespaceRights::default() };
-    let rights = Rights { namespaces: [("demo".into(), rights)].into() };
+    let rights = Rights { namespaces: [("demo".into(), rights)].into(), ..Rights::default() };
     bench.feed(0, Input::Rights(Generation(1), Arc::new(rights)));
     bench.pods(0, std::slice::from_ref(own));
     let via = ViaFact { general: GeneralEgress::Wanted, ..ViaFact::default() };
@@ -547,7 +563,7 @@ fn what_was_refused_is_asked_again_when_the_rights_change() {
     let effects = bench.feed(1, Input::Finished { place: place.clone(), attempt: *attempt, outcome });
     assert!(!hopeless(&effects).expect("told").is_empty());
     let all = NamespaceRights { ephemeral_containers: true, ..NamespaceRights::default() };
-    let rights = Rights { namespaces: [("demo".into(), all)].into() };
+    let rights = Rights { namespaces: [("demo".into(), all)].into(), ..Rights::default() };
     let effects = bench.feed(2, Input::Rights(Generation(1), Arc::new(rights)));
     assert_eq!((placed(&effects).len(), hopeless(&effects)), (1, Some(BTreeMap::new())));
 }

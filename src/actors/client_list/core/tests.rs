@@ -68,7 +68,7 @@ impl Bench {
     fn may_forward(&mut self, port_forward: bool) -> Vec<Effect> {
         self.generation = self.generation.next();
         let rights = NamespaceRights { port_forward, ..NamespaceRights::default() };
-        let rights = Rights { namespaces: BTreeMap::from([("demo".into(), rights)]) };
+        let rights = Rights { namespaces: BTreeMap::from([("demo".into(), rights)]), ..Rights::default() };
         self.feed(Input::Rights(self.generation, Arc::new(rights)))
     }
 
@@ -310,7 +310,8 @@ fn a_stale_word_of_an_agent_is_not_taken_for_that_of_another() {
 fn a_known_missing_right_is_hopeless_before_any_dial() {
     let mut bench = Bench::new();
     bench.wait_for(1, target("web"));
-    let rights = Rights { namespaces: BTreeMap::from([("demo".into(), NamespaceRights::default())]) };
+    let rights =
+        Rights { namespaces: BTreeMap::from([("demo".into(), NamespaceRights::default())]), ..Rights::default() };
     let outcomes = settled(&bench.feed(Input::Rights(Generation(1), Arc::new(rights))));
     let [WaiterOutcome::Hopeless { why }] = outcomes.as_slice() else { panic!("{outcomes:?}") };
     assert!(why.contains("pods/portforward in namespace demo"), "{why}");

@@ -65,6 +65,30 @@ fn agents_are_read_back_from_arguments_and_status() {
 }
 
 #[test]
+fn an_agent_that_the_runtime_could_not_run_is_stuck_and_one_that_ended_is_not() {
+    let state = |terminated: Value| {
+        let fact = pod(json!({
+            "metadata": {"uid": "u", "name": "web-1", "namespace": "demo"},
+            "spec": {"ephemeralContainers": [{"name": "podway-agent-f00d-1", "args": ["--listen", "127.0.0.1:7777", "--authorized-key", "k"]}]},
+            "status": {"phase": "Running",
+                "ephemeralContainerStatuses": [{"name": "podway-agent-f00d-1", "state": {"terminated": terminated}}]},
+        }));
+        fact.agents[0].state.clone()
+    };
+    let stuck = |terminated| match state(terminated) {
+        ContainerState::Stuck { reason } => reason.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(stuck(json!({"exitCode": 255, "reason": "Error"})).contains("architecture"));
+    let message = "failed to create containerd task: runc create failed: exec: \"/podway-agent\": stat /podway-agent: no such file";
+    let reason = stuck(json!({"exitCode": 128, "reason": "StartError", "message": message}));
+    assert!(reason.starts_with("exit code 128: StartError: ") && reason.ends_with("no such file"), "{reason}");
+    for code in [0, 1, 101, 137, 143] {
+        assert_eq!(state(json!({"exitCode": code, "reason": "Error"})), ContainerState::Terminated, "{code}");
+    }
+}
+
+#[test]
 fn only_a_pod_of_our_own_keeps_the_uid_of_its_job() {
     let ours = json!({"podway.dev/agent": "f00d"});
     assert_eq!(pod(owned("Job", "podway-agent-f00d", ours.clone())).own_job.as_deref(), Some("o"));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use podway_tunnel::MAX_SPECIAL;
 
+use crate::actors::agent_placer::core::FULL;
 use crate::actors::session::messages::Child;
 use crate::cluster::{NamespaceRights, Resolution};
 use crate::error::{Reason, UserError};
@@ -55,8 +56,8 @@ pub fn unauthorized(why: &str) -> UserError {
 
 /// Names cannot be attached as asked. What to do is said behind the last semicolon, where it is said.
 pub fn dns(why: &str) -> UserError {
-    let (why, hint) = why.rsplit_once("; ").unwrap_or((why, "connect with --dns auto: it takes what works on this host"));
-    UserError::new(Reason::DnsFailed, format!("DNS: {why}"), hint)
+    let hint = "connect with --dns auto: it takes what works on this host";
+    UserError::of_sentence(Reason::DnsFailed, &format!("DNS: {why}"), hint)
 }
 
 /// A via workload cannot get a link.
@@ -74,6 +75,11 @@ pub fn target(target: &Target, connected: &str, why: &str) -> UserError {
         Target::Workload(workload) => &workload.namespace,
         Target::General => connected,
     };
+    if let Some(full) = why.strip_suffix(FULL) {
+        let pod = full.rsplit_once("pod ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or("NAME");
+        let hint = format!("kubectl -n {namespace} delete pod {pod}: the one that comes in its place has room");
+        return UserError::new(Reason::AgentNotPlaced, format!("{what}: {full}, and takes no more"), hint);
+    }
     let (reason, hint) = advice(why, namespace);
     UserError::new(reason, format!("{what}: {why}"), hint)
 }
@@ -110,8 +116,6 @@ fn advice(why: &str, namespace: &str) -> (Reason, String) {
             .to_owned()
     } else if why.contains("of another version") {
         "name the agent's image of this podway's version with --agent-image".to_owned()
-    } else if why.contains("takes no more") {
-        format!("delete that pod, so that a new one comes: kubectl -n {namespace} delete pod NAME")
     } else {
         format!("kubectl -n {namespace} describe pod NAME tells more, and so does podway status")
     };
@@ -225,8 +229,12 @@ mod tests {
         let error = device(&taken.to_string());
         assert_eq!(error.message, "network device: a link named podway0 exists already");
         assert!(error.hint.contains("connect again"), "{}", error.hint);
-        let hints = [TunError::NotPermitted, TunError::Closed, TunError::NoDriver].map(|error| device(&error.to_string()).hint);
-        assert!(hints[0].contains("NET_ADMIN") && hints[1].contains("as root") && hints[2].contains("modprobe"), "{hints:?}");
+        let hints =
+            [TunError::NotPermitted, TunError::Closed, TunError::NoDriver].map(|error| device(&error.to_string()).hint);
+        assert!(
+            hints[0].contains("NET_ADMIN") && hints[1].contains("as root") && hints[2].contains("modprobe"),
+            "{hints:?}"
+        );
     }
 
     #[test]
@@ -240,9 +248,24 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_has_no_room_is_named_in_the_command_that_helps() {
+        let why = format!("pod web-1: no; pod web-1 holds 4 agents that do not run{FULL}");
+        let error = target(&Target::General, "demo", &why);
+        assert!(
+            error.message.ends_with("pod web-1 holds 4 agents that do not run, and takes no more"),
+            "{}",
+            error.message
+        );
+        assert!(error.hint.starts_with("kubectl -n demo delete pod web-1:"), "{}", error.hint);
+    }
+
+    #[test]
     fn a_policy_that_forbids_is_no_missing_right() {
         for (why, hint) in [
-            ("pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": privileged", "pod-security.kubernetes.io/enforce"),
+            (
+                "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": privileged",
+                "pod-security.kubernetes.io/enforce",
+            ),
             ("pods \"a\" is forbidden: exceeded quota: small, requested: pods=1", "describe quota"),
             ("admission webhook \"a.b\" denied the request: no", "that policy"),
             ("failed calling webhook \"a.b\": context deadline exceeded", "validatingwebhookconfigurations"),

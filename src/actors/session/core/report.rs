@@ -43,13 +43,16 @@ impl SessionCore {
             None => {
                 let mut resolutions = self.facts.resolutions.iter().flatten();
                 let refused = resolutions.find_map(|(reference, resolution)| match resolution {
-                    Resolution::Forbidden { missing } => Some(format!("workload {reference}: missing right: {missing}")),
+                    Resolution::Forbidden { missing } => {
+                        Some(format!("workload {reference}: missing right: {missing}"))
+                    }
                     Resolution::Found { .. }
                     | Resolution::NotFound { .. }
                     | Resolution::Ambiguous { .. }
                     | Resolution::Failed { .. } => None,
                 });
-                let text = refused.unwrap_or_else(|| "the workloads of --proxy-via are still being looked up".to_owned());
+                let text =
+                    refused.unwrap_or_else(|| "the workloads of --proxy-via are still being looked up".to_owned());
                 missing.insert("rules".to_owned(), text);
             }
             Some(rules) => {
@@ -325,6 +328,16 @@ impl SessionCore {
                 // That was asked for.
                 (false, AgentMode::Ephemeral) => {}
             }
+        }
+        for (resource, namespace) in &self.facts.rights.1.unseen {
+            let names = match *resource {
+                "services" => "services",
+                _ => "headless services and of single pods",
+            };
+            warnings.push(format!(
+                "missing right: list and watch {resource} in namespace {namespace}: names of {names} are not known there; \
+                 podway rbac -n {namespace} prints the rule"
+            ));
         }
         if let Some(named) = &self.named_image {
             warnings.extend(self.facts.links.1.iter().filter_map(|(target, state)| other_image(target, state, named)));

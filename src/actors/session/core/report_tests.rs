@@ -70,6 +70,35 @@ fn a_missing_right_names_the_command_that_prints_the_rule() {
 }
 
 #[test]
+fn names_that_are_not_seen_for_want_of_a_right_are_a_warning_with_the_command() {
+    let mut core = running();
+    assert_eq!(status(&core).warnings, Vec::<String>::new());
+    let unseen = [("endpointslices", "shop".into())].into();
+    let rights = crate::cluster::Rights { unseen, ..Default::default() };
+    core.handle(Millis(1), Input::Rights(Generation(1), std::sync::Arc::new(rights)));
+    let warnings = status(&core).warnings;
+    assert!(warnings[0].contains("endpointslices in namespace shop") && warnings[0].contains("podway rbac -n shop"));
+}
+
+#[test]
+fn an_agent_that_is_not_reached_is_told_while_connect_waits() {
+    let mut core = all_but_an_exit();
+    let failed = LinkStatus {
+        pod: "u".into(),
+        pod_name: "shop/podway-agent-1".into(),
+        placement: Placement::OwnPod,
+        image: "".into(),
+        version: "".into(),
+        state: LinkState::Failed { why: "its node does not answer".into() },
+    };
+    let state = TargetState { pods: 1, running: 1, links: vec![failed], hopeless: None };
+    core.handle(Millis(2), Input::Links(Generation(9), [(Target::General, state)].into()));
+    let steps = status(&core).steps;
+    let step = steps.iter().find(|step| step.mark == Mark::Warn).expect("a step");
+    assert_eq!(step.text, "podway's own pod: pod shop/podway-agent-1: its node does not answer");
+}
+
+#[test]
 fn more_loopback_ranges_than_an_agent_serves_are_refused_with_what_to_do() {
     // Two names of one workload.
     let names = ["web", "deployment/web"];

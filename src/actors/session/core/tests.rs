@@ -21,6 +21,56 @@ fn torn_down(core: &mut SessionCore, left: impl Fn(TeardownStep) -> Vec<String>)
     told
 }
 
+fn begun(rules: &[&str]) -> SessionCore {
+    let spec = serde_json::json!({ "name": "demo", "namespace": "shop", "timeout_ms": 30_000, "proxy_via": rules });
+    let mut core = SessionCore::new(serde_json::from_value(spec).expect("a spec"), None);
+    core.handle(Millis(0), Input::Begin);
+    core
+}
+
+#[test]
+fn an_api_server_that_is_silent_is_told_as_a_step_once() {
+    let mut core = begun(&[]);
+    assert_eq!(core.poll_deadline(), Some(Millis(2000)));
+    core.handle(Millis(1999), Input::Woke);
+    assert!(core.steps.is_empty());
+    core.handle(Millis(2000), Input::Woke);
+    assert_eq!(core.steps.iter().map(|step| step.text.as_str()).collect::<Vec<_>>(), [SILENT]);
+    assert_eq!(core.poll_deadline(), Some(Millis(30_000)));
+    let mut answered = begun(&[]);
+    answered.handle(Millis(1), Input::Reached(Ok([].into())));
+    assert_eq!(answered.poll_deadline(), Some(Millis(30_000)));
+}
+
+#[test]
+fn whoever_may_not_even_watch_pods_is_told_all_that_is_missing_whichever_answer_comes_first() {
+    let resolved = || {
+        let missing = Resolution::Forbidden { missing: "get deployments in shop".into() };
+        Input::Resolved([("web".parse().expect("a reference"), missing)].into())
+    };
+    let rights = |rights: NamespaceRights| {
+        let namespaces = [("shop".into(), rights)].into();
+        Input::Rights(Generation(1), Arc::new(Rights { namespaces, ..Rights::default() }))
+    };
+    for inputs in [[resolved(), rights(NamespaceRights::default())], [rights(NamespaceRights::default()), resolved()]] {
+        let mut core = begun(&["service=web"]);
+        inputs.into_iter().for_each(|input| core.handle(Millis(1), input));
+        let Some(ConnectOutcome::Failed(error)) = core.outcome() else { panic!("{:?}", core.outcome()) };
+        assert!(
+            error.message.contains("watch pods") && error.message.contains("pods/portforward"),
+            "{}",
+            error.message
+        );
+    }
+    // With that right, the refused look-up is what is missing.
+    let mut core = begun(&["service=web"]);
+    core.handle(Millis(1), resolved());
+    assert_eq!(core.outcome(), None, "rights may tell more");
+    core.handle(Millis(1), rights(NamespaceRights { watch_pods: true, ..NamespaceRights::default() }));
+    let Some(ConnectOutcome::Failed(error)) = core.outcome() else { panic!("{:?}", core.outcome()) };
+    assert!(error.message.contains("get deployments in shop"), "{}", error.message);
+}
+
 #[test]
 fn what_an_earlier_run_left_is_told_by_no_later_disconnect() {
     let spec = serde_json::json!({ "name": "demo", "namespace": "shop", "timeout_ms": 30_000 });
