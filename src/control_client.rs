@@ -142,6 +142,10 @@ fn no_connection(path: &Path, error: &io::Error) -> ClientError {
         // Of a daemon elsewhere nothing is known.
         false => start_it(path == Path::new(DEFAULT_SOCKET) && host::is_ours(Path::new("/etc"))),
     };
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the standard library adds kinds; those not named say themselves"
+    )]
     let cause = match error.kind() {
         io::ErrorKind::NotFound => "there is no such socket, so it does not run, or serves another one".to_owned(),
         io::ErrorKind::ConnectionRefused => "nobody serves that socket".to_owned(),

@@ -73,6 +73,10 @@ fn read_one(path: &Path, named: &str) -> Result<Kubeconfig, UserError> {
 
 /// Why a file was not read.
 fn unreadable(what: &str, error: &std::io::Error, correct: &str) -> UserError {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the standard library adds kinds; those not named say themselves"
+    )]
     match error.kind() {
         std::io::ErrorKind::NotFound => invalid(format!("{what}: it is not there"), correct),
         std::io::ErrorKind::PermissionDenied => invalid(

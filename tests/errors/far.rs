@@ -47,7 +47,7 @@ pub fn serve(words: &[&str]) -> ExitCode {
             each(address, move |stream| {
                 let tls = ServerConnection::new(config.clone()).unwrap();
                 // Whoever does not trust it goes.
-                StreamOwned::new(tls, stream).read(&mut [0; 1024]).ok();
+                StreamOwned::new(tls, stream).read_to_end(&mut Vec::new()).ok();
             })
         }
         ["unix", path] => {

@@ -16,6 +16,8 @@ pub struct Row {
     pub group: &'static str,
     pub name: String,
     pub slow: &'static str,
+    /// Whether it works. What is said then need not tell causes apart.
+    pub notice: bool,
     pub seen: Seen,
     /// What is wrong with it.
     pub faults: Vec<String>,
@@ -66,7 +68,8 @@ pub fn group(group: &Group, show: &dyn Fn(&Row)) -> Vec<Row> {
             }
             Err(why) => faults.push(format!("its cluster does not start: {}", said_by(&**why))),
         }
-        let row = Row { group: group.title, name: case.name.clone(), slow: case.slow, seen, faults };
+        let row =
+            Row { group: group.title, name: case.name.clone(), slow: case.slow, notice: case.notice, seen, faults };
         show(&row);
         rows.push(row);
     }
@@ -184,7 +187,10 @@ pub fn faults(rows: &[Row]) -> Vec<String> {
     let mut texts: BTreeMap<&str, &Row> = BTreeMap::new();
     for row in rows {
         faults.extend(row.faults.iter().map(|fault| format!("{}: {}: {fault}", row.group, row.name)));
-        if let Some(other) = texts.insert(row.seen.text.as_str(), row).filter(|_| !row.seen.text.is_empty()) {
+        if row.notice || row.seen.text.is_empty() {
+            continue;
+        }
+        if let Some(other) = texts.insert(row.seen.text.as_str(), row) {
             faults.push(format!("{}: {}: says the same as {:?}", row.group, row.name, other.name));
         }
     }

@@ -75,9 +75,10 @@ fn an_agent_that_the_runtime_could_not_run_is_stuck_and_one_that_ended_is_not() 
         }));
         fact.agents[0].state.clone()
     };
-    let stuck = |terminated| match state(terminated) {
-        ContainerState::Stuck { reason } => reason.to_string(),
-        other => panic!("{other:?}"),
+    let stuck = |terminated| {
+        let state = state(terminated);
+        let ContainerState::Stuck { reason } = &state else { panic!("{state:?}") };
+        reason.to_string()
     };
     assert!(stuck(json!({"exitCode": 255, "reason": "Error"})).contains("architecture"));
     let message = "failed to create containerd task: runc create failed: exec: \"/podway-agent\": stat /podway-agent: no such file";
