@@ -228,7 +228,7 @@ impl Daemon {
                 None if self.sessions.contains_key(name) => Err(UserError::new(
                     Reason::NotOwner,
                     format!("connection {name}: belongs to another user"),
-                    "its owner or root may end it",
+                    format!("its owner or root may: sudo podway disconnect {name}"),
                 )),
                 None => Err(not_found(Some(name), !own.is_empty())),
             },
@@ -314,7 +314,10 @@ impl Running {
             let hint = format!("use that connection, or podway disconnect {name} first");
             (format!("connection {name:?}"), hint)
         } else {
-            ("a connection of another user".to_owned(), "its owner or root may end it".to_owned())
+            (
+                "a connection of another user".to_owned(),
+                "ask that user to end it, or end it as root: sudo podway status shows it".to_owned(),
+            )
         };
         UserError::new(Reason::AlreadyConnected, format!("connect: {who} already reaches this cluster"), hint)
     }

@@ -75,7 +75,7 @@ impl Goal {
         let via: Vec<&str> = via.filter(|workload| *workload != WorkloadLine::GENERAL).collect();
         let hint = match via.is_empty() {
             true => "podway connect --proxy-via RANGE=WORKLOAD makes such a rule".to_owned(),
-            false => format!("it has {}", via.join(", ")),
+            false => format!("name one that it has: {}", via.join(", ")),
         };
         Some(UserError::new(Reason::WorkloadNotFound, message, hint))
     }

@@ -26,7 +26,7 @@ impl Image {
         match reference.split([':', '@']).next() {
             Some("podway-sample") => Some(Image::Sample),
             Some("podway-agent") => Some(Image::Agent),
-            Some("podway-agent-foreign") => Some(Image::Foreign),
+            Some("podway-foreign") => Some(Image::Foreign),
             Some(_) | None => None,
         }
     }

@@ -38,7 +38,7 @@ pub mod report;
 
 /// A child that has not finished its teardown step by then is passed over; only the removal of agents may take longer.
 const STEP_LIMIT: Duration = Duration::from_millis(1500);
-/// How long the API server may be silent before `connect` says so.
+/// How long the API server may be silent before `connect` says so; an agent may be out of reach for half of it.
 const SILENCE: Duration = Duration::from_secs(2);
 /// What it says then.
 const SILENT: &str = "the API server has not answered yet";
@@ -205,6 +205,8 @@ pub struct SessionCore {
     begun: Millis,
     deadline: Millis,
     steps: Vec<Step>,
+    /// Since when agents are not reached that were not ready meanwhile.
+    unreachable: BTreeMap<Target, Millis>,
     clean: bool,
     /// Teardown steps of this run that were begun.
     begun_steps: BTreeSet<TeardownStep>,
@@ -232,6 +234,7 @@ impl SessionCore {
             begun: Millis(0),
             deadline: Millis(0),
             steps: Vec::new(),
+            unreachable: BTreeMap::new(),
             clean: false,
             begun_steps: BTreeSet::new(),
             left: Vec::new(),

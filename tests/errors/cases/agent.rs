@@ -6,7 +6,6 @@ use crate::case::{Case, Group, KUBELET, Stage, connect};
 use crate::world::World;
 
 const VIA: [&str; 2] = ["--proxy-via", "service=web"];
-const TOLD: &str = "the kubelet tells it";
 
 pub fn groups() -> Vec<Group> {
     let title = "Agents";
@@ -23,9 +22,9 @@ pub fn groups() -> Vec<Group> {
             .says(&["exceeded quota: small"]),
         connect("the image cannot be pulled", &image, "AgentNotPlaced").says(&["registry.example", "--agent-image"]),
         connect("the image of podway's own pod cannot be pulled", &own, "AgentNotPlaced").says(&["registry.example"]),
-        connect("the image is for another architecture", &["--proxy-via", "service=store", "--agent-image", "podway-agent-foreign:1"], "AgentNotPlaced")
+        connect("the image is for another architecture", &["--proxy-via", "service=store", "--agent-image", "podway-foreign:1"], "AgentNotPlaced")
             .says(&["255", "architecture"]),
-        connect("the image of podway's own pod is for another architecture", &["--agent-image", "podway-agent-foreign:1"], "AgentNotPlaced")
+        connect("the image of podway's own pod is for another architecture", &["--agent-image", "podway-foreign:1"], "AgentNotPlaced")
             .says(&["255", "architecture"]),
         connect("Pod Security refuses", &VIA, "AgentNotPlaced")
             .given(|world| {
@@ -56,7 +55,7 @@ pub fn groups() -> Vec<Group> {
     ];
     [(Stage::Daemon, cases), (Stage::OtherAgents, protocol)]
         .map(|(stage, cases)| {
-            let cases = cases.into_iter().map(|case| case.within(KUBELET, TOLD)).collect();
+            let cases = cases.into_iter().map(|case| case.within(KUBELET, "")).collect();
             Group { title, stage, cases }
         })
         .into()

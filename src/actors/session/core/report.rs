@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Facts, Life, SessionCore, needed};
+use super::{Facts, Life, SILENCE, SessionCore, needed};
 use crate::actors::client_list::messages::{LinkState, Placement, TargetState};
 use crate::actors::pod_watcher::messages::WatchHealth;
 use crate::actors::proxy_via::messages::{RangeStatus, Treatment};
@@ -384,8 +384,13 @@ impl SessionCore {
         }
         for target in self.targets() {
             let line = self.workload_line(&target);
-            // It is tried again, for as long as `connect` waits.
-            if line.state == "Unreachable" {
+            // It is tried again, for as long as `connect` waits; an agent that has just started does not listen yet.
+            let since = match line.state.as_str() {
+                "Unreachable" => Some(*self.unreachable.entry(target.clone()).or_insert(now)),
+                "Ready" => self.unreachable.remove(&target).and(None),
+                _ => None,
+            };
+            if since.is_some_and(|since| now.since(since) >= SILENCE / 2) {
                 let what = if target == Target::General { "podway's own pod" } else { line.workload.as_str() };
                 found.push((Mark::Warn, format!("{what}: {}", line.message)));
             }

@@ -92,9 +92,11 @@ fn an_agent_that_is_not_reached_is_told_while_connect_waits() {
         state: LinkState::Failed { why: "its node does not answer".into() },
     };
     let state = TargetState { pods: 1, running: 1, links: vec![failed], hopeless: None };
-    core.handle(Millis(2), Input::Links(Generation(9), [(Target::General, state)].into()));
-    let steps = status(&core).steps;
-    let step = steps.iter().find(|step| step.mark == Mark::Warn).expect("a step");
+    core.handle(Millis(2), Input::Links(Generation(9), [(Target::General, state.clone())].into()));
+    let step = |core: &SessionCore| status(core).steps.into_iter().find(|step| step.mark == Mark::Warn);
+    assert_eq!(step(&core), None, "one that has just started does not listen yet");
+    core.handle(Millis(1002), Input::Links(Generation(10), [(Target::General, state)].into()));
+    let step = step(&core).expect("a step");
     assert_eq!(step.text, "podway's own pod: pod shop/podway-agent-1: its node does not answer");
 }
 
