@@ -111,15 +111,11 @@ fn rest(row: &Row) -> String {
     format!("{exit} | {reason} | {}{slow} |", nothing.to_owned() + &lines.join("<br>"))
 }
 
-/// The time, roughly: what is written stays while it is about true.
+/// The time, rounded up. What is written stays while it is about true, so that a busy machine changes nothing.
 fn seconds(took: Duration, before: Option<&str>) -> String {
     let took = took.as_secs_f64();
-    let at = STEPS.iter().position(|step| took < *step).unwrap_or(STEPS.len() - 1);
-    let before = STEPS.iter().position(|step| before == Some(&format!("< {step}")));
-    match before {
-        Some(before) if at <= before && (before == 0 || took >= STEPS[before - 1] / 2.0) => {
-            format!("< {}", STEPS[before])
-        }
-        Some(_) | None => format!("< {}", STEPS[at]),
-    }
+    let written = STEPS.iter().find(|step| before == Some(&format!("< {step}")));
+    let stays = written.filter(|step| took < **step * 2.0 && took >= **step / 20.0);
+    let step = stays.or_else(|| STEPS.iter().find(|step| took < **step));
+    format!("< {}", step.unwrap_or(&STEPS[STEPS.len() - 1]))
 }
