@@ -32,7 +32,8 @@ use std::time::Instant;
 use document::Document;
 use run::{Row, Seen};
 
-/// Groups that run at a time: each has a cluster of its own, and is held to short times.
+/// Groups that run at a time at most, where there are as many processors: each has a cluster of its own, and is held to
+/// short times.
 const AT_A_TIME: usize = 3;
 
 fn main() -> ExitCode {
@@ -110,7 +111,8 @@ fn run_all(only: &str) -> Vec<Row> {
     let waiting = Mutex::new(groups.into_iter().enumerate());
     let done: Mutex<Vec<Vec<Row>>> = Mutex::new((0..count).map(|_| Vec::new()).collect());
     thread::scope(|scope| {
-        for _ in 0..AT_A_TIME.min(count) {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..AT_A_TIME.min(processors).min(count) {
             scope.spawn(|| {
                 loop {
                     let Some((at, group)) = waiting.lock().unwrap().next() else { return };
