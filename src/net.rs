@@ -16,6 +16,7 @@ pub mod os_journal;
 pub mod packet;
 pub mod portforward;
 pub mod resolver;
+mod rest;
 pub mod route;
 pub mod route_plan;
 pub mod tun;

@@ -47,8 +47,12 @@ enum Command {
 /// The configuration file that may be absent.
 const CONFIG: &str = "/etc/podway/config.toml";
 
+/// What bulk flows have in front of carriers and programs, in bytes.
+const KEPT_FREE: i32 = 8 << 20;
+
 /// Runs the daemon until a signal ends it; `args` begin with the program's name. Must be called outside any runtime.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    podway_tunnel::heap::keep_freed(KEPT_FREE);
     match carry_out(Args::parse_from(args)) {
         Ok(code) => code,
         Err(error) => {

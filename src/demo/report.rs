@@ -146,7 +146,7 @@ mod tests {
             step("cluster", millis(312), "API at https://192.0.2.1:6443, 9 pods"),
             step("daemon", millis(41), "podwayd 0.1.0, with a TUN device on the workstation"),
             step("connect", millis(402), "podway connect -n demo --proxy-via service=web"),
-            step("request", millis(20), "curl -4 http://api.other"),
+            step("request", millis(20), "curl http://api.other"),
             step("measure", millis(12_345), "plain sockets, by name"),
             proof(&seen),
             figures(&measured),

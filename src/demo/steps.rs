@@ -185,10 +185,9 @@ enum Client {
 impl Client {
     async fn get(self, stage: &Stage, host: &str) -> Result<Exchange, DemoError> {
         let line: Vec<OsString> = match self {
-            // Without the user's own settings; the address that was asked is on a line at the end. IPv4, as its
-            // addresses are the ones that people tell apart.
+            // Without the user's own settings; the address that was asked is on a line at the end.
             Client::Curl => {
-                ["curl", "-q", "-4", "-sS", "--max-time", "10", "-w", "%{remote_ip}\n", &format!("http://{host}/")]
+                ["curl", "-q", "-sS", "--max-time", "10", "-w", "%{remote_ip}\n", &format!("http://{host}/")]
                     .map(OsString::from)
                     .into()
             }
@@ -199,7 +198,7 @@ impl Client {
 
     fn shown(self) -> String {
         match self {
-            Client::Curl => format!("curl -4 http://{SERVICE}"),
+            Client::Curl => format!("curl http://{SERVICE}"),
             Client::Probe => format!("GET http://{SERVICE}/ by a plain client, as there is no curl"),
         }
     }

@@ -29,6 +29,7 @@ use crate::net::echo;
 use crate::net::far::Via;
 use crate::net::flow::{self, Far};
 use crate::net::packet::{self, Body, FlowKey, Protocol, View};
+use crate::net::rest::Rest;
 use crate::net::tun::PacketDevice;
 use crate::net::udp;
 use crate::net::views::{ClientTable, Destination, Target, VipTable};
@@ -262,6 +263,7 @@ struct Reader {
     over_tx: mpsc::UnboundedSender<(FlowKey, u64, Vec<Bytes>)>,
     over_rx: mpsc::UnboundedReceiver<(FlowKey, u64, Vec<Bytes>)>,
     limit_logged: Option<Instant>,
+    rest: Rest,
 }
 
 impl Reader {
@@ -271,7 +273,17 @@ impl Reader {
         in_use_tx: watch::Sender<BTreeSet<IpAddr>>,
     ) -> Self {
         let (over_tx, over_rx) = mpsc::unbounded_channel();
-        Self { plane, vips, flows: HashMap::new(), in_use_tx, started: 0, over_tx, over_rx, limit_logged: None }
+        Self {
+            plane,
+            vips,
+            flows: HashMap::new(),
+            in_use_tx,
+            started: 0,
+            over_tx,
+            over_rx,
+            limit_logged: None,
+            rest: Rest::default(),
+        }
     }
 
     async fn run(mut self, stop: CancellationToken) -> Ended {
@@ -284,7 +296,10 @@ impl Reader {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break Ended::Stopped,
-                _ = looks.tick() => self.tell_in_use(),
+                _ = looks.tick() => {
+                    self.tell_in_use();
+                    self.tidy();
+                }
                 Some((key, number, left)) = self.over_rx.recv() => {
                     if self.flows.get(&key).is_some_and(|entry| entry.number == number) {
                         self.flows.remove(&key);
@@ -305,6 +320,14 @@ impl Reader {
         };
         self.end_flows().await;
         why
+    }
+
+    /// Gives memory back that bulk flows left behind, once it is quiet.
+    fn tidy(&mut self) {
+        let counters = self.plane.counters.snapshot();
+        if self.rest.begins(counters.bytes_received + counters.bytes_sent) {
+            drop(tokio::task::spawn_blocking(podway_tunnel::heap::give_back));
+        }
     }
 
     fn tell_in_use(&self) {
