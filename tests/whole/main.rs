@@ -26,6 +26,7 @@ mod faults;
 mod ipv6;
 mod lifecycle;
 mod names;
+mod overlap;
 mod ping;
 mod proxy_via;
 mod rights;
