@@ -16,7 +16,7 @@ const LARGE: usize = MAX_DATA / 4 * 3;
 pub struct Malformed;
 
 /// Bytes on their way to being messages. Holds less than one message and one chunk between two calls of
-/// [`Assembly::next`] that found none.
+/// [`Assembly::take`] that found none.
 #[derive(Debug, Default)]
 pub struct Assembly {
     copied: BytesMut,
@@ -39,7 +39,7 @@ impl Assembly {
     ///
     /// # Errors
     /// A message that is compressed or longer than [`MAX_MESSAGE`]. Nothing can be read after it.
-    pub fn next(&mut self) -> Result<Option<Chain<Bytes, Bytes>>, Malformed> {
+    pub fn take(&mut self) -> Result<Option<Chain<Bytes, Bytes>>, Malformed> {
         let here = self.copied.len() + self.large.len();
         if here < PREFIX {
             return Ok(None);
@@ -97,7 +97,7 @@ mod tests {
         let mut assembly = Assembly::default();
         assembly.push(Bytes::from(framed(&bytes)[..PREFIX].to_vec()));
         assembly.push(bytes.clone());
-        let mut message = assembly.next().expect("well formed").expect("whole");
+        let mut message = assembly.take().expect("well formed").expect("whole");
         let same = message.copy_to_bytes(MAX_DATA);
         assert_eq!(same.as_ptr(), bytes.as_ptr());
         assert!(assembly.is_empty());
@@ -109,9 +109,9 @@ mod tests {
         let chunk = Bytes::from(wire);
         let mut assembly = Assembly::default();
         assembly.push(chunk.clone());
-        assert!(assembly.next().expect("well formed").is_some());
+        assert!(assembly.take().expect("well formed").is_some());
         assert!(chunk.is_unique(), "the rest was copied");
-        assert_eq!(assembly.next().expect("well formed").expect("whole").copy_to_bytes(2), b"ab".as_slice());
+        assert_eq!(assembly.take().expect("well formed").expect("whole").copy_to_bytes(2), b"ab".as_slice());
     }
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
         for wire in [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]] {
             let mut assembly = Assembly::default();
             assembly.push(Bytes::copy_from_slice(&wire));
-            assert_eq!(assembly.next().map(|_| ()), Err(Malformed));
+            assert_eq!(assembly.take().map(|_| ()), Err(Malformed));
         }
     }
 
@@ -138,7 +138,7 @@ mod tests {
             let mut found = Vec::new();
             for ends in cuts.windows(2) {
                 assembly.push(wire.slice(ends[0]..ends[1]));
-                while let Some(mut message) = assembly.next().expect("well formed") {
+                while let Some(mut message) = assembly.take().expect("well formed") {
                     found.push(message.copy_to_bytes(message.remaining()).to_vec());
                 }
             }

@@ -56,7 +56,7 @@ impl Reader {
     /// The next message; `None` at the end of the stream. Never holds more than one message and one HTTP/2 frame.
     pub fn poll_next<M: Message + Default>(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<M, WireError>>> {
         loop {
-            match self.assembly.next() {
+            match self.assembly.take() {
                 Ok(Some(message)) => return Poll::Ready(Some(M::decode(message).map_err(|_| WireError::Malformed))),
                 Ok(None) => {}
                 Err(Malformed) => return Poll::Ready(Some(Err(WireError::Malformed))),
