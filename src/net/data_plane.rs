@@ -18,13 +18,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::net::agent::OpenError;
 use crate::net::counters::{Counters, CountersSnapshot, add};
-use crate::net::dns_tap::{self, DNS_PORT, DnsQuery};
+use crate::net::dns_tap::{self, DNS_PORT, DnsSink};
 use crate::net::echo;
 use crate::net::far::Via;
 use crate::net::flow::{self, Far};
@@ -62,8 +62,8 @@ pub struct Wiring {
     pub clients: watch::Receiver<Arc<ClientTable>>,
     /// What addresses stand for.
     pub vips: watch::Receiver<Arc<VipTable>>,
-    /// Takes DNS queries; when full they are dropped and asked again.
-    pub dns_tx: mpsc::Sender<DnsQuery>,
+    /// Takes DNS queries.
+    pub dns: DnsSink,
     /// Takes targets that flows wait for, each at most once a second.
     pub blocked_tx: mpsc::Sender<Target>,
 }
@@ -107,12 +107,12 @@ impl DataPlane {
             stop: stop.clone(),
             device,
             clients: wiring.clients,
-            dns_tx: wiring.dns_tx,
+            dns: wiring.dns,
             blocked_tx: wiring.blocked_tx,
             blocked_told: Mutex::new(BTreeMap::new()),
             counters: Arc::clone(&counters),
-            dns_pending: AtomicU64::new(0),
-            echo_pending: AtomicU64::new(0),
+            dns_places: Arc::new(Semaphore::new(dns_tap::PENDING)),
+            echo_places: Arc::new(Semaphore::new(echo::PENDING)),
             epoch: Instant::now(),
             seeds: RandomState::new(),
             seeded: AtomicU64::new(0),
@@ -168,12 +168,13 @@ pub(crate) struct Plane {
     pub stop: CancellationToken,
     pub device: Arc<dyn PacketDevice>,
     pub clients: watch::Receiver<Arc<ClientTable>>,
-    pub dns_tx: mpsc::Sender<DnsQuery>,
+    pub dns: DnsSink,
     pub blocked_tx: mpsc::Sender<Target>,
     pub blocked_told: Mutex<BTreeMap<Target, Instant>>,
     pub counters: Arc<Counters>,
-    pub dns_pending: AtomicU64,
-    pub echo_pending: AtomicU64,
+    /// Queries, and echo requests, that may wait at once.
+    pub dns_places: Arc<Semaphore>,
+    pub echo_places: Arc<Semaphore>,
     epoch: Instant,
     seeds: RandomState,
     seeded: AtomicU64,
