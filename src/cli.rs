@@ -3,10 +3,12 @@
 pub mod args;
 pub mod connect;
 pub mod disconnect;
+pub mod progress;
 pub mod rbac;
 mod say;
 pub mod status;
 pub mod table;
+pub mod usage;
 pub mod wait;
 pub mod when;
 
@@ -18,6 +20,7 @@ use crate::actors::control::protocol::{Op, VERSION, Version};
 use crate::control_client::{ClientError, ControlClient};
 use crate::error::{Reason, UserError};
 use args::{Cli, Command, KubeFlags, TextOrJson};
+use progress::Progress;
 use say::say;
 
 pub use crate::kubeconfig::Resolved;
@@ -80,15 +83,16 @@ impl From<UserError> for Failure {
 /// kubectl's flags into access to a cluster; only `connect` calls it.
 pub async fn run(cli: Cli, resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved, UserError>) -> u8 {
     let socket = cli.socket.as_path();
-    let (output, ended) = match cli.command {
-        Command::Connect(args) => (args.output, connect::run(socket, &args, resolve).await),
-        Command::Disconnect(args) => (args.output, disconnect::run(socket, &args).await),
+    let progress = Progress::unless(cli.quiet);
+    let (output, ended): (ErrorForm, _) = match cli.command {
+        Command::Connect(args) => (args.output.into(), connect::run(socket, &args, progress, resolve).await),
+        Command::Disconnect(args) => (args.output.into(), disconnect::run(socket, &args).await),
         Command::Status(args) => (args.error_form(), status::run(socket, &args).await),
-        Command::Wait(args) => (args.output, wait::run(socket, &args).await),
-        Command::List(args) => (args.output, status::list(socket, &args).await),
-        Command::Rbac(args) => (TextOrJson::Text, rbac::run(&args)),
-        Command::Demo(args) => return crate::demo::run(&args).await,
-        Command::Version(args) => (args.output, version(socket, args.output).await),
+        Command::Wait(args) => (args.output.into(), wait::run(socket, &args, progress).await),
+        Command::List(args) => (args.output.into(), status::list(socket, &args).await),
+        Command::Rbac(args) => (args.error_form().into(), rbac::run(&args)),
+        Command::Demo(args) => return crate::demo::run(&args, progress).await,
+        Command::Version(args) => (args.output.into(), version(socket, args.output).await),
     };
     let exit = ended.unwrap_or_else(|failure| {
         complain(&failure.error, output);
@@ -97,23 +101,42 @@ pub async fn run(cli: Cli, resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved,
     exit as u8
 }
 
+/// How a failure is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorForm {
+    /// Two lines on stderr.
+    Text,
+    /// A document on stdout.
+    Document,
+    /// A document in one line, after others.
+    Line,
+}
+
+impl From<TextOrJson> for ErrorForm {
+    fn from(form: TextOrJson) -> ErrorForm {
+        match form {
+            TextOrJson::Text => ErrorForm::Text,
+            TextOrJson::Json => ErrorForm::Document,
+        }
+    }
+}
+
 /// Prints a failure: to stderr for people, to stdout as JSON.
-pub(crate) fn complain(error: &UserError, output: TextOrJson) {
-    match output {
-        TextOrJson::Text => anstream::eprint!("{}", error_text(error)),
-        TextOrJson::Json => say(document("Error", "error", &json!(error))),
+pub(crate) fn complain(error: &UserError, form: impl Into<ErrorForm>) {
+    match form.into() {
+        ErrorForm::Text => anstream::eprint!("{}", error_text(error)),
+        ErrorForm::Document => say(document("Error", "error", &json!(error.shown()))),
+        ErrorForm::Line => say(json!({ "apiVersion": API_VERSION, "kind": "Error", "error": error.shown() })),
     }
 }
 
 fn error_text(error: &UserError) -> String {
-    match error.hint.is_empty() {
-        true => format!("error: {}\n", error.message),
-        false => format!("error: {}\nhint: {}\n", error.message, error.hint),
-    }
+    let UserError { message, hint, .. } = error.shown();
+    format!("error: {message}\nhint: {hint}\n")
 }
 
 /// A document of `-o json`.
-fn document(kind: &str, field: &str, value: &serde_json::Value) -> String {
+pub(crate) fn document(kind: &str, field: &str, value: &serde_json::Value) -> String {
     let document = json!({ "apiVersion": API_VERSION, "kind": kind, field: value });
     format!("{document:#}")
 }

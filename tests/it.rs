@@ -19,6 +19,8 @@ mod architecture;
 mod command;
 #[path = "it/daemon_end.rs"]
 mod daemon_end;
+#[path = "it/documents.rs"]
+mod documents;
 #[path = "it/interleavings.rs"]
 mod interleavings;
 #[path = "it/other_protocol.rs"]

@@ -5,8 +5,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use podway::cli::args::{Cli, KubeFlags};
+use podway::cli::args::KubeFlags;
 use podway::error::UserError;
 use podway::kubeconfig::{self, ConnectionFlags, Resolved, Surroundings};
 use podway::programs::Program;
@@ -22,7 +21,10 @@ fn main() -> ExitCode {
 fn command(args: Vec<OsString>) -> ExitCode {
     // A second provider in the graph would make rustls's own choice ambiguous, which panics.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let cli = Cli::parse_from(args);
+    let cli = match podway::cli::usage::parse(&args) {
+        Ok(cli) => cli,
+        Err(code) => return ExitCode::from(code),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -20,6 +20,9 @@ pub struct Cli {
     /// The daemon's control socket.
     #[arg(long, global = true, env = "PODWAY_SOCKET", default_value = DEFAULT_SOCKET, value_parser = socket)]
     pub socket: PathBuf,
+    /// Only results and errors: no progress, no notes.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -256,6 +259,9 @@ pub struct RbacArgs {
     /// Which agents may be placed.
     #[arg(long, default_value = "auto")]
     pub agent: RbacAgent,
+    /// Form of the rights: both are what `kubectl apply -f -` takes.
+    #[arg(long, short, default_value = "yaml")]
+    pub output: YamlOrJson,
 }
 
 /// Which agents the printed rights allow.
@@ -283,6 +289,15 @@ pub enum TextOrJson {
     /// For people.
     Text,
     /// For scripts.
+    Json,
+}
+
+/// How an object of Kubernetes is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum YamlOrJson {
+    /// With comments.
+    Yaml,
+    /// One `List`.
     Json,
 }
 

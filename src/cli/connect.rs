@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::args::{ConnectArgs, KubeFlags, TextOrJson};
+use super::progress::{Progress, seconds};
 use super::say::say;
 use super::table::{BAD, GOOD, WARN};
 use super::{Exit, Failure, Resolved, document};
@@ -23,6 +24,7 @@ use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
 pub async fn run(
     socket: &Path,
     args: &ConnectArgs,
+    progress: Progress,
     resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved, UserError>,
 ) -> Result<Exit, Failure> {
     args.check().map_err(|message| Failure {
@@ -36,10 +38,10 @@ pub async fn run(
         return Ok(Exit::Done);
     }
     if let (Some(user), TextOrJson::Text) = (crate::kubeconfig::sudo_user(), args.output) {
-        anstream::eprintln!(
+        progress.tell(format_args!(
             "{WARN}note:{WARN:#} run with sudo: the connection is root's, so status and disconnect need sudo too; as {user}, \
              connect without sudo"
-        );
+        ));
     }
     let name = spec.name.clone();
     let mut client = ControlClient::open(socket).await?;
@@ -47,16 +49,16 @@ pub async fn run(
     loop {
         let next = tokio::select! {
             next = client.next::<Connected>() => next?,
-            _ = tokio::signal::ctrl_c() => return take_back(socket, name).await,
+            _ = tokio::signal::ctrl_c() => return take_back(socket, name, args.output, progress).await,
         };
         match next {
             Next::Event(Event::Progress { steps }) => {
                 for step in steps {
-                    anstream::eprintln!("{}", step_line(&step));
+                    progress.tell(step_line(&step));
                 }
             }
             Next::Event(Event::Status { .. }) => {}
-            Next::Result(connected) => return conclude(&connected, args),
+            Next::Result(connected) => return conclude(&connected, args, progress),
         }
     }
 }
@@ -78,14 +80,18 @@ fn spec_of(args: &ConnectArgs, resolved: &Resolved) -> ConnectSpec {
     }
 }
 
-async fn take_back(socket: &Path, name: String) -> Result<Exit, Failure> {
-    anstream::eprintln!("interrupted: disconnecting {name}");
+async fn take_back(socket: &Path, name: String, form: TextOrJson, progress: Progress) -> Result<Exit, Failure> {
+    progress.tell(format_args!("interrupted: disconnecting {name}"));
+    let interrupted = UserError::new(Reason::Cancelled, format!("connect {name}: interrupted"), "");
     // A second connection: the first is busy with the connect that this takes back.
     let mut client = ControlClient::open(socket).await?;
     let op = Op::Disconnect { name: Some(name), clean: false, all: false };
     // Whatever comes of it, the command was interrupted; what was left stays visible in `podway status`.
     drop(client.ask::<Disconnected>(op).await);
-    Ok(Exit::Interrupted)
+    match form {
+        TextOrJson::Text => Ok(Exit::Interrupted),
+        TextOrJson::Json => Err(Failure { exit: Exit::Interrupted, error: interrupted }),
+    }
 }
 
 fn step_line(step: &Step) -> String {
@@ -105,11 +111,7 @@ fn waited(timeout: Duration) -> String {
     }
 }
 
-fn seconds(millis: u64) -> String {
-    format!("{}.{}s", millis / 1000, millis % 1000 / 100)
-}
-
-fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> {
+fn conclude(connected: &Connected, args: &ConnectArgs, progress: Progress) -> Result<Exit, Failure> {
     let Connected { outcome, already, status } = connected;
     let (exit, lacking) = match outcome {
         ConnectOutcome::Ready => (Exit::Done, [].as_slice()),
@@ -121,13 +123,13 @@ fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> 
         TextOrJson::Json => say(document("Connection", "status", &json!(status))),
         TextOrJson::Text => {
             if exit == Exit::TimedOut {
-                anstream::eprintln!("{GOOD}ready:{GOOD:#} {}", ready(status));
+                progress.tell(format_args!("{GOOD}ready:{GOOD:#} {}", ready(status)));
             }
             for line in lacking {
-                anstream::eprintln!("{WARN}not yet:{WARN:#} {line}");
+                progress.tell(format_args!("{WARN}not yet:{WARN:#} {line}"));
             }
             for notice in status.notices() {
-                anstream::eprintln!("{WARN}warning:{WARN:#} {notice}");
+                progress.tell(format_args!("{WARN}warning:{WARN:#} {notice}"));
             }
             if exit == Exit::TimedOut {
                 let name = &status.name;
@@ -146,7 +148,9 @@ fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> 
             let already = if *already { "already " } else { "" };
             say(format_args!("{already}connected {} to namespace {}", status.name, status.namespace));
             let suggested = status.suggestion.clone().unwrap_or_else(|| format!("podway status {}", status.name));
-            say(format_args!("try: {suggested}"));
+            if progress == Progress::Shown {
+                say(format_args!("try: {suggested}"));
+            }
         }
     }
     Ok(exit)
