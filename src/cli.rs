@@ -3,6 +3,7 @@
 pub mod args;
 pub mod connect;
 pub mod disconnect;
+pub mod logs;
 pub mod progress;
 pub mod rbac;
 mod say;
@@ -90,6 +91,7 @@ pub async fn run(cli: Cli, resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved,
         Command::Status(args) => (args.error_form(), status::run(socket, &args).await),
         Command::Wait(args) => (args.output.into(), wait::run(socket, &args, progress).await),
         Command::List(args) => (args.output.into(), status::list(socket, &args).await),
+        Command::Logs(args) => (args.error_form(), logs::run(socket, &args, progress).await),
         Command::Rbac(args) => (args.error_form().into(), rbac::run(&args)),
         Command::Demo(args) => return crate::demo::run(&args, progress).await,
         Command::Version(args) => (args.output.into(), version(socket, args.output).await),

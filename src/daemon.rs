@@ -21,6 +21,7 @@ use crate::actors::daemon::messages::{Caller, ListSessions, Shutdown};
 use crate::actors::session::Settings;
 use crate::actors::shell::{LateWork, Reply, Stop, start_monitored};
 use crate::config::Config;
+use crate::logs::LogRing;
 use crate::net::os_journal::{OsJournal, Undone};
 use crate::net::resolver::host;
 
@@ -46,7 +47,7 @@ pub struct Directories {
 }
 
 /// Runs the daemon until a signal ends it. Must be called outside any runtime.
-pub fn run(config: Config, directories: Directories) -> anyhow::Result<()> {
+pub fn run(config: Config, directories: Directories, logs: LogRing) -> anyhow::Result<()> {
     for directory in [&directories.runtime, &directories.state] {
         std::fs::create_dir_all(directory).with_context(|| format!("directory {}", directory.display()))?;
     }
@@ -81,7 +82,7 @@ pub fn run(config: Config, directories: Directories) -> anyhow::Result<()> {
     let handle = Arc::clone(&runtime);
     let system = actix_rt::System::with_tokio_rt(move || handle);
     let journal = OsJournal::new(&directories.runtime);
-    let result = system.block_on(serve(config, directories, listener));
+    let result = system.block_on(serve(config, directories, listener, logs));
     drop(system);
     if let Some(runtime) = Arc::into_inner(runtime) {
         runtime.shutdown_timeout(Duration::from_secs(1));
@@ -93,7 +94,7 @@ pub fn run(config: Config, directories: Directories) -> anyhow::Result<()> {
     result
 }
 
-async fn serve(config: Config, directories: Directories, listener: Listener) -> anyhow::Result<()> {
+async fn serve(config: Config, directories: Directories, listener: Listener, logs: LogRing) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let (bug, mut broken) = Reply::new();
@@ -114,6 +115,7 @@ async fn serve(config: Config, directories: Directories, listener: Listener) -> 
         close: daemon.clone().recipient(),
         list: daemon.clone().recipient(),
         renew: daemon.clone().recipient(),
+        logs,
     };
     let (ended, mut control_ended) = Reply::new();
     let context = actix::Context::new();

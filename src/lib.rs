@@ -17,6 +17,7 @@ pub mod error;
 pub mod identity;
 pub mod ids;
 pub mod kubeconfig;
+pub mod logs;
 pub mod net;
 pub mod programs;
 pub mod refusal;

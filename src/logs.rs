@@ -165,9 +165,11 @@ impl LogRing {
                 page.lines.push(Arc::clone(&kept.line));
             }
             if page.lines.len() == PAGE {
-                break;
+                return page;
             }
         }
+        // Also where the newest lines are gone already.
+        page.upto = ring.newest;
         page
     }
 
@@ -244,7 +246,12 @@ mod tests {
             ring.keep(Whose::Nobodys, line(&long, Level::Info));
         }
         let kept = ring.ring();
-        assert!(kept.bytes <= BYTES && kept.kept.len() > BYTES / (2 * LONGEST), "{} in {}", kept.kept.len(), kept.bytes);
+        assert!(
+            kept.bytes <= BYTES && kept.kept.len() > BYTES / (2 * LONGEST),
+            "{} in {}",
+            kept.kept.len(),
+            kept.bytes
+        );
         assert_eq!(kept.bytes, kept.kept.iter().map(|kept| kept.size).sum::<usize>());
     }
 

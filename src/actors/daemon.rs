@@ -22,6 +22,7 @@ use crate::actors::session::{Ingredients, Session, Settings};
 use crate::actors::shell::{Exit, Reply, start_monitored};
 use crate::error::{Reason, UserError};
 use crate::identity::Identity;
+use crate::logs::layer::session_span;
 use crate::net::tun::link_exists;
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::{Phase, SessionStatus};
@@ -171,7 +172,8 @@ impl Daemon {
         }
         let device = self.free_device(link_exists);
         let status_rx = status.subscribe();
-        info!(session = %name, server = access.server, uid = caller.uid, "connecting");
+        let span = session_span(&name, caller.uid);
+        span.in_scope(|| info!(server = access.server, "connecting"));
         let cluster = Cluster::of(&access);
         let session = Session::new(Ingredients {
             spec: spec.clone(),
@@ -186,7 +188,7 @@ impl Daemon {
         let (me, ended) = (ctx.address(), Arc::clone(&name));
         let context = Context::new();
         let address = context.address();
-        start_monitored(session, context, move |exit| me.do_send(SessionEnded { name: ended, exit }));
+        span.in_scope(|| start_monitored(session, context, move |exit| me.do_send(SessionEnded { name: ended, exit })));
         let running = Running { spec, cluster, owner_uid: caller.uid, device, address, status: status_rx };
         reply.answer(Ok(Opened { view: running.view(&name), existed: false }));
         self.sessions.insert(name, running);
@@ -468,14 +470,15 @@ impl Handler<RenewCredentials> for Daemon {
 impl Handler<SessionEnded> for Daemon {
     type Result = ();
     fn handle(&mut self, message: SessionEnded, ctx: &mut Context<Self>) {
-        self.sessions.remove(&message.name);
+        let over = self.sessions.remove(&message.name);
         // A daemon that shuts down opens nothing any more; dropping a request answers it.
         let held = std::mem::take(&mut self.held);
         if self.when_empty.is_empty() {
             held.into_iter().filter(|asked| !asked.open.reply.is_closed()).for_each(|asked| self.open(asked, ctx));
         }
         if let Exit::Panicked(why) = &message.exit {
-            error!(session = %message.name, why, "a session panicked");
+            let owner_uid = over.as_ref().map(|running| running.owner_uid);
+            error!(session = %message.name, uid = owner_uid, why, "a session panicked");
             // Its children are without a parent: let systemd start the daemon anew.
             if let Some(on_end) = self.on_end.take() {
                 on_end.answer(());

@@ -26,7 +26,8 @@ use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, UseC
 use crate::actors::proxy_via::ProxyVia;
 use crate::actors::proxy_via::messages::ViaChanged;
 use crate::actors::shell::{
-    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told,
+    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, blocking, drive, spawn, spawn_reporting, stop,
+    told,
 };
 use crate::actors::vif::messages::{Close, FlowStats, StopDataPlane, VifChanged};
 use crate::actors::vif::{self, Vif};
@@ -235,7 +236,7 @@ impl Session {
                 ask(&children.client_list, |reply| Stop { reply }),
             ],
         };
-        tokio::spawn(async move {
+        spawn(async move {
             for answer in ended {
                 // An actor that is gone has nothing left to do.
                 drop(answer.await);
@@ -283,7 +284,7 @@ fn report<E: Send + 'static>(
     instead: impl Future<Output = Vec<String>> + Send + 'static,
     done: impl FnOnce(Vec<String>) + Send + 'static,
 ) {
-    tokio::spawn(async move {
+    spawn(async move {
         let left = match answer.await {
             Ok(left) => left,
             Err(_) => instead.await,
@@ -317,7 +318,7 @@ impl Shell for Session {
                 let (me, run, access) = (ctx.address(), self.run, self.ingredients.access.clone());
                 let (state_dir, uid) = (self.ingredients.settings.state_dir.clone(), self.ingredients.owner_uid);
                 let work = async move {
-                    let loading = tokio::task::spawn_blocking(move || Identity::load_or_create(&state_dir, uid));
+                    let loading = blocking(move || Identity::load_or_create(&state_dir, uid));
                     let client = kube_client::client(&access).await.map_err(|error| reach::unusable(&error))?;
                     let identity = loading.await.map_err(|error| reach::keyless(&error))?;
                     Ok((client, identity.map_err(|error| reach::keyless(&error))?))

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::control_client::DEFAULT_SOCKET;
 use crate::demo::args::DemoArgs;
 use crate::kubeconfig::ConnectionFlags;
+use crate::logs::Level;
 use crate::net::cidr::Cidr;
 use crate::spec::{AgentMode, DnsMode, RangeSelector, ViaRule, parse_cidr};
 
@@ -42,6 +43,8 @@ pub enum Command {
     Wait(WaitArgs),
     /// List the workloads that carry traffic, with their agents.
     List(ListArgs),
+    /// Show what podwayd has logged that concerns your connections, or nobody's.
+    Logs(LogsArgs),
     /// Print the least rights that connecting needs, as YAML for `kubectl apply -f -`.
     Rbac(RbacArgs),
     /// Show podway on this machine alone: a miniature cluster in namespaces, and a real connection to it.
@@ -240,6 +243,22 @@ pub struct ListArgs {
     /// Which connection's; all when absent.
     pub name: Option<String>,
     /// Form of the result.
+    #[arg(long, short, default_value = "text")]
+    pub output: TextOrJson,
+}
+
+/// `podway logs`.
+#[derive(Args, Debug)]
+pub struct LogsArgs {
+    /// Which connection's lines alone; also the daemon's own when absent.
+    pub name: Option<String>,
+    /// Go on with what is logged from now on, until Ctrl-C.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Leave out what matters less. podwayd logs as much as its own --log says.
+    #[arg(long, default_value = "trace")]
+    pub level: Level,
+    /// Form of the lines; json is one object a line.
     #[arg(long, short, default_value = "text")]
     pub output: TextOrJson,
 }

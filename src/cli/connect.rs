@@ -57,7 +57,7 @@ pub async fn run(
                     progress.tell(step_line(&step));
                 }
             }
-            Next::Event(Event::Status { .. }) => {}
+            Next::Event(Event::Status { .. } | Event::Log { .. }) => {}
             Next::Result(connected) => return conclude(&connected, args, progress),
         }
     }

@@ -158,7 +158,7 @@ mod tests {
         {
             let text = yaml(&args(agent)).expect("rights");
             for document in text.split("\n---\n") {
-                let read: serde_json::Value = serde_saphyr::from_str(document).expect("YAML");
+                let read: Value = serde_saphyr::from_str(document).expect("YAML");
                 assert_eq!(read["metadata"]["namespace"], "shop");
             }
             insta::assert_snapshot!(name, text);
@@ -184,7 +184,7 @@ mod tests {
         let bindings = |args: RbacArgs| {
             let text = yaml(&args).expect("rights");
             let read = text.split("\n---\n").map(|document| serde_saphyr::from_str(document).expect("YAML"));
-            let bindings = read.filter(|read: &serde_json::Value| read["kind"] == "RoleBinding");
+            let bindings = read.filter(|read: &Value| read["kind"] == "RoleBinding");
             bindings.map(|read| read["metadata"]["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
         };
         let ann = bindings(args(RbacAgent::Auto));
@@ -203,7 +203,7 @@ mod tests {
         let odd = RbacArgs { group: Some("a\"}\\ # b".into()), ..args(RbacAgent::Auto) };
         let text = yaml(&odd).expect("rights");
         let binding = text.split("\n---\n").last().expect("a document");
-        let read: serde_json::Value = serde_saphyr::from_str(binding).expect("YAML");
+        let read: Value = serde_saphyr::from_str(binding).expect("YAML");
         assert_eq!(read["subjects"][0]["name"], "a\"}\\ # b");
         assert_eq!(read["subjects"][0]["kind"], "Group");
         assert_eq!(read["metadata"]["name"], "podway-agent:group:a\"}\\ # b");

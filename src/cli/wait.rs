@@ -189,7 +189,7 @@ async fn reach(client: &mut ControlClient, goal: &Goal, lacks: &mut Lacks) -> Re
                 }
                 lacks.now(goal.lacks(&status));
             }
-            Next::Event(Event::Progress { .. }) => {}
+            Next::Event(Event::Progress { .. } | Event::Log { .. }) => {}
             Next::Result(Ended { name }) => {
                 let error = UserError::new(Reason::NotConnected, format!("wait: connection {name} ended"), "");
                 return Err(error.into());

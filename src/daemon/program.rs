@@ -13,6 +13,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::Directories;
 use crate::config::Config;
+use crate::logs::LogRing;
+use crate::logs::layer::RingLayer;
 use crate::net::os_journal::Undone;
 
 /// Connects this host to Kubernetes clusters, on behalf of `podway`.
@@ -74,7 +76,7 @@ fn carry_out(args: Args) -> anyhow::Result<ExitCode> {
         None if config.socket == Config::default().socket => config.socket = directories.runtime.join("podway.sock"),
         None => {}
     }
-    init_log(&config.log)?;
+    let logs = init_log(&config.log)?;
     match args.command {
         Some(Command::Cleanup) => {
             let undone = super::cleanup(&directories);
@@ -85,7 +87,7 @@ fn carry_out(args: Args) -> anyhow::Result<ExitCode> {
             }
             Ok(if undone.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        None => super::run(config, directories).map(|()| ExitCode::SUCCESS),
+        None => super::run(config, directories, logs).map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -102,8 +104,8 @@ fn read_config(path: Option<PathBuf>) -> anyhow::Result<Config> {
     Config::read(&path, &text, |name| std::env::var(name).ok()).context("configuration")
 }
 
-/// To the journal where systemd reads it, else to stderr; never to both.
-fn init_log(filter: &str) -> anyhow::Result<()> {
+/// To the journal where systemd reads it, else to stderr; never to both. The latest of it is kept for `podway logs`.
+fn init_log(filter: &str) -> anyhow::Result<LogRing> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).with_context(|| format!("log filter {filter:?}"))?;
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     let stderr = journal.is_none().then(|| {
@@ -112,7 +114,10 @@ fn init_log(filter: &str) -> anyhow::Result<()> {
             std::env::var_os("NO_COLOR").as_deref(),
         ))
     });
-    tracing_subscriber::registry().with(filter).with(journal).with(stderr).try_init().context("log")
+    let ring = LogRing::default();
+    let kept = RingLayer(ring.clone());
+    tracing_subscriber::registry().with(filter).with(kept).with(journal).with(stderr).try_init().context("log")?;
+    Ok(ring)
 }
 
 /// Colours are for terminals, and for who has not said no (no-color.org).

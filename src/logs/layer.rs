@@ -86,7 +86,9 @@ impl<S: Subscriber + for<'span> LookupSpan<'span>> Layer<S> for RingLayer {
 }
 
 fn is_of_the_host(target: &str) -> bool {
-    OF_THE_HOST.iter().any(|part| target.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')))
+    OF_THE_HOST
+        .iter()
+        .any(|part| target.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')))
 }
 
 fn level(level: tracing::Level) -> Level {
@@ -151,7 +153,7 @@ fn wall_millis() -> i64 {
 mod tests {
     use std::sync::Arc;
 
-    use actix::{Actor as _, AsyncContext as _};
+    use actix::AsyncContext as _;
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
@@ -199,7 +201,10 @@ mod tests {
         fn started(&mut self, ctx: &mut actix::Context<Part>) {
             tracing::error!("in an actor");
             let me = ctx.address();
-            let work = async { blocking(|| tracing::error!("on a thread")).await };
+            // A thread of the pool has no subscriber of the test's own.
+            let subscriber = tracing::dispatcher::get_default(Clone::clone);
+            let tell = move || tracing::dispatcher::with_default(&subscriber, || tracing::error!("on a thread"));
+            let work = async { blocking(tell).await };
             spawn_reporting(
                 async {
                     tracing::error!("in a task");
@@ -240,7 +245,7 @@ mod tests {
         drop(here);
         let told: Vec<_> = ring.ring().kept.iter().map(|kept| (kept.line.message.clone(), kept.whose)).collect();
         let of = |message: &str| told.iter().find(|(said, _)| said == message).map(|(_, whose)| *whose);
-        for message in ["in an actor", "in a task", "in a report", "in a handler"] {
+        for message in ["in an actor", "in a task", "on a thread", "in a report", "in a handler"] {
             assert_eq!(of(message), Some(Whose::User(1000)), "{message}: {told:?}");
         }
         assert_eq!(of("outside"), Some(Whose::Unknown));

@@ -125,6 +125,7 @@ fn every_document_of_every_command_is_one_that_the_schema_describes() {
     run(version, &["version", "-o", "json"], "Version");
     run(Script::raw("", &[]), &["version", "-o", "json"], "Version");
     run(Script::of(&[]), &["connect", "--dry-run", "--proxy-via=all=web"], "ConnectSpec");
+    run(log_of(&["the device is up"]), &["logs", "-o", "json"], "LogLine");
     run(Script::of(&[refused("Forbidden")]), &["status", "-o", "json"], "Error");
     let unseen: BTreeSet<String> = schema
         .unseen()
@@ -132,6 +133,52 @@ fn every_document_of_every_command_is_one_that_the_schema_describes() {
         .filter(|path| !path.starts_with("#/$defs/Demo") && !path.starts_with("#/$defs/Pod/"))
         .collect();
     assert_eq!(unseen, BTreeSet::new(), "described, and in no document");
+}
+
+/// A daemon that logged these lines of connection `demo`, and one of no connection.
+fn log_of(messages: &[&str]) -> Script {
+    let line = |message: &&str| {
+        json!({
+            "time": "2026-11-23T02:01:00.123Z", "level": "info", "target": "podway::actors::vif", "session": "demo",
+            "message": message, "fields": { "device": "podway0" },
+        })
+    };
+    let mut lines: Vec<Value> = messages.iter().map(line).collect();
+    lines.push(
+        json!({ "time": "2026-11-23T02:01:01.000Z", "level": "warn", "target": "podway::daemon", "message": "x" }),
+    );
+    Script::of(&[json!({ "id": 1, "event": "log", "lines": lines }), result(json!({ "upto": 3 }))])
+}
+
+#[test]
+fn the_log_is_printed_for_people_and_by_connection() {
+    let fake = Fake::start(log_of(&["the device is up", "the device is gone"]));
+    let ran = fake.run(&["logs", "--level", "info"]);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines.len(), 3, "{}", ran.all());
+    assert_eq!(lines[0], "2026-11-23T02:01:00.123Z info  demo: the device is up device=podway0");
+    assert_eq!(fake.asked()[0], r#"{"id":1,"op":"logs","level":"info","follow":false}"#);
+    assert_eq!(fake.run(&["logs", "demo"]).stdout.lines().count(), 2);
+    let ran = fake.run(&["logs", "-o", "json"]);
+    assert_eq!(ran.stdout.lines().count(), 3, "one object a line: {}", ran.all());
+}
+
+#[test]
+fn a_log_that_is_followed_ends_with_the_daemon_and_says_so() {
+    let line =
+        json!({ "time": "2026-11-23T02:01:01.000Z", "level": "warn", "target": "podway::daemon", "message": "x" });
+    let event = json!({ "id": 1, "event": "log", "lines": [line], "missed": true });
+    let fake = Fake::start(Script::of(&[event]));
+    let ran = fake.run(&["logs", "-f"]);
+    assert_eq!((ran.code, ran.stdout.lines().count()), (3, 1), "{}", ran.all());
+    let said: Vec<&str> = ran.stderr.lines().collect();
+    assert!(said[0].starts_with("warning: some lines are gone"), "{}", ran.all());
+    assert_eq!((said[1], said.len()), ("error: logs: podwayd ended, and these lines with it", 3), "{}", ran.all());
+    assert!(said[2].starts_with("hint: "), "{}", ran.all());
+    let ran = fake.run(&["logs", "-f", "-o", "json", "-q"]);
+    let kinds: Vec<Value> =
+        ran.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["kind"].clone()).collect();
+    assert_eq!((kinds, ran.stderr.as_str()), (vec![json!("LogLine"), json!("Error")], ""));
 }
 
 /// What was printed: one document, or one a line where a command goes on.
@@ -192,6 +239,9 @@ fn failures() -> Vec<(Vec<&'static str>, Script, i32)> {
         (vec!["wait"], ended, 3),
         (vec!["wait", "--timeout=10ms"], Script::raw(r#"{"podway":1}"#, &["wait"]), 124),
         (vec!["list"], no(), 1),
+        (vec!["logs"], no(), 1),
+        (vec!["logs"], silent(), 3),
+        (vec!["logs", "--level=loud"], no(), 2),
         (vec!["rbac"], no(), 2),
         (vec!["rbac", "-n", "A B", "--user", "ann"], no(), 2),
         (vec!["version", "--colour"], no(), 2),
@@ -221,7 +271,7 @@ fn every_failure_is_one_error_with_one_hint_and_a_document_for_programs() {
 
 #[test]
 fn without_a_daemon_every_command_that_asks_one_says_so_in_both_forms() {
-    for args in [["connect"].as_slice(), &["disconnect"], &["status"], &["wait"], &["list"]] {
+    for args in [["connect"].as_slice(), &["disconnect"], &["status"], &["wait"], &["list"], &["logs"]] {
         let fake = Fake { dir: tempfile::tempdir().expect("a directory"), requests: Arc::default() };
         let ran = fake.run(&[args, &["-o", "json"]].concat());
         Schema::of_podway().check(&ran.json());

@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::actors::control::protocol::{
-    ClosedSession, Connected, Disconnected, Ended, Event, Op, Renewed, Request, Response, Sessions, VERSION, Version,
+    ClosedSession, Connected, Disconnected, Ended, Event, LogTold, Op, Renewed, Request, Response, Sessions, VERSION,
+    Version,
 };
 use crate::actors::daemon::messages::{
     Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionView, not_found,
@@ -20,6 +21,7 @@ use crate::actors::daemon::messages::{
 use crate::actors::session::messages::Remains;
 use crate::actors::shell::Reply;
 use crate::error::{Reason, UserError};
+use crate::logs::{Level, LogLine, LogRing};
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::{ConnectOutcome, Phase, SessionStatus};
 
@@ -37,6 +39,8 @@ pub struct Edges {
     pub list: Recipient<ListSessions>,
     /// Fresh credentials.
     pub renew: Recipient<RenewCredentials>,
+    /// What was logged.
+    pub logs: LogRing,
 }
 
 /// Where the responses to one request go.
@@ -74,6 +78,7 @@ async fn answer(edges: &Edges, caller: Caller, op: Op, answers: &Answers) -> Res
     let id = answers.id;
     let result = match op {
         Op::Connect { spec, access } => return connect(edges, caller, *spec, *access, answers).await,
+        Op::Logs { level, follow } => return logs(&edges.logs, caller, level, follow, answers).await,
         Op::Watch { name } => return watch_one(edges, caller, name, answers).await,
         Op::Disconnect { name, clean, all } => disconnect(edges, caller, name, clean, all)
             .await
@@ -183,6 +188,34 @@ async fn forward(mut status: watch::Receiver<Arc<SessionStatus>>, answers: &Answ
         if status.changed().await.is_err() {
             return Ok(());
         }
+    }
+}
+
+/// What was logged so far, and then what is logged, until the peer has enough.
+async fn logs(
+    ring: &LogRing,
+    caller: Caller,
+    level: Level,
+    follow: bool,
+    answers: &Answers,
+) -> Result<Response, PeerGone> {
+    let mut newest = ring.newest();
+    let mut told = 0;
+    loop {
+        let upto = *newest.borrow_and_update();
+        while told < upto {
+            let page = ring.after(told, caller.uid, level);
+            told = page.upto;
+            if !page.lines.is_empty() || page.missed {
+                let lines = page.lines.iter().map(|line| LogLine::clone(line)).collect();
+                answers.event(Event::Log { lines, missed: page.missed }).await?;
+            }
+        }
+        if !follow {
+            return Ok(Response::result(answers.id, &LogTold { upto: told }));
+        }
+        // It ends with the peer: whoever answers keeps the ring, and the ring the other end of this.
+        drop(newest.changed().await);
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::{Reason, UserError};
+use crate::logs::{Level, LogLine};
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::{ConnectOutcome, SessionStatus, Step};
 
@@ -112,6 +113,13 @@ pub enum Op {
         /// How to reach the cluster.
         access: Box<ClusterAccess>,
     },
+    /// What the daemon logged that concerns the caller, or nobody. Log events, then [`LogTold`].
+    Logs {
+        /// Nothing that matters less.
+        level: Level,
+        /// Whether to go on with what is logged from now on; there is no result then.
+        follow: bool,
+    },
     /// The daemon's version. [`Version`].
     Version,
 }
@@ -137,6 +145,8 @@ struct Wire<'a> {
     name: Option<String>,
     clean: Option<bool>,
     all: Option<bool>,
+    level: Option<Level>,
+    follow: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -189,10 +199,14 @@ impl Wire<'_> {
                 let name = self.name.take().ok_or_else(|| self.missing("name"))?;
                 Op::Renew { name, access: Box::new(self.access()?) }
             }
+            "logs" => Op::Logs {
+                level: self.level.take().unwrap_or_default(),
+                follow: self.follow.take().unwrap_or_default(),
+            },
             "version" => Op::Version,
             unknown => {
                 return Err(bad_request(format!(
-                    "request: unknown op {:?}, expected connect, disconnect, status, watch, renew or version",
+                    "request: unknown op {:?}, expected connect, disconnect, status, watch, renew, logs or version",
                     shortened(unknown)
                 )));
             }
@@ -227,6 +241,8 @@ impl Wire<'_> {
             (self.name.is_some(), "name"),
             (self.clean.is_some(), "clean"),
             (self.all.is_some(), "all"),
+            (self.level.is_some(), "level"),
+            (self.follow.is_some(), "follow"),
         ]
         .into_iter()
         .find_map(|(left, field)| left.then_some(field))
@@ -302,6 +318,14 @@ pub enum Event {
     Status {
         /// The state.
         status: Box<SessionStatus>,
+    },
+    /// Lines of the log since the last event, oldest first.
+    Log {
+        /// The lines.
+        lines: Vec<LogLine>,
+        /// Whether there were others in between, which are gone.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        missed: bool,
     },
 }
 
@@ -403,6 +427,13 @@ pub struct Ended {
 pub struct Renewed {
     /// Name.
     pub name: String,
+}
+
+/// Result of `logs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogTold {
+    /// The number of the last line that was looked at.
+    pub upto: u64,
 }
 
 /// Result of `version`.

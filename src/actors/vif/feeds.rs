@@ -19,7 +19,7 @@ use super::messages::FlowStats;
 use crate::actors::client_list::messages::FlowsBlocked;
 use crate::actors::dns::messages::{QueryArrived, Transport};
 use crate::actors::proxy_via::messages::{HostFactsChanged, VipsInUseChanged};
-use crate::actors::shell::Reply;
+use crate::actors::shell::{Reply, blocking};
 use crate::ids::Generation;
 use crate::net::cidr::Cidr;
 use crate::net::counters::{Counters, CountersSnapshot};
@@ -152,7 +152,7 @@ async fn follow_host(
 /// What the host says in files: its name servers (none when they cannot be read), and whether `device` may have IPv6.
 async fn read_files(etc: &Path, device: &str) -> (BTreeSet<IpAddr>, Ipv6) {
     let (etc, device) = (etc.to_owned(), device.to_owned());
-    let read = tokio::task::spawn_blocking(move || (host_resolvers(&etc), ipv6(Path::new(IPV6), &device)));
+    let read = blocking(move || (host_resolvers(&etc), ipv6(Path::new(IPV6), &device)));
     read.await.unwrap_or_default()
 }
 
