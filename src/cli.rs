@@ -10,6 +10,7 @@ mod say;
 pub mod status;
 pub mod table;
 pub mod usage;
+pub mod view;
 pub mod wait;
 pub mod when;
 
@@ -18,9 +19,10 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::actors::control::protocol::{Op, VERSION, Version};
+use crate::config;
 use crate::control_client::{ClientError, ControlClient};
 use crate::error::{Reason, UserError};
-use args::{Cli, Command, KubeFlags, TextOrJson};
+use args::{Cli, Command, ConfigArgs, ConfigCommand, KubeFlags, TextOrJson};
 use progress::Progress;
 use say::say;
 
@@ -83,24 +85,63 @@ impl From<UserError> for Failure {
 /// Runs one command and returns its exit code: an [`Exit`], or that of a command run for the user. `resolve` turns
 /// kubectl's flags into access to a cluster; only `connect` calls it.
 pub async fn run(cli: Cli, resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved, UserError>) -> u8 {
-    let socket = cli.socket.as_path();
     let progress = Progress::unless(cli.quiet);
-    let (output, ended): (ErrorForm, _) = match cli.command {
-        Command::Connect(args) => (args.output.into(), connect::run(socket, &args, progress, resolve).await),
-        Command::Disconnect(args) => (args.output.into(), disconnect::run(socket, &args).await),
-        Command::Status(args) => (args.error_form(), status::run(socket, &args).await),
-        Command::Wait(args) => (args.output.into(), wait::run(socket, &args, progress).await),
-        Command::List(args) => (args.output.into(), status::list(socket, &args).await),
-        Command::Logs(args) => (args.error_form(), logs::run(socket, &args, progress).await),
-        Command::Rbac(args) => (args.error_form().into(), rbac::run(&args)),
-        Command::Demo(args) => return crate::demo::run(&args, progress).await,
-        Command::Version(args) => (args.output.into(), version(socket, args.output).await),
-    };
-    let exit = ended.unwrap_or_else(|failure| {
-        complain(&failure.error, output);
+    if let Command::Demo(args) = &cli.command {
+        return crate::demo::run(args, progress).await;
+    }
+    let form = cli.command.error_form();
+    let exit = carry_out(&cli, progress, resolve).await.unwrap_or_else(|failure| {
+        complain(&failure.error, form);
         failure.exit
     });
     exit as u8
+}
+
+async fn carry_out(
+    cli: &Cli,
+    progress: Progress,
+    resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved, UserError>,
+) -> Result<Exit, Failure> {
+    // For who has nothing yet: no daemon, no settings.
+    if let Command::Rbac(args) = &cli.command {
+        return rbac::run(args);
+    }
+    let files = config::command_files(&config::variable).map_err(UserError::from)?;
+    let of_command = config::of_command(&files, &config::variable, cli.socket.clone());
+    let (settings, listed) = of_command.map_err(UserError::from)?;
+    let socket = settings.socket.as_path();
+    match &cli.command {
+        Command::Connect(args) => connect::run(socket, args, &settings, progress, resolve).await,
+        Command::Disconnect(args) => disconnect::run(socket, args).await,
+        Command::Status(args) => status::run(socket, args).await,
+        Command::Wait(args) => wait::run(socket, args, progress).await,
+        Command::List(args) => status::list(socket, args).await,
+        Command::Logs(args) => logs::run(socket, args, progress).await,
+        Command::Config(ConfigArgs { what: ConfigCommand::View(args) }) => {
+            view::run(socket, args, &files, &listed).await
+        }
+        Command::Version(args) => version(socket, args.output).await,
+        // Done above.
+        Command::Rbac(_) | Command::Demo(_) => Ok(Exit::Done),
+    }
+}
+
+impl Command {
+    /// How its errors are written.
+    fn error_form(&self) -> ErrorForm {
+        match self {
+            Command::Connect(args) => args.output.into(),
+            Command::Disconnect(args) => args.output.into(),
+            Command::Status(args) => args.error_form(),
+            Command::Wait(args) => args.output.into(),
+            Command::List(args) => args.output.into(),
+            Command::Logs(args) => args.error_form(),
+            Command::Rbac(args) => args.error_form().into(),
+            Command::Demo(args) => args.output.into(),
+            Command::Config(ConfigArgs { what: ConfigCommand::View(args) }) => args.output.into(),
+            Command::Version(args) => args.output.into(),
+        }
+    }
 }
 
 /// How a failure is written.

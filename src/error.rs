@@ -84,6 +84,8 @@ pub enum Reason {
     DnsFailed,
     /// The kubeconfig cannot be used.
     KubeconfigInvalid,
+    /// podway's own configuration cannot be used.
+    ConfigInvalid,
     /// The time was over.
     TimedOut,
     /// The demo cannot run, or did not show what it should.
@@ -116,6 +118,7 @@ impl Reason {
             Reason::AgentNotPlaced | Reason::DnsFailed => "podway status tells more",
             Reason::DeviceFailed => "podway logs tells more",
             Reason::KubeconfigInvalid => "kubectl config view shows what your kubeconfig says",
+            Reason::ConfigInvalid => "config/podway.toml of podway's sources shows every setting",
             Reason::TimedOut => "podway status shows what is missing",
             Reason::DemoFailed => "run it again; if it stays, please report it with the output of podway version",
             Reason::Internal => "please report it with the output of podway version and podway logs",

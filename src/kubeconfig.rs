@@ -14,8 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kube::config::{AuthInfo, Cluster, Context, Kubeconfig};
 use secrecy::ExposeSecret as _;
 
-use crate::actors::pod_watcher::near::near;
 use crate::error::{Reason, UserError};
+use crate::near::near;
 use crate::spec::{ClusterAccess, Credential, Impersonate};
 
 /// kubectl's connection flags, as given.

@@ -25,6 +25,8 @@ mod documents;
 mod interleavings;
 #[path = "it/other_protocol.rs"]
 mod other_protocol;
+#[path = "it/settings.rs"]
+mod settings;
 #[path = "it/shells.rs"]
 mod shells;
 #[path = "it/unit_file.rs"]

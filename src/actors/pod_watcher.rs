@@ -8,7 +8,6 @@ pub mod decode;
 pub mod facts;
 mod kubelet;
 pub mod messages;
-pub mod near;
 pub mod resolve;
 pub mod rights;
 pub mod snapshot;

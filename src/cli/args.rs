@@ -1,26 +1,25 @@
 //! The command line, as it is typed.
 
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::control_client::DEFAULT_SOCKET;
 use crate::demo::args::DemoArgs;
 use crate::kubeconfig::ConnectionFlags;
 use crate::logs::Level;
 use crate::net::cidr::Cidr;
-use crate::spec::{AgentMode, DnsMode, RangeSelector, ViaRule, parse_cidr};
+use crate::span;
+use crate::spec::{AgentMode, DnsMode, RangeSelector, ViaRule, parse_cidr, parse_image};
 
 /// Reach a Kubernetes cluster's pods and services, by address and by name, from every program on this host.
 #[derive(Debug, Parser)]
 #[command(name = "podway", version, subcommand_required = true)]
 pub struct Cli {
-    /// The daemon's control socket.
-    #[arg(long, global = true, env = "PODWAY_SOCKET", default_value = DEFAULT_SOCKET, value_parser = socket)]
-    pub socket: PathBuf,
+    /// The daemon's control socket; else PODWAY_SOCKET, the configuration, /run/podway/podway.sock.
+    #[arg(long, global = true)]
+    pub socket: Option<PathBuf>,
     /// Only results and errors: no progress, no notes.
     #[arg(long, short, global = true)]
     pub quiet: bool,
@@ -49,6 +48,8 @@ pub enum Command {
     Rbac(RbacArgs),
     /// Show podway on this machine alone: a miniature cluster in namespaces, and a real connection to it.
     Demo(DemoArgs),
+    /// Show settings: those that count, and where each comes from.
+    Config(ConfigArgs),
     /// Print the versions of the command and of the daemon.
     Version(VersionArgs),
 }
@@ -104,7 +105,7 @@ pub struct KubeFlags {
     #[arg(long, short)]
     pub namespace: Option<String>,
     /// Longest time of one request to the API server, such as 10s; 0 is no limit.
-    #[arg(long, value_parser = duration, value_name = "TIME")]
+    #[arg(long, value_parser = span::read, value_name = "TIME")]
     pub request_timeout: Option<Duration>,
 }
 
@@ -164,21 +165,21 @@ pub struct ConnectArgs {
     /// Ranges that may cover routes that this host has.
     #[arg(long, value_delimiter = ',', value_parser = cidr, value_name = "CIDR")]
     pub allow_conflicting_subnets: Vec<Cidr>,
-    /// Which traffic agents to place.
-    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(["auto", "ephemeral", "pod"]).try_map(agent_mode))]
-    pub agent: AgentMode,
+    /// Which traffic agents to place; the configuration's when absent, else auto.
+    #[arg(long, value_parser = PossibleValuesParser::new(["auto", "ephemeral", "pod"]).try_map(agent_mode))]
+    pub agent: Option<AgentMode>,
     /// Image of the traffic agent; the daemon's when absent (podway-agent:VERSION unless its configuration says another).
-    #[arg(long, default_value = "", hide_default_value = true, value_parser = image)]
-    pub agent_image: String,
-    /// How names are attached to this host.
-    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(["auto", "resolved", "file", "off"]).try_map(dns_mode))]
-    pub dns: DnsMode,
+    #[arg(long, value_parser = parse_image)]
+    pub agent_image: Option<String>,
+    /// How names are attached to this host; the configuration's when absent, else auto.
+    #[arg(long, value_parser = PossibleValuesParser::new(["auto", "resolved", "file", "off"]).try_map(dns_mode))]
+    pub dns: Option<DnsMode>,
     /// Name of the connection; the context's when absent.
     #[arg(long)]
     pub name: Option<String>,
-    /// How long to wait for what is starting.
-    #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
-    pub timeout: Duration,
+    /// How long to wait for what is starting; the configuration's when absent, else 30s.
+    #[arg(long, value_parser = span::read, value_name = "TIME")]
+    pub timeout: Option<Duration>,
     /// Print what would be asked for, without the credentials, and end.
     #[arg(long)]
     pub dry_run: bool,
@@ -230,7 +231,7 @@ pub struct WaitArgs {
     #[arg(long = "for", value_name = "GOAL", default_value = "condition=Ready")]
     pub what: super::wait::Goal,
     /// How long.
-    #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
+    #[arg(long, default_value = "30s", value_parser = span::read, value_name = "TIME")]
     pub timeout: Duration,
     /// Form of the result.
     #[arg(long, short, default_value = "text")]
@@ -292,6 +293,29 @@ pub enum RbacAgent {
     Ephemeral,
     /// A pod of our own.
     Pod,
+}
+
+/// `podway config`.
+#[derive(Args, Debug)]
+pub struct ConfigArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub what: ConfigCommand,
+}
+
+/// What `podway config` does.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Show the settings of podway and of podwayd, each with the file, variable or flag that it comes from.
+    View(ConfigViewArgs),
+}
+
+/// `podway config view`.
+#[derive(Args, Debug)]
+pub struct ConfigViewArgs {
+    /// Form of the result.
+    #[arg(long, short, default_value = "text")]
+    pub output: TextOrJson,
 }
 
 /// `podway version`.
@@ -362,20 +386,6 @@ impl ConnectArgs {
     }
 }
 
-/// An empty variable says nothing.
-fn socket(text: &str) -> Result<PathBuf, Infallible> {
-    Ok(PathBuf::from(if text.is_empty() { DEFAULT_SOCKET } else { text }))
-}
-
-/// The characters of a reference to an image (OCI distribution specification); whether there is one, the node finds out.
-fn image(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
-    match text.chars().all(fits) && text.len() <= 512 {
-        true => Ok(text.to_owned()),
-        false => Err(format!("{text:?} is no name of an image, such as registry.example/podway-agent:0.1.0")),
-    }
-}
-
 fn cidr(text: &str) -> Result<Cidr, String> {
     parse_cidr(text).ok_or_else(|| format!("{text:?} is not a CIDR"))
 }
@@ -396,35 +406,6 @@ fn dns_mode(text: String) -> Result<DnsMode, String> {
         "file" => Ok(DnsMode::File),
         "off" => Ok(DnsMode::Off),
         _ => Err("expected auto, resolved, file or off".to_owned()),
-    }
-}
-
-/// Reads `90`, `500ms`, `30s`, `5m`, `1h`, `1m30s`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a time such as 30s, 500ms or 1m30s");
-    if let Ok(seconds) = text.parse() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    let (mut rest, mut total) = (text, Duration::ZERO);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let millis: u64 = match &rest[..unit] {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(wrong()),
-        };
-        rest = &rest[unit..];
-        let part = number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)?;
-        total = total.checked_add(part).ok_or_else(wrong)?;
-    }
-    match text.is_empty() {
-        true => Err(wrong()),
-        false => Ok(total),
     }
 }
 
@@ -481,12 +462,6 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_socket_is_the_default_one() {
-        let cli = Cli::try_parse_from(["podway", "--socket", "", "status"]).expect("parsed");
-        assert_eq!(cli.socket, PathBuf::from(DEFAULT_SOCKET));
-    }
-
-    #[test]
     fn usage_errors_exit_2() {
         for bad in [
             ["--proxy-via", "web"],
@@ -496,16 +471,6 @@ mod tests {
             ["--agent-image", "no image!"],
         ] {
             assert_eq!(connect(&bad).expect_err("refused").exit_code(), 2);
-        }
-    }
-
-    #[test]
-    fn times_read_as_kubectl_writes_them() {
-        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
-        for bad in ["", "s", "1x", "-1s", "1m3"] {
-            assert!(duration(bad).is_err(), "{bad:?} was taken");
         }
     }
 

@@ -1,7 +1,6 @@
 //! `podway connect`.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -11,8 +10,10 @@ use super::say::say;
 use super::table::{BAD, GOOD, WARN};
 use super::{Exit, Failure, Resolved, document};
 use crate::actors::control::protocol::{Connected, Disconnected, Event, Op};
+use crate::config::CommandConfig;
 use crate::control_client::{ControlClient, Next};
 use crate::error::{Reason, UserError};
+use crate::span::typed;
 use crate::spec::ConnectSpec;
 use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
 
@@ -24,6 +25,7 @@ use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
 pub async fn run(
     socket: &Path,
     args: &ConnectArgs,
+    settings: &CommandConfig,
     progress: Progress,
     resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved, UserError>,
 ) -> Result<Exit, Failure> {
@@ -32,7 +34,7 @@ pub async fn run(
         error: UserError::new(Reason::BadRequest, message, "podway connect --help"),
     })?;
     let resolved = resolve(&args.kube).await?;
-    let spec = spec_of(args, &resolved);
+    let spec = spec_of(args, settings, &resolved);
     if args.dry_run {
         say(document("ConnectSpec", "spec", &json!(spec)));
         return Ok(Exit::Done);
@@ -58,12 +60,12 @@ pub async fn run(
                 }
             }
             Next::Event(Event::Status { .. } | Event::Log { .. }) => {}
-            Next::Result(connected) => return conclude(&connected, args, progress),
+            Next::Result(connected) => return conclude(&connected, args, settings, progress),
         }
     }
 }
 
-fn spec_of(args: &ConnectArgs, resolved: &Resolved) -> ConnectSpec {
+fn spec_of(args: &ConnectArgs, settings: &CommandConfig, resolved: &Resolved) -> ConnectSpec {
     ConnectSpec {
         name: args.name.clone().unwrap_or_else(|| resolved.context.clone()),
         context: resolved.context.clone(),
@@ -73,10 +75,10 @@ fn spec_of(args: &ConnectArgs, resolved: &Resolved) -> ConnectSpec {
         never_proxy: args.never_proxy.clone(),
         vnat: args.vnat.clone(),
         allow_conflicting_subnets: args.allow_conflicting_subnets.clone(),
-        agent: args.agent,
-        agent_image: args.agent_image.clone(),
-        dns: args.dns,
-        timeout_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
+        agent: args.agent.unwrap_or(settings.agent),
+        agent_image: args.agent_image.as_ref().unwrap_or(&settings.agent_image).clone(),
+        dns: args.dns.unwrap_or(settings.dns),
+        timeout_ms: u64::try_from(args.timeout.unwrap_or(settings.timeout).as_millis()).unwrap_or(u64::MAX),
     }
 }
 
@@ -103,15 +105,12 @@ fn step_line(step: &Step) -> String {
     format!("{style}{mark}{style:#} {:<6} {}", seconds(step.at_ms), step.text)
 }
 
-/// As it is typed: `500ms`, `30s`.
-fn waited(timeout: Duration) -> String {
-    match (timeout.as_secs(), timeout.subsec_millis()) {
-        (seconds, 0) => format!("{seconds}s"),
-        (_, _) => format!("{}ms", timeout.as_millis()),
-    }
-}
-
-fn conclude(connected: &Connected, args: &ConnectArgs, progress: Progress) -> Result<Exit, Failure> {
+fn conclude(
+    connected: &Connected,
+    args: &ConnectArgs,
+    settings: &CommandConfig,
+    progress: Progress,
+) -> Result<Exit, Failure> {
     let Connected { outcome, already, status } = connected;
     let (exit, lacking) = match outcome {
         ConnectOutcome::Ready => (Exit::Done, [].as_slice()),
@@ -139,7 +138,7 @@ fn conclude(connected: &Connected, args: &ConnectArgs, progress: Progress) -> Re
                         Reason::TimedOut,
                         format!(
                             "connect {name}: not all is ready after {}; it goes on by itself",
-                            waited(args.timeout)
+                            typed(args.timeout.unwrap_or(settings.timeout))
                         ),
                         format!("podway wait {name} waits longer, podway disconnect {name} gives up"),
                     ),

@@ -290,7 +290,7 @@ fn listed<const N: usize>(parts: [&String; N]) -> String {
 }
 
 /// A table; a column that says nothing in any row is left out.
-fn section<const N: usize>(
+pub(super) fn section<const N: usize>(
     text: &mut String,
     detail: Detail,
     header: [&str; N],

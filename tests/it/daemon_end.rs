@@ -37,7 +37,12 @@ fn start(directory: &Path) -> Option<Daemon> {
     }
     let mut command = private(program);
     command.arg(env!("CARGO_BIN_EXE_podwayd")).arg("--runtime-dir").arg(directory.join("run"));
-    command.arg("--state-dir").arg(directory.join("state")).env_remove("LISTEN_FDS").env_remove("NOTIFY_SOCKET");
+    command
+        .arg("--state-dir")
+        .arg(directory.join("state"))
+        .env("PODWAY_CONFIG", "/dev/null")
+        .env_remove("LISTEN_FDS")
+        .env_remove("NOTIFY_SOCKET");
     Some(Daemon(command.stdin(Stdio::null()).spawn().expect("podwayd starts")))
 }
 
@@ -89,6 +94,7 @@ fn podway_shows_the_log_of_a_daemon_that_runs_and_says_when_it_ends() {
         command
             .args(args)
             .env("PODWAY_SOCKET", &socket)
+            .env("PODWAY_CONFIG", "/dev/null")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

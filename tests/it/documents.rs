@@ -125,6 +125,16 @@ fn every_document_of_every_command_is_one_that_the_schema_describes() {
     run(version, &["version", "-o", "json"], "Version");
     run(Script::raw("", &[]), &["version", "-o", "json"], "Version");
     run(Script::of(&[]), &["connect", "--dry-run", "--proxy-via=all=web"], "ConnectSpec");
+    let settings: Vec<Value> = [
+        json!({ "kind": "default" }),
+        json!({ "kind": "file", "path": "/etc/podway/config.toml", "line": 3 }),
+        json!({ "kind": "variable", "name": "PODWAY_MTU" }),
+        json!({ "kind": "flag", "name": "--log" }),
+    ]
+    .map(|from| json!({ "key": "mtu", "value": 9000, "from": from }))
+    .into();
+    run(Script::of(&[result(json!({ "settings": settings }))]), &["config", "view", "-o", "json"], "Settings");
+    run(Script::of(&[refused("Internal")]), &["config", "view", "-o", "json"], "Error");
     run(log_of(&["the device is up"]), &["logs", "-o", "json"], "LogLine");
     run(Script::of(&[refused("Forbidden")]), &["status", "-o", "json"], "Error");
     let unseen: BTreeSet<String> = schema
@@ -239,6 +249,8 @@ fn failures() -> Vec<(Vec<&'static str>, Script, i32)> {
         (vec!["wait"], ended, 3),
         (vec!["wait", "--timeout=10ms"], Script::raw(r#"{"podway":1}"#, &["wait"]), 124),
         (vec!["list"], no(), 1),
+        (vec!["config", "view"], no(), 1),
+        (vec!["config", "look"], no(), 2),
         (vec!["logs"], no(), 1),
         (vec!["logs"], silent(), 3),
         (vec!["logs", "--level=loud"], no(), 2),

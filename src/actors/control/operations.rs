@@ -12,14 +12,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::actors::control::protocol::{
-    ClosedSession, Connected, Disconnected, Ended, Event, LogTold, Op, Renewed, Request, Response, Sessions, VERSION,
-    Version,
+    ClosedSession, Connected, Disconnected, Ended, Event, LogTold, Op, Renewed, Request, Response, Sessions, Settings,
+    VERSION, Version,
 };
 use crate::actors::daemon::messages::{
     Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionView, not_found,
 };
 use crate::actors::session::messages::Remains;
 use crate::actors::shell::Reply;
+use crate::config::layers::Setting;
 use crate::error::{Reason, UserError};
 use crate::logs::{Level, LogLine, LogRing};
 use crate::spec::{ClusterAccess, ConnectSpec};
@@ -41,6 +42,8 @@ pub struct Edges {
     pub renew: Recipient<RenewCredentials>,
     /// What was logged.
     pub logs: LogRing,
+    /// The daemon's settings.
+    pub settings: Arc<[Setting]>,
 }
 
 /// Where the responses to one request go.
@@ -91,6 +94,7 @@ async fn answer(edges: &Edges, caller: Caller, op: Op, answers: &Answers) -> Res
             edges.renew.do_send(RenewCredentials { caller, name: name.clone(), access: *access, reply });
             flat(answer_rx).await.map(|()| Response::result(id, &Renewed { name }))
         }
+        Op::Config => Ok(Response::result(id, &Settings { settings: edges.settings.to_vec() })),
         Op::Version => {
             let version = env!("CARGO_PKG_VERSION").to_owned();
             Ok(Response::result(id, &Version { version, protocol: VERSION }))

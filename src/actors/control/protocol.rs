@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::config::layers::Setting;
 use crate::error::{Reason, UserError};
 use crate::logs::{Level, LogLine};
 use crate::spec::{ClusterAccess, ConnectSpec};
@@ -120,6 +121,8 @@ pub enum Op {
         /// Whether to go on with what is logged from now on; there is no result then.
         follow: bool,
     },
+    /// The daemon's settings, and where each comes from. [`Settings`].
+    Config,
     /// The daemon's version. [`Version`].
     Version,
 }
@@ -203,10 +206,11 @@ impl Wire<'_> {
                 level: self.level.take().unwrap_or_default(),
                 follow: self.follow.take().unwrap_or_default(),
             },
+            "config" => Op::Config,
             "version" => Op::Version,
             unknown => {
                 return Err(bad_request(format!(
-                    "request: unknown op {:?}, expected connect, disconnect, status, watch, renew, logs or version",
+                    "request: unknown op {:?}, expected connect, disconnect, status, watch, renew, logs, config or version",
                     shortened(unknown)
                 )));
             }
@@ -434,6 +438,13 @@ pub struct Renewed {
 pub struct LogTold {
     /// The number of the last line that was looked at.
     pub upto: u64,
+}
+
+/// Result of `config`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The settings, none of them secret.
+    pub settings: Vec<Setting>,
 }
 
 /// Result of `version`.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::actors::daemon::messages::not_found;
+use crate::config::layers::Origin;
 use crate::spec::{AgentMode, Credential, DnsMode};
 use crate::status::{Condition, Mark};
 
@@ -45,6 +46,7 @@ fn every_op() -> Vec<Op> {
         Op::Renew { name: "demo".into(), access: Box::new(access()) },
         Op::Version,
         Op::Logs { level: Level::Warn, follow: true },
+        Op::Config,
     ]
 }
 
@@ -90,6 +92,8 @@ fn every_response_is_as_committed_and_reads_back() {
         message: "the device is up".into(),
         fields: [("device".to_owned(), "podway0".to_owned())].into(),
     };
+    let from = Origin::File { path: "/etc/podway/config.toml".into(), line: 24 };
+    let setting = Setting { key: "mtu".into(), value: 9000.into(), from };
     let error = not_found(Some("demo"), true);
     let responses = [
         Response::event(1, Event::Progress { steps: vec![step] }),
@@ -103,6 +107,7 @@ fn every_response_is_as_committed_and_reads_back() {
         Response::result(6, &Version { version: "0.1.0".into(), protocol: VERSION }),
         Response::event(7, Event::Log { lines: vec![line], missed: true }),
         Response::result(7, &LogTold { upto: 12 }),
+        Response::result(8, &Settings { settings: vec![setting] }),
         Response::error(Some(7), error.clone()),
         Response::error(None, error),
     ];

@@ -126,6 +126,7 @@ fn serve<F: Future<Output = ()>>(test: impl FnOnce(std::path::PathBuf, actix::Ad
             list: daemon.clone().recipient(),
             renew: daemon.recipient(),
             logs: logs.clone(),
+            settings: Arc::default(),
         };
         let listener = bind(&path, Owner::by_hand(None, None)).expect("listening");
         let control = Control::new(listener, edges).start();

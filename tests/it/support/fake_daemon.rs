@@ -79,6 +79,8 @@ impl Fake {
             .env_clear()
             .env("PODWAY_SOCKET", self.socket())
             .env("KUBECONFIG", self.kubeconfig())
+            // Not the settings of the host that runs the tests.
+            .env("PODWAY_CONFIG", "/dev/null")
             .env("RUST_BACKTRACE", "1")
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
