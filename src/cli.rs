@@ -1,6 +1,7 @@
 //! The command: what is typed, what the daemon is asked, what is printed, and the exit code.
 
 pub mod args;
+pub mod complete;
 pub mod connect;
 pub mod disconnect;
 pub mod logs;
@@ -103,8 +104,10 @@ async fn carry_out(
     resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved, UserError>,
 ) -> Result<Exit, Failure> {
     // For who has nothing yet: no daemon, no settings.
-    if let Command::Rbac(args) = &cli.command {
-        return rbac::run(args);
+    match &cli.command {
+        Command::Rbac(args) => return rbac::run(args),
+        Command::Completion(args) => return complete::run(args),
+        _ => {}
     }
     let files = config::command_files(&config::variable).map_err(UserError::from)?;
     let of_command = config::of_command(&files, &config::variable, cli.socket.clone());
@@ -122,7 +125,7 @@ async fn carry_out(
         }
         Command::Version(args) => version(socket, args.output).await,
         // Done above.
-        Command::Rbac(_) | Command::Demo(_) => Ok(Exit::Done),
+        Command::Rbac(_) | Command::Completion(_) | Command::Demo(_) => Ok(Exit::Done),
     }
 }
 
@@ -139,6 +142,7 @@ impl Command {
             Command::Rbac(args) => args.error_form().into(),
             Command::Demo(args) => args.output.into(),
             Command::Config(ConfigArgs { what: ConfigCommand::View(args) }) => args.output.into(),
+            Command::Completion(_) => ErrorForm::Text,
             Command::Version(args) => args.output.into(),
         }
     }

@@ -17,6 +17,8 @@ mod actix_semantics;
 mod architecture;
 #[path = "it/command.rs"]
 mod command;
+#[path = "it/completion.rs"]
+mod completion;
 #[path = "it/daemon_end.rs"]
 mod daemon_end;
 #[path = "it/documents.rs"]

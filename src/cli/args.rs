@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter};
+
+use super::complete::{Shell, candidates};
 
 use crate::demo::args::DemoArgs;
 use crate::kubeconfig::ConnectionFlags;
@@ -50,6 +53,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Show settings: those that count, and where each comes from.
     Config(ConfigArgs),
+    /// Print the script that completes what is typed, with live names, for a shell to read.
+    Completion(CompletionArgs),
     /// Print the versions of the command and of the daemon.
     Version(VersionArgs),
 }
@@ -62,13 +67,13 @@ pub struct KubeFlags {
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
     /// Name of the kubeconfig context.
-    #[arg(long)]
+    #[arg(long, add = ArgValueCandidates::new(candidates::contexts))]
     pub context: Option<String>,
     /// Name of the kubeconfig cluster.
-    #[arg(long)]
+    #[arg(long, add = ArgValueCandidates::new(candidates::clusters))]
     pub cluster: Option<String>,
     /// Name of the kubeconfig user.
-    #[arg(long)]
+    #[arg(long, add = ArgValueCandidates::new(candidates::users))]
     pub user: Option<String>,
     /// URL of the API server.
     #[arg(long, short)]
@@ -102,7 +107,7 @@ pub struct KubeFlags {
     #[arg(long)]
     pub proxy_url: Option<String>,
     /// Namespace to connect to.
-    #[arg(long, short)]
+    #[arg(long, short, add = ArgValueCandidates::new(candidates::namespaces))]
     pub namespace: Option<String>,
     /// Longest time of one request to the API server, such as 10s; 0 is no limit.
     #[arg(long, value_parser = span::read, value_name = "TIME")]
@@ -151,7 +156,7 @@ pub struct ConnectArgs {
     #[command(flatten)]
     pub kube: KubeFlags,
     /// RANGE=WORKLOAD: reach RANGE (a CIDR, also, service, pods or all) through the pods of WORKLOAD.
-    #[arg(long, value_delimiter = ',', value_name = "RANGE=WORKLOAD")]
+    #[arg(long, value_delimiter = ',', value_name = "RANGE=WORKLOAD", add = ArgValueCompleter::new(candidates::via_rules))]
     pub proxy_via: Vec<ViaRule>,
     /// Ranges to reach besides the cluster's own.
     #[arg(long, value_delimiter = ',', value_parser = cidr, value_name = "CIDR")]
@@ -192,7 +197,7 @@ pub struct ConnectArgs {
 #[derive(Args, Debug)]
 pub struct DisconnectArgs {
     /// Which; the only one when absent.
-    #[arg(conflicts_with = "all")]
+    #[arg(conflicts_with = "all", add = ArgValueCandidates::new(candidates::connections))]
     pub name: Option<String>,
     /// Every connection of this user.
     #[arg(long)]
@@ -209,6 +214,7 @@ pub struct DisconnectArgs {
 #[derive(Args, Debug)]
 pub struct StatusArgs {
     /// Which; all when absent.
+    #[arg(add = ArgValueCandidates::new(candidates::connections))]
     pub name: Option<String>,
     /// Form of the result.
     #[arg(long, short, default_value = "table")]
@@ -225,10 +231,11 @@ pub struct StatusArgs {
 #[derive(Args, Debug)]
 pub struct WaitArgs {
     /// Which; the only one when absent.
+    #[arg(add = ArgValueCandidates::new(candidates::connections))]
     pub name: Option<String>,
     /// condition=TYPE (Ready, WatchReady, RoutesReady, DNSReady, AgentReady or WorkloadReady), workload/WORKLOAD (as
     /// NAME, KIND/NAME or NAMESPACE/KIND/NAME) or dns.
-    #[arg(long = "for", value_name = "GOAL", default_value = "condition=Ready")]
+    #[arg(long = "for", value_name = "GOAL", default_value = "condition=Ready", add = ArgValueCompleter::new(candidates::goals))]
     pub what: super::wait::Goal,
     /// How long.
     #[arg(long, default_value = "30s", value_parser = span::read, value_name = "TIME")]
@@ -242,6 +249,7 @@ pub struct WaitArgs {
 #[derive(Args, Debug)]
 pub struct ListArgs {
     /// Which connection's; all when absent.
+    #[arg(add = ArgValueCandidates::new(candidates::connections))]
     pub name: Option<String>,
     /// Form of the result.
     #[arg(long, short, default_value = "text")]
@@ -252,6 +260,7 @@ pub struct ListArgs {
 #[derive(Args, Debug)]
 pub struct LogsArgs {
     /// Which connection's lines alone; also the daemon's own when absent.
+    #[arg(add = ArgValueCandidates::new(candidates::connections))]
     pub name: Option<String>,
     /// Go on with what is logged from now on, until Ctrl-C.
     #[arg(long, short)]
@@ -268,7 +277,7 @@ pub struct LogsArgs {
 #[derive(Args, Debug)]
 pub struct RbacArgs {
     /// Namespace to connect to.
-    #[arg(long, short, default_value = "default")]
+    #[arg(long, short, default_value = "default", add = ArgValueCandidates::new(candidates::namespaces))]
     pub namespace: String,
     /// The user who gets the rights, as the API server names them.
     #[arg(long, conflicts_with = "group")]
@@ -316,6 +325,17 @@ pub struct ConfigViewArgs {
     /// Form of the result.
     #[arg(long, short, default_value = "text")]
     pub output: TextOrJson,
+}
+
+/// `podway completion`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  source <(podway completion bash)                      in ~/.bashrc
+  source <(podway completion zsh)                       in ~/.zshrc, after compinit
+  podway completion fish | source                       in ~/.config/fish/config.fish")]
+pub struct CompletionArgs {
+    /// Which shell.
+    pub shell: Shell,
 }
 
 /// `podway version`.
