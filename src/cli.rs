@@ -5,6 +5,7 @@ pub mod complete;
 pub mod connect;
 pub mod disconnect;
 pub mod logs;
+pub mod planned;
 pub mod progress;
 pub mod rbac;
 mod say;

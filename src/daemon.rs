@@ -122,6 +122,7 @@ async fn serve(config: Config, directories: Directories, listener: Listener, sho
     let daemon = Daemon::new(settings, config.agent_image.clone(), wall, bug).start();
     let edges = control::Edges {
         open: daemon.clone().recipient(),
+        plan: daemon.clone().recipient(),
         close: daemon.clone().recipient(),
         list: daemon.clone().recipient(),
         renew: daemon.clone().recipient(),

@@ -20,6 +20,7 @@ pub mod kubeconfig;
 pub mod logs;
 pub mod near;
 pub mod net;
+pub mod plan;
 pub mod programs;
 pub mod refusal;
 pub mod span;

@@ -15,6 +15,8 @@ mod support;
 mod actix_semantics;
 #[path = "it/architecture.rs"]
 mod architecture;
+#[path = "it/cli_doc.rs"]
+mod cli_doc;
 #[path = "it/command.rs"]
 mod command;
 #[path = "it/completion.rs"]

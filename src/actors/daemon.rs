@@ -12,10 +12,11 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use self::messages::{
-    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionEnded, SessionView,
-    Shutdown, not_found,
+    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, PlanSession, RenewCredentials, SessionEnded,
+    SessionView, Shutdown, not_found,
 };
 use crate::actors::agent_placer::manifest::of_public_key;
+use crate::actors::planner::Planner;
 use crate::actors::session::core::NOT_REMOVED;
 use crate::actors::session::messages::{CredentialsRenewed, Disconnect, Remains};
 use crate::actors::session::{Ingredients, Session, Settings};
@@ -192,6 +193,21 @@ impl Daemon {
         let running = Running { spec, cluster, owner_uid: caller.uid, device, address, status: status_rx };
         reply.answer(Ok(Opened { view: running.view(&name), existed: false }));
         self.sessions.insert(name, running);
+    }
+
+    /// Whether connecting would make a connection that is not there.
+    fn would_be_new(&self, asked: &PlanSession) -> Result<(), UserError> {
+        let PlanSession { caller, spec, access, .. } = asked;
+        let (name, cluster): (Arc<str>, _) = (spec.name.as_str().into(), Cluster::of(access));
+        if let Some(running) = self.sessions.get(&name) {
+            existing(running, &name, *caller, spec, &cluster)?;
+            let message = format!("connection {name}: exists already and is the same: connecting would change nothing");
+            return Err(UserError::new(Reason::AlreadyConnected, message, format!("podway status {name} shows it")));
+        }
+        match self.sessions.iter().find(|(_, running)| same_cluster(&running.cluster, &cluster)) {
+            Some((other, running)) => Err(running.reaches_already(other, *caller)),
+            None => Ok(()),
+        }
     }
 
     /// The first device that no connection has, nor this host for others (`exists`): another podwayd may have made it.
@@ -406,6 +422,22 @@ impl Handler<OpenSession> for Daemon {
     type Result = ();
     fn handle(&mut self, message: OpenSession, ctx: &mut Context<Self>) {
         self.open(self.asked(message), ctx);
+    }
+}
+
+impl Handler<PlanSession> for Daemon {
+    type Result = ();
+    fn handle(&mut self, mut message: PlanSession, _: &mut Context<Self>) {
+        if message.spec.agent_image.is_empty() {
+            message.spec.agent_image.clone_from(&self.agent_image);
+        }
+        if let Err(refusal) = self.would_be_new(&message) {
+            return message.reply.answer(Err(refusal));
+        }
+        let span = session_span(&message.spec.name, message.caller.uid);
+        let planner = Planner::new(message, self.free_device(link_exists), Arc::clone(&self.settings), self.wall);
+        // One that panics answers nothing, which its asker is told.
+        span.in_scope(|| start_monitored(planner, Context::new(), |_| ()));
     }
 }
 

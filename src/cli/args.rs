@@ -85,7 +85,7 @@ pub struct KubeFlags {
     /// User to impersonate.
     #[arg(long = "as")]
     pub as_user: Option<String>,
-    /// Group to impersonate; repeats.
+    /// Group to impersonate.
     #[arg(long)]
     pub as_group: Vec<String>,
     /// Do not check the server's certificate.
@@ -185,7 +185,7 @@ pub struct ConnectArgs {
     /// How long to wait for what is starting; the configuration's when absent, else 30s.
     #[arg(long, value_parser = span::read, value_name = "TIME")]
     pub timeout: Option<Duration>,
-    /// Print what would be asked for, without the credentials, and end.
+    /// Print what would change on this host and in the cluster, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
     /// Form of the result.

@@ -8,8 +8,8 @@ use super::args::{ConnectArgs, KubeFlags, TextOrJson};
 use super::progress::{Progress, seconds};
 use super::say::say;
 use super::table::{BAD, GOOD, WARN};
-use super::{Exit, Failure, Resolved, document};
-use crate::actors::control::protocol::{Connected, Disconnected, Event, Op};
+use super::{Exit, Failure, Resolved, document, planned};
+use crate::actors::control::protocol::{Connected, Disconnected, Event, Op, Planned};
 use crate::config::CommandConfig;
 use crate::control_client::{ControlClient, Next};
 use crate::error::{Reason, UserError};
@@ -36,7 +36,13 @@ pub async fn run(
     let resolved = resolve(&args.kube).await?;
     let spec = spec_of(args, settings, &resolved);
     if args.dry_run {
-        say(document("ConnectSpec", "spec", &json!(spec)));
+        let mut client = ControlClient::open(socket).await?;
+        let op = Op::Plan { spec: Box::new(spec), access: Box::new(resolved.access) };
+        let Planned { plan } = client.ask(op).await?;
+        match args.output {
+            TextOrJson::Text => say(planned::render(&plan).trim_end()),
+            TextOrJson::Json => say(document("Plan", "plan", &json!(plan))),
+        }
         return Ok(Exit::Done);
     }
     if let (Some(user), TextOrJson::Text) = (crate::kubeconfig::sudo_user(), args.output) {

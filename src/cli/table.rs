@@ -67,7 +67,7 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
     for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
         let _ = writeln!(text, "{name:<12} {value}");
     }
-    section(&mut text, detail, ["RANGE", "FROM", "TREATMENT", "NOTE"], range_rows(&status.ranges, detail).into_iter());
+    ranges(&mut text, detail, &status.ranges);
     let links = workload_rows(status);
     if detail.is_brief() {
         let brief = links.map(|[workload, state, pod, _, _, link, note]| {
@@ -96,6 +96,11 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
         let _ = writeln!(text, "{WARN}warning:{WARN:#} {notice}");
     }
     text
+}
+
+/// Ranges and what happens to them.
+pub(super) fn ranges(text: &mut String, detail: Detail, ranges: &[RangeLine]) {
+    section(text, detail, ["RANGE", "FROM", "TREATMENT", "NOTE"], range_rows(ranges, detail).into_iter());
 }
 
 /// The workloads of connections, one row for each link.

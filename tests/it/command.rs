@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::support::fake_daemon::{CANARY, Fake, Script, connected, event, refused, result, sessions, status};
+use crate::support::fake_daemon::{CANARY, Fake, Script, connected, event, plan, refused, result, sessions, status};
 
 #[test]
 fn connect_is_printed_as_committed_and_sends_the_credential() {
@@ -63,11 +63,13 @@ fn not_to_be_connected_is_no_error_for_people_and_a_reason_for_scripts() {
 }
 
 #[test]
-fn what_is_asked_for_without_asking_holds_no_credential() {
-    let fake = Fake::start(sessions(&[]));
+fn a_dry_run_asks_for_a_plan_alone_and_prints_no_credential() {
+    let fake = Fake::start(Script::of(&[result(json!({ "plan": plan() }))]));
     let ran = fake.run(&["connect", "--dry-run", "--token", CANARY]);
-    assert_eq!((ran.code, ran.json()["kind"].clone()), (0, json!("ConnectSpec")));
-    assert_eq!(fake.asked(), Vec::<String>::new());
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{}", ran.all());
+    insta::assert_snapshot!("connect_dry_run", ran.stdout);
+    let asked = fake.asked();
+    assert!(asked.len() == 1 && asked[0].contains(r#""op":"plan""#), "{asked:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use podway::status::{
 };
 use serde_json::{Value, json};
 
-use crate::support::fake_daemon::{CANARY, Fake, Script, connected, event, refused, result, sessions, status};
+use crate::support::fake_daemon::{CANARY, Fake, Script, connected, event, plan, refused, result, sessions, status};
 use crate::support::schema::Schema;
 
 /// A state in which nothing is left out.
@@ -124,7 +124,7 @@ fn every_document_of_every_command_is_one_that_the_schema_describes() {
     let version = Script::of(&[result(json!({ "version": "0.1.0", "protocol": 1 }))]);
     run(version, &["version", "-o", "json"], "Version");
     run(Script::raw("", &[]), &["version", "-o", "json"], "Version");
-    run(Script::of(&[]), &["connect", "--dry-run", "--proxy-via=all=web"], "ConnectSpec");
+    run(Script::of(&[result(json!({ "plan": plan() }))]), &["connect", "--dry-run", "-o", "json"], "Plan");
     let settings: Vec<Value> = [
         json!({ "kind": "default" }),
         json!({ "kind": "file", "path": "/etc/podway/config.toml", "line": 3 }),
@@ -235,6 +235,7 @@ fn failures() -> Vec<(Vec<&'static str>, Script, i32)> {
         (vec!["connect"], no(), 1),
         (vec!["connect"], Script::of(&[unhinted]), 1),
         (vec!["connect"], silent(), 3),
+        (vec!["connect", "--dry-run"], no(), 1),
         (vec!["connect", "--kubeconfig", "/no/such/file"], no(), 1),
         (vec!["connect", "--proxy-via=also=web"], no(), 2),
         (vec!["connect", "--agent=x"], no(), 2),

@@ -14,6 +14,8 @@
 
 #[path = "../support/allowed.rs"]
 mod allowed;
+#[path = "../support/schema.rs"]
+mod schema;
 
 mod client;
 mod traces;
@@ -27,6 +29,7 @@ mod ipv6;
 mod lifecycle;
 mod names;
 mod ping;
+mod plan;
 mod proxy_via;
 mod rights;
 mod traffic;

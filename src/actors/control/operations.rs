@@ -12,11 +12,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::actors::control::protocol::{
-    ClosedSession, Connected, Disconnected, Ended, Event, LogTold, Op, Renewed, Request, Response, Sessions, Settings,
-    VERSION, Version,
+    ClosedSession, Connected, Disconnected, Ended, Event, LogTold, Op, Planned, Renewed, Request, Response, Sessions,
+    Settings, VERSION, Version,
 };
 use crate::actors::daemon::messages::{
-    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionView, not_found,
+    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, PlanSession, RenewCredentials, SessionView,
+    not_found,
 };
 use crate::actors::session::messages::Remains;
 use crate::actors::shell::Reply;
@@ -34,6 +35,8 @@ const TAKEN_BACK: Duration = Duration::from_secs(2);
 pub struct Edges {
     /// Make a connection.
     pub open: Recipient<OpenSession>,
+    /// Say what making one would change.
+    pub plan: Recipient<PlanSession>,
     /// End one.
     pub close: Recipient<CloseSession>,
     /// The connections.
@@ -81,6 +84,11 @@ async fn answer(edges: &Edges, caller: Caller, op: Op, answers: &Answers) -> Res
     let id = answers.id;
     let result = match op {
         Op::Connect { spec, access } => return connect(edges, caller, *spec, *access, answers).await,
+        Op::Plan { spec, access } => {
+            let (reply, answer_rx) = Reply::new();
+            edges.plan.do_send(PlanSession { caller, spec: *spec, access: *access, reply });
+            flat(answer_rx).await.map(|plan| Response::result(id, &Planned { plan }))
+        }
         Op::Logs { level, follow } => return logs(&edges.logs, caller, level, follow, answers).await,
         Op::Watch { name } => return watch_one(edges, caller, name, answers).await,
         Op::Disconnect { name, clean, all } => disconnect(edges, caller, name, clean, all)

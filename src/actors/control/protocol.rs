@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use crate::config::layers::Setting;
 use crate::error::{Reason, UserError};
 use crate::logs::{Level, LogLine};
+use crate::plan::ConnectPlan;
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::{ConnectOutcome, SessionStatus, Step};
 
@@ -80,6 +81,13 @@ pub struct Request {
 pub enum Op {
     /// Make a connection. Progress events, then [`Connected`].
     Connect {
+        /// What.
+        spec: Box<ConnectSpec>,
+        /// How to reach the cluster.
+        access: Box<ClusterAccess>,
+    },
+    /// What making a connection would change; nothing is changed. [`Planned`].
+    Plan {
         /// What.
         spec: Box<ConnectSpec>,
         /// How to reach the cluster.
@@ -189,6 +197,7 @@ impl Wire<'_> {
     fn into_op(mut self) -> Result<Op, UserError> {
         let op = match self.op.as_str() {
             "connect" => Op::Connect { spec: Box::new(self.spec()?), access: Box::new(self.access()?) },
+            "plan" => Op::Plan { spec: Box::new(self.spec()?), access: Box::new(self.access()?) },
             "disconnect" => {
                 let (name, all) = (self.name.take(), self.all.take().unwrap_or_default());
                 if all && name.is_some() {
@@ -210,7 +219,7 @@ impl Wire<'_> {
             "version" => Op::Version,
             unknown => {
                 return Err(bad_request(format!(
-                    "request: unknown op {:?}, expected connect, disconnect, status, watch, renew, logs, config or version",
+                    "request: unknown op {:?}, expected connect, plan, disconnect, status, watch, renew, logs, config or version",
                     shortened(unknown)
                 )));
             }
@@ -391,6 +400,13 @@ pub struct Connected {
     pub already: bool,
     /// The connection.
     pub status: SessionStatus,
+}
+
+/// Result of `plan`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// What would change.
+    pub plan: Box<ConnectPlan>,
 }
 
 /// Result of `disconnect`.

@@ -47,6 +47,7 @@ fn every_op() -> Vec<Op> {
         Op::Version,
         Op::Logs { level: Level::Warn, follow: true },
         Op::Config,
+        Op::Plan { spec: Box::new(spec()), access: Box::new(access()) },
     ]
 }
 

@@ -12,7 +12,7 @@ use super::listener::{Owner, bind};
 use super::protocol::{MAX_LINE, Op, Request};
 use super::*;
 use crate::actors::daemon::messages::{
-    CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionView,
+    CloseSession, Closed, ListSessions, OpenSession, Opened, PlanSession, RenewCredentials, SessionView,
 };
 use crate::actors::session::messages::Remains;
 use crate::logs::{Level, LogLine, LogRing, PAGE, Whose};
@@ -47,6 +47,14 @@ impl Handler<OpenSession> for FakeDaemon {
                 status.outcome = Some(ConnectOutcome::Ready);
             });
         }
+    }
+}
+
+impl Handler<PlanSession> for FakeDaemon {
+    type Result = ();
+    // The reply is dropped.
+    fn handle(&mut self, message: PlanSession, _: &mut Context<FakeDaemon>) {
+        tracing::info!(?message, "asked to plan");
     }
 }
 
@@ -122,6 +130,7 @@ fn serve<F: Future<Output = ()>>(test: impl FnOnce(std::path::PathBuf, actix::Ad
         let logs = LogRing::default();
         let edges = Edges {
             open: daemon.clone().recipient(),
+            plan: daemon.clone().recipient(),
             close: daemon.clone().recipient(),
             list: daemon.clone().recipient(),
             renew: daemon.recipient(),

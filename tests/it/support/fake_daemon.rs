@@ -199,3 +199,28 @@ pub fn sessions(ready: &[bool]) -> Script {
     let sessions: Vec<Value> = ready.iter().map(|ready| status(*ready)).collect();
     Script::of(&[result(json!({ "sessions": sessions }))])
 }
+
+/// A plan in which nothing is left out.
+pub fn plan() -> Value {
+    let spec = json!({ "name": "kind", "context": "kind", "namespace": "shop", "timeout_ms": 30_000 });
+    let mut spec: podway::spec::ConnectSpec = serde_json::from_value(spec).expect("a spec");
+    spec.proxy_via = vec!["service=web".parse().expect("a rule")];
+    let (web, image) = ("shop/deployment/web", "podway-agent:0.1.0");
+    json!({
+        "spec": spec,
+        "server": "https://192.0.2.1:6443",
+        "device": { "name": "podway0", "addresses": ["246.246.0.1/32"], "routes": ["246.246.0.0/16"] },
+        "ranges": [
+            { "cidr": "10.43.0.0/16", "source": "service", "treatment": "via shop/deployment/web" },
+            { "cidr": "10.42.0.0/16", "source": "pods", "treatment": "translated", "note": "conflicts with 10.0.0.0/8 via wg0" },
+        ],
+        "virtual_ranges": ["246.246.0.0/16"],
+        "dns": { "backend": "resolv.conf", "servers": ["246.246.0.2"], "message": "resolv.conf is replaced" },
+        "agents": [
+            { "workload": web, "action": "use", "pod": "shop/web-1", "placement": "ephemeral container" },
+            { "workload": web, "action": "place", "pod": "shop/web-2", "placement": "ephemeral container", "image": image },
+            { "workload": "general", "action": "refused", "message": "missing right: create pods" },
+        ],
+        "missing_rights": ["create jobs.batch or pods in namespace shop"],
+    })
+}
