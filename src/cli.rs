@@ -105,10 +105,11 @@ async fn carry_out(
     resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved, UserError>,
 ) -> Result<Exit, Failure> {
     // For who has nothing yet: no daemon, no settings.
-    match &cli.command {
-        Command::Rbac(args) => return rbac::run(args),
-        Command::Completion(args) => return complete::run(args),
-        _ => {}
+    if let Command::Rbac(args) = &cli.command {
+        return rbac::run(args);
+    }
+    if let Command::Completion(args) = &cli.command {
+        return complete::run(args);
     }
     let files = config::command_files(&config::variable).map_err(UserError::from)?;
     let of_command = config::of_command(&files, &config::variable, cli.socket.clone());

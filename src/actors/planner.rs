@@ -54,7 +54,9 @@ pub struct Planner {
 }
 
 /// Something that was found out; tasks → Planner.
-struct Learned(Box<dyn FnOnce(&mut Planner, &mut Context<Planner>) + Send>);
+struct Learned(Box<Learning>);
+
+type Learning = dyn FnOnce(&mut Planner, &mut Context<Planner>) + Send;
 
 told!(Learned);
 

@@ -15,16 +15,16 @@ use crate::error::{Reason, UserError, one_line};
 ///
 /// The exit code, when there is nothing more to do.
 pub fn parse(args: &[OsString]) -> Result<Cli, u8> {
-    Cli::try_parse_from(args).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+    Cli::try_parse_from(args).map_err(|error| {
+        let asked_for =
+            [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
+        if asked_for.contains(&error.kind()) {
             // Nobody may read on.
             drop(error.print());
-            u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8)
+            return u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8);
         }
-        _ => {
-            complain(&told(&error, args), form(args));
-            Exit::Usage as u8
-        }
+        complain(&told(&error, args), form(args));
+        Exit::Usage as u8
     })
 }
 

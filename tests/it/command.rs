@@ -149,6 +149,21 @@ fn a_watch_prints_one_document_a_line_until_the_end() {
 }
 
 #[test]
+fn a_watch_has_every_form() {
+    let fake = Fake::start(Script::of(&[event(false), event(true), result(json!({ "name": "demo" }))]));
+    let yaml = fake.run(&["status", "--watch", "-o", "yaml"]).stdout;
+    let documents = yaml.split("---\n").filter(|text| !text.trim().is_empty());
+    let ready = documents.map(|text| {
+        let read: Value = serde_saphyr::from_str(text).expect("YAML");
+        read["status"]["dns"]["ready"].clone()
+    });
+    assert_eq!(ready.collect::<Vec<_>>(), [json!(false), json!(true)]);
+    let (brief, wide) = (fake.run(&["status", "-w"]).stdout, fake.run(&["status", "-w", "-o", "wide"]).stdout);
+    assert_eq!((brief.matches("Connection").count(), wide.matches("Connection").count()), (2, 2));
+    assert!(wide.contains("CONDITION") && !brief.contains("CONDITION"), "{wide}");
+}
+
+#[test]
 fn wait_ends_when_the_goal_is_reached() {
     let fake = Fake::start(Script::of(&[event(false), event(true)]));
     for goal in [
