@@ -175,7 +175,7 @@ mod tests {
             .iter()
             .map(|item| item["kind"].as_str().expect("a kind"))
             .collect();
-        assert_eq!(kinds, ["Role", "RoleBinding", "Role", "RoleBinding"]);
+        assert_eq!(kinds, ["Role", "Role", "RoleBinding", "RoleBinding"]);
         assert_eq!((list["kind"].as_str(), list["apiVersion"].as_str()), (Some("List"), Some("v1")));
     }
 
