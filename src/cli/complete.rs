@@ -2,7 +2,7 @@
 //!
 //! - [`candidates`]: the names. [`bash`]: what bash does in its own way.
 //!
-//! A completion prints candidates or nothing: no error, and nothing after [`LIMIT`]. It starts no credential plugin.
+//! A completion prints candidates or nothing: no error, and nothing after less than a second. It starts no credential plugin.
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
