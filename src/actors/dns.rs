@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 
 use crate::actors::pod_watcher::messages::{ClusterInfoChanged, RecordsChanged};
 use crate::actors::proxy_via::messages::{AllocateVips, TranslationChanged};
-use crate::actors::shell::{self, Driven, Reply, Shell, Stop, TaskFailed, Tasks, drive, spawn_reporting, told};
+use crate::actors::shell::{self, Driven, Reply, Shell, Stop, TaskFailed, Tasks, drive, spawn, spawn_reporting, told};
 use crate::actors::vif::messages::VifChanged;
 use crate::ids::{Attempt, Generation, ReplyId};
 use crate::net::dns_tap::{DnsQuery, DnsReply};
@@ -167,7 +167,7 @@ impl Dns {
             return;
         }
         let own = ctx.address();
-        let task = tokio::spawn(async move {
+        let task = spawn(async move {
             let changed = || own.do_send(Report(Input::ResolverChanged));
             let watched = match Resolved::connect().await {
                 Ok(resolved) => resolved.watch(changed).await,

@@ -33,7 +33,7 @@ use crate::net::tun::{PacketDevice, TunDevice};
 use crate::net::views::{ClientTable, Target, VipTable};
 
 pub mod core;
-mod feeds;
+pub(crate) mod feeds;
 pub mod messages;
 
 /// Blocked targets that wait to be told.

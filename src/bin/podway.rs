@@ -5,14 +5,16 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use podway::cli::args::{Cli, KubeFlags};
+use podway::cli::args::KubeFlags;
 use podway::error::UserError;
 use podway::kubeconfig::{self, ConnectionFlags, Resolved, Surroundings};
 use podway::programs::Program;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
+    if podway::cli::complete::answered(&args) {
+        return ExitCode::SUCCESS;
+    }
     match Program::asked_for(&args) {
         Some((program, args)) => program.run(args),
         None => command(args),
@@ -22,7 +24,10 @@ fn main() -> ExitCode {
 fn command(args: Vec<OsString>) -> ExitCode {
     // A second provider in the graph would make rustls's own choice ambiguous, which panics.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let cli = Cli::parse_from(args);
+    let cli = match podway::cli::usage::parse(&args) {
+        Ok(cli) => cli,
+        Err(code) => return ExitCode::from(code),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -14,6 +14,9 @@
 
 #[path = "../support/allowed.rs"]
 mod allowed;
+#[expect(dead_code, reason = "what was seen of the schema is asked elsewhere")]
+#[path = "../support/schema.rs"]
+mod schema;
 
 mod client;
 mod traces;
@@ -28,6 +31,7 @@ mod lifecycle;
 mod names;
 mod overlap;
 mod ping;
+mod plan;
 mod proxy_via;
 mod rights;
 mod traffic;

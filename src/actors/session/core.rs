@@ -215,6 +215,45 @@ pub struct SessionCore {
     effects: VecDeque<Effect>,
 }
 
+/// The rules of `spec` with their workloads, once all are known.
+fn rules_of(spec: &ConnectSpec, resolutions: &Resolutions) -> Option<Vec<ViaRule<Workload>>> {
+    let rule = |rule: &ViaRule| match resolutions.get(&rule.workload) {
+        Some(Resolution::Found { workload, .. }) => Some(ViaRule { range: rule.range, workload: workload.clone() }),
+        Some(
+            Resolution::NotFound { .. }
+            | Resolution::Ambiguous { .. }
+            | Resolution::Forbidden { .. }
+            | Resolution::Failed { .. },
+        )
+        | None => None,
+    };
+    spec.proxy_via.iter().map(rule).collect()
+}
+
+/// What ProxyVia is to do for `spec`, once all workloads are known.
+pub fn selection_of(
+    spec: &ConnectSpec,
+    api_server: &BTreeSet<IpAddr>,
+    resolutions: &Resolutions,
+) -> Option<SelectProxyVia> {
+    Some(SelectProxyVia {
+        api_server: api_server.clone(),
+        rules: rules_of(spec, resolutions)?,
+        vnat: spec.vnat.clone(),
+        also_proxy: spec.also_proxy.clone(),
+        never_proxy: spec.never_proxy.clone(),
+        allow_conflicting: spec.allow_conflicting_subnets.clone(),
+    })
+}
+
+/// Why a rule of `spec` names no workload, where one does not.
+pub fn refusal_of(spec: &ConnectSpec, resolutions: &Resolutions) -> Option<UserError> {
+    spec.proxy_via.iter().find_map(|rule| {
+        let resolution = resolutions.get(&rule.workload)?;
+        errors::resolution(&rule.workload, &spec.namespace, resolution)
+    })
+}
+
 impl SessionCore {
     /// A session that has not begun.
     pub fn new(spec: ConnectSpec, expires_at: Option<i64>) -> Self {
@@ -461,11 +500,8 @@ impl SessionCore {
         if self.outcome.is_some() {
             return None;
         }
-        for rule in &self.spec.proxy_via {
-            let resolution = facts.resolutions.as_ref().and_then(|r| r.get(&rule.workload));
-            if let Some(error) = resolution.and_then(|r| errors::resolution(&rule.workload, &self.spec.namespace, r)) {
-                return Some(error);
-            }
+        if let Some(error) = facts.resolutions.as_ref().and_then(|known| refusal_of(&self.spec, known)) {
+            return Some(error);
         }
         if let Some(error) = self.selection().and_then(|selection| errors::loopback(&proxy_via::loopback(&selection))) {
             return Some(error);
@@ -492,30 +528,12 @@ impl SessionCore {
 
     /// The rules with their workloads, once all are known.
     fn rules(&self) -> Option<Vec<ViaRule<Workload>>> {
-        let resolutions = self.facts.resolutions.as_ref()?;
-        let rule = |rule: &ViaRule| match resolutions.get(&rule.workload) {
-            Some(Resolution::Found { workload, .. }) => Some(ViaRule { range: rule.range, workload: workload.clone() }),
-            Some(
-                Resolution::NotFound { .. }
-                | Resolution::Ambiguous { .. }
-                | Resolution::Forbidden { .. }
-                | Resolution::Failed { .. },
-            )
-            | None => None,
-        };
-        self.spec.proxy_via.iter().map(rule).collect()
+        rules_of(&self.spec, self.facts.resolutions.as_ref()?)
     }
 
     /// What ProxyVia is to do, once the API server and all workloads are known.
     fn selection(&self) -> Option<SelectProxyVia> {
-        Some(SelectProxyVia {
-            api_server: self.facts.api_server.clone()?,
-            rules: self.rules()?,
-            vnat: self.spec.vnat.clone(),
-            also_proxy: self.spec.also_proxy.clone(),
-            never_proxy: self.spec.never_proxy.clone(),
-            allow_conflicting: self.spec.allow_conflicting_subnets.clone(),
-        })
+        selection_of(&self.spec, self.facts.api_server.as_ref()?, self.facts.resolutions.as_ref()?)
     }
 
     fn select_and_wait(&mut self) {

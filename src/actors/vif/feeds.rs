@@ -16,6 +16,7 @@ use tracing::warn;
 use super::messages::FlowStats;
 use crate::actors::client_list::messages::FlowsBlocked;
 use crate::actors::proxy_via::messages::{HostFactsChanged, VipsInUseChanged};
+use crate::actors::shell::blocking;
 use crate::ids::Generation;
 use crate::net::cidr::Cidr;
 use crate::net::counters::{Counters, CountersSnapshot};
@@ -117,10 +118,21 @@ async fn follow_host(
     }
 }
 
+/// The host's own network at this moment, as a connection with the device `device` would find it. Changes nothing.
+///
+/// # Errors
+///
+/// The kernel does not tell.
+pub(crate) async fn host_now(etc: &Path, device: &str) -> Result<HostFacts, RouteError> {
+    let own = Own { device: device.to_owned(), taken: BTreeSet::new() };
+    let (resolvers, ipv6) = read_files(etc, device).await;
+    Ok(HostFacts { ipv6, ..RouteHandle::open()?.host_facts(&own, resolvers).await? })
+}
+
 /// What the host says in files: its name servers (none when they cannot be read), and whether `device` may have IPv6.
 async fn read_files(etc: &Path, device: &str) -> (BTreeSet<IpAddr>, Ipv6) {
     let (etc, device) = (etc.to_owned(), device.to_owned());
-    let read = tokio::task::spawn_blocking(move || (host_resolvers(&etc), ipv6(Path::new(IPV6), &device)));
+    let read = blocking(move || (host_resolvers(&etc), ipv6(Path::new(IPV6), &device)));
     read.await.unwrap_or_default()
 }
 
