@@ -1,13 +1,18 @@
 //! The command: what is typed, what the daemon is asked, what is printed, and the exit code.
 
 pub mod args;
+pub mod complete;
 pub mod connect;
 pub mod disconnect;
+pub mod logs;
+pub mod planned;
+pub mod progress;
 pub mod rbac;
 mod say;
 pub mod status;
 pub mod table;
 pub mod usage;
+pub mod view;
 pub mod wait;
 pub mod when;
 
@@ -16,9 +21,11 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::actors::control::protocol::{Op, VERSION, Version};
+use crate::config;
 use crate::control_client::{ClientError, ControlClient};
 use crate::error::{Reason, UserError};
-use args::{Cli, Command, KubeFlags, TextOrJson};
+use args::{Cli, Command, ConfigArgs, ConfigCommand, KubeFlags, TextOrJson};
+use progress::Progress;
 use say::say;
 
 pub use crate::kubeconfig::Resolved;
@@ -80,41 +87,105 @@ impl From<UserError> for Failure {
 /// Runs one command and returns its exit code: an [`Exit`], or that of a command run for the user. `resolve` turns
 /// kubectl's flags into access to a cluster; only `connect` calls it.
 pub async fn run(cli: Cli, resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved, UserError>) -> u8 {
-    let socket = cli.socket.as_path();
-    let (output, ended) = match cli.command {
-        Command::Connect(args) => (args.output, connect::run(socket, &args, resolve).await),
-        Command::Disconnect(args) => (args.output, disconnect::run(socket, &args).await),
-        Command::Status(args) => (args.error_form(), status::run(socket, &args).await),
-        Command::Wait(args) => (args.output, wait::run(socket, &args).await),
-        Command::List(args) => (args.output, status::list(socket, &args).await),
-        Command::Rbac(args) => (TextOrJson::Text, rbac::run(&args)),
-        Command::Demo(args) => return crate::demo::run(&args).await,
-        Command::Version(args) => (args.output, version(socket, args.output).await),
-    };
-    let exit = ended.unwrap_or_else(|failure| {
-        complain(&failure.error, output);
+    let progress = Progress::unless(cli.quiet);
+    if let Command::Demo(args) = &cli.command {
+        return crate::demo::run(args, progress).await;
+    }
+    let form = cli.command.error_form();
+    let exit = carry_out(&cli, progress, resolve).await.unwrap_or_else(|failure| {
+        complain(&failure.error, form);
         failure.exit
     });
     exit as u8
 }
 
+async fn carry_out(
+    cli: &Cli,
+    progress: Progress,
+    resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved, UserError>,
+) -> Result<Exit, Failure> {
+    // For who has nothing yet: no daemon, no settings.
+    if let Command::Rbac(args) = &cli.command {
+        return rbac::run(args);
+    }
+    if let Command::Completion(args) = &cli.command {
+        return complete::run(args);
+    }
+    let files = config::command_files(&config::variable).map_err(UserError::from)?;
+    let of_command = config::of_command(&files, &config::variable, cli.socket.clone());
+    let (settings, listed) = of_command.map_err(UserError::from)?;
+    let socket = settings.socket.as_path();
+    match &cli.command {
+        Command::Connect(args) => connect::run(socket, args, &settings, progress, resolve).await,
+        Command::Disconnect(args) => disconnect::run(socket, args).await,
+        Command::Status(args) => status::run(socket, args).await,
+        Command::Wait(args) => wait::run(socket, args, progress).await,
+        Command::List(args) => status::list(socket, args).await,
+        Command::Logs(args) => logs::run(socket, args, progress).await,
+        Command::Config(ConfigArgs { what: ConfigCommand::View(args) }) => {
+            view::run(socket, args, &files, &listed).await
+        }
+        Command::Version(args) => version(socket, args.output).await,
+        // Done above.
+        Command::Rbac(_) | Command::Completion(_) | Command::Demo(_) => Ok(Exit::Done),
+    }
+}
+
+impl Command {
+    /// How its errors are written.
+    fn error_form(&self) -> ErrorForm {
+        match self {
+            Command::Connect(args) => args.output.into(),
+            Command::Disconnect(args) => args.output.into(),
+            Command::Status(args) => args.error_form(),
+            Command::Wait(args) => args.output.into(),
+            Command::List(args) => args.output.into(),
+            Command::Logs(args) => args.error_form(),
+            Command::Rbac(args) => args.error_form().into(),
+            Command::Demo(args) => args.output.into(),
+            Command::Config(ConfigArgs { what: ConfigCommand::View(args) }) => args.output.into(),
+            Command::Completion(_) => ErrorForm::Text,
+            Command::Version(args) => args.output.into(),
+        }
+    }
+}
+
+/// How a failure is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorForm {
+    /// Two lines on stderr.
+    Text,
+    /// A document on stdout.
+    Document,
+    /// A document in one line, after others.
+    Line,
+}
+
+impl From<TextOrJson> for ErrorForm {
+    fn from(form: TextOrJson) -> ErrorForm {
+        match form {
+            TextOrJson::Text => ErrorForm::Text,
+            TextOrJson::Json => ErrorForm::Document,
+        }
+    }
+}
+
 /// Prints a failure: to stderr for people, to stdout as JSON.
-pub(crate) fn complain(error: &UserError, output: TextOrJson) {
-    match output {
-        TextOrJson::Text => anstream::eprint!("{}", error_text(error)),
-        TextOrJson::Json => say(document("Error", "error", &json!(error))),
+pub(crate) fn complain(error: &UserError, form: impl Into<ErrorForm>) {
+    match form.into() {
+        ErrorForm::Text => anstream::eprint!("{}", error_text(error)),
+        ErrorForm::Document => say(document("Error", "error", &json!(error.shown()))),
+        ErrorForm::Line => say(json!({ "apiVersion": API_VERSION, "kind": "Error", "error": error.shown() })),
     }
 }
 
 fn error_text(error: &UserError) -> String {
-    match error.hint.is_empty() {
-        true => format!("error: {}\n", error.message),
-        false => format!("error: {}\nhint: {}\n", error.message, error.hint),
-    }
+    let UserError { message, hint, .. } = error.shown();
+    format!("error: {message}\nhint: {hint}\n")
 }
 
 /// A document of `-o json`.
-fn document(kind: &str, field: &str, value: &serde_json::Value) -> String {
+pub(crate) fn document(kind: &str, field: &str, value: &serde_json::Value) -> String {
     let document = json!({ "apiVersion": API_VERSION, "kind": kind, field: value });
     format!("{document:#}")
 }

@@ -21,6 +21,8 @@ use crate::actors::daemon::messages::{Caller, ListSessions, Shutdown};
 use crate::actors::session::Settings;
 use crate::actors::shell::{LateWork, Reply, Stop, start_monitored};
 use crate::config::Config;
+use crate::config::layers::Setting;
+use crate::logs::LogRing;
 use crate::net::os_journal::{OsJournal, Undone};
 use crate::net::resolver::host;
 
@@ -65,8 +67,17 @@ pub enum Stage {
     Socket,
 }
 
+/// What the daemon shows of itself.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Its latest log lines.
+    pub logs: LogRing,
+    /// Its settings, and where they come from.
+    pub settings: Arc<[Setting]>,
+}
+
 /// Runs the daemon until a signal ends it. Must be called outside any runtime.
-pub fn run(config: Config, directories: Directories) -> anyhow::Result<()> {
+pub fn run(config: Config, directories: Directories, shown: Shown) -> anyhow::Result<()> {
     for directory in [&directories.runtime, &directories.state] {
         let made = std::fs::create_dir_all(directory).with_context(|| directory.display().to_string());
         made.context(Stage::Directory)?;
@@ -103,7 +114,7 @@ pub fn run(config: Config, directories: Directories) -> anyhow::Result<()> {
     let handle = Arc::clone(&runtime);
     let system = actix_rt::System::with_tokio_rt(move || handle);
     let journal = OsJournal::new(&directories.runtime);
-    let result = system.block_on(serve(config, directories, listener));
+    let result = system.block_on(serve(config, directories, listener, shown));
     drop(system);
     if let Some(runtime) = Arc::into_inner(runtime) {
         runtime.shutdown_timeout(Duration::from_secs(1));
@@ -115,7 +126,7 @@ pub fn run(config: Config, directories: Directories) -> anyhow::Result<()> {
     result
 }
 
-async fn serve(config: Config, directories: Directories, listener: Listener) -> anyhow::Result<()> {
+async fn serve(config: Config, directories: Directories, listener: Listener, shown: Shown) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let (bug, mut broken) = Reply::new();
@@ -123,7 +134,7 @@ async fn serve(config: Config, directories: Directories, listener: Listener) -> 
     let settings = Settings {
         mtu: config.mtu.into(),
         virtual_subnet: config.virtual_subnet,
-        include_suffixes: config.dns.include_suffixes.clone(),
+        include_suffixes: config.include_suffixes.clone(),
         runtime_dir: directories.runtime.clone(),
         state_dir: directories.state.clone(),
         etc: ETC.into(),
@@ -133,9 +144,12 @@ async fn serve(config: Config, directories: Directories, listener: Listener) -> 
     let daemon = Daemon::new(settings, config.agent_image.clone(), wall, bug).start();
     let edges = control::Edges {
         open: daemon.clone().recipient(),
+        plan: daemon.clone().recipient(),
         close: daemon.clone().recipient(),
         list: daemon.clone().recipient(),
         renew: daemon.clone().recipient(),
+        logs: shown.logs,
+        settings: shown.settings,
     };
     let (ended, mut control_ended) = Reply::new();
     let context = actix::Context::new();

@@ -73,6 +73,12 @@ impl Identity {
         Ed25519KeyPair::from_pkcs8(&bytes).ok().map(Identity::of)
     }
 
+    /// A pair that is kept nowhere.
+    pub fn made_up() -> Result<Identity, IdentityError> {
+        let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| IdentityError::Generate)?;
+        Ed25519KeyPair::from_pkcs8(document.as_ref()).map(Identity::of).map_err(|_| IdentityError::Generate)
+    }
+
     fn of(pair: Ed25519KeyPair) -> Identity {
         let public = podway_tunnel::encode_key(pair.public_key().as_ref()).into();
         Identity { pair: Arc::new(pair), public }

@@ -14,8 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kube::config::{AuthInfo, Cluster, Context, Kubeconfig};
 use secrecy::ExposeSecret as _;
 
-use crate::actors::pod_watcher::near::near;
 use crate::error::{Reason, UserError};
+use crate::near::near;
 use crate::spec::{ClusterAccess, Credential, Impersonate};
 
 /// kubectl's connection flags, as given.
@@ -68,6 +68,18 @@ pub struct Surroundings {
     pub sudo_user: Option<String>,
     /// Whether a plugin may ask the user something on the terminal.
     pub interactive: bool,
+    /// Whether a plugin may run at all.
+    pub plugins: Plugins,
+}
+
+/// Whether programs that the kubeconfig names are started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plugins {
+    /// Where a credential comes from one.
+    #[default]
+    Run,
+    /// Never: a credential that comes from one cannot be had.
+    Never,
 }
 
 impl Surroundings {
@@ -81,7 +93,36 @@ impl Surroundings {
             no_proxy: text("NO_PROXY").or_else(|| text("no_proxy")),
             sudo_user: sudo_user(),
             interactive,
+            plugins: Plugins::Run,
         }
+    }
+}
+
+/// What a kubeconfig has names for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Contexts.
+    pub contexts: Vec<String>,
+    /// Clusters.
+    pub clusters: Vec<String>,
+    /// Users.
+    pub users: Vec<String>,
+    /// Namespaces of its contexts, each once.
+    pub namespaces: Vec<String>,
+}
+
+/// The names in the kubeconfig; none where it cannot be read.
+pub fn known(kubeconfig: Option<&Path>, around: &Surroundings) -> Known {
+    let Ok(config) = files::load(kubeconfig, around) else { return Known::default() };
+    let namespaces = config.contexts.iter().filter_map(|context| context.context.as_ref()?.namespace.clone());
+    let mut namespaces: Vec<String> = namespaces.filter(|name| !name.is_empty()).collect();
+    namespaces.sort();
+    namespaces.dedup();
+    Known {
+        contexts: names(&config),
+        clusters: config.clusters.iter().map(|cluster| cluster.name.clone()).collect(),
+        users: config.auth_infos.iter().map(|user| user.name.clone()).collect(),
+        namespaces,
     }
 }
 
@@ -165,14 +206,14 @@ fn pick_context(
             };
             Err(invalid("there is no kubeconfig", hint))
         } else {
-            Err(invalid("the kubeconfig has no current context", known("--context", "", names(config))))
+            Err(invalid("the kubeconfig has no current context", among("--context", "", names(config))))
         };
     };
     let found = config.contexts.iter().find(|context| context.name == name).and_then(|found| found.context.clone());
     match found {
         Some(context) => Ok((name, context)),
         None => {
-            Err(invalid(format!("the kubeconfig has no context {name:?}"), known("--context", &name, names(config))))
+            Err(invalid(format!("the kubeconfig has no context {name:?}"), among("--context", &name, names(config))))
         }
     }
 }
@@ -189,7 +230,7 @@ fn pick_cluster(config: &Kubeconfig, flags: &ConnectionFlags, context: &Context)
     let found = config.clusters.iter().find(|cluster| cluster.name == *name).and_then(|found| found.cluster.clone());
     found.ok_or_else(|| {
         let all = config.clusters.iter().map(|cluster| cluster.name.clone()).collect();
-        invalid(format!("the kubeconfig has no cluster {name:?}"), known("--cluster", name, all))
+        invalid(format!("the kubeconfig has no cluster {name:?}"), among("--cluster", name, all))
     })
 }
 
@@ -202,13 +243,13 @@ fn pick_user(config: &Kubeconfig, flags: &ConnectionFlags, context: &Context) ->
         Some(found) => Ok(found.auth_info.clone().unwrap_or_default()),
         None => {
             let all = config.auth_infos.iter().map(|user| user.name.clone()).collect();
-            Err(invalid(format!("the kubeconfig has no user {name:?}"), known("--user", name, all)))
+            Err(invalid(format!("the kubeconfig has no user {name:?}"), among("--user", name, all)))
         }
     }
 }
 
 /// `choose one with --context: a, b`, the near ones if any are near.
-fn known(flag: &str, name: &str, all: Vec<String>) -> String {
+fn among(flag: &str, name: &str, all: Vec<String>) -> String {
     if all.is_empty() {
         return format!("it has none for {flag}: fetch the kubeconfig anew");
     }
@@ -272,6 +313,9 @@ async fn credential(
         return Ok((Credential::Basic { username, password }, None));
     }
     if let Some(plugin) = &user.exec {
+        if around.plugins == Plugins::Never {
+            return Err(invalid("the credential comes from a plugin", "podway connect runs it"));
+        }
         return exec::run(plugin, cluster, access, around.interactive).await;
     }
     if let Some(provider) = &user.auth_provider {

@@ -54,6 +54,19 @@ pub fn parse_cidr(text: &str) -> Option<Cidr> {
     Some(cidr.trunc())
 }
 
+/// The characters of a reference to an image (OCI distribution specification); whether there is one, the node finds out.
+///
+/// # Errors
+///
+/// A sentence.
+pub fn parse_image(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    match text.chars().all(fits) && text.len() <= 512 {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is no name of an image, such as registry.example/podway-agent:0.1.0")),
+    }
+}
+
 impl fmt::Display for RangeSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

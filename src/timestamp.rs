@@ -7,6 +7,11 @@ pub fn rfc3339(seconds: i64) -> String {
     Timestamp::from_second(seconds).unwrap_or_default().to_string()
 }
 
+/// Milliseconds since 1970 as `2026-11-23T02:01:00.123Z`.
+pub fn rfc3339_of_millis(millis: i64) -> String {
+    format!("{:.3}", Timestamp::from_millisecond(millis).unwrap_or_default())
+}
+
 /// The way back, from any offset.
 pub fn parse(text: &str) -> Option<i64> {
     text.parse::<Timestamp>().ok().map(Timestamp::as_second)
@@ -25,6 +30,25 @@ pub mod text {
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
         let text = String::deserialize(from)?;
         super::parse(&text).ok_or_else(|| serde::de::Error::custom("not a time as RFC 3339 has it"))
+    }
+}
+
+/// For serde: a moment in milliseconds as text.
+pub mod text_of_millis {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    /// Writes it.
+    pub fn serialize<S: Serializer>(millis: &i64, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&super::rfc3339_of_millis(*millis))
+    }
+
+    /// Reads it.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+        let text = String::deserialize(from)?;
+        let moment = text.parse::<super::Timestamp>();
+        moment
+            .map(|moment| moment.as_millisecond())
+            .map_err(|_| serde::de::Error::custom("not a time as RFC 3339 has it"))
     }
 }
 
@@ -53,6 +77,12 @@ pub mod optional_text {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn milliseconds_are_always_three_digits() {
+        assert_eq!(rfc3339_of_millis(1_795_399_260_120), "2026-11-23T02:01:00.120Z");
+        assert_eq!(rfc3339_of_millis(1_795_399_260_000), "2026-11-23T02:01:00.000Z");
+    }
 
     #[test]
     fn moments_are_written_in_utc_and_read_back() {

@@ -15,14 +15,22 @@ mod support;
 mod actix_semantics;
 #[path = "it/architecture.rs"]
 mod architecture;
+#[path = "it/cli_doc.rs"]
+mod cli_doc;
 #[path = "it/command.rs"]
 mod command;
+#[path = "it/completion.rs"]
+mod completion;
 #[path = "it/daemon_end.rs"]
 mod daemon_end;
+#[path = "it/documents.rs"]
+mod documents;
 #[path = "it/interleavings.rs"]
 mod interleavings;
 #[path = "it/other_protocol.rs"]
 mod other_protocol;
+#[path = "it/settings.rs"]
+mod settings;
 #[path = "it/shells.rs"]
 mod shells;
 #[path = "it/unit_file.rs"]

@@ -7,9 +7,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::args;
 use crate::server::{Agent, FlowLimits};
 
+/// What bulk flows have in front of carriers, in bytes.
+const KEPT_FREE: i32 = 1 << 20;
+
 /// Runs the agent until a signal or its own rules end it. `args` are those after the program's name. Must be called
 /// outside any runtime.
 pub fn run(args: impl IntoIterator<Item = String>) -> ExitCode {
+    podway_tunnel::heap::keep_freed(KEPT_FREE);
     // One thread: bytes are the API server's to limit, and an idle agent stays small.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(serve(args)));

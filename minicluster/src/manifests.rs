@@ -171,7 +171,7 @@ pub fn samples() -> Vec<(Key, Value)> {
     for (namespace, name) in
         [("demo", "web"), ("demo", "db"), ("demo", "idle"), ("demo", "store"), ("demo", "edge"), ("other", "api")]
     {
-        objects.push(named(&SERVICES, namespace, name, service(name, ["db", "store"].contains(&name))));
+        objects.push(named(&SERVICES, namespace, name, service(name)));
     }
     objects
 }
@@ -199,12 +199,13 @@ fn pod_spec() -> Value {
     })
 }
 
-/// The service of a workload, under both families where the cluster has both.
-fn service(name: &str, headless: bool) -> Value {
+/// The service of a workload, under both families where the cluster has both; `api`, as most services, under one.
+fn service(name: &str) -> Value {
     let port = |(name, number, protocol): &(&str, u16, &str)| json!({"name": name, "port": number, "protocol": protocol, "targetPort": name});
     let ports: Vec<Value> = PORTS.iter().filter(|(name, ..)| *name != "http-alt").map(port).collect();
-    let mut spec = json!({"selector": {"app": name}, "ipFamilyPolicy": "PreferDualStack", "ports": ports});
-    if headless {
+    let policy = if name == "api" { "SingleStack" } else { "PreferDualStack" };
+    let mut spec = json!({"selector": {"app": name}, "ipFamilyPolicy": policy, "ports": ports});
+    if ["db", "store"].contains(&name) {
         spec["clusterIP"] = json!("None");
     }
     json!({"spec": spec})

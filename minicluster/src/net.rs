@@ -21,4 +21,4 @@ pub(crate) mod tests;
 pub use addresses::*;
 pub use netlink::{Hop, NetError, Netlink};
 pub use netns::NetNs;
-pub use node::{NodeNet, PodNet};
+pub use node::{ETH0, NodeNet, PodNet};

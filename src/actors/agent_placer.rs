@@ -23,7 +23,8 @@ use self::messages::RemoveAll;
 use crate::actors::client_list::messages::{AgentsUnfit, PlacementHopeless, ViaWorkloadsChanged};
 use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged};
 use crate::actors::shell::{
-    Driven, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, Tasks, drive, drives, spawn_reporting, stop, told,
+    Driven, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, Tasks, drive, drives, spawn, spawn_reporting, stop,
+    told,
 };
 use crate::cluster::PodFact;
 use crate::error::chain;
@@ -175,7 +176,7 @@ impl Shell for AgentPlacer {
                             let (taken, was_taken) = Reply::new();
                             let (place, taken) = (maker.place.clone(), Some((made.clone(), taken)));
                             me.do_send(Placed { place, attempt, outcome, taken });
-                            tokio::spawn(async move {
+                            spawn(async move {
                                 if was_taken.await.is_err() {
                                     maker.unmake(made, late).await;
                                 }

@@ -132,7 +132,7 @@ impl Handler<RequestArrived> for Control {
         let work = operations::carry_out(self.edges.clone(), caller, request, responses);
         spawn_reporting(work, NO_LIMIT, move |outcome| {
             if let Err(failed) = outcome {
-                warn!(?failed, "request failed");
+                warn!(uid = caller.uid, ?failed, "request failed");
                 drop(unanswered.try_send(Response::error(Some(id), bug())));
             }
             drop(in_flight);

@@ -12,16 +12,18 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use self::messages::{
-    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionEnded, SessionView,
-    Shutdown, not_found,
+    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, PlanSession, RenewCredentials, SessionEnded,
+    SessionView, Shutdown, not_found,
 };
 use crate::actors::agent_placer::manifest::of_public_key;
+use crate::actors::planner::Planner;
 use crate::actors::session::core::NOT_REMOVED;
 use crate::actors::session::messages::{CredentialsRenewed, Disconnect, Remains};
 use crate::actors::session::{Ingredients, Session, Settings};
 use crate::actors::shell::{Exit, Reply, start_monitored};
 use crate::error::{Reason, UserError};
 use crate::identity::Identity;
+use crate::logs::layer::session_span;
 use crate::net::descriptors;
 use crate::net::tun::link_exists;
 use crate::spec::{ClusterAccess, ConnectSpec};
@@ -175,7 +177,8 @@ impl Daemon {
         }
         let device = self.free_device(link_exists);
         let status_rx = status.subscribe();
-        info!(session = %name, server = access.server, uid = caller.uid, "connecting");
+        let span = session_span(&name, caller.uid);
+        span.in_scope(|| info!(server = access.server, "connecting"));
         let cluster = Cluster::of(&access);
         let session = Session::new(Ingredients {
             spec: spec.clone(),
@@ -190,10 +193,25 @@ impl Daemon {
         let (me, ended) = (ctx.address(), Arc::clone(&name));
         let context = Context::new();
         let address = context.address();
-        start_monitored(session, context, move |exit| me.do_send(SessionEnded { name: ended, exit }));
+        span.in_scope(|| start_monitored(session, context, move |exit| me.do_send(SessionEnded { name: ended, exit })));
         let running = Running { spec, cluster, owner_uid: caller.uid, device, address, status: status_rx };
         reply.answer(Ok(Opened { view: running.view(&name), existed: false }));
         self.sessions.insert(name, running);
+    }
+
+    /// Whether connecting would make a connection that is not there.
+    fn would_be_new(&self, asked: &PlanSession) -> Result<(), UserError> {
+        let PlanSession { caller, spec, access, .. } = asked;
+        let (name, cluster): (Arc<str>, _) = (spec.name.as_str().into(), Cluster::of(access));
+        if let Some(running) = self.sessions.get(&name) {
+            existing(running, &name, *caller, spec, &cluster)?;
+            let message = format!("connection {name}: exists already and is the same: connecting would change nothing");
+            return Err(UserError::new(Reason::AlreadyConnected, message, format!("podway status {name} shows it")));
+        }
+        match self.sessions.iter().find(|(_, running)| same_cluster(&running.cluster, &cluster)) {
+            Some((other, running)) => Err(running.reaches_already(other, *caller)),
+            None => Ok(()),
+        }
     }
 
     /// The first device that no connection has, nor this host for others (`exists`): another podwayd may have made it.
@@ -414,6 +432,22 @@ impl Handler<OpenSession> for Daemon {
     }
 }
 
+impl Handler<PlanSession> for Daemon {
+    type Result = ();
+    fn handle(&mut self, mut message: PlanSession, _: &mut Context<Self>) {
+        if message.spec.agent_image.is_empty() {
+            message.spec.agent_image.clone_from(&self.agent_image);
+        }
+        if let Err(refusal) = self.would_be_new(&message) {
+            return message.reply.answer(Err(refusal));
+        }
+        let span = session_span(&message.spec.name, message.caller.uid);
+        let planner = Planner::new(message, self.free_device(link_exists), Arc::clone(&self.settings), self.wall);
+        // One that panics answers nothing, which its asker is told.
+        span.in_scope(|| start_monitored(planner, Context::new(), |_| ()));
+    }
+}
+
 impl Handler<CloseSession> for Daemon {
     type Result = ();
     fn handle(&mut self, message: CloseSession, _: &mut Context<Self>) {
@@ -475,14 +509,15 @@ impl Handler<RenewCredentials> for Daemon {
 impl Handler<SessionEnded> for Daemon {
     type Result = ();
     fn handle(&mut self, message: SessionEnded, ctx: &mut Context<Self>) {
-        self.sessions.remove(&message.name);
+        let over = self.sessions.remove(&message.name);
         // A daemon that shuts down opens nothing any more; dropping a request answers it.
         let held = std::mem::take(&mut self.held);
         if self.when_empty.is_empty() {
             held.into_iter().filter(|asked| !asked.open.reply.is_closed()).for_each(|asked| self.open(asked, ctx));
         }
         if let Exit::Panicked(why) = &message.exit {
-            error!(session = %message.name, why, "a session panicked");
+            let owner_uid = over.as_ref().map(|running| running.owner_uid);
+            error!(session = %message.name, uid = owner_uid, why, "a session panicked");
             // Its children are without a parent: let systemd start the daemon anew.
             if let Some(on_end) = self.on_end.take() {
                 on_end.answer(());

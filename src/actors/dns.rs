@@ -15,9 +15,10 @@ use tokio::task::AbortHandle;
 
 use crate::actors::pod_watcher::messages::{ClusterInfoChanged, RecordsChanged};
 use crate::actors::proxy_via::messages::{AllocateVips, TranslationChanged};
-use crate::actors::shell::{self, Driven, Reply, Shell, Stop, TaskFailed, Tasks, drive, spawn_reporting, told};
+use crate::actors::shell::{self, Driven, Reply, Shell, Stop, TaskFailed, Tasks, drive, spawn, spawn_reporting, told};
 use crate::actors::vif::messages::VifChanged;
 use crate::ids::{Attempt, Generation, ReplyId};
+use crate::net::dns_tap::{DnsQuery, DnsReply};
 use crate::net::resolver::forward::forward;
 use crate::net::resolver::host::HostResolver;
 use crate::net::resolver::systemd_resolved::Resolved;
@@ -54,7 +55,7 @@ pub struct Dns {
     edges: Edges,
     clients: watch::Receiver<Arc<ClientTable>>,
     host: HostResolver,
-    replies: BTreeMap<ReplyId, Reply<Bytes>>,
+    replies: BTreeMap<ReplyId, DnsReply>,
     restores: BTreeMap<ReplyId, Reply<Vec<String>>>,
     last_reply: ReplyId,
     generation: Generation,
@@ -166,7 +167,7 @@ impl Dns {
             return;
         }
         let own = ctx.address();
-        let task = tokio::spawn(async move {
+        let task = spawn(async move {
             let changed = || own.do_send(Report(Input::ResolverChanged));
             let watched = match Resolved::connect().await {
                 Ok(resolved) => resolved.watch(changed).await,
@@ -211,10 +212,13 @@ impl Shell for Dns {
             Effect::Translate { id, name, addresses } => {
                 let (reply, translated) = Reply::new();
                 self.edges.proxy_via.do_send(AllocateVips { name, addresses, reply });
-                self.report(ctx, translated, TRANSLATE, move |result| Input::Translated {
-                    id,
-                    result: result.ok().and_then(Result::ok),
+                let own = ctx.address();
+                // On this thread, which is ProxyVia's too: an answer need not take a turn through the pool.
+                let task = actix_rt::spawn(async move {
+                    let result = tokio::time::timeout(TRANSLATE, translated).await.ok().and_then(Result::ok);
+                    own.do_send(Report(Input::Translated { id, result }));
                 });
+                self.tasks.keep(task.abort_handle());
             }
             Effect::Attach { attempt, mode, plan } => self.attach(attempt, mode, plan, ctx),
             Effect::Detach { attempt } => self.detach(attempt, ctx),
@@ -236,7 +240,8 @@ impl Shell for Dns {
 
 impl Handler<QueryArrived> for Dns {
     type Result = ();
-    fn handle(&mut self, QueryArrived { query, transport, reply, .. }: QueryArrived, ctx: &mut Context<Dns>) {
+    fn handle(&mut self, QueryArrived(asked): QueryArrived, ctx: &mut Context<Dns>) {
+        let DnsQuery { query, transport, reply, .. } = asked;
         let id = self.next_reply();
         self.replies.insert(id, reply);
         drive(self, Input::Asked { id, query, transport }, ctx);

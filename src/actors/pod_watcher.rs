@@ -8,7 +8,6 @@ pub mod decode;
 pub mod facts;
 mod kubelet;
 pub mod messages;
-pub mod near;
 pub mod resolve;
 pub mod rights;
 pub mod snapshot;
@@ -31,7 +30,7 @@ use self::messages::{
     WatchHealthChanged,
 };
 use self::watches::Report;
-use crate::actors::shell::{self, Driven, NO_LIMIT, Shell, TaskFailed, Tasks, drive, spawn_reporting};
+use crate::actors::shell::{self, Driven, NO_LIMIT, Shell, TaskFailed, Tasks, drive, spawn, spawn_reporting};
 use crate::cluster::PodSnapshot;
 use crate::ids::Attempt;
 
@@ -103,10 +102,10 @@ impl PodWatcher {
             let (id, address) = (id.clone(), address.clone());
             move |report| address.do_send(Heard::of(&id, attempt, report))
         };
-        let task = tokio::spawn(watches::run(self.client(), id.clone(), Arc::clone(&resume), tell));
+        let task = spawn(watches::run(self.client(), id.clone(), Arc::clone(&resume), tell));
         let abort = task.abort_handle();
         let of = id.clone();
-        tokio::spawn(async move {
+        spawn(async move {
             // It ends by itself only by a panic; resuming then starts it anew.
             if let Err(error) = task.await
                 && error.is_panic()

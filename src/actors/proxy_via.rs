@@ -20,7 +20,7 @@ use self::messages::{
 use crate::actors::client_list::core::ViaFact;
 use crate::actors::client_list::messages::ViaWorkloadsChanged;
 use crate::actors::pod_watcher::messages::ClusterInfoChanged;
-use crate::actors::shell::{Driven, Reply, Shell, Stop, drive, spawn_reporting, stop, told};
+use crate::actors::shell::{Driven, Reply, Shell, Stop, blocking, drive, spawn_reporting, stop, told};
 use crate::ids::ReplyId;
 use crate::net::views::VipTable;
 use crate::net::vip::memory::VipMemory;
@@ -92,7 +92,7 @@ impl Memory {
                 warn!(path = %path.display(), %error, "virtual addresses are not kept for the next connection");
             }
         };
-        let work = async move { tokio::task::spawn_blocking(write).await.ok() };
+        let work = async move { blocking(write).await.ok() };
         spawn_reporting(work, FILE_LIMIT, move |_| then());
     }
 }
@@ -130,7 +130,7 @@ impl Actor for ProxyVia {
     fn started(&mut self, ctx: &mut Context<Self>) {
         let Some(memory) = &self.memory else { return };
         let (me, path, now) = (ctx.address(), memory.path.clone(), memory.now());
-        let load = async move { tokio::task::spawn_blocking(move || VipMemory::load(&path, now)).await.ok() };
+        let load = async move { blocking(move || VipMemory::load(&path, now)).await.ok() };
         spawn_reporting(load, FILE_LIMIT, move |loaded| {
             let why = match loaded {
                 Ok(Some(Ok(memory))) => return me.do_send(Loaded(Some(memory))),

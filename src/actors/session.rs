@@ -26,7 +26,8 @@ use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, UseC
 use crate::actors::proxy_via::ProxyVia;
 use crate::actors::proxy_via::messages::ViaChanged;
 use crate::actors::shell::{
-    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told,
+    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, blocking, drive, spawn, spawn_reporting, stop,
+    told,
 };
 use crate::actors::vif::messages::{Close, FlowStats, StopDataPlane, VifChanged};
 use crate::actors::vif::{self, Vif};
@@ -45,7 +46,7 @@ use crate::workload::WorkloadRef;
 pub mod core;
 mod gate;
 pub mod messages;
-mod reach;
+pub(crate) mod reach;
 mod wiring;
 
 /// A reachable API server answers the first question within this time.
@@ -237,7 +238,7 @@ impl Session {
                 ask(&children.client_list, |reply| Stop { reply }),
             ],
         };
-        tokio::spawn(async move {
+        spawn(async move {
             for answer in ended {
                 // An actor that is gone has nothing left to do.
                 drop(answer.await);
@@ -248,7 +249,7 @@ impl Session {
 }
 
 /// The IPv6 range of virtual addresses: a unique local /64 (RFC 4193) that is the same for one user on every connect.
-fn virtual_v6(uid: u32) -> Cidr {
+pub(crate) fn virtual_v6(uid: u32) -> Cidr {
     let hash = digest::sha256(format!("podway virtual range of {uid}").as_bytes());
     let mut octets = [0_u8; 16];
     octets.iter_mut().zip(&hash).take(8).for_each(|(octet, random)| *octet = *random);
@@ -259,13 +260,18 @@ fn virtual_v6(uid: u32) -> Cidr {
 }
 
 /// Where the virtual addresses of this user's connection to this cluster are remembered.
-fn vip_memory(ingredients: &Ingredients) -> std::path::PathBuf {
-    let ClusterAccess { server, tls_server_name, .. } = &ingredients.access;
+pub(crate) fn memory_path(settings: &Settings, access: &ClusterAccess, name: &str, uid: u32) -> std::path::PathBuf {
+    let ClusterAccess { server, tls_server_name, .. } = access;
     // Several clusters may lie behind one URL.
     let named = tls_server_name.iter().map(|name| format!("\n{name}")).collect::<String>();
-    let connection = format!("{server}\n{}{named}", ingredients.spec.name);
+    let connection = format!("{server}\n{name}{named}");
     let name = digest::short_name(&connection);
-    ingredients.settings.state_dir.join("vips").join(format!("{}-{name}.json", ingredients.owner_uid))
+    settings.state_dir.join("vips").join(format!("{uid}-{name}.json"))
+}
+
+fn vip_memory(ingredients: &Ingredients) -> std::path::PathBuf {
+    let Ingredients { settings, access, spec, owner_uid, .. } = ingredients;
+    memory_path(settings, access, &spec.name, *owner_uid)
 }
 
 /// Asks one child and gives the receiver of its answer.
@@ -285,7 +291,7 @@ fn report<E: Send + 'static>(
     instead: impl Future<Output = Vec<String>> + Send + 'static,
     done: impl FnOnce(Vec<String>) + Send + 'static,
 ) {
-    tokio::spawn(async move {
+    spawn(async move {
         let left = match answer.await {
             Ok(left) => left,
             Err(_) => instead.await,
@@ -320,7 +326,7 @@ impl Shell for Session {
                 let server = access.server.clone();
                 let (state_dir, uid) = (self.ingredients.settings.state_dir.clone(), self.ingredients.owner_uid);
                 let work = async move {
-                    let loading = tokio::task::spawn_blocking(move || Identity::load_or_create(&state_dir, uid));
+                    let loading = blocking(move || Identity::load_or_create(&state_dir, uid));
                     let client = kube_client::client(&access).await.map_err(|error| reach::unusable(&error))?;
                     let identity = loading.await.map_err(|error| reach::keyless(&error))?;
                     Ok((client, identity.map_err(|error| reach::keyless(&error))?))

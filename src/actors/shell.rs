@@ -9,6 +9,8 @@ use actix::{Actor, ActorContext as _, AsyncContext as _, Context, SpawnHandle};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use tracing::{Instrument as _, Span};
+
 use crate::ids::Millis;
 
 /// A pure machine: inputs and a time in, effects out.
@@ -96,18 +98,21 @@ pub enum Exit {
 /// Starts an actor in a context of its own and tells `on_exit` when it ended, and how; a panic is told like any other
 /// end.
 ///
+/// It keeps the span in which it is started, and so do the actors and tasks that it starts.
+///
 /// Must be called on the thread of the System. `actix::Supervisor` notices no panic, so this takes its place.
 pub fn start_monitored<A>(actor: A, context: Context<A>, on_exit: impl FnOnce(Exit) + 'static)
 where
     A: Actor<Context = Context<A>>,
 {
-    let join = actix_rt::spawn(context.into_future(actor));
-    actix_rt::spawn(async move {
+    let join = actix_rt::spawn(context.into_future(actor).instrument(Span::current()));
+    let watch = async move {
         on_exit(match join.await {
             Ok(()) => Exit::Stopped,
             Err(error) => exit_of(error),
         });
-    });
+    };
+    actix_rt::spawn(watch.instrument(Span::current()));
 }
 
 fn exit_of(error: tokio::task::JoinError) -> Exit {
@@ -138,15 +143,15 @@ pub const NO_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Runs `work` on the pool, for at most `limit`, and always calls `report` with what came of it: also after a panic.
 ///
-/// Returns a handle that aborts it; `report` is then called with [`TaskFailed::Aborted`].
+/// Both keep the span in which this is called. Returns a handle that aborts it; `report` is then called with [`TaskFailed::Aborted`].
 pub fn spawn_reporting<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
     limit: Duration,
     report: impl FnOnce(Result<T, TaskFailed>) + Send + 'static,
 ) -> tokio::task::AbortHandle {
-    let task = tokio::spawn(async move { tokio::time::timeout(limit, work).await });
+    let task = spawn(async move { tokio::time::timeout(limit, work).await });
     let abort = task.abort_handle();
-    tokio::spawn(async move {
+    spawn(async move {
         report(match task.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(_)) => Err(TaskFailed::TimedOut),
@@ -157,6 +162,17 @@ pub fn spawn_reporting<T: Send + 'static>(
         });
     });
     abort
+}
+
+/// Runs `work` on the pool, in the span in which this is called.
+pub fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(work.instrument(Span::current()))
+}
+
+/// Runs `work` on a thread on which it may block, in the span in which this is called.
+pub fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> tokio::task::JoinHandle<T> {
+    let span = Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
 }
 
 /// Tasks that end with their owner, however it ends: a panic of an actor drops it, and them with it.

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use self::core::{Change, Effect, Input, VifCore};
-use self::feeds::{pump_blocked, pump_in_use, pump_queries, pump_stats, watch_host};
+use self::feeds::{pump_blocked, pump_in_use, pump_stats, watch_host};
 use self::messages::{Close, FlowStats, Open, StopDataPlane, VifChanged};
 use crate::actors::client_list::messages::FlowsBlocked;
 use crate::actors::dns::messages::QueryArrived;
@@ -27,17 +27,15 @@ use crate::actors::shell::{
 use crate::ids::{Generation, ReplyId};
 use crate::net::cidr::Cidr;
 use crate::net::data_plane::{DataPlane, DataPlaneHandle, Ended, Wiring};
-use crate::net::dns_tap::DnsQuery;
+use crate::net::dns_tap::DnsSink;
 use crate::net::route::{RouteError, RouteHandle};
 use crate::net::tun::{PacketDevice, TunDevice};
 use crate::net::views::{ClientTable, Target, VipTable};
 
 pub mod core;
-mod feeds;
+pub(crate) mod feeds;
 pub mod messages;
 
-/// Queries that wait for one of these places.
-const DNS_QUEUE: usize = 256;
 /// Blocked targets that wait to be told.
 const BLOCKED_QUEUE: usize = 64;
 /// How long making the device may take.
@@ -96,7 +94,6 @@ struct Device {
     routes: RouteHandle,
     /// Absent once it was told to stop.
     plane: Option<DataPlaneHandle>,
-    queries: Option<mpsc::Receiver<DnsQuery>>,
     blocked: Option<mpsc::Receiver<Target>>,
 }
 
@@ -134,7 +131,9 @@ impl Vif {
         self.serve("watch of the host's network", host);
         let me = ctx.address();
         let (clients, vips) = (self.edges.clients.clone(), self.edges.vips.clone());
-        self.tasks.keep(spawn_reporting(make(device, mtu, clients, vips), OPEN_LIMIT, move |made| {
+        let queries = self.edges.queries.clone();
+        let dns = DnsSink::new(move |query| queries.do_send(QueryArrived(query)));
+        self.tasks.keep(spawn_reporting(make(device, mtu, clients, vips, dns), OPEN_LIMIT, move |made| {
             let made = made.unwrap_or_else(|failed| Err(format!("cannot make the device: {}", why(failed))));
             me.do_send(OpenEnded(made));
         }));
@@ -143,9 +142,6 @@ impl Vif {
     fn opened(&mut self, made: Result<Device, String>, ctx: &mut Context<Self>) {
         let result = made.map(|mut device| {
             info!(device = device.tun.name(), ifindex = device.ifindex, "the device is up");
-            if let Some(queries) = device.queries.take() {
-                self.serve("pump of queries", pump_queries(queries, self.edges.queries.clone()));
-            }
             if let Some(blocked) = device.blocked.take() {
                 self.serve("pump of blocked targets", pump_blocked(blocked, self.edges.blocked.clone()));
             }
@@ -247,6 +243,7 @@ async fn make(
     mtu: u32,
     clients: watch::Receiver<Arc<ClientTable>>,
     vips: watch::Receiver<Arc<VipTable>>,
+    dns: DnsSink,
 ) -> Result<Device, String> {
     let packet = usize::try_from(mtu).map_err(|error| error.to_string())?;
     let tun = Arc::new(TunDevice::create(&name, packet).map_err(|error| error.to_string())?);
@@ -254,11 +251,10 @@ async fn make(
     let routes = RouteHandle::open().map_err(say)?;
     let ifindex = tun.index().map_err(|error| format!("the device {name} is gone: {error}"))?;
     routes.set_up(ifindex, mtu).await.map_err(say)?;
-    let (dns_tx, queries) = mpsc::channel(DNS_QUEUE);
     let (blocked_tx, blocked) = mpsc::channel(BLOCKED_QUEUE);
     let shared: Arc<dyn PacketDevice> = Arc::<TunDevice>::clone(&tun);
-    let plane = DataPlane::start(shared, Wiring { clients, vips, dns_tx, blocked_tx });
-    Ok(Device { tun, ifindex, routes, plane: Some(plane), queries: Some(queries), blocked: Some(blocked) })
+    let plane = DataPlane::start(shared, Wiring { clients, vips, dns, blocked_tx });
+    Ok(Device { tun, ifindex, routes, plane: Some(plane), blocked: Some(blocked) })
 }
 
 /// Carries a change out and says what failed, and which routes others have. What is new comes first, so that nothing that

@@ -12,6 +12,9 @@ use podway::programs::Program;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
+    if podway::cli::complete::answered(&args) {
+        return ExitCode::SUCCESS;
+    }
     match Program::asked_for(&args) {
         Some((program, args)) => program.run(args),
         None => command(args),

@@ -1,25 +1,31 @@
 //! The command line, as it is typed.
 
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter};
 
-use crate::control_client::DEFAULT_SOCKET;
+use super::complete::{Shell, candidates};
+
 use crate::demo::args::DemoArgs;
 use crate::kubeconfig::ConnectionFlags;
+use crate::logs::Level;
 use crate::net::cidr::Cidr;
-use crate::spec::{AgentMode, DnsMode, RangeSelector, ViaRule, parse_cidr};
+use crate::span;
+use crate::spec::{AgentMode, DnsMode, RangeSelector, ViaRule, parse_cidr, parse_image};
 
 /// Reach a Kubernetes cluster's pods and services, by address and by name, from every program on this host.
 #[derive(Debug, Parser)]
 #[command(name = "podway", version, subcommand_required = true)]
 pub struct Cli {
-    /// The daemon's control socket.
-    #[arg(long, global = true, env = "PODWAY_SOCKET", default_value = DEFAULT_SOCKET, value_parser = socket)]
-    pub socket: PathBuf,
+    /// The daemon's control socket; else PODWAY_SOCKET, the configuration, /run/podway/podway.sock.
+    #[arg(long, global = true)]
+    pub socket: Option<PathBuf>,
+    /// Only results and errors: no progress, no notes.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -39,10 +45,16 @@ pub enum Command {
     Wait(WaitArgs),
     /// List the workloads that carry traffic, with their agents.
     List(ListArgs),
+    /// Show what podwayd has logged that concerns your connections, or nobody's.
+    Logs(LogsArgs),
     /// Print the least rights that connecting needs, as YAML for `kubectl apply -f -`.
     Rbac(RbacArgs),
     /// Show podway on this machine alone: a miniature cluster in namespaces, and a real connection to it.
     Demo(DemoArgs),
+    /// Show settings: those that count, and where each comes from.
+    Config(ConfigArgs),
+    /// Print the script that completes what is typed, with live names, for a shell to read.
+    Completion(CompletionArgs),
     /// Print the versions of the command and of the daemon.
     Version(VersionArgs),
 }
@@ -55,13 +67,13 @@ pub struct KubeFlags {
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
     /// Name of the kubeconfig context.
-    #[arg(long)]
+    #[arg(long, add = ArgValueCandidates::new(candidates::contexts))]
     pub context: Option<String>,
     /// Name of the kubeconfig cluster.
-    #[arg(long)]
+    #[arg(long, add = ArgValueCandidates::new(candidates::clusters))]
     pub cluster: Option<String>,
     /// Name of the kubeconfig user.
-    #[arg(long)]
+    #[arg(long, add = ArgValueCandidates::new(candidates::users))]
     pub user: Option<String>,
     /// URL of the API server.
     #[arg(long, short)]
@@ -73,7 +85,7 @@ pub struct KubeFlags {
     /// User to impersonate.
     #[arg(long = "as")]
     pub as_user: Option<String>,
-    /// Group to impersonate; repeats.
+    /// Group to impersonate.
     #[arg(long)]
     pub as_group: Vec<String>,
     /// Do not check the server's certificate.
@@ -95,10 +107,10 @@ pub struct KubeFlags {
     #[arg(long)]
     pub proxy_url: Option<String>,
     /// Namespace to connect to.
-    #[arg(long, short)]
+    #[arg(long, short, add = ArgValueCandidates::new(candidates::namespaces))]
     pub namespace: Option<String>,
     /// Longest time of one request to the API server, such as 10s; 0 is no limit.
-    #[arg(long, value_parser = duration, value_name = "TIME")]
+    #[arg(long, value_parser = span::read, value_name = "TIME")]
     pub request_timeout: Option<Duration>,
 }
 
@@ -144,7 +156,7 @@ pub struct ConnectArgs {
     #[command(flatten)]
     pub kube: KubeFlags,
     /// RANGE=WORKLOAD: reach RANGE (a CIDR, also, service, pods or all) through the pods of WORKLOAD.
-    #[arg(long, value_delimiter = ',', value_name = "RANGE=WORKLOAD")]
+    #[arg(long, value_delimiter = ',', value_name = "RANGE=WORKLOAD", add = ArgValueCompleter::new(candidates::via_rules))]
     pub proxy_via: Vec<ViaRule>,
     /// Ranges to reach besides the cluster's own.
     #[arg(long, value_delimiter = ',', value_parser = cidr, value_name = "CIDR")]
@@ -158,22 +170,22 @@ pub struct ConnectArgs {
     /// Ranges that may cover routes that this host has.
     #[arg(long, value_delimiter = ',', value_parser = cidr, value_name = "CIDR")]
     pub allow_conflicting_subnets: Vec<Cidr>,
-    /// Which traffic agents to place.
-    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(["auto", "ephemeral", "pod"]).try_map(agent_mode))]
-    pub agent: AgentMode,
+    /// Which traffic agents to place; the configuration's when absent, else auto.
+    #[arg(long, value_parser = PossibleValuesParser::new(["auto", "ephemeral", "pod"]).try_map(agent_mode))]
+    pub agent: Option<AgentMode>,
     /// Image of the traffic agent; the daemon's when absent (podway-agent:VERSION unless its configuration says another).
-    #[arg(long, default_value = "", hide_default_value = true, value_parser = image)]
-    pub agent_image: String,
-    /// How names are attached to this host.
-    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(["auto", "resolved", "file", "off"]).try_map(dns_mode))]
-    pub dns: DnsMode,
+    #[arg(long, value_parser = parse_image)]
+    pub agent_image: Option<String>,
+    /// How names are attached to this host; the configuration's when absent, else auto.
+    #[arg(long, value_parser = PossibleValuesParser::new(["auto", "resolved", "file", "off"]).try_map(dns_mode))]
+    pub dns: Option<DnsMode>,
     /// Name of the connection; the context's when absent.
     #[arg(long)]
     pub name: Option<String>,
-    /// How long to wait for what is starting.
-    #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
-    pub timeout: Duration,
-    /// Print what would be asked for, without the credentials, and end.
+    /// How long to wait for what is starting; the configuration's when absent, else 30s.
+    #[arg(long, value_parser = span::read, value_name = "TIME")]
+    pub timeout: Option<Duration>,
+    /// Print what would change on this host and in the cluster, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
     /// Form of the result.
@@ -185,7 +197,7 @@ pub struct ConnectArgs {
 #[derive(Args, Debug)]
 pub struct DisconnectArgs {
     /// Which; the only one when absent.
-    #[arg(conflicts_with = "all")]
+    #[arg(conflicts_with = "all", add = ArgValueCandidates::new(candidates::connections))]
     pub name: Option<String>,
     /// Every connection of this user.
     #[arg(long)]
@@ -202,6 +214,7 @@ pub struct DisconnectArgs {
 #[derive(Args, Debug)]
 pub struct StatusArgs {
     /// Which; all when absent.
+    #[arg(add = ArgValueCandidates::new(candidates::connections))]
     pub name: Option<String>,
     /// Form of the result.
     #[arg(long, short, default_value = "table")]
@@ -218,13 +231,14 @@ pub struct StatusArgs {
 #[derive(Args, Debug)]
 pub struct WaitArgs {
     /// Which; the only one when absent.
+    #[arg(add = ArgValueCandidates::new(candidates::connections))]
     pub name: Option<String>,
     /// condition=TYPE (Ready, WatchReady, RoutesReady, DNSReady, AgentReady or WorkloadReady), workload/WORKLOAD (as
     /// NAME, KIND/NAME or NAMESPACE/KIND/NAME) or dns.
-    #[arg(long = "for", value_name = "GOAL", default_value = "condition=Ready")]
+    #[arg(long = "for", value_name = "GOAL", default_value = "condition=Ready", add = ArgValueCompleter::new(candidates::goals))]
     pub what: super::wait::Goal,
     /// How long.
-    #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
+    #[arg(long, default_value = "30s", value_parser = span::read, value_name = "TIME")]
     pub timeout: Duration,
     /// Form of the result.
     #[arg(long, short, default_value = "text")]
@@ -235,8 +249,26 @@ pub struct WaitArgs {
 #[derive(Args, Debug)]
 pub struct ListArgs {
     /// Which connection's; all when absent.
+    #[arg(add = ArgValueCandidates::new(candidates::connections))]
     pub name: Option<String>,
     /// Form of the result.
+    #[arg(long, short, default_value = "text")]
+    pub output: TextOrJson,
+}
+
+/// `podway logs`.
+#[derive(Args, Debug)]
+pub struct LogsArgs {
+    /// Which connection's lines alone; also the daemon's own when absent.
+    #[arg(add = ArgValueCandidates::new(candidates::connections))]
+    pub name: Option<String>,
+    /// Go on with what is logged from now on, until Ctrl-C.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Leave out what matters less. podwayd logs as much as its own --log says.
+    #[arg(long, default_value = "trace")]
+    pub level: Level,
+    /// Form of the lines; json is one object a line.
     #[arg(long, short, default_value = "text")]
     pub output: TextOrJson,
 }
@@ -245,7 +277,7 @@ pub struct ListArgs {
 #[derive(Args, Debug)]
 pub struct RbacArgs {
     /// Namespace to connect to.
-    #[arg(long, short, default_value = "default")]
+    #[arg(long, short, default_value = "default", add = ArgValueCandidates::new(candidates::namespaces))]
     pub namespace: String,
     /// The user who gets the rights, as the API server names them.
     #[arg(long, conflicts_with = "group")]
@@ -256,6 +288,9 @@ pub struct RbacArgs {
     /// Which agents may be placed.
     #[arg(long, default_value = "auto")]
     pub agent: RbacAgent,
+    /// Form of the rights: both are what `kubectl apply -f -` takes.
+    #[arg(long, short, default_value = "yaml")]
+    pub output: YamlOrJson,
 }
 
 /// Which agents the printed rights allow.
@@ -267,6 +302,40 @@ pub enum RbacAgent {
     Ephemeral,
     /// A pod of our own.
     Pod,
+}
+
+/// `podway config`.
+#[derive(Args, Debug)]
+pub struct ConfigArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub what: ConfigCommand,
+}
+
+/// What `podway config` does.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Show the settings of podway and of podwayd, each with the file, variable or flag that it comes from.
+    View(ConfigViewArgs),
+}
+
+/// `podway config view`.
+#[derive(Args, Debug)]
+pub struct ConfigViewArgs {
+    /// Form of the result.
+    #[arg(long, short, default_value = "text")]
+    pub output: TextOrJson,
+}
+
+/// `podway completion`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  source <(podway completion bash)                      in ~/.bashrc
+  source <(podway completion zsh)                       in ~/.zshrc, after compinit
+  podway completion fish | source                       in ~/.config/fish/config.fish")]
+pub struct CompletionArgs {
+    /// Which shell.
+    pub shell: Shell,
 }
 
 /// `podway version`.
@@ -283,6 +352,15 @@ pub enum TextOrJson {
     /// For people.
     Text,
     /// For scripts.
+    Json,
+}
+
+/// How an object of Kubernetes is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum YamlOrJson {
+    /// With comments.
+    Yaml,
+    /// One `List`.
     Json,
 }
 
@@ -328,20 +406,6 @@ impl ConnectArgs {
     }
 }
 
-/// An empty variable says nothing.
-fn socket(text: &str) -> Result<PathBuf, Infallible> {
-    Ok(PathBuf::from(if text.is_empty() { DEFAULT_SOCKET } else { text }))
-}
-
-/// The characters of a reference to an image (OCI distribution specification); whether there is one, the node finds out.
-fn image(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
-    match text.chars().all(fits) && text.len() <= 512 {
-        true => Ok(text.to_owned()),
-        false => Err(format!("{text:?} is no name of an image, such as registry.example/podway-agent:0.1.0")),
-    }
-}
-
 fn cidr(text: &str) -> Result<Cidr, String> {
     parse_cidr(text).ok_or_else(|| format!("{text:?} is not a CIDR"))
 }
@@ -362,35 +426,6 @@ fn dns_mode(text: String) -> Result<DnsMode, String> {
         "file" => Ok(DnsMode::File),
         "off" => Ok(DnsMode::Off),
         _ => Err("expected auto, resolved, file or off".to_owned()),
-    }
-}
-
-/// Reads `90`, `500ms`, `30s`, `5m`, `1h`, `1m30s`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a time such as 30s, 500ms or 1m30s");
-    if let Ok(seconds) = text.parse() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    let (mut rest, mut total) = (text, Duration::ZERO);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let millis: u64 = match &rest[..unit] {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(wrong()),
-        };
-        rest = &rest[unit..];
-        let part = number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)?;
-        total = total.checked_add(part).ok_or_else(wrong)?;
-    }
-    match text.is_empty() {
-        true => Err(wrong()),
-        false => Ok(total),
     }
 }
 
@@ -447,12 +482,6 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_socket_is_the_default_one() {
-        let cli = Cli::try_parse_from(["podway", "--socket", "", "status"]).expect("parsed");
-        assert_eq!(cli.socket, PathBuf::from(DEFAULT_SOCKET));
-    }
-
-    #[test]
     fn usage_errors_exit_2() {
         for bad in [
             ["--proxy-via", "web"],
@@ -462,16 +491,6 @@ mod tests {
             ["--agent-image", "no image!"],
         ] {
             assert_eq!(connect(&bad).expect_err("refused").exit_code(), 2);
-        }
-    }
-
-    #[test]
-    fn times_read_as_kubectl_writes_them() {
-        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
-        for bad in ["", "s", "1x", "-1s", "1m3"] {
-            assert!(duration(bad).is_err(), "{bad:?} was taken");
         }
     }
 

@@ -6,12 +6,15 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::args::{ConnectArgs, KubeFlags, TextOrJson};
+use super::progress::{Progress, seconds};
 use super::say::say;
 use super::table::{BAD, GOOD, WARN};
-use super::{API_VERSION, Exit, Failure, Resolved, document};
-use crate::actors::control::protocol::{Connected, Disconnected, Event, Op};
+use super::{API_VERSION, Exit, Failure, Resolved, document, planned};
+use crate::actors::control::protocol::{Connected, Disconnected, Event, Op, Planned};
+use crate::config::CommandConfig;
 use crate::control_client::{ControlClient, Next};
 use crate::error::{Reason, UserError};
+use crate::span::typed;
 use crate::spec::ConnectSpec;
 use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
 
@@ -23,6 +26,8 @@ use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
 pub async fn run(
     socket: &Path,
     args: &ConnectArgs,
+    settings: &CommandConfig,
+    progress: Progress,
     resolve: impl AsyncFn(&KubeFlags) -> Result<Resolved, UserError>,
 ) -> Result<Exit, Failure> {
     args.check().map_err(|message| Failure {
@@ -30,16 +35,22 @@ pub async fn run(
         error: UserError::new(Reason::BadRequest, message, "podway connect --help shows how ranges are named"),
     })?;
     let resolved = resolve(&args.kube).await?;
-    let spec = spec_of(args, &resolved);
+    let spec = spec_of(args, settings, &resolved);
     if args.dry_run {
-        say(document("ConnectSpec", "spec", &json!(spec)));
+        let mut client = ControlClient::open(socket).await?;
+        let op = Op::Plan { spec: Box::new(spec), access: Box::new(resolved.access) };
+        let Planned { plan } = client.ask(op).await?;
+        match args.output {
+            TextOrJson::Text => say(planned::render(&plan).trim_end()),
+            TextOrJson::Json => say(document("Plan", "plan", &json!(plan))),
+        }
         return Ok(Exit::Done);
     }
     if let (Some(user), TextOrJson::Text) = (crate::kubeconfig::sudo_user(), args.output) {
-        anstream::eprintln!(
+        progress.tell(format_args!(
             "{WARN}note:{WARN:#} run with sudo: the connection is root's, so status and disconnect need sudo too; as {user}, \
              connect without sudo"
-        );
+        ));
     }
     let name = spec.name.clone();
     let mut client = ControlClient::open(socket).await?;
@@ -47,21 +58,21 @@ pub async fn run(
     loop {
         let next = tokio::select! {
             next = client.next::<Connected>() => next?,
-            _ = tokio::signal::ctrl_c() => return take_back(socket, name).await,
+            _ = tokio::signal::ctrl_c() => return take_back(socket, name, args.output, progress).await,
         };
         match next {
             Next::Event(Event::Progress { steps }) => {
                 for step in steps {
-                    anstream::eprintln!("{}", step_line(&step));
+                    progress.tell(step_line(&step));
                 }
             }
-            Next::Event(Event::Status { .. }) => {}
-            Next::Result(connected) => return conclude(&connected, args),
+            Next::Event(Event::Status { .. } | Event::Log { .. }) => {}
+            Next::Result(connected) => return conclude(&connected, args, settings, progress),
         }
     }
 }
 
-fn spec_of(args: &ConnectArgs, resolved: &Resolved) -> ConnectSpec {
+fn spec_of(args: &ConnectArgs, settings: &CommandConfig, resolved: &Resolved) -> ConnectSpec {
     ConnectSpec {
         name: args.name.clone().unwrap_or_else(|| resolved.context.clone()),
         context: resolved.context.clone(),
@@ -71,21 +82,25 @@ fn spec_of(args: &ConnectArgs, resolved: &Resolved) -> ConnectSpec {
         never_proxy: args.never_proxy.clone(),
         vnat: args.vnat.clone(),
         allow_conflicting_subnets: args.allow_conflicting_subnets.clone(),
-        agent: args.agent,
-        agent_image: args.agent_image.clone(),
-        dns: args.dns,
-        timeout_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
+        agent: args.agent.unwrap_or(settings.agent),
+        agent_image: args.agent_image.as_ref().unwrap_or(&settings.agent_image).clone(),
+        dns: args.dns.unwrap_or(settings.dns),
+        timeout_ms: u64::try_from(args.timeout.unwrap_or(settings.timeout).as_millis()).unwrap_or(u64::MAX),
     }
 }
 
-async fn take_back(socket: &Path, name: String) -> Result<Exit, Failure> {
-    anstream::eprintln!("interrupted: disconnecting {name}");
+async fn take_back(socket: &Path, name: String, form: TextOrJson, progress: Progress) -> Result<Exit, Failure> {
+    progress.tell(format_args!("interrupted: disconnecting {name}"));
+    let interrupted = UserError::new(Reason::Cancelled, format!("connect {name}: interrupted"), "");
     // A second connection: the first is busy with the connect that this takes back.
     let mut client = ControlClient::open(socket).await?;
     let op = Op::Disconnect { name: Some(name), clean: false, all: false };
     // Whatever comes of it, the command was interrupted; what was left stays visible in `podway status`.
     drop(client.ask::<Disconnected>(op).await);
-    Ok(Exit::Interrupted)
+    match form {
+        TextOrJson::Text => Ok(Exit::Interrupted),
+        TextOrJson::Json => Err(Failure { exit: Exit::Interrupted, error: interrupted }),
+    }
 }
 
 fn step_line(step: &Step) -> String {
@@ -97,19 +112,12 @@ fn step_line(step: &Step) -> String {
     format!("{style}{mark}{style:#} {:<6} {}", seconds(step.at_ms), step.text)
 }
 
-/// As it is typed: `500ms`, `30s`.
-fn waited(timeout: Duration) -> String {
-    match (timeout.as_secs(), timeout.subsec_millis()) {
-        (seconds, 0) => format!("{seconds}s"),
-        (_, _) => format!("{}ms", timeout.as_millis()),
-    }
-}
-
-fn seconds(millis: u64) -> String {
-    format!("{}.{}s", millis / 1000, millis % 1000 / 100)
-}
-
-fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> {
+fn conclude(
+    connected: &Connected,
+    args: &ConnectArgs,
+    settings: &CommandConfig,
+    progress: Progress,
+) -> Result<Exit, Failure> {
     let Connected { outcome, already, status } = connected;
     let (exit, lacking) = match outcome {
         ConnectOutcome::Ready => (Exit::Done, [].as_slice()),
@@ -117,7 +125,7 @@ fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> 
         ConnectOutcome::TimedOut { missing } => (Exit::TimedOut, missing.as_slice()),
         ConnectOutcome::Failed(_) => (Exit::Failed, [].as_slice()),
     };
-    let late = (exit == Exit::TimedOut).then(|| late(status, lacking, args.timeout));
+    let late = (exit == Exit::TimedOut).then(|| late(status, lacking, args.timeout.unwrap_or(settings.timeout)));
     match args.output {
         TextOrJson::Json => {
             let mut whole = json!({ "apiVersion": API_VERSION, "kind": "Connection", "status": status });
@@ -129,14 +137,14 @@ fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> 
         }
         TextOrJson::Text => {
             if late.is_some() {
-                anstream::eprintln!("{GOOD}ready:{GOOD:#} {}", ready(status));
+                progress.tell(format_args!("{GOOD}ready:{GOOD:#} {}", ready(status)));
             } else {
                 for line in lacking {
-                    anstream::eprintln!("{WARN}not yet:{WARN:#} {line}");
+                    progress.tell(format_args!("{WARN}not yet:{WARN:#} {line}"));
                 }
             }
             for notice in status.notices() {
-                anstream::eprintln!("{WARN}warning:{WARN:#} {notice}");
+                progress.tell(format_args!("{WARN}warning:{WARN:#} {notice}"));
             }
             if let Some(error) = late {
                 return Err(Failure { exit, error });
@@ -144,7 +152,9 @@ fn conclude(connected: &Connected, args: &ConnectArgs) -> Result<Exit, Failure> 
             let already = if *already { "already " } else { "" };
             say(format_args!("{already}connected {} to namespace {}", status.name, status.namespace));
             let suggested = status.suggestion.clone().unwrap_or_else(|| format!("podway status {}", status.name));
-            say(format_args!("try: {suggested}"));
+            if progress == Progress::Shown {
+                say(format_args!("try: {suggested}"));
+            }
         }
     }
     Ok(exit)
@@ -155,7 +165,7 @@ fn late(status: &SessionStatus, missing: &[String], timeout: Duration) -> UserEr
     let name = &status.name;
     UserError::new(
         Reason::TimedOut,
-        format!("connect {name}: not ready after {}: {}", waited(timeout), missing.join("; ")),
+        format!("connect {name}: not ready after {}: {}", typed(timeout), missing.join("; ")),
         format!("it goes on by itself: podway wait {name} waits longer, podway disconnect {name} gives up"),
     )
 }

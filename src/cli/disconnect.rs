@@ -9,6 +9,7 @@ use super::say::say;
 use super::{Exit, Failure, document};
 use crate::actors::control::protocol::{Disconnected, Op};
 use crate::control_client::ControlClient;
+use crate::error::{Reason, UserError};
 
 /// Ends connections and prints what was left behind; with `--clean`, that is a failure.
 ///
@@ -32,7 +33,17 @@ pub async fn run(socket: &Path, args: &DisconnectArgs) -> Result<Exit, Failure> 
             }
         }
     }
-    let clean = ended.closed.iter().all(|closed| closed.left.is_empty());
-    // Who asks for all to go has not got that.
-    Ok(if args.clean && !clean { Exit::Failed } else { Exit::Done })
+    let left = ended.closed.iter().filter(|closed| !closed.left.is_empty());
+    let left: Vec<&str> = left.map(|closed| closed.name.as_str()).collect();
+    match (args.clean && !left.is_empty(), args.output) {
+        (false, _) => Ok(Exit::Done),
+        // The document says what.
+        (true, TextOrJson::Json) => Ok(Exit::Failed),
+        // Who asks for all to go has not got that.
+        (true, TextOrJson::Text) => {
+            let message = format!("disconnect {}: not all of it could be removed", left.join(", "));
+            let hint = "connect again and end that with --clean; podway rbac prints the rights that it takes";
+            Err(UserError::new(Reason::LeftBehind, message, hint).into())
+        }
+    }
 }

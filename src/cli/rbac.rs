@@ -1,6 +1,8 @@
 //! `podway rbac`: the committed `config/rbac.yaml`, for one namespace and one subject.
 
-use super::args::{RbacAgent, RbacArgs};
+use serde_json::{Value, json};
+
+use super::args::{RbacAgent, RbacArgs, TextOrJson, YamlOrJson};
 use super::say::say;
 use super::{Exit, Failure};
 use crate::digest::short_name;
@@ -21,8 +23,31 @@ pub fn run(args: &RbacArgs) -> Result<Exit, Failure> {
         exit: Exit::Usage,
         error: UserError::new(Reason::BadRequest, message, "podway rbac --help"),
     })?;
-    say(text.trim_end());
+    match args.output {
+        YamlOrJson::Yaml => say(text.trim_end()),
+        YamlOrJson::Json => {
+            let list = list_of(&text)
+                .map_err(|error| UserError::new(Reason::Internal, format!("rbac: {error}"), "use -o yaml"))?;
+            say(format_args!("{list:#}"));
+        }
+    }
     Ok(Exit::Done)
+}
+
+impl RbacArgs {
+    /// How errors are written.
+    pub fn error_form(&self) -> TextOrJson {
+        match self.output {
+            YamlOrJson::Yaml => TextOrJson::Text,
+            YamlOrJson::Json => TextOrJson::Json,
+        }
+    }
+}
+
+/// Documents of YAML as one object.
+fn list_of(yaml: &str) -> Result<Value, serde_saphyr::Error> {
+    let items: Vec<Value> = yaml.split("\n---\n").map(serde_saphyr::from_str).collect::<Result<_, _>>()?;
+    Ok(json!({ "apiVersion": "v1", "kind": "List", "items": items }))
 }
 
 fn yaml(args: &RbacArgs) -> Result<String, String> {
@@ -43,7 +68,7 @@ fn yaml(args: &RbacArgs) -> Result<String, String> {
         return Err(format!("rbac: {name:?} is neither a user nor a group"));
     }
     // JSON's strings are YAML's: no name can end the string that it stands in.
-    let subject = format!("kind: {kind}, name: {}", serde_json::Value::from(name.as_str()));
+    let subject = format!("kind: {kind}, name: {}", Value::from(name.as_str()));
     // A binding is one subject's: applied for another one, it leaves this one's alone. RBAC's names are segments of a
     // path (Kubernetes API, ValidatePathSegmentName).
     let mut whose = format!(":{}:{}", kind.to_lowercase(), name.replace(['/', '%'], "-"));
@@ -81,7 +106,7 @@ fn named(document: &str, whose: &str) -> String {
     let own = document.lines().find_map(|line| line.strip_prefix("  name: "));
     match (document.contains("kind: RoleBinding"), own) {
         (true, Some(name)) => {
-            let whole = serde_json::Value::from(format!("{name}{whose}"));
+            let whole = Value::from(format!("{name}{whose}"));
             document.replacen(&format!("\n  name: {name}\n"), &format!("\n  name: {whole}\n"), 1)
         }
         (true, None) | (false, _) => document.to_owned(),
@@ -117,7 +142,13 @@ mod tests {
     use super::*;
 
     fn args(agent: RbacAgent) -> RbacArgs {
-        RbacArgs { namespace: "shop".into(), user: Some("ann@example.com".into()), group: None, agent }
+        RbacArgs {
+            namespace: "shop".into(),
+            user: Some("ann@example.com".into()),
+            group: None,
+            agent,
+            output: YamlOrJson::Yaml,
+        }
     }
 
     #[test]
@@ -127,7 +158,7 @@ mod tests {
         {
             let text = yaml(&args(agent)).expect("rights");
             for document in text.split("\n---\n") {
-                let read: serde_json::Value = serde_saphyr::from_str(document).expect("YAML");
+                let read: Value = serde_saphyr::from_str(document).expect("YAML");
                 assert_eq!(read["metadata"]["namespace"], "shop");
             }
             insta::assert_snapshot!(name, text);
@@ -135,11 +166,25 @@ mod tests {
     }
 
     #[test]
+    fn as_json_they_are_one_list_of_the_same_objects() {
+        let text = yaml(&args(RbacAgent::Auto)).expect("rights");
+        let list = list_of(&text).expect("a list");
+        let kinds: Vec<&str> = list["items"]
+            .as_array()
+            .expect("items")
+            .iter()
+            .map(|item| item["kind"].as_str().expect("a kind"))
+            .collect();
+        assert_eq!(kinds, ["Role", "Role", "RoleBinding", "RoleBinding"]);
+        assert_eq!((list["kind"].as_str(), list["apiVersion"].as_str()), (Some("List"), Some("v1")));
+    }
+
+    #[test]
     fn each_subject_has_bindings_of_its_own() {
         let bindings = |args: RbacArgs| {
             let text = yaml(&args).expect("rights");
             let read = text.split("\n---\n").map(|document| serde_saphyr::from_str(document).expect("YAML"));
-            let bindings = read.filter(|read: &serde_json::Value| read["kind"] == "RoleBinding");
+            let bindings = read.filter(|read: &Value| read["kind"] == "RoleBinding");
             bindings.map(|read| read["metadata"]["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
         };
         let ann = bindings(args(RbacAgent::Auto));
@@ -158,7 +203,7 @@ mod tests {
         let odd = RbacArgs { group: Some("a\"}\\ # b".into()), ..args(RbacAgent::Auto) };
         let text = yaml(&odd).expect("rights");
         let binding = text.split("\n---\n").last().expect("a document");
-        let read: serde_json::Value = serde_saphyr::from_str(binding).expect("YAML");
+        let read: Value = serde_saphyr::from_str(binding).expect("YAML");
         assert_eq!(read["subjects"][0]["name"], "a\"}\\ # b");
         assert_eq!(read["subjects"][0]["kind"], "Group");
         assert_eq!(read["metadata"]["name"], "podway-agent:group:a\"}\\ # b");

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::args::{Check, ListArgs, StatusArgs, StatusForm, TextOrJson};
 use super::say::say;
 use super::table::{Detail, list_of, render};
-use super::{API_VERSION, Exit, Failure, document};
+use super::{API_VERSION, ErrorForm, Exit, Failure, document};
 use crate::actors::control::protocol::{Ended, Event, Op, Sessions};
 use crate::actors::daemon::messages::not_found;
 use crate::control_client::{ControlClient, Next};
@@ -17,10 +17,11 @@ use crate::status::SessionStatus;
 
 impl StatusArgs {
     /// How errors are written.
-    pub fn error_form(&self) -> TextOrJson {
-        match self.output {
-            StatusForm::Json => TextOrJson::Json,
-            StatusForm::Table | StatusForm::Wide | StatusForm::Yaml => TextOrJson::Text,
+    pub fn error_form(&self) -> ErrorForm {
+        match (self.output, self.watch) {
+            (StatusForm::Json, false) => ErrorForm::Document,
+            (StatusForm::Json, true) => ErrorForm::Line,
+            (StatusForm::Table | StatusForm::Wide | StatusForm::Yaml, _) => ErrorForm::Text,
         }
     }
 }
@@ -41,8 +42,11 @@ pub async fn run(socket: &Path, args: &StatusArgs) -> Result<Exit, Failure> {
                     say(json!({ "apiVersion": API_VERSION, "kind": "Connection", "status": status }));
                 }
                 Next::Event(Event::Status { status }) => print(&[*status], args.output)?,
-                Next::Event(Event::Progress { .. }) => {}
-                Next::Result(_) => return Ok(Exit::NotConnected),
+                Next::Event(Event::Progress { .. } | Event::Log { .. }) => {}
+                Next::Result(Ended { name }) => {
+                    let message = format!("status: connection {name} ended");
+                    return Err(UserError::new(Reason::NotConnected, message, "").into());
+                }
             }
         }
     }
@@ -72,7 +76,7 @@ pub async fn list(socket: &Path, args: &ListArgs) -> Result<Exit, Failure> {
     let mut client = ControlClient::open(socket).await?;
     let Sessions { sessions } = client.ask(Op::Status { name: args.name.clone() }).await?;
     if sessions.is_empty() {
-        return none(args.output, false);
+        return none(args.output.into(), false);
     }
     match args.output {
         TextOrJson::Text => say(list_of(&sessions).trim_end()),
@@ -87,11 +91,11 @@ pub async fn list(socket: &Path, args: &ListArgs) -> Result<Exit, Failure> {
 }
 
 /// No connection: a state like others for people, and an error for scripts.
-fn none(output: TextOrJson, silent: bool) -> Result<Exit, Failure> {
+fn none(output: ErrorForm, silent: bool) -> Result<Exit, Failure> {
     match output {
-        TextOrJson::Text if silent => {}
-        TextOrJson::Text => say(format_args!("not connected; podway connect makes a connection")),
-        TextOrJson::Json => return Err(not_found(None, false).into()),
+        ErrorForm::Text if silent => {}
+        ErrorForm::Text => say(format_args!("not connected; podway connect makes a connection")),
+        ErrorForm::Document | ErrorForm::Line => return Err(not_found(None, false).into()),
     }
     Ok(Exit::NotConnected)
 }

@@ -67,7 +67,7 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
     for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
         let _ = writeln!(text, "{name:<12} {value}");
     }
-    section(&mut text, detail, ["RANGE", "FROM", "TREATMENT", "NOTE"], range_rows(&status.ranges, detail).into_iter());
+    ranges(&mut text, detail, &status.ranges);
     let links = workload_rows(status);
     if detail.is_brief() {
         let brief = links.map(|[workload, state, pod, _, _, link, note]| {
@@ -96,6 +96,11 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
         let _ = writeln!(text, "{WARN}warning:{WARN:#} {notice}");
     }
     text
+}
+
+/// Ranges and what happens to them.
+pub(super) fn ranges(text: &mut String, detail: Detail, ranges: &[RangeLine]) {
+    section(text, detail, ["RANGE", "FROM", "TREATMENT", "NOTE"], range_rows(ranges, detail).into_iter());
 }
 
 /// The workloads of connections, one row for each link.
@@ -290,7 +295,7 @@ fn listed<const N: usize>(parts: [&String; N]) -> String {
 }
 
 /// A table; a column that says nothing in any row is left out.
-fn section<const N: usize>(
+pub(super) fn section<const N: usize>(
     text: &mut String,
     detail: Detail,
     header: [&str; N],

@@ -6,11 +6,15 @@ use std::str::FromStr;
 use serde_json::json;
 
 use super::args::{TextOrJson, WaitArgs};
+use super::progress::{Progress, seconds};
 use super::say::say;
+use super::table::WARN;
 use super::{Exit, Failure, document};
 use crate::actors::control::protocol::{Ended, Event, Op};
+use crate::actors::shell::now;
 use crate::control_client::{ControlClient, Next};
 use crate::error::{Reason, UserError};
+use crate::ids::Millis;
 use crate::status::{Condition, ConnectOutcome, SessionStatus, WorkloadLine};
 use crate::workload::WorkloadRef;
 
@@ -130,10 +134,10 @@ fn lines_of<'a>(status: &'a SessionStatus, wanted: &'a str) -> impl Iterator<Ite
 /// # Errors
 ///
 /// The goal cannot be reached, the time is over, the connection ended, or there is none.
-pub async fn run(socket: &Path, args: &WaitArgs) -> Result<Exit, Failure> {
+pub async fn run(socket: &Path, args: &WaitArgs, progress: Progress) -> Result<Exit, Failure> {
     let mut client = ControlClient::open(socket).await?;
     client.send_request(Op::Watch { name: args.name.clone() }).await?;
-    let mut lacks = String::new();
+    let mut lacks = Lacks { said: String::new(), since: now(), progress };
     match tokio::time::timeout(args.timeout, reach(&mut client, &args.what, &mut lacks)).await {
         Ok(Ok(status)) => {
             if args.output == TextOrJson::Json {
@@ -146,9 +150,9 @@ pub async fn run(socket: &Path, args: &WaitArgs) -> Result<Exit, Failure> {
             exit: Exit::TimedOut,
             error: UserError::new(
                 Reason::TimedOut,
-                match lacks.is_empty() {
+                match lacks.said.is_empty() {
                     true => format!("wait: not reached in {:?}", args.timeout),
-                    false => format!("wait: not reached in {:?}: {lacks}", args.timeout),
+                    false => format!("wait: not reached in {:?}: {}", args.timeout, lacks.said),
                 },
                 "podway status shows what it waits for; --timeout waits longer",
             ),
@@ -156,8 +160,29 @@ pub async fn run(socket: &Path, args: &WaitArgs) -> Result<Exit, Failure> {
     }
 }
 
-/// Waits without limit; `lacks` says what is missing so far.
-async fn reach(client: &mut ControlClient, goal: &Goal, lacks: &mut String) -> Result<Box<SessionStatus>, Failure> {
+/// What is missing so far.
+struct Lacks {
+    said: String,
+    since: Millis,
+    progress: Progress,
+}
+
+impl Lacks {
+    /// Tells it with the time, when it is another than before.
+    fn now(&mut self, said: String) {
+        if self.said == said {
+            return;
+        }
+        if !said.is_empty() {
+            let at = seconds(now().since(self.since).as_millis().try_into().unwrap_or(u64::MAX));
+            self.progress.tell(format_args!("{WARN}…{WARN:#} {at:<6} {said}"));
+        }
+        self.said = said;
+    }
+}
+
+/// Waits without limit.
+async fn reach(client: &mut ControlClient, goal: &Goal, lacks: &mut Lacks) -> Result<Box<SessionStatus>, Failure> {
     loop {
         match client.next::<Ended>().await? {
             Next::Event(Event::Status { status }) => {
@@ -167,9 +192,9 @@ async fn reach(client: &mut ControlClient, goal: &Goal, lacks: &mut String) -> R
                 if let Some(error) = goal.refusal(&status) {
                     return Err(error.into());
                 }
-                *lacks = goal.lacks(&status);
+                lacks.now(goal.lacks(&status));
             }
-            Next::Event(Event::Progress { .. }) => {}
+            Next::Event(Event::Progress { .. } | Event::Log { .. }) => {}
             Next::Result(Ended { name }) => {
                 let error = UserError::new(
                     Reason::NotConnected,

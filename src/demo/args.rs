@@ -4,6 +4,8 @@ use std::ffi::OsString;
 
 use clap::Args;
 
+use crate::cli::args::TextOrJson;
+
 /// `podway demo`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -17,6 +19,9 @@ pub struct DemoArgs {
     /// Stay until Ctrl-C, and tell how to join from another terminal.
     #[arg(long)]
     pub keep: bool,
+    /// Form of the report.
+    #[arg(long, short, default_value = "text", conflicts_with = "command")]
+    pub output: TextOrJson,
     /// A command to run on the connected workstation instead of the report.
     #[arg(trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,

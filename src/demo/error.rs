@@ -2,7 +2,7 @@
 
 use podway_minicluster::sandbox::SandboxError;
 
-use crate::error::{Reason, UserError};
+use crate::error::{Reason, UserError, one_line};
 
 /// Why the demo ended before everything was seen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,13 +64,9 @@ impl DemoError {
 
 impl From<DemoError> for UserError {
     fn from(error: DemoError) -> UserError {
+        // Causes come from other programs: whatever they say stays in its line.
         UserError::new(Reason::DemoFailed, format!("demo: {}", one_line(&error.to_string())), error.hint())
     }
-}
-
-/// Causes come from other programs: whatever they say stays in its line.
-fn one_line(text: &str) -> String {
-    text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
+use serde_json::{Value, json};
+
 use super::probe::Measured;
 use super::seen::{Pod, Proof};
 use crate::cli::table::GOOD;
@@ -80,6 +82,24 @@ fn row(text: &mut String, name: &str, value: impl ToString, note: &str) {
     let _ = writeln!(text, "  {name:<17}{:<16}{note}", value.to_string());
 }
 
+/// The same for programs; `join` is how a demo that stays is joined.
+pub fn document(steps: &[Value], proof: &Proof, measured: &Measured, join: Option<Value>) -> Value {
+    let pod = |pod: &Pod| json!({ "address": pod.address, "name": pod.name, "namespace": pod.namespace, "workload": pod.workload });
+    let mut document = json!({
+        "steps": steps,
+        "service": SERVICE,
+        "virtual_address": proof.virtual_address,
+        "answered": pod(&proof.answered),
+        "via": pod(&proof.via),
+        "without": pod(&proof.without),
+        "measured": measured,
+    });
+    if let Some(join) = join {
+        document["stays"] = join;
+    }
+    document
+}
+
 /// What to try after the report; `program` as it was typed.
 pub fn next(program: &str) -> String {
     let mut text = heading("Try next");
@@ -146,7 +166,7 @@ mod tests {
             step("cluster", millis(312), "API at https://192.0.2.1:6443, 9 pods"),
             step("daemon", millis(41), "podwayd 0.1.0, with a TUN device on the workstation"),
             step("connect", millis(402), "podway connect -n demo --proxy-via service=web"),
-            step("request", millis(20), "curl -4 http://api.other"),
+            step("request", millis(20), "curl http://api.other"),
             step("measure", millis(12_345), "plain sockets, by name"),
             proof(&seen),
             figures(&measured),

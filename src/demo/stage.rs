@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::error::DemoError;
 use super::signals::Signals;
+use crate::config::ONLY_FILE;
 use crate::daemon::SERVES;
 use crate::programs::Program;
 
@@ -279,6 +280,8 @@ fn environment(
     };
     let mut kept: Vec<_> = of_host.filter(|(name, _)| !name.to_str().is_some_and(leads_away)).collect();
     kept.push(("KUBECONFIG".into(), kubeconfig.into()));
+    // Nor to the settings of this host and user.
+    kept.push((ONLY_FILE.into(), "/dev/null".into()));
     kept.push(("PODWAY_SOCKET".into(), format!("{RUNTIME_DIR}/podway.sock").into()));
     if let (Some(programs), Some((_, path))) = (programs, kept.iter_mut().find(|(name, _)| name == "PATH")) {
         let own = [PathBuf::from(programs)].into_iter().chain(std::env::split_paths(path));
@@ -316,6 +319,7 @@ mod tests {
                 "PATH=/opt/podway:/usr/bin:/bin",
                 "NO_COLOR=1",
                 "KUBECONFIG=/run/admin",
+                "PODWAY_CONFIG=/dev/null",
                 "PODWAY_SOCKET=/run/podway/podway.sock",
             ]
         );

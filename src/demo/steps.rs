@@ -6,6 +6,8 @@
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use super::args::DemoArgs;
 use super::error::DemoError;
 use super::join;
@@ -16,7 +18,8 @@ use super::seen::{Exchange, Pods, Proof};
 use super::signals::Signals;
 use super::stage::{Daemon, Stage};
 use crate::cli::args::TextOrJson;
-use crate::cli::complain;
+use crate::cli::progress::Progress;
+use crate::cli::{complain, document};
 use crate::error::{Reason, UserError};
 use crate::programs::{AS, Program};
 
@@ -26,7 +29,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(40);
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 
 /// Shows the demo; returns the exit code.
-pub async fn run(args: &DemoArgs) -> u8 {
+pub async fn run(args: &DemoArgs, progress: Progress) -> u8 {
     if let Some(program) = args.command.first()
         && let Err(why) = join::check(program, std::env::var_os("PATH").as_deref())
     {
@@ -35,26 +38,35 @@ pub async fn run(args: &DemoArgs) -> u8 {
         complain(&UserError::new(Reason::DemoFailed, what, hint), TextOrJson::Text);
         return why.code();
     }
-    match show(args).await {
+    match show(args, progress).await {
         Ok(code) => code,
         Err(DemoError::Interrupted(code)) => {
-            Screen::Err.write("interrupted: all that was started is gone\n");
+            match args.output {
+                TextOrJson::Text => Screen::Err.write("interrupted: all that was started is gone\n"),
+                TextOrJson::Json => {
+                    let hint = "all that was started is gone; podway demo shows it anew";
+                    complain(&UserError::new(Reason::Cancelled, "demo: interrupted", hint), args.output);
+                }
+            }
             code
         }
         Err(error) => {
-            complain(&error.into(), TextOrJson::Text);
+            complain(&error.into(), args.output);
             1
         }
     }
 }
 
-async fn show(args: &DemoArgs) -> Result<u8, DemoError> {
-    let screen = if args.command.is_empty() { Screen::Out } else { Screen::Err };
+async fn show(args: &DemoArgs, progress: Progress) -> Result<u8, DemoError> {
+    // The report for people holds the steps; a command's output, or a document, is a result without them.
+    let for_people = args.command.is_empty() && args.output == TextOrJson::Text;
+    let screen = if for_people { Screen::Out } else { Screen::Err };
     let mut signals = Signals::new().map_err(|error| DemoError::step("signals", error))?;
-    screen.write(&report::title());
+    let steps = Steps { shown: (progress == Progress::Shown).then_some(screen), done: Vec::new() };
+    steps.write(&report::title());
     let began = Instant::now();
     let stage = Stage::start(&mut signals).await?;
-    let shown = Showing { stage: &stage, signals: &mut signals, screen, began }.all(args).await;
+    let shown = Showing { stage: &stage, signals: &mut signals, screen, steps, began }.all(args).await;
     let shown = match shown {
         Err(DemoError::Step { .. }) if stage.is_gone().await => Err(DemoError::step("cluster", "it ended")),
         shown => shown,
@@ -63,11 +75,32 @@ async fn show(args: &DemoArgs) -> Result<u8, DemoError> {
     shown
 }
 
+/// What is done on the way.
+struct Steps {
+    shown: Option<Screen>,
+    done: Vec<Value>,
+}
+
+impl Steps {
+    fn write(&self, text: &str) {
+        if let Some(screen) = self.shown {
+            screen.write(text);
+        }
+    }
+
+    fn step(&mut self, name: &str, took: Duration, what: &str) {
+        self.write(&report::step(name, took, what));
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.done.push(json!({ "name": name, "took_ms": millis, "text": what }));
+    }
+}
+
 /// A demo that is being shown.
 struct Showing<'a> {
     stage: &'a Stage,
     signals: &'a mut Signals,
     screen: Screen,
+    steps: Steps,
     began: Instant,
 }
 
@@ -78,23 +111,35 @@ impl Showing<'_> {
         let code = if args.command.is_empty() {
             let proof = self.prove(&mut daemon).await?;
             let measured = self.measure(&mut daemon).await?;
-            self.screen.write(&report::proof(&proof));
-            self.screen.write(&report::figures(&measured));
+            match args.output {
+                TextOrJson::Text => {
+                    self.screen.write(&report::proof(&proof));
+                    self.screen.write(&report::figures(&measured));
+                }
+                TextOrJson::Json => {
+                    let join = self.stage.enter_lines();
+                    let join = args.keep.then(|| json!({ "join": join, "kubeconfig": self.stage.kubeconfig() }));
+                    let seen = report::document(&self.steps.done, &proof, &measured, join);
+                    Screen::Out.write(&format!("{}\n", document("Demo", "demo", &seen)));
+                }
+            }
             0
         } else {
-            self.screen.write("\n");
+            self.steps.write("\n");
             join::run(self.stage, self.signals, &args.command).await?
         };
         if args.keep {
             let podway =
                 if join::has("podway") { "podway".to_owned() } else { self.stage.path().display().to_string() };
-            self.screen.write(&report::keep(&self.stage.enter_lines(), &podway, self.stage.kubeconfig()));
+            if args.output == TextOrJson::Text {
+                self.screen.write(&report::keep(&self.stage.enter_lines(), &podway, self.stage.kubeconfig()));
+            }
             tokio::select! {
                 biased;
                 _ = self.signals.next() => {}
                 why = daemon.ended() => return Err(why),
             }
-        } else if args.command.is_empty() {
+        } else if args.command.is_empty() && args.output == TextOrJson::Text {
             let typed = join::as_typed(std::env::args_os().next().as_deref(), std::env::var_os("CARGO").is_some());
             self.screen.write(&report::next(&typed));
         }
@@ -117,9 +162,9 @@ impl Showing<'_> {
         };
         let ((pods, cluster), daemon_took) = unless(self.signals, &mut daemon, both).await?;
         let what = format!("API at {}, {pods} pods", stage.server());
-        self.screen.write(&report::step("cluster", cluster, &what));
+        self.steps.step("cluster", cluster, &what);
         let what = format!("podwayd {}, on the workstation", env!("CARGO_PKG_VERSION"));
-        self.screen.write(&report::step("daemon", daemon_took, &what));
+        self.steps.step("daemon", daemon_took, &what);
         Ok(daemon)
     }
 
@@ -127,7 +172,7 @@ impl Showing<'_> {
         let (stage, began) = (self.stage, Instant::now());
         let line = stage.own(&CONNECT);
         unless(self.signals, daemon, stage.run("connect", &line, CONNECT_LIMIT)).await?;
-        self.screen.write(&report::step("connect", began.elapsed(), &format!("podway {}", CONNECT.join(" "))));
+        self.steps.step("connect", began.elapsed(), &format!("podway {}", CONNECT.join(" ")));
         Ok(())
     }
 
@@ -147,7 +192,7 @@ impl Showing<'_> {
             Ok((took, Proof::of(&under, &outside, &pods)?))
         };
         let (took, proof) = unless(self.signals, daemon, requests).await?;
-        self.screen.write(&report::step("request", took, &client.shown()));
+        self.steps.step("request", took, &client.shown());
         Ok(proof)
     }
 
@@ -156,7 +201,7 @@ impl Showing<'_> {
         let line = stage.own(&[AS, Program::Probe.name(), "measure", SERVICE]);
         let printed = unless(self.signals, daemon, stage.run("measure", &line, REQUEST_LIMIT)).await?;
         let measured = serde_json::from_str(&printed).map_err(|error| DemoError::step("measure", error))?;
-        self.screen.write(&report::step("measure", began.elapsed(), "plain sockets, by name"));
+        self.steps.step("measure", began.elapsed(), "plain sockets, by name");
         Ok(measured)
     }
 }
@@ -185,10 +230,9 @@ enum Client {
 impl Client {
     async fn get(self, stage: &Stage, host: &str) -> Result<Exchange, DemoError> {
         let line: Vec<OsString> = match self {
-            // Without the user's own settings; the address that was asked is on a line at the end. IPv4, as its
-            // addresses are the ones that people tell apart.
+            // Without the user's own settings; the address that was asked is on a line at the end.
             Client::Curl => {
-                ["curl", "-q", "-4", "-sS", "--max-time", "10", "-w", "%{remote_ip}\n", &format!("http://{host}/")]
+                ["curl", "-q", "-sS", "--max-time", "10", "-w", "%{remote_ip}\n", &format!("http://{host}/")]
                     .map(OsString::from)
                     .into()
             }
@@ -199,7 +243,7 @@ impl Client {
 
     fn shown(self) -> String {
         match self {
-            Client::Curl => format!("curl -4 http://{SERVICE}"),
+            Client::Curl => format!("curl http://{SERVICE}"),
             Client::Probe => format!("GET http://{SERVICE}/ by a plain client, as there is no curl"),
         }
     }

@@ -18,17 +18,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::net::agent::OpenError;
 use crate::net::counters::{Counters, CountersSnapshot, add};
-use crate::net::dns_tap::{self, DNS_PORT, DnsQuery};
+use crate::net::dns_tap::{self, DNS_PORT, DnsSink};
 use crate::net::echo;
 use crate::net::far::Via;
 use crate::net::flow::{self, Far};
 use crate::net::packet::{self, Body, FlowKey, Protocol, View};
+use crate::net::rest::Rest;
 use crate::net::tun::PacketDevice;
 use crate::net::udp;
 use crate::net::views::{ClientTable, Destination, Target, VipTable};
@@ -61,8 +62,8 @@ pub struct Wiring {
     pub clients: watch::Receiver<Arc<ClientTable>>,
     /// What addresses stand for.
     pub vips: watch::Receiver<Arc<VipTable>>,
-    /// Takes DNS queries; when full they are dropped and asked again.
-    pub dns_tx: mpsc::Sender<DnsQuery>,
+    /// Takes DNS queries.
+    pub dns: DnsSink,
     /// Takes targets that flows wait for, each at most once a second.
     pub blocked_tx: mpsc::Sender<Target>,
 }
@@ -106,12 +107,12 @@ impl DataPlane {
             stop: stop.clone(),
             device,
             clients: wiring.clients,
-            dns_tx: wiring.dns_tx,
+            dns: wiring.dns,
             blocked_tx: wiring.blocked_tx,
             blocked_told: Mutex::new(BTreeMap::new()),
             counters: Arc::clone(&counters),
-            dns_pending: AtomicU64::new(0),
-            echo_pending: AtomicU64::new(0),
+            dns_places: Arc::new(Semaphore::new(dns_tap::PENDING)),
+            echo_places: Arc::new(Semaphore::new(echo::PENDING)),
             epoch: Instant::now(),
             seeds: RandomState::new(),
             seeded: AtomicU64::new(0),
@@ -167,12 +168,13 @@ pub(crate) struct Plane {
     pub stop: CancellationToken,
     pub device: Arc<dyn PacketDevice>,
     pub clients: watch::Receiver<Arc<ClientTable>>,
-    pub dns_tx: mpsc::Sender<DnsQuery>,
+    pub dns: DnsSink,
     pub blocked_tx: mpsc::Sender<Target>,
     pub blocked_told: Mutex<BTreeMap<Target, Instant>>,
     pub counters: Arc<Counters>,
-    pub dns_pending: AtomicU64,
-    pub echo_pending: AtomicU64,
+    /// Queries, and echo requests, that may wait at once.
+    pub dns_places: Arc<Semaphore>,
+    pub echo_places: Arc<Semaphore>,
     epoch: Instant,
     seeds: RandomState,
     seeded: AtomicU64,
@@ -262,6 +264,7 @@ struct Reader {
     over_tx: mpsc::UnboundedSender<(FlowKey, u64, Vec<Bytes>)>,
     over_rx: mpsc::UnboundedReceiver<(FlowKey, u64, Vec<Bytes>)>,
     limit_logged: Option<Instant>,
+    rest: Rest,
 }
 
 impl Reader {
@@ -271,7 +274,17 @@ impl Reader {
         in_use_tx: watch::Sender<BTreeSet<IpAddr>>,
     ) -> Self {
         let (over_tx, over_rx) = mpsc::unbounded_channel();
-        Self { plane, vips, flows: HashMap::new(), in_use_tx, started: 0, over_tx, over_rx, limit_logged: None }
+        Self {
+            plane,
+            vips,
+            flows: HashMap::new(),
+            in_use_tx,
+            started: 0,
+            over_tx,
+            over_rx,
+            limit_logged: None,
+            rest: Rest::default(),
+        }
     }
 
     async fn run(mut self, stop: CancellationToken) -> Ended {
@@ -284,7 +297,10 @@ impl Reader {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break Ended::Stopped,
-                _ = looks.tick() => self.tell_in_use(),
+                _ = looks.tick() => {
+                    self.tell_in_use();
+                    self.tidy();
+                }
                 Some((key, number, left)) = self.over_rx.recv() => {
                     if self.flows.get(&key).is_some_and(|entry| entry.number == number) {
                         self.flows.remove(&key);
@@ -305,6 +321,14 @@ impl Reader {
         };
         self.end_flows().await;
         why
+    }
+
+    /// Gives memory back that bulk flows left behind, once it is quiet.
+    fn tidy(&mut self) {
+        let counters = self.plane.counters.snapshot();
+        if self.rest.begins(counters.bytes_received + counters.bytes_sent) {
+            drop(tokio::task::spawn_blocking(podway_tunnel::heap::give_back));
+        }
     }
 
     fn tell_in_use(&self) {

@@ -1,15 +1,15 @@
 //! DNS taken out of the packet path: queries to a DNS address of ours, over UDP and TCP.
 
+use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Sleep, sleep};
 
 use crate::net::agent::{FlowEnded, FlowEvent, TcpFlow};
@@ -23,8 +23,8 @@ pub const DNS_PORT: u16 = 53;
 /// How long an answer is waited for; resolvers ask again sooner.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Queries over UDP that may wait at once; more are dropped and asked again by the resolver.
-const UDP_PENDING: u64 = 4096;
+/// Queries that may wait at once; more are dropped and asked again by the resolver.
+pub(crate) const PENDING: usize = 4096;
 
 /// How long a TCP connection may stay without a query (RFC 7766 section 6.2.3 wants seconds).
 const TCP_IDLE: Duration = Duration::from_secs(30);
@@ -35,7 +35,24 @@ const TCP_CLOSE: Duration = Duration::from_secs(5);
 /// A whole message with its length prefix.
 const TCP_BUFFER: usize = 2 + u16::MAX as usize;
 
-/// One raw query (RFC 1035) that came to a DNS address. Dropping `reply` leaves it unanswered.
+/// Where queries go. It is called by tasks of the packet path and must not wait.
+#[derive(Clone)]
+pub struct DnsSink(Arc<dyn Fn(DnsQuery) + Send + Sync>);
+
+impl DnsSink {
+    /// One that calls `take` with each query.
+    pub fn new(take: impl Fn(DnsQuery) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(take))
+    }
+}
+
+impl fmt::Debug for DnsSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DnsSink")
+    }
+}
+
+/// One raw query (RFC 1035) that came to a DNS address.
 #[derive(Debug)]
 pub struct DnsQuery {
     /// The message, without the length prefix of TCP.
@@ -44,49 +61,80 @@ pub struct DnsQuery {
     pub from: SocketAddr,
     /// Over what.
     pub transport: DnsTransport,
-    /// Takes the raw answer; for UDP already short enough for the asker.
-    pub reply: oneshot::Sender<Bytes>,
+    /// Takes the raw answer.
+    pub reply: DnsReply,
 }
 
 /// What a query came over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DnsTransport {
-    /// UDP.
+    /// UDP: the answer is truncated to the client's EDNS size.
     Udp,
     /// TCP.
     Tcp,
 }
 
-/// Passes a query that came over UDP on, and its answer back.
-pub(crate) fn udp_query(plane: &Arc<Plane>, from: SocketAddr, at: SocketAddr, query: Bytes) {
-    if plane.dns_pending.load(Ordering::Relaxed) >= UDP_PENDING {
-        add(&plane.counters.dropped_full, 1);
-        return;
-    }
-    let Some(answer) = pass(plane, from, DnsTransport::Udp, query) else {
-        return;
-    };
-    plane.dns_pending.fetch_add(1, Ordering::Relaxed);
-    let plane = Arc::clone(plane);
-    tokio::spawn(async move {
-        if let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_TIMEOUT, answer).await
-            && let Some(packet) = packet::datagram(at, from, &answer, plane.device.mtu())
-        {
-            plane.send(&packet);
-        }
-        plane.dns_pending.fetch_sub(1, Ordering::Relaxed);
-    });
+/// Answers one query; dropping it leaves the query unanswered.
+#[derive(Debug)]
+pub struct DnsReply {
+    to: Asker,
+    /// The query's place among those that may wait.
+    _place: OwnedSemaphorePermit,
 }
 
-/// `None` when the query was dropped.
-fn pass(plane: &Plane, from: SocketAddr, transport: DnsTransport, query: Bytes) -> Option<oneshot::Receiver<Bytes>> {
-    let (reply, answer) = oneshot::channel();
-    add(&plane.counters.dns_queries, 1);
-    if plane.dns_tx.try_send(DnsQuery { query, from, transport, reply }).is_err() {
-        add(&plane.counters.dropped_full, 1);
-        return None;
+/// Who waits for an answer.
+enum Asker {
+    /// A client of UDP. Does not keep the device.
+    Datagram {
+        plane: Weak<Plane>,
+        from: SocketAddr,
+        at: SocketAddr,
+    },
+    Exchange(oneshot::Sender<Bytes>),
+}
+
+impl fmt::Debug for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Asker::Datagram { from, .. } => write!(f, "{from} over UDP"),
+            Asker::Exchange(_) => f.write_str("a connection"),
+        }
     }
-    Some(answer)
+}
+
+impl DnsReply {
+    /// Answers with a raw message, for UDP one that is short enough for the asker: as a packet, from the calling thread and
+    /// at once.
+    pub fn answer(self, answer: Bytes) {
+        match self.to {
+            Asker::Datagram { plane, from, at } => {
+                if let Some(plane) = plane.upgrade()
+                    && let Some(packet) = packet::datagram(at, from, &answer, plane.device.mtu())
+                {
+                    plane.send(&packet);
+                }
+            }
+            // An asker that went away wants no answer.
+            Asker::Exchange(waits) => drop(waits.send(answer)),
+        }
+    }
+}
+
+/// Passes a query that came over UDP on.
+pub(crate) fn udp_query(plane: &Arc<Plane>, from: SocketAddr, at: SocketAddr, query: Bytes) {
+    let asker = Asker::Datagram { plane: Arc::downgrade(plane), from, at };
+    pass(plane, from, DnsTransport::Udp, query, asker);
+}
+
+/// False when the query was dropped.
+fn pass(plane: &Plane, from: SocketAddr, transport: DnsTransport, query: Bytes, to: Asker) -> bool {
+    add(&plane.counters.dns_queries, 1);
+    let Ok(place) = Arc::clone(&plane.dns_places).try_acquire_owned() else {
+        add(&plane.counters.dropped_full, 1);
+        return false;
+    };
+    (plane.dns.0)(DnsQuery { query, from, transport, reply: DnsReply { to, _place: place } });
+    true
 }
 
 /// The far side of a TCP connection to a DNS address: one query after the other, each with its length in front
@@ -176,10 +224,11 @@ impl TcpFlow for DnsExchange {
             && let Some(query) = self.next_message()
         {
             self.set_idle(ANSWER_TIMEOUT);
-            self.asked = pass(&self.plane, self.from, DnsTransport::Tcp, query);
-            if self.asked.is_none() {
+            let (waits, answer) = oneshot::channel();
+            if !pass(&self.plane, self.from, DnsTransport::Tcp, query, Asker::Exchange(waits)) {
                 return Poll::Ready(FlowEvent::Reset);
             }
+            self.asked = Some(answer);
         }
         let Some(asked) = self.asked.as_mut() else {
             let idle = self.idle.as_mut().poll(cx).is_ready();

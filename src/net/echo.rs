@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -14,7 +13,7 @@ use crate::net::packet::{self, Body, View};
 use crate::net::views::{Destination, VipTable};
 
 /// Requests that may wait at once; more are dropped, as a network does.
-const PENDING: u64 = 256;
+pub(crate) const PENDING: usize = 256;
 
 /// Passes an echo request on, and what came of it back.
 pub(crate) fn take(plane: &Arc<Plane>, table: &VipTable, view: &View<'_>, packet: Bytes) {
@@ -27,10 +26,9 @@ pub(crate) fn take(plane: &Arc<Plane>, table: &VipTable, view: &View<'_>, packet
     else {
         return plane.refuse(&packet, OpenError::HostUnreachable);
     };
-    if plane.echo_pending.load(Ordering::Relaxed) >= PENDING {
+    let Ok(place) = Arc::clone(&plane.echo_places).try_acquire_owned() else {
         return add(&plane.counters.dropped_full, 1);
-    }
-    plane.echo_pending.fetch_add(1, Ordering::Relaxed);
+    };
     // Copies: a slice of the reader's chunk would keep all of it.
     let payload = Bytes::copy_from_slice(payload);
     let (packet, plane) = (Bytes::copy_from_slice(&packet), Arc::clone(plane));
@@ -45,6 +43,6 @@ pub(crate) fn take(plane: &Arc<Plane>, table: &VipTable, view: &View<'_>, packet
             Some(Err(why)) => plane.refuse(&packet, why),
             None => {}
         }
-        plane.echo_pending.fetch_sub(1, Ordering::Relaxed);
+        drop(place);
     });
 }

@@ -20,7 +20,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use kube::core::Request;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 
 use self::frames::{Decoder, Encoder, Reply, Step, push_control};
 use crate::error::chain;
@@ -130,7 +130,8 @@ impl Fault {
 /// directions, because the protocol has no half-close.
 #[derive(Debug)]
 pub struct PortForwardStream<S = TokioIo<Upgraded>> {
-    socket: S,
+    /// Limited while it is read past the decoder.
+    socket: Take<S>,
     decoder: Decoder,
     encoder: Encoder,
     /// The sealed frame that is being written, from `sent` on.
@@ -147,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PortForwardStream<S> {
     /// Speaks the protocol over an upgraded connection.
     fn over(socket: S) -> io::Result<PortForwardStream<S>> {
         Ok(PortForwardStream {
-            socket,
+            socket: socket.take(u64::MAX),
             decoder: Decoder::new(),
             encoder: Encoder::new(),
             out: Vec::new(),
@@ -170,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PortForwardStream<S> {
         while let Some(rest) = self.out.get(self.sent..)
             && !rest.is_empty()
         {
-            let count = ready!(Pin::new(&mut self.socket).poll_write(cx, rest))?;
+            let count = ready!(Pin::new(self.socket.get_mut()).poll_write(cx, rest))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -212,11 +213,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for PortForwardStream<S> {
             return Poll::Ready(Ok(()));
         }
         loop {
-            match this.decoder.step(buf.initialize_unfilled()) {
-                Step::Data(count) => {
-                    buf.advance(count);
-                    return Poll::Ready(Ok(()));
-                }
+            match this.decoder.step(buf) {
+                Step::Data(_) => return Poll::Ready(Ok(())),
                 Step::Ping(payload) => {
                     if this.control.len() < CONTROL_QUEUE {
                         let mask = this.masks.next()?;
@@ -236,7 +234,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for PortForwardStream<S> {
                     return Poll::Ready(Err(this.fault.broken(why)));
                 }
                 Step::Need => {
+                    if let Some(ahead) = this.decoder.data_ahead() {
+                        let before = buf.filled().len();
+                        this.socket.set_limit(ahead);
+                        ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
+                        let count = buf.filled().len() - before;
+                        this.decoder.passed(count);
+                        return Poll::Ready(if count == 0 { this.ended() } else { Ok(()) });
+                    }
                     let mut space = ReadBuf::new(this.decoder.space());
+                    this.socket.set_limit(u64::MAX);
                     ready!(Pin::new(&mut this.socket).poll_read(cx, &mut space))?;
                     let count = space.filled().len();
                     if count == 0 {
@@ -275,7 +282,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PortForwardStream<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_send(cx))?;
-        Pin::new(&mut this.socket).poll_flush(cx)
+        Pin::new(this.socket.get_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -288,7 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PortForwardStream<S> {
             this.closing = true;
         }
         ready!(this.poll_send(cx))?;
-        Pin::new(&mut this.socket).poll_shutdown(cx)
+        Pin::new(this.socket.get_mut()).poll_shutdown(cx)
     }
 }
 
@@ -325,7 +332,7 @@ impl Masks {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::AsyncWriteExt as _;
     use tokio_tungstenite::WebSocketStream;
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::protocol::Role;

@@ -16,7 +16,7 @@ use peer::{Peer, describe, echo_reply, echo_request, nothing, recv, segment, syn
 use podway::net::agent::{FlowEvent, OpenError};
 use podway::net::counters::CountersSnapshot;
 use podway::net::data_plane::{DataPlane, DataPlaneHandle, Ended, Wiring};
-use podway::net::dns_tap::{DnsQuery, DnsTransport};
+use podway::net::dns_tap::{DnsQuery, DnsSink, DnsTransport};
 use podway::net::packet::{View, datagram};
 use podway::net::tun::PacketDevice;
 use podway::net::tun::pair::PairDevice;
@@ -75,10 +75,11 @@ impl Bench {
         let (clients, clients_rx) = watch::channel(table);
         let (_, vips) = watch::channel(Arc::new(vips));
         let (dns_tx, dns) = mpsc::channel(16);
+        let sink = DnsSink::new(move |query| drop(dns_tx.try_send(query)));
         let (blocked_tx, blocked) = mpsc::channel(16);
         let other = Arc::new(other);
         let its = Arc::downgrade(&other);
-        let handle = DataPlane::start(other, Wiring { clients: clients_rx, vips, dns_tx, blocked_tx });
+        let handle = DataPlane::start(other, Wiring { clients: clients_rx, vips, dns: sink, blocked_tx });
         Self { device: Some(device), its, handle, clients, dns, blocked, v6 }
     }
 
@@ -477,7 +478,7 @@ fn dns_over_udp_is_taken_out_and_answered() {
         bench.send(&datagram(bench.from(), bench.dns_address(), b"query", 1500).unwrap());
         let query = bench.dns.recv().await.unwrap();
         assert_eq!((&*query.query, query.from, query.transport), (&b"query"[..], bench.from(), DnsTransport::Udp));
-        query.reply.send(Bytes::from_static(b"answer")).unwrap();
+        query.reply.answer(Bytes::from_static(b"answer"));
         let answer = datagram(bench.dns_address(), bench.from(), b"answer", 1500).unwrap();
         assert_eq!(recv(bench.device()).await, answer);
         assert_eq!(bench.handle.counters().dns_queries, 1);
@@ -496,7 +497,7 @@ fn dns_over_tcp_answers_several_queries_and_closes_when_idle() {
             peer.write(rest).await;
             let query = bench.dns.recv().await.unwrap();
             assert_eq!((&*query.query, query.transport), (name.as_bytes(), DnsTransport::Tcp));
-            query.reply.send(Bytes::from(name.to_uppercase())).unwrap();
+            query.reply.answer(Bytes::from(name.to_uppercase()));
             assert_eq!(peer.read(5).await[2..], *name.to_uppercase().as_bytes());
         }
         let start = tokio::time::Instant::now();

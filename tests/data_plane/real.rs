@@ -10,7 +10,7 @@ use bytes::Bytes;
 use nix::sched::{CloneFlags, unshare};
 use podway::net::agent::{FlowEvent, OpenError};
 use podway::net::data_plane::{DataPlane, DataPlaneHandle, Ended, Wiring};
-use podway::net::dns_tap::DnsQuery;
+use podway::net::dns_tap::{DnsQuery, DnsSink};
 use podway::net::tun::{TunDevice, TunError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -66,8 +66,9 @@ fn world(link: Arc<FakeLink>) -> World {
     let (_, clients) = watch::channel(links(&[link]));
     let (_, vips) = watch::channel(Arc::new(vips()));
     let (dns_tx, dns) = mpsc::channel(16);
+    let sink = DnsSink::new(move |query| drop(dns_tx.try_send(query)));
     let (blocked_tx, _) = mpsc::channel(16);
-    let handle = DataPlane::start(Arc::new(device), Wiring { clients, vips, dns_tx, blocked_tx });
+    let handle = DataPlane::start(Arc::new(device), Wiring { clients, vips, dns: sink, blocked_tx });
     World { handle, dns, index }
 }
 
@@ -176,7 +177,7 @@ fn dns_and_datagrams_reach_a_real_socket() {
             let socket = UdpSocket::bind(bind).await.unwrap();
             socket.send_to(b"query", dns).await.unwrap();
             let query = world.dns.recv().await.unwrap();
-            query.reply.send(Bytes::from_static(b"answer")).unwrap();
+            query.reply.answer(Bytes::from_static(b"answer"));
             let mut buffer = [0; 2000];
             let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
             assert_eq!((&buffer[..length], from), (&b"answer"[..], dns.parse::<SocketAddr>().unwrap()));
@@ -297,7 +298,7 @@ fn measure() {
         let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
         tokio::spawn(async move {
             while let Some(query) = world.dns.recv().await {
-                let _ = query.reply.send(query.query);
+                query.reply.answer(query.query);
             }
         });
         let mut times = Vec::new();

@@ -10,6 +10,9 @@
 
 #[path = "../support/allowed.rs"]
 mod allowed;
+#[expect(dead_code, reason = "what was seen of the schema is asked elsewhere")]
+#[path = "../support/schema.rs"]
+mod schema;
 
 mod ends;
 mod host;

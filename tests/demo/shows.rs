@@ -7,6 +7,7 @@ use nix::unistd::geteuid;
 
 use crate::allowed::{NOBODY, skipped, tun_is_open};
 use crate::host::{Family, Host, Running, User, ended, users};
+use crate::schema::Schema;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
@@ -43,6 +44,26 @@ fn it_shows_that_a_request_under_the_rule_comes_from_a_pod_of_its_workload() {
         }
         host.assert_clean();
     }
+}
+
+#[test]
+fn for_programs_it_is_one_document_and_quietly_the_report_alone() {
+    let host = Host::new();
+    let Some(user) = users().first().copied() else { return };
+    let (code, out, err) = run(&mut host.demo(user, &["-o", "json"]));
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("✓ measure") && !out.contains('✓'), "progress is no result: {out}");
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    Schema::of_podway().check(&document);
+    assert_eq!(document["demo"]["via"]["workload"], "deployment/web");
+    assert_eq!(document["demo"]["steps"].as_array().unwrap().len(), 5);
+    let (code, out, err) = run(&mut host.demo(user, &["--quiet"]));
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("it saw") && !out.contains('✓'), "{out}");
+    let (code, out, err) = run(&mut host.demo(user, &["-o", "json", "--", "true"]));
+    let refused: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &refused["kind"], err.as_str()), (2, &"Error".into(), ""), "a command has a result of its own");
+    host.assert_clean();
 }
 
 #[test]

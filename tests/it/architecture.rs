@@ -55,11 +55,12 @@ fn net_imports_nothing_of_actors() {
 }
 
 #[test]
-fn unsafe_lives_in_one_file() {
+fn unsafe_lives_in_two_files() {
     for folder in ["src", "agent/src", "tunnel/src"] {
         for (path, text) in sources(folder) {
             let has = code(&text).any(|line| line.contains("unsafe {") || line.contains("unsafe fn"));
-            assert!(!has || path.ends_with("src/net/tun.rs"), "{} has unsafe code", path.display());
+            let may = ["src/net/tun.rs", "tunnel/src/heap.rs"].iter().any(|file| path.ends_with(file));
+            assert!(!has || may, "{} has unsafe code", path.display());
         }
     }
 }

@@ -1,195 +1,10 @@
 //! The command as a user runs it: a process, against a daemon that says what a test wants.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-const CANARY: &str = "canary-7f3a";
-
-/// What a daemon says: its first line, and the lines to each request. It closes when it has said all.
-#[derive(Clone)]
-struct Script {
-    greeting: String,
-    answers: Vec<String>,
-}
-
-impl Script {
-    fn of(answers: &[Value]) -> Script {
-        Script { greeting: r#"{"podway":1}"#.to_owned(), answers: answers.iter().map(Value::to_string).collect() }
-    }
-
-    fn raw(greeting: &str, answers: &[&str]) -> Script {
-        Script { greeting: greeting.to_owned(), answers: answers.iter().map(|line| (*line).to_owned()).collect() }
-    }
-}
-
-/// A socket with a scripted daemon behind it, and what it was asked.
-struct Fake {
-    dir: tempfile::TempDir,
-    requests: Arc<Mutex<Vec<String>>>,
-}
-
-impl Fake {
-    fn start(script: Script) -> Fake {
-        let fake = Fake { dir: tempfile::tempdir().expect("a directory"), requests: Arc::default() };
-        let listener = UnixListener::bind(fake.socket()).expect("listening");
-        let requests = Arc::clone(&fake.requests);
-        // It ends with the test's process.
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let stream = stream.expect("a connection");
-                let (script, requests) = (script.clone(), Arc::clone(&requests));
-                thread::spawn(move || drop(serve(&stream, &script, &requests)));
-            }
-        });
-        fake
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("s")
-    }
-
-    fn kubeconfig(&self) -> PathBuf {
-        let path = self.dir.path().join("kubeconfig");
-        let text = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "kind",
-            "clusters": [{ "name": "c", "cluster": { "server": "https://192.0.2.1:6443" } }],
-            "users": [{ "name": "u", "user": { "token": CANARY } }],
-            "contexts": [{ "name": "kind", "context": { "cluster": "c", "user": "u", "namespace": "shop" } }],
-        });
-        std::fs::write(&path, text.to_string()).expect("written");
-        path
-    }
-
-    fn run(&self, args: &[&str]) -> Ran {
-        let output = Command::new(env!("CARGO_BIN_EXE_podway"))
-            .args(args)
-            .env_clear()
-            .env("PODWAY_SOCKET", self.socket())
-            .env("KUBECONFIG", self.kubeconfig())
-            .env("RUST_BACKTRACE", "1")
-            .stdin(Stdio::null())
-            .output()
-            .expect("podway ran");
-        let ran = Ran::from(output);
-        assert!(!ran.all().contains(CANARY), "{args:?} prints a credential: {}", ran.all());
-        assert!(!ran.all().contains('\u{1b}'), "{args:?} colours a pipe: {}", ran.all());
-        ran
-    }
-
-    fn asked(&self) -> Vec<String> {
-        self.requests.lock().expect("no test panicked with it").clone()
-    }
-}
-
-fn serve(mut stream: &UnixStream, script: &Script, requests: &Mutex<Vec<String>>) -> std::io::Result<()> {
-    writeln!(stream, "{}", script.greeting)?;
-    let mut lines = BufReader::new(stream).lines();
-    let _greeting = lines.next();
-    let Some(Ok(request)) = lines.next() else { return Ok(()) };
-    requests.lock().expect("no test panicked with it").push(request);
-    for (at, answer) in script.answers.iter().enumerate() {
-        match answer.strip_suffix('…') {
-            Some(half) => write!(stream, "{half}")?,
-            None if answer == "wait" => drop(lines.next()),
-            None => writeln!(stream, "{answer}")?,
-        }
-        stream.flush()?;
-        assert!(at < 100, "a script is short");
-    }
-    Ok(())
-}
-
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Ran {
-        Ran {
-            code: output.status.code().expect("it was not killed"),
-            stdout: String::from_utf8(output.stdout).expect("UTF-8"),
-            stderr: String::from_utf8(output.stderr).expect("UTF-8"),
-        }
-    }
-}
-
-impl Ran {
-    fn all(&self) -> String {
-        format!("exit {}\n--- stdout\n{}--- stderr\n{}", self.code, self.stdout, self.stderr)
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).expect("one JSON document")
-    }
-}
-
-fn status(ready: bool) -> Value {
-    let condition = |kind: &str, message: &str| {
-        let holds = message.is_empty();
-        json!({
-            "type": kind, "status": if holds { "True" } else { "False" }, "reason": "Some",
-            "message": message, "lastTransitionTime": "2026-11-23T02:01:00Z",
-        })
-    };
-    let why = if ready { "" } else { "shop/deployment/web: no pod runs" };
-    let mut status = serde_json::to_value(podway::status::SessionStatus::default()).expect("JSON");
-    let known = json!({
-        "name": "demo", "context": "kind", "server": "https://192.0.2.1:6443", "namespace": "shop",
-        "phase": "Connected",
-        "conditions": [condition("Ready", why), condition("RoutesReady", "")],
-        "workloads": [{
-            "workload": "shop/deployment/web", "state": if ready { "Ready" } else { "Pending" },
-            "message": if ready { "" } else { "no pod runs" }, "links": [],
-        }],
-        "dns": {
-            "backend": "resolved", "server": "246.246.0.1", "domains": [], "ready": ready,
-            "message": "names are attached in part",
-        },
-        "warnings": ["DNS: names are attached in part"],
-        "suggestion": "podway status demo",
-    });
-    for (key, value) in known.as_object().expect("an object") {
-        status[key] = value.clone();
-    }
-    status
-}
-
-fn result(value: Value) -> Value {
-    json!({ "id": 1, "result": value })
-}
-
-fn event(ready: bool) -> Value {
-    json!({ "id": 1, "event": "status", "status": status(ready) })
-}
-
-fn refused(reason: &str) -> Value {
-    json!({ "id": 1, "error": { "reason": reason, "message": "connect demo: it is so", "hint": "do that" } })
-}
-
-fn connected(outcome: Value, ready: bool) -> Script {
-    let steps = json!([
-        { "at_ms": 40, "text": "cluster answers", "mark": "ok" },
-        { "at_ms": 12_340, "text": "routes are on device podway0", "mark": "warn" },
-    ]);
-    let mut end = outcome;
-    end["status"] = status(ready);
-    Script::of(&[json!({ "id": 1, "event": "progress", "steps": steps }), result(end)])
-}
-
-fn sessions(ready: &[bool]) -> Script {
-    let sessions: Vec<Value> = ready.iter().map(|ready| status(*ready)).collect();
-    Script::of(&[result(json!({ "sessions": sessions }))])
-}
+use crate::support::fake_daemon::{CANARY, Fake, Script, connected, event, plan, refused, result, sessions, status};
 
 #[test]
 fn connect_is_printed_as_committed_and_sends_the_credential() {
@@ -251,11 +66,13 @@ fn not_to_be_connected_is_no_error_for_people_and_a_reason_for_scripts() {
 }
 
 #[test]
-fn what_is_asked_for_without_asking_holds_no_credential() {
-    let fake = Fake::start(sessions(&[]));
+fn a_dry_run_asks_for_a_plan_alone_and_prints_no_credential() {
+    let fake = Fake::start(Script::of(&[result(json!({ "plan": plan() }))]));
     let ran = fake.run(&["connect", "--dry-run", "--token", CANARY]);
-    assert_eq!((ran.code, ran.json()["kind"].clone()), (0, json!("ConnectSpec")));
-    assert_eq!(fake.asked(), Vec::<String>::new());
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{}", ran.all());
+    insta::assert_snapshot!("connect_dry_run", ran.stdout);
+    let asked = fake.asked();
+    assert!(asked.len() == 1 && asked[0].contains(r#""op":"plan""#), "{asked:?}");
 }
 
 #[test]
@@ -327,8 +144,26 @@ fn a_watch_prints_one_document_a_line_until_the_end() {
     let ran = fake.run(&["status", "-w", "-o", "json"]);
     let documents: Vec<Value> =
         ran.stdout.lines().map(|line| serde_json::from_str(line).expect("a document")).collect();
-    assert_eq!((ran.code, documents.len()), (3, 2));
+    assert_eq!((ran.code, documents.len()), (3, 3));
     assert_eq!(documents[1]["status"]["dns"]["ready"], true);
+    assert_eq!(documents[2]["error"]["reason"], "NotConnected", "it says why it ends");
+    let ran = fake.run(&["status", "-w"]);
+    assert!(ran.stderr.starts_with("error: status: connection demo ended\nhint: "), "{}", ran.all());
+}
+
+#[test]
+fn a_watch_has_every_form() {
+    let fake = Fake::start(Script::of(&[event(false), event(true), result(json!({ "name": "demo" }))]));
+    let yaml = fake.run(&["status", "--watch", "-o", "yaml"]).stdout;
+    let documents = yaml.split("---\n").filter(|text| !text.trim().is_empty());
+    let ready = documents.map(|text| {
+        let read: Value = serde_saphyr::from_str(text).expect("YAML");
+        read["status"]["dns"]["ready"].clone()
+    });
+    assert_eq!(ready.collect::<Vec<_>>(), [json!(false), json!(true)]);
+    let (brief, wide) = (fake.run(&["status", "-w"]).stdout, fake.run(&["status", "-w", "-o", "wide"]).stdout);
+    assert_eq!((brief.matches("Connection").count(), wide.matches("Connection").count()), (2, 2));
+    assert!(wide.contains("CONDITION") && !brief.contains("CONDITION"), "{wide}");
 }
 
 #[test]
@@ -343,7 +178,7 @@ fn wait_ends_when_the_goal_is_reached() {
         "workload/shop/deployment/web",
         "dns",
     ] {
-        let ran = fake.run(&["wait", "--for", goal]);
+        let ran = fake.run(&["wait", "--for", goal, "-q"]);
         assert_eq!((ran.code, ran.all().lines().count()), (0, 3), "{goal}: {}", ran.all());
     }
     let ran = fake.run(&["wait", "demo", "-o", "json"]);

@@ -12,5 +12,9 @@ pub mod edge_triggered;
 pub mod explore;
 #[path = "support/facts.rs"]
 pub mod facts;
+#[path = "support/fake_daemon.rs"]
+pub mod fake_daemon;
+#[path = "../support/schema.rs"]
+pub mod schema;
 #[path = "support/session_world.rs"]
 pub mod session_world;

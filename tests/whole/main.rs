@@ -14,6 +14,9 @@
 
 #[path = "../support/allowed.rs"]
 mod allowed;
+#[expect(dead_code, reason = "what was seen of the schema is asked elsewhere")]
+#[path = "../support/schema.rs"]
+mod schema;
 
 mod client;
 mod traces;
@@ -26,7 +29,9 @@ mod faults;
 mod ipv6;
 mod lifecycle;
 mod names;
+mod overlap;
 mod ping;
+mod plan;
 mod proxy_via;
 mod rights;
 mod traffic;

@@ -15,7 +15,9 @@ use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use podway::net::cidr::Cidr;
 use podway_minicluster::handle::Handle;
+use podway_minicluster::net::{ETH0, Hop, NetError, Netlink};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, Protocol, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -46,6 +48,8 @@ enum Request {
     List(String),
     /// Command lines of the processes in its network.
     Processes,
+    /// Routes a range through a router on the LAN; takes that route away again where there is none.
+    Route { range: Cidr, router: Option<IpAddr> },
 }
 
 /// Kinds of sockets.
@@ -163,6 +167,12 @@ impl Workstation {
         self.value(&Request::List(path.to_owned())).unwrap()
     }
 
+    /// Routes a range through a router on the LAN, in place of what was there. `None` takes that route away.
+    pub fn route(&self, range: &str, router: Option<IpAddr>) {
+        let range = range.parse().unwrap();
+        self.value::<()>(&Request::Route { range, router }).unwrap();
+    }
+
     /// Command lines of all processes in the workstation's network, but for the one that answers.
     pub fn processes(&self) -> Vec<String> {
         self.value(&Request::Processes).unwrap()
@@ -210,8 +220,24 @@ fn answer(request: Request) -> io::Result<(Value, Option<OwnedFd>)> {
             names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
         }
         Request::Processes => processes()?.into(),
+        Request::Route { range, router } => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(route(range, router)).map_err(io::Error::other)?;
+            Value::Null
+        }
     };
     Ok((value, None))
+}
+
+async fn route(range: Cidr, router: Option<IpAddr>) -> Result<(), NetError> {
+    let netlink = Netlink::here()?;
+    match router {
+        None => netlink.no_route(range.addr(), range.prefix_len()).await,
+        Some(router) => {
+            let hop = Hop { index: ETH0, via: Some(router) };
+            netlink.route(range.addr(), range.prefix_len(), &[hop], None).await
+        }
+    }
 }
 
 fn processes() -> io::Result<Vec<String>> {

@@ -10,10 +10,12 @@
 //! - [`wire`]: gRPC messages on HTTP/2 streams.
 //! - [`client`]: the workstation's end.
 
+pub mod assembly;
 pub mod client;
 pub mod credit;
 pub mod frames;
 pub mod handshake;
+pub mod heap;
 pub mod queue;
 pub mod review;
 pub mod round_trip;

@@ -6,15 +6,14 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 use prost::Message;
 
+use crate::MAX_DATA;
+use crate::assembly::{Assembly, Malformed, PREFIX};
 use crate::frames::{Data, FlowFrame, flow_frame};
-use crate::{MAX_DATA, MAX_MESSAGE};
 
-/// Bytes in front of each message: a flag and a length.
-const PREFIX: usize = 5;
 /// Bytes of a message about credit or a heartbeat, at most.
 const WORD: usize = 64;
 
@@ -45,22 +44,22 @@ impl From<WireError> for io::Error {
 #[derive(Debug)]
 pub struct Reader {
     stream: RecvStream,
-    buffer: BytesMut,
+    assembly: Assembly,
 }
 
 impl Reader {
     /// A reader at the start of the stream's body.
     pub fn new(stream: RecvStream) -> Reader {
-        Reader { stream, buffer: BytesMut::new() }
+        Reader { stream, assembly: Assembly::default() }
     }
 
     /// The next message; `None` at the end of the stream. Never holds more than one message and one HTTP/2 frame.
     pub fn poll_next<M: Message + Default>(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<M, WireError>>> {
         loop {
-            match self.whole_message() {
+            match self.assembly.take() {
                 Ok(Some(message)) => return Poll::Ready(Some(M::decode(message).map_err(|_| WireError::Malformed))),
                 Ok(None) => {}
-                Err(error) => return Poll::Ready(Some(Err(error))),
+                Err(Malformed) => return Poll::Ready(Some(Err(WireError::Malformed))),
             }
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(chunk)) => {
@@ -68,11 +67,10 @@ impl Reader {
                     if let Err(error) = self.stream.flow_control().release_capacity(chunk.len()) {
                         return Poll::Ready(Some(Err(error.into())));
                     }
-                    // Copied: a chunk is part of a larger buffer, which it would keep for as long as the message waits.
-                    self.buffer.extend_from_slice(&chunk);
+                    self.assembly.push(chunk);
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-                None if self.buffer.is_empty() => return Poll::Ready(None),
+                None if self.assembly.is_empty() => return Poll::Ready(None),
                 None => return Poll::Ready(Some(Err(WireError::Malformed))),
             }
         }
@@ -81,25 +79,6 @@ impl Reader {
     /// The next message. Cancel safe.
     pub async fn next<M: Message + Default>(&mut self) -> Option<Result<M, WireError>> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
-    }
-
-    fn whole_message(&mut self) -> Result<Option<Bytes>, WireError> {
-        let Some(prefix) = self.buffer.get(..PREFIX) else { return Ok(None) };
-        let [compressed, length @ ..] = prefix else { return Ok(None) };
-        let length = length.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
-        if *compressed != 0 || length > MAX_MESSAGE {
-            return Err(WireError::Malformed);
-        }
-        if self.buffer.len() < PREFIX + length {
-            return Ok(None);
-        }
-        self.buffer.advance(PREFIX);
-        let message = self.buffer.split_to(length).freeze();
-        if self.buffer.is_empty() {
-            // What is left would keep the message's memory for as long as the stream is idle.
-            self.buffer = BytesMut::new();
-        }
-        Ok(Some(message))
     }
 }
 

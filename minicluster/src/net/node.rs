@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The device of each pod, and its number there.
-const ETH0: u32 = 2;
+pub const ETH0: u32 = 2;
 
 /// Numbers of the node's own ends of pairs: above what the kernel chooses itself.
 const FIRST: u32 = 1000;

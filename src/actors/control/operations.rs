@@ -12,14 +12,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::actors::control::protocol::{
-    ClosedSession, Connected, Disconnected, Ended, Event, Op, Renewed, Request, Response, Sessions, VERSION, Version,
+    ClosedSession, Connected, Disconnected, Ended, Event, LogTold, Op, Planned, Renewed, Request, Response, Sessions,
+    Settings, VERSION, Version,
 };
 use crate::actors::daemon::messages::{
-    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionView, not_found,
+    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, PlanSession, RenewCredentials, SessionView,
+    not_found,
 };
 use crate::actors::session::messages::Remains;
 use crate::actors::shell::Reply;
+use crate::config::layers::Setting;
 use crate::error::{Reason, UserError};
+use crate::logs::{Level, LogLine, LogRing};
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::{ConnectOutcome, Phase, SessionStatus};
 
@@ -31,12 +35,18 @@ const TAKEN_BACK: Duration = Duration::from_secs(2);
 pub struct Edges {
     /// Make a connection.
     pub open: Recipient<OpenSession>,
+    /// Say what making one would change.
+    pub plan: Recipient<PlanSession>,
     /// End one.
     pub close: Recipient<CloseSession>,
     /// The connections.
     pub list: Recipient<ListSessions>,
     /// Fresh credentials.
     pub renew: Recipient<RenewCredentials>,
+    /// What was logged.
+    pub logs: LogRing,
+    /// The daemon's settings.
+    pub settings: Arc<[Setting]>,
 }
 
 /// Where the responses to one request go.
@@ -74,6 +84,12 @@ async fn answer(edges: &Edges, caller: Caller, op: Op, answers: &Answers) -> Res
     let id = answers.id;
     let result = match op {
         Op::Connect { spec, access } => return connect(edges, caller, *spec, *access, answers).await,
+        Op::Plan { spec, access } => {
+            let (reply, answer_rx) = Reply::new();
+            edges.plan.do_send(PlanSession { caller, spec: *spec, access: *access, reply });
+            flat(answer_rx).await.map(|plan| Response::result(id, &Planned { plan }))
+        }
+        Op::Logs { level, follow } => return logs(&edges.logs, caller, level, follow, answers).await,
         Op::Watch { name } => return watch_one(edges, caller, name, answers).await,
         Op::Disconnect { name, clean, all } => disconnect(edges, caller, name, clean, all)
             .await
@@ -86,6 +102,7 @@ async fn answer(edges: &Edges, caller: Caller, op: Op, answers: &Answers) -> Res
             edges.renew.do_send(RenewCredentials { caller, name: name.clone(), access: *access, reply });
             flat(answer_rx).await.map(|()| Response::result(id, &Renewed { name }))
         }
+        Op::Config => Ok(Response::result(id, &Settings { settings: edges.settings.to_vec() })),
         Op::Version => {
             let version = env!("CARGO_PKG_VERSION").to_owned();
             Ok(Response::result(id, &Version { version, protocol: VERSION }))
@@ -183,6 +200,34 @@ async fn forward(mut status: watch::Receiver<Arc<SessionStatus>>, answers: &Answ
         if status.changed().await.is_err() {
             return Ok(());
         }
+    }
+}
+
+/// What was logged so far, and then what is logged, until the peer has enough.
+async fn logs(
+    ring: &LogRing,
+    caller: Caller,
+    level: Level,
+    follow: bool,
+    answers: &Answers,
+) -> Result<Response, PeerGone> {
+    let mut newest = ring.newest();
+    let mut told = 0;
+    loop {
+        let upto = *newest.borrow_and_update();
+        while told < upto {
+            let page = ring.after(told, caller.uid, level);
+            told = page.upto;
+            if !page.lines.is_empty() || page.missed {
+                let lines = page.lines.iter().map(|line| LogLine::clone(line)).collect();
+                answers.event(Event::Log { lines, missed: page.missed }).await?;
+            }
+        }
+        if !follow {
+            return Ok(Response::result(answers.id, &LogTold { upto: told }));
+        }
+        // It ends with the peer: whoever answers keeps the ring, and the ring the other end of this.
+        drop(newest.changed().await);
     }
 }
 

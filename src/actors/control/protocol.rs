@@ -15,7 +15,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::config::layers::Setting;
 use crate::error::{Reason, UserError};
+use crate::logs::{Level, LogLine};
+use crate::plan::ConnectPlan;
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::{ConnectOutcome, SessionStatus, Step};
 
@@ -83,6 +86,13 @@ pub enum Op {
         /// How to reach the cluster.
         access: Box<ClusterAccess>,
     },
+    /// What making a connection would change; nothing is changed. [`Planned`].
+    Plan {
+        /// What.
+        spec: Box<ConnectSpec>,
+        /// How to reach the cluster.
+        access: Box<ClusterAccess>,
+    },
     /// End connections. [`Disconnected`].
     Disconnect {
         /// Which; the only one when absent.
@@ -112,6 +122,15 @@ pub enum Op {
         /// How to reach the cluster.
         access: Box<ClusterAccess>,
     },
+    /// What the daemon logged that concerns the caller, or nobody. Log events, then [`LogTold`].
+    Logs {
+        /// Nothing that matters less.
+        level: Level,
+        /// Whether to go on with what is logged from now on; there is no result then.
+        follow: bool,
+    },
+    /// The daemon's settings, and where each comes from. [`Settings`].
+    Config,
     /// The daemon's version. [`Version`].
     Version,
 }
@@ -137,6 +156,8 @@ struct Wire<'a> {
     name: Option<String>,
     clean: Option<bool>,
     all: Option<bool>,
+    level: Option<Level>,
+    follow: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -176,6 +197,7 @@ impl Wire<'_> {
     fn into_op(mut self) -> Result<Op, UserError> {
         let op = match self.op.as_str() {
             "connect" => Op::Connect { spec: Box::new(self.spec()?), access: Box::new(self.access()?) },
+            "plan" => Op::Plan { spec: Box::new(self.spec()?), access: Box::new(self.access()?) },
             "disconnect" => {
                 let (name, all) = (self.name.take(), self.all.take().unwrap_or_default());
                 if all && name.is_some() {
@@ -189,10 +211,15 @@ impl Wire<'_> {
                 let name = self.name.take().ok_or_else(|| self.missing("name"))?;
                 Op::Renew { name, access: Box::new(self.access()?) }
             }
+            "logs" => Op::Logs {
+                level: self.level.take().unwrap_or_default(),
+                follow: self.follow.take().unwrap_or_default(),
+            },
+            "config" => Op::Config,
             "version" => Op::Version,
             unknown => {
                 return Err(bad_request(format!(
-                    "request: unknown op {:?}, expected connect, disconnect, status, watch, renew or version",
+                    "request: unknown op {:?}, expected connect, plan, disconnect, status, watch, renew, logs, config or version",
                     shortened(unknown)
                 )));
             }
@@ -227,6 +254,8 @@ impl Wire<'_> {
             (self.name.is_some(), "name"),
             (self.clean.is_some(), "clean"),
             (self.all.is_some(), "all"),
+            (self.level.is_some(), "level"),
+            (self.follow.is_some(), "follow"),
         ]
         .into_iter()
         .find_map(|(left, field)| left.then_some(field))
@@ -303,6 +332,14 @@ pub enum Event {
         /// The state.
         status: Box<SessionStatus>,
     },
+    /// Lines of the log since the last event, oldest first.
+    Log {
+        /// The lines.
+        lines: Vec<LogLine>,
+        /// Whether there were others in between, which are gone.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        missed: bool,
+    },
 }
 
 impl Response {
@@ -365,6 +402,13 @@ pub struct Connected {
     pub status: SessionStatus,
 }
 
+/// Result of `plan`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// What would change.
+    pub plan: Box<ConnectPlan>,
+}
+
 /// Result of `disconnect`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disconnected {
@@ -403,6 +447,20 @@ pub struct Ended {
 pub struct Renewed {
     /// Name.
     pub name: String,
+}
+
+/// Result of `logs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogTold {
+    /// The number of the last line that was looked at.
+    pub upto: u64,
+}
+
+/// Result of `config`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The settings, none of them secret.
+    pub settings: Vec<Setting>,
 }
 
 /// Result of `version`.

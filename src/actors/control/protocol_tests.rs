@@ -1,5 +1,6 @@
 use super::*;
 use crate::actors::daemon::messages::not_found;
+use crate::config::layers::Origin;
 use crate::spec::{AgentMode, Credential, DnsMode};
 use crate::status::{Condition, Mark};
 
@@ -44,6 +45,9 @@ fn every_op() -> Vec<Op> {
         Op::Watch { name: Some("demo".into()) },
         Op::Renew { name: "demo".into(), access: Box::new(access()) },
         Op::Version,
+        Op::Logs { level: Level::Warn, follow: true },
+        Op::Config,
+        Op::Plan { spec: Box::new(spec()), access: Box::new(access()) },
     ]
 }
 
@@ -81,6 +85,16 @@ fn every_response_is_as_committed_and_reads_back() {
     let again = Connected { already: true, ..connected.clone() };
     let agents = vec!["left in shop: podway's own pod".into()];
     let closed = ClosedSession { name: "demo".into(), left: vec!["one finished pod".into()], agents };
+    let line = LogLine {
+        time: 1_795_399_260_123,
+        level: Level::Info,
+        target: "podway::actors::vif".into(),
+        session: Some("demo".into()),
+        message: "the device is up".into(),
+        fields: [("device".to_owned(), "podway0".to_owned())].into(),
+    };
+    let from = Origin::File { path: "/etc/podway/config.toml".into(), line: 24 };
+    let setting = Setting { key: "mtu".into(), value: 9000.into(), from };
     let error = not_found(Some("demo"), true);
     let responses = [
         Response::event(1, Event::Progress { steps: vec![step] }),
@@ -92,6 +106,9 @@ fn every_response_is_as_committed_and_reads_back() {
         Response::result(2, &Ended { name: "demo".into() }),
         Response::result(5, &Renewed { name: "demo".into() }),
         Response::result(6, &Version { version: "0.1.0".into(), protocol: VERSION }),
+        Response::event(7, Event::Log { lines: vec![line], missed: true }),
+        Response::result(7, &LogTold { upto: 12 }),
+        Response::result(8, &Settings { settings: vec![setting] }),
         Response::error(Some(7), error.clone()),
         Response::error(None, error),
     ];
@@ -112,6 +129,8 @@ fn bad_requests_are_refused_as_committed() {
         r#"{"id":1,"op":"fly"}"#,
         r#"{"id":1,"op":"version","colour":"red"}"#,
         r#"{"id":1,"op":"version","name":"demo"}"#,
+        r#"{"id":1,"op":"status","follow":true}"#,
+        r#"{"id":1,"op":"logs","level":"loud"}"#,
         r#"{"id":1,"id":2,"op":"version"}"#,
         r#"{"id":-1,"op":"version"}"#,
         r#"{"id":1,"op":"connect","spec":{}}"#,

@@ -12,9 +12,10 @@ use super::listener::{Owner, bind};
 use super::protocol::{MAX_LINE, Op, Request};
 use super::*;
 use crate::actors::daemon::messages::{
-    CloseSession, Closed, ListSessions, OpenSession, Opened, RenewCredentials, SessionView,
+    CloseSession, Closed, ListSessions, OpenSession, Opened, PlanSession, RenewCredentials, SessionView,
 };
 use crate::actors::session::messages::Remains;
+use crate::logs::{Level, LogLine, LogRing, PAGE, Whose};
 use crate::spec::{AgentMode, ClusterAccess, ConnectSpec, Credential, DnsMode};
 use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
 
@@ -46,6 +47,14 @@ impl Handler<OpenSession> for FakeDaemon {
                 status.outcome = Some(ConnectOutcome::Ready);
             });
         }
+    }
+}
+
+impl Handler<PlanSession> for FakeDaemon {
+    type Result = ();
+    // The reply is dropped.
+    fn handle(&mut self, message: PlanSession, _: &mut Context<FakeDaemon>) {
+        tracing::info!(?message, "asked to plan");
     }
 }
 
@@ -103,30 +112,34 @@ impl Peer {
 }
 
 fn with_control<F: Future<Output = ()>>(test: impl FnOnce(std::path::PathBuf, actix::Addr<Control>) -> F) {
-    serve(|path, control, _| test(path, control));
+    serve(|path, control, _, _| test(path, control));
 }
 
 type States = watch::Sender<Arc<SessionStatus>>;
 
 fn with_daemon<F: Future<Output = ()>>(test: impl FnOnce(std::path::PathBuf, States) -> F) {
-    serve(|path, _, states| test(path, states));
+    serve(|path, _, states, _| test(path, states));
 }
 
-fn serve<F: Future<Output = ()>>(test: impl FnOnce(std::path::PathBuf, actix::Addr<Control>, States) -> F) {
+fn serve<F: Future<Output = ()>>(test: impl FnOnce(std::path::PathBuf, actix::Addr<Control>, States, LogRing) -> F) {
     actix_rt::System::new().block_on(async {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("s");
         let states = watch::Sender::new(Arc::new(SessionStatus::default()));
         let daemon = FakeDaemon(states.clone()).start();
+        let logs = LogRing::default();
         let edges = Edges {
             open: daemon.clone().recipient(),
+            plan: daemon.clone().recipient(),
             close: daemon.clone().recipient(),
             list: daemon.clone().recipient(),
             renew: daemon.recipient(),
+            logs: logs.clone(),
+            settings: Arc::default(),
         };
         let listener = bind(&path, Owner::by_hand(None, None)).expect("listening");
         let control = Control::new(listener, edges).start();
-        let test = test(path, control, states);
+        let test = test(path, control, states, logs);
         timeout(Duration::from_secs(20), test).await.expect("in time");
     });
 }
@@ -391,4 +404,48 @@ fn no_log_at_any_level_holds_a_credential() {
     let text = String::from_utf8(logged.0.lock().expect("no writer panicked").clone()).expect("UTF-8");
     assert!(text.contains("asked to connect"), "nothing was logged: {text}");
     assert!(!text.contains(CANARY), "{text}");
+}
+
+fn log_line(message: &str, level: Level) -> LogLine {
+    LogLine {
+        time: 0,
+        level,
+        target: "podway::x".to_owned(),
+        session: None,
+        message: message.to_owned(),
+        fields: Default::default(),
+    }
+}
+
+/// The messages of an event, which is about `id`.
+fn messages(line: &str) -> Vec<String> {
+    let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    assert_eq!((&event["id"], &event["event"]), (&1.into(), &"log".into()), "{line}");
+    let lines = event["lines"].as_array().expect("lines").iter();
+    lines.map(|line| line["message"].as_str().expect("a message").to_owned()).collect()
+}
+
+#[test]
+fn the_log_is_told_in_pages_without_what_concerns_others_and_followed() {
+    serve(async |path, _, _, logs| {
+        // Root reads all: a user is somebody else than the one who runs the test.
+        let me = nix::unistd::geteuid().as_raw();
+        for number in 0..=PAGE {
+            logs.keep(Whose::User(me), log_line(&number.to_string(), Level::Info));
+            logs.keep(Whose::User(me), log_line("detail", Level::Debug));
+        }
+        if me != 0 {
+            logs.keep(Whose::User(me + 1), log_line("another's", Level::Error));
+        }
+        let mut peer = Peer::new(&path).await;
+        let first = messages(&peer.ask(r#"{"id":1,"op":"logs","level":"info","follow":true}"#).await);
+        assert_eq!((first.len(), first[0].as_str()), (PAGE, "0"));
+        assert_eq!(messages(&peer.line().await), [PAGE.to_string()]);
+        logs.keep(Whose::Nobodys, log_line("later", Level::Warn));
+        assert_eq!(messages(&peer.line().await), ["later"]);
+        let mut other = Peer::new(&path).await;
+        assert_eq!(messages(&other.ask(r#"{"id":1,"op":"logs","level":"warn"}"#).await), ["later"]);
+        let end: serde_json::Value = serde_json::from_str(&other.line().await).expect("JSON");
+        assert_eq!(end["result"]["upto"], logs.newest().borrow().to_owned());
+    });
 }

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use crate::actors::session::messages::Remains;
 use crate::actors::shell::{Exit, Reply, told};
 use crate::error::{Reason, UserError};
+use crate::plan::ConnectPlan;
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::SessionStatus;
 
@@ -52,6 +53,19 @@ pub struct OpenSession {
     pub access: ClusterAccess,
     /// The accepted connection, whose status tells the rest; or a refusal.
     pub reply: Reply<Result<Opened, UserError>>,
+}
+
+/// Control → Daemon. Say what making this connection would change, and change nothing.
+#[derive(Debug)]
+pub struct PlanSession {
+    /// Who asks.
+    pub caller: Caller,
+    /// What.
+    pub spec: ConnectSpec,
+    /// How to reach the cluster.
+    pub access: ClusterAccess,
+    /// The plan, or why there could be no such connection.
+    pub reply: Reply<Result<Box<ConnectPlan>, UserError>>,
 }
 
 /// Control → Daemon. End a connection, or withdraw one that waits for the end of another. Answered when teardown ended.
@@ -121,4 +135,4 @@ pub fn not_found(name: Option<&str>, others: bool) -> UserError {
     UserError::new(Reason::NotConnected, message, hint)
 }
 
-told!(OpenSession, CloseSession, ListSessions, RenewCredentials, Shutdown, SessionEnded);
+told!(OpenSession, PlanSession, CloseSession, ListSessions, RenewCredentials, Shutdown, SessionEnded);

@@ -1,11 +1,9 @@
 //! What Dns takes, and what it tells.
 
-use std::net::SocketAddr;
-
-use bytes::Bytes;
-
 use crate::actors::shell::{Reply, told};
 use crate::ids::Generation;
+use crate::net::dns_tap::DnsQuery;
+pub use crate::net::dns_tap::DnsTransport as Transport;
 use crate::net::resolver::Outlook;
 use crate::spec::DnsMode;
 
@@ -20,27 +18,9 @@ pub struct Configure {
     pub include_suffixes: Vec<String>,
 }
 
-/// Data plane → Dns. One raw query (RFC 1035) that came to a DNS address; the answer goes back as packets.
+/// Data plane → Dns. One raw query that came to a DNS address.
 #[derive(Debug)]
-pub struct QueryArrived {
-    /// The message, without the length prefix of TCP.
-    pub query: Bytes,
-    /// Who asks.
-    pub from: SocketAddr,
-    /// Over what.
-    pub transport: Transport,
-    /// The raw answer.
-    pub reply: Reply<Bytes>,
-}
-
-/// What a query came over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Transport {
-    /// UDP: the answer is truncated to the client's EDNS size.
-    Udp,
-    /// TCP.
-    Tcp,
-}
+pub struct QueryArrived(pub DnsQuery);
 
 /// Session → Dns. Undo everything done to the host's resolver, before the link goes.
 #[derive(Debug)]

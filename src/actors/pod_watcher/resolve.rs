@@ -19,10 +19,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::decode::{Names, Object};
-use super::near;
 use crate::backoff;
 use crate::cluster::{PodSnapshot, Resolution, Resolutions};
 use crate::error::chain;
+use crate::near;
 use crate::net::kube_client;
 use crate::net::obstacle::Obstacle;
 use crate::refusal::{self, Readiness};

@@ -221,6 +221,49 @@ pub struct SessionCore {
     effects: VecDeque<Effect>,
 }
 
+/// The rules of `spec` with their workloads, once all are known.
+fn rules_of(spec: &ConnectSpec, resolutions: &Resolutions) -> Option<Vec<ViaRule<Workload>>> {
+    let rule = |rule: &ViaRule| match resolutions.get(&rule.workload) {
+        Some(Resolution::Found { workload, .. }) => Some(ViaRule { range: rule.range, workload: workload.clone() }),
+        Some(
+            Resolution::NotFound { .. }
+            | Resolution::Ambiguous { .. }
+            | Resolution::Forbidden { .. }
+            | Resolution::Failed { .. },
+        )
+        | None => None,
+    };
+    spec.proxy_via.iter().map(rule).collect()
+}
+
+/// What ProxyVia is to do for `spec`, once all workloads are known.
+pub fn selection_of(
+    spec: &ConnectSpec,
+    api_server: &BTreeSet<IpAddr>,
+    resolutions: &Resolutions,
+) -> Option<SelectProxyVia> {
+    Some(SelectProxyVia {
+        api_server: api_server.clone(),
+        rules: rules_of(spec, resolutions)?,
+        vnat: spec.vnat.clone(),
+        also_proxy: spec.also_proxy.clone(),
+        never_proxy: spec.never_proxy.clone(),
+        allow_conflicting: spec.allow_conflicting_subnets.clone(),
+    })
+}
+
+/// Why a rule of `spec` names no workload, where one does not; nothing of those that will be told `later`.
+pub fn refusal_of(
+    spec: &ConnectSpec,
+    resolutions: &Resolutions,
+    later: impl Fn(&WorkloadRef, &Resolution) -> bool,
+) -> Option<UserError> {
+    spec.proxy_via.iter().find_map(|rule| {
+        let resolution = resolutions.get(&rule.workload).filter(|resolution| !later(&rule.workload, resolution))?;
+        errors::resolution(&rule.workload, &spec.namespace, resolution)
+    })
+}
+
 impl SessionCore {
     /// A session that has not begun.
     pub fn new(spec: ConnectSpec, expires_at: Option<i64>) -> Self {
@@ -471,17 +514,14 @@ impl SessionCore {
         if self.outcome.is_some() {
             return None;
         }
-        for rule in &self.spec.proxy_via {
-            let resolution = facts.resolutions.as_ref().and_then(|r| r.get(&rule.workload));
-            // Where more than this is missing, that is told: it is known soon.
-            let of_connected = rule.workload.namespace.as_ref().is_none_or(|name| *name == self.spec.namespace);
-            let forbidden = matches!(resolution, Some(Resolution::Forbidden { .. }));
-            if forbidden && of_connected && self.rights_of_connected().is_none_or(|rights| !rights.watch_pods) {
-                continue;
-            }
-            if let Some(error) = resolution.and_then(|r| errors::resolution(&rule.workload, &self.spec.namespace, r)) {
-                return Some(error);
-            }
+        // Where more than the right to look a workload up is missing, that is told: it is known soon.
+        let watched = self.rights_of_connected().is_some_and(|rights| rights.watch_pods);
+        let later = |workload: &WorkloadRef, resolution: &Resolution| {
+            let of_connected = workload.namespace.as_ref().is_none_or(|name| *name == self.spec.namespace);
+            of_connected && !watched && matches!(resolution, Resolution::Forbidden { .. })
+        };
+        if let Some(error) = facts.resolutions.as_ref().and_then(|known| refusal_of(&self.spec, known, later)) {
+            return Some(error);
         }
         if let Some(error) = self.selection().and_then(|selection| errors::loopback(&proxy_via::loopback(&selection))) {
             return Some(error);
@@ -513,30 +553,12 @@ impl SessionCore {
 
     /// The rules with their workloads, once all are known.
     fn rules(&self) -> Option<Vec<ViaRule<Workload>>> {
-        let resolutions = self.facts.resolutions.as_ref()?;
-        let rule = |rule: &ViaRule| match resolutions.get(&rule.workload) {
-            Some(Resolution::Found { workload, .. }) => Some(ViaRule { range: rule.range, workload: workload.clone() }),
-            Some(
-                Resolution::NotFound { .. }
-                | Resolution::Ambiguous { .. }
-                | Resolution::Forbidden { .. }
-                | Resolution::Failed { .. },
-            )
-            | None => None,
-        };
-        self.spec.proxy_via.iter().map(rule).collect()
+        rules_of(&self.spec, self.facts.resolutions.as_ref()?)
     }
 
     /// What ProxyVia is to do, once the API server and all workloads are known.
     fn selection(&self) -> Option<SelectProxyVia> {
-        Some(SelectProxyVia {
-            api_server: self.facts.api_server.clone()?,
-            rules: self.rules()?,
-            vnat: self.spec.vnat.clone(),
-            also_proxy: self.spec.also_proxy.clone(),
-            never_proxy: self.spec.never_proxy.clone(),
-            allow_conflicting: self.spec.allow_conflicting_subnets.clone(),
-        })
+        selection_of(&self.spec, self.facts.api_server.as_ref()?, self.facts.resolutions.as_ref()?)
     }
 
     fn select_and_wait(&mut self) {

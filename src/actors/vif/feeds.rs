@@ -1,4 +1,4 @@
-//! What runs beside the actor: queries to Dns, blocked targets to ClientList, counters to Session, the host's own network
+//! What runs beside the actor: blocked targets to ClientList, counters to Session, the host's own network
 //! to ProxyVia. Each is a task that Vif ends with itself.
 
 use std::collections::BTreeSet;
@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Recipient;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use podway_tunnel::credit::Budget;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -17,13 +15,11 @@ use tracing::warn;
 
 use super::messages::FlowStats;
 use crate::actors::client_list::messages::FlowsBlocked;
-use crate::actors::dns::messages::{QueryArrived, Transport};
 use crate::actors::proxy_via::messages::{HostFactsChanged, VipsInUseChanged};
-use crate::actors::shell::Reply;
+use crate::actors::shell::blocking;
 use crate::ids::Generation;
 use crate::net::cidr::Cidr;
 use crate::net::counters::{Counters, CountersSnapshot};
-use crate::net::dns_tap::{DnsQuery, DnsTransport};
 use crate::net::resolver::host::host_resolvers;
 use crate::net::route::{Own, RouteError, RouteHandle, monitor};
 use crate::net::route_plan::{HostFacts, Ipv6};
@@ -31,8 +27,6 @@ use crate::net::views::Target;
 
 /// Where the kernel has its settings of IPv6 by link; absent where it has no IPv6.
 const IPV6: &str = "/proc/sys/net/ipv6/conf";
-/// Queries that Dns has not answered yet; more wait in the packet path and are dropped there.
-const DNS_UNACKNOWLEDGED: usize = 64;
 /// How often counters are told at most.
 const STATS_EVERY: Duration = Duration::from_millis(500);
 /// How often flows that an agent broke are logged at most.
@@ -41,31 +35,6 @@ const BROKEN_LOG: Duration = Duration::from_secs(60);
 const FACTS_EVERY: Duration = Duration::from_secs(10);
 /// The pause before the host's network is read again after a failure.
 const FACTS_RETRY: Duration = Duration::from_secs(1);
-
-/// Queries from the packet path to Dns and answers back; at most [`DNS_UNACKNOWLEDGED`] are in Dns's hands.
-pub(super) async fn pump_queries(mut queries: mpsc::Receiver<DnsQuery>, dns: Recipient<QueryArrived>) {
-    let mut waiting = FuturesUnordered::new();
-    loop {
-        tokio::select! {
-            query = queries.recv(), if waiting.len() < DNS_UNACKNOWLEDGED => {
-                let Some(DnsQuery { query, from, transport, reply: asker }) = query else { return };
-                let transport = match transport {
-                    DnsTransport::Udp => Transport::Udp,
-                    DnsTransport::Tcp => Transport::Tcp,
-                };
-                let (reply, answer) = Reply::new();
-                dns.do_send(QueryArrived { query, from, transport, reply });
-                waiting.push(async move {
-                    if let Ok(answer) = answer.await {
-                        // An asker that went away wants no answer.
-                        asker.send(answer).ok();
-                    }
-                });
-            }
-            Some(()) = waiting.next() => {}
-        }
-    }
-}
 
 /// Targets that flows wait for; the data plane bounds their rate.
 pub(super) async fn pump_blocked(mut blocked: mpsc::Receiver<Target>, clients: Recipient<FlowsBlocked>) {
@@ -149,10 +118,21 @@ async fn follow_host(
     }
 }
 
+/// The host's own network at this moment, as a connection with the device `device` would find it. Changes nothing.
+///
+/// # Errors
+///
+/// The kernel does not tell.
+pub(crate) async fn host_now(etc: &Path, device: &str) -> Result<HostFacts, RouteError> {
+    let own = Own { device: device.to_owned(), taken: BTreeSet::new() };
+    let (resolvers, ipv6) = read_files(etc, device).await;
+    Ok(HostFacts { ipv6, ..RouteHandle::open()?.host_facts(&own, resolvers).await? })
+}
+
 /// What the host says in files: its name servers (none when they cannot be read), and whether `device` may have IPv6.
 async fn read_files(etc: &Path, device: &str) -> (BTreeSet<IpAddr>, Ipv6) {
     let (etc, device) = (etc.to_owned(), device.to_owned());
-    let read = tokio::task::spawn_blocking(move || (host_resolvers(&etc), ipv6(Path::new(IPV6), &device)));
+    let read = blocking(move || (host_resolvers(&etc), ipv6(Path::new(IPV6), &device)));
     read.await.unwrap_or_default()
 }
 

@@ -5,12 +5,14 @@
 
 use std::cmp::min;
 
+use tokio::io::ReadBuf;
+
 /// Most payload of one message that is sent. Larger ones measured no faster at the container runtime's end.
 const MESSAGE: usize = 128 * 1024;
 /// Bytes kept free in front of a message for its header: 2, 8 of length, 4 of mask.
 const HEADER: usize = 14;
-/// What is read from the socket at once: four TLS records.
-const READ: usize = 64 * 1024;
+/// What is read from the socket to find headers in; data beyond it goes to the reader directly.
+const READ: usize = 2048;
 /// Most text that is kept of the error channel, in bytes.
 const ERROR_TEXT: usize = 4096;
 /// Most payload that RFC 6455 allows in a control frame, in bytes.
@@ -137,7 +139,7 @@ fn apply_mask(data: &mut [u8], mask: [u8; 4]) {
 /// What the decoder found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// So many bytes of data were put into the caller's buffer, at least one.
+    /// So many bytes of data were appended to the caller's buffer, at least one.
     Data(usize),
     /// More bytes from the socket are wanted.
     Need,
@@ -151,7 +153,7 @@ pub enum Step {
     Broken(&'static str),
 }
 
-/// Takes the frames of a server apart, without copying more than once.
+/// Takes the frames of a server apart. Of a long message it sees the beginning only: the rest need not be copied.
 #[derive(Debug)]
 pub struct Decoder {
     buffer: Box<[u8]>,
@@ -198,6 +200,17 @@ impl Decoder {
         self.buffer.get_mut(self.end..).unwrap_or_default()
     }
 
+    /// How many bytes come next from the socket that are nothing but data, if that is known.
+    pub fn data_ahead(&self) -> Option<u64> {
+        let data = self.opcode < OP_CLOSE && self.channel == Some(0) && self.owed[0] == 0;
+        (data && self.left > 0 && self.start == self.end).then_some(self.left)
+    }
+
+    /// So many of [`Decoder::data_ahead`] were read past the decoder.
+    pub fn passed(&mut self, count: usize) {
+        self.left = self.left.saturating_sub(count as u64);
+    }
+
     /// So many bytes were put into [`Decoder::space`].
     pub fn filled(&mut self, count: usize) {
         self.end = min(self.end + count, self.buffer.len());
@@ -208,8 +221,8 @@ impl Decoder {
         (!self.error.is_empty()).then(|| String::from_utf8_lossy(&self.error).trim().to_owned())
     }
 
-    /// The next thing in the buffer. `into` must not be empty.
-    pub fn step(&mut self, into: &mut [u8]) -> Step {
+    /// The next thing in the buffer. `into` must not be full.
+    pub fn step(&mut self, into: &mut ReadBuf<'_>) -> Step {
         loop {
             if self.over {
                 return Step::Closed;
@@ -237,7 +250,7 @@ impl Decoder {
         }
     }
 
-    fn payload(&mut self, into: &mut [u8]) -> Option<Step> {
+    fn payload(&mut self, into: &mut ReadBuf<'_>) -> Option<Step> {
         if self.opcode >= OP_CLOSE {
             let part = self.take(usize::MAX).to_vec();
             self.control.extend_from_slice(&part);
@@ -256,10 +269,9 @@ impl Decoder {
         }
         match channel {
             0 => {
-                let part = self.take(into.len());
-                let count = part.len();
-                into[..count].copy_from_slice(part);
-                Some(Step::Data(count))
+                let part = self.take(into.remaining());
+                into.put_slice(part);
+                Some(Step::Data(part.len()))
             }
             1 => {
                 let room = ERROR_TEXT.saturating_sub(self.error.len());
@@ -362,17 +374,29 @@ mod tests {
         [frame(OP_BINARY, true, &[0, 0x1f, 0x90]), frame(OP_BINARY, true, &[1, 0x1f, 0x90])].concat()
     }
 
-    /// Feeds `wire` in pieces of `piece` bytes; returns the data and the other steps.
-    fn decode(wire: &[u8], piece: usize) -> (Vec<u8>, Vec<Step>, Decoder) {
+    /// Feeds `wire` in pieces of at most `piece` bytes, data past the decoder if `past`; returns the data and the other
+    /// steps.
+    fn decode(mut wire: &[u8], piece: usize, past: bool) -> (Vec<u8>, Vec<Step>, Decoder) {
         let mut decoder = Decoder::new();
         let (mut data, mut steps) = (Vec::new(), Vec::new());
-        let mut into = [0_u8; 1000];
-        for part in wire.chunks(piece) {
-            decoder.space()[..part.len()].copy_from_slice(part);
+        let mut space = [0_u8; 1000];
+        while !wire.is_empty() {
+            if past && let Some(ahead) = decoder.data_ahead() {
+                let (part, rest) = wire.split_at(min(piece, wire.len()).min(usize::try_from(ahead).expect("short")));
+                data.extend_from_slice(part);
+                decoder.passed(part.len());
+                wire = rest;
+                continue;
+            }
+            let room = decoder.space();
+            let (part, rest) = wire.split_at(min(piece, room.len()).min(wire.len()));
+            room[..part.len()].copy_from_slice(part);
             decoder.filled(part.len());
+            wire = rest;
             loop {
+                let mut into = ReadBuf::new(&mut space);
                 match decoder.step(&mut into) {
-                    Step::Data(n) => data.extend_from_slice(&into[..n]),
+                    Step::Data(_) => data.extend_from_slice(into.filled()),
                     Step::Need => break,
                     step @ (Step::Closed | Step::Broken(_)) => {
                         steps.push(step);
@@ -396,11 +420,11 @@ mod tests {
         wire.extend(frame(OP_CONTINUE, true, b"ld"));
         wire.extend(frame(OP_BINARY, true, &[&[0], &big[..]].concat()));
         wire.extend(frame(OP_CLOSE, true, &[3, 232]));
-        for piece in [1, 2, 3, 7, 1000, 40_000] {
-            let (data, steps, _) = decode(&wire, piece);
-            assert_eq!(&data[..11], b"hello world", "pieces of {piece}");
-            assert_eq!(&data[11..], &big, "pieces of {piece}");
-            assert_eq!(steps, [Step::Ping(b"p".to_vec()), Step::Closed], "pieces of {piece}");
+        for (piece, past) in [1, 2, 3, 7, 1000, 40_000].into_iter().flat_map(|piece| [(piece, false), (piece, true)]) {
+            let (data, steps, _) = decode(&wire, piece, past);
+            assert_eq!(&data[..11], b"hello world", "pieces of {piece}, {past}");
+            assert_eq!(&data[11..], &big, "pieces of {piece}, {past}");
+            assert_eq!(steps, [Step::Ping(b"p".to_vec()), Step::Closed], "pieces of {piece}, {past}");
         }
     }
 
@@ -408,7 +432,7 @@ mod tests {
     fn the_error_channel_is_read_as_text() {
         let mut wire = preamble();
         wire.extend(frame(OP_BINARY, true, b"\x01connection refused\n"));
-        let (data, steps, decoder) = decode(&wire, 5);
+        let (data, steps, decoder) = decode(&wire, 5, false);
         assert!(data.is_empty());
         assert_eq!(steps, [Step::ErrorText]);
         assert_eq!(decoder.error_text().as_deref(), Some("connection refused"));
@@ -417,7 +441,7 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for wire in [vec![0x82, 0x80, 0, 0], vec![0xf2, 1, 0], vec![0x83, 1, 0], vec![0x89, 126, 1, 0]] {
-            let (_, steps, _) = decode(&wire, 100);
+            let (_, steps, _) = decode(&wire, 100, false);
             assert!(matches!(steps.as_slice(), [Step::Broken(_)]), "{wire:?}: {steps:?}");
         }
     }

@@ -112,6 +112,40 @@ impl HostResolver {
         }
     }
 
+    /// How [`HostResolver::attach`] would make the host ask us, as far as can be told without a change.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub async fn foresee(&self, mode: DnsMode) -> Result<Attached, AttachFailed> {
+        let by_resolved = || async {
+            match Resolved::connect().await {
+                Ok(_) => Ok(attached(Backend::Resolved, false, "")),
+                Err(error) => Err(AttachFailed { message: error.to_string(), outlook: Outlook::Open }),
+            }
+        };
+        let by_file = || async {
+            if self.editor.is_taken(&self.done) {
+                let message = format!("names would not be attached: {TAKEN}");
+                return Err(AttachFailed { message, outlook: Outlook::Taken });
+            }
+            let file = self.file();
+            match blocking(move || file.seems_replaceable()).await {
+                Ok(()) => Ok(attached(Backend::File, false, REPLACED)),
+                Err(error) => Err(AttachFailed { message: error.to_string(), outlook: Outlook::Hopeless }),
+            }
+        };
+        match mode {
+            DnsMode::Off => Ok(attached(Backend::Off, false, "")),
+            DnsMode::Resolved => by_resolved().await,
+            DnsMode::File => by_file().await,
+            DnsMode::Auto if self.uses_resolved() => by_resolved().await,
+            DnsMode::Auto => by_file().await.map_err(|failed| match failed.outlook {
+                Outlook::Hopeless => AttachFailed { message: OFF_HINT.to_owned(), ..failed },
+                Outlook::Taken | Outlook::Open | Outlook::Overwritten => failed,
+            }),
+        }
+    }
+
     /// Undoes everything done to the host, and keeps an attaching that goes on meanwhile from doing more. Twice is
     /// harmless. Returns what could not be undone, in the user's words.
     pub async fn detach(&self) -> Vec<String> {

@@ -17,6 +17,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
+use nix::unistd::{AccessFlags, access};
 use nix::unistd::{Gid, Uid, fchown};
 
 use super::LinkPlan;
@@ -125,6 +126,13 @@ impl ResolvConf {
         let probe = self.at(".resolv.conf.podway-probe");
         File::options().write(true).create(true).truncate(true).mode(0o600).open(&probe).map_err(io_at(&probe))?;
         fs::remove_file(&probe).map_err(io_at(&probe))
+    }
+
+    /// As [`ResolvConf::replaceable`], as far as can be told without a change.
+    pub fn seems_replaceable(&self) -> Result<(), ResolvConfError> {
+        self.read()?;
+        let writable = access(&self.directory, AccessFlags::W_OK);
+        writable.map_err(|error| io_at(&self.directory)(error.into()))
     }
 
     /// Makes the file name our servers, after writing the backup. Blocks on the file system.

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Plan;
+use super::{AgentPlacerCore, Plan};
 use crate::actors::agent_placer::manifest::is_named_after;
-use crate::actors::client_list::messages::{Unfit, UnfitAgents};
-use crate::cluster::{AgentContainer, ContainerState, PodFact};
+use crate::actors::client_list::messages::{GeneralEgress, Unfit, UnfitAgents};
+use crate::cluster::{AgentContainer, ContainerState, PodFact, PodPhase};
+use crate::net::views::Target;
 
 /// What a pod holds of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,5 +79,23 @@ impl Plan {
         let taken: BTreeSet<u16> = pod.agents.iter().map(|agent| agent.port).collect();
         let free = (self.first_port..=u16::MAX).find(|port| !taken.contains(port));
         free.unwrap_or(self.first_port)
+    }
+}
+
+impl AgentPlacerCore {
+    /// The pods whose agents are there for what is wanted, running or starting.
+    pub fn present(&self) -> Vec<(Target, Arc<PodFact>)> {
+        let (plan, unfit) = (&self.plan, &self.unfit.1);
+        let usable = |pod: &PodFact| matches!(plan.agent_in(pod, unfit), AgentInPod::Running | AgentInPod::Starting);
+        let of = |pod: &Arc<PodFact>| {
+            let live = pod.phase == PodPhase::Running && !pod.terminating;
+            if self.via.1.workloads.contains(&pod.workload) && live {
+                return Some(Target::Workload(pod.workload.clone()));
+            }
+            (self.via.1.general == GeneralEgress::Wanted && plan.owns(pod) && !pod.terminating)
+                .then_some(Target::General)
+        };
+        let usable = self.pods.1.pods.values().filter(|pod| usable(pod));
+        usable.filter_map(|pod| Some((of(pod)?, Arc::clone(pod)))).collect()
     }
 }

@@ -467,7 +467,8 @@ fn word_of(target: &Target, state: &TargetState, scaled_to_zero: bool) -> (&'sta
     }
 }
 
-fn range_line(range: &RangeStatus) -> RangeLine {
+/// A range, for people.
+pub fn range_line(range: &RangeStatus) -> RangeLine {
     let (treatment, note) = match &range.treatment {
         Treatment::Routed => ("routed".to_owned(), String::new()),
         Treatment::Translated { target: Target::Workload(workload), conflict } => {

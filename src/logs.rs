@@ -1,0 +1,272 @@
+//! The daemon's latest log lines, for `podway logs`: kept in memory, so that they can be read without a right to the
+//! host's journal, and wherever the log itself goes.
+//!
+//! - [`layer`]: takes each line that is logged, and finds out whom it concerns.
+//! - here: what is kept, at most [`LINES`] and [`BYTES`], and who may read what.
+//!
+//! Whoever reads sees what concerns their own connections, and what concerns nobody's. What cannot be told is for root.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::timestamp;
+
+pub mod layer;
+
+/// The most lines that are kept.
+pub const LINES: usize = 2048;
+/// The most bytes that all of them take, about: what else the daemon takes when idle is many times that.
+pub const BYTES: usize = 512 * 1024;
+/// The most bytes of one message or value; the rest is cut off.
+pub const LONGEST: usize = 2048;
+/// The most lines that are read at a time.
+pub const PAGE: usize = 64;
+
+/// How much a line matters, most first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Broken.
+    Error,
+    /// Strange, but it goes on.
+    Warn,
+    /// What a user would notice.
+    Info,
+    /// Decisions.
+    Debug,
+    /// Everything.
+    #[default]
+    Trace,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Milliseconds since 1970; RFC 3339 in JSON.
+    #[serde(with = "timestamp::text_of_millis")]
+    pub time: i64,
+    /// How much it matters.
+    pub level: Level,
+    /// Which part of the daemon says it.
+    pub target: String,
+    /// The connection that it concerns.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<String>,
+    /// A constant sentence.
+    pub message: String,
+    /// What it is about, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub fields: BTreeMap<String, String>,
+}
+
+impl LogLine {
+    /// Its bytes in memory, about.
+    fn size(&self) -> usize {
+        let fields = self.fields.iter().map(|(name, value)| name.len() + value.len() + size_of::<[String; 2]>());
+        size_of::<Kept>() + size_of::<LogLine>() + self.target.len() + self.message.len() + fields.sum::<usize>()
+    }
+}
+
+/// Whom a line concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// A user.
+    User(u32),
+    /// The host, and so everybody.
+    Nobodys,
+    /// Not known: somebody, perhaps.
+    Unknown,
+}
+
+impl Whose {
+    /// Whether a user may read it.
+    pub fn may_be_read_by(self, uid: u32) -> bool {
+        match self {
+            Whose::User(owner) => uid == 0 || uid == owner,
+            Whose::Nobodys => true,
+            Whose::Unknown => uid == 0,
+        }
+    }
+}
+
+/// What is kept. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct LogRing(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    ring: Mutex<Ring>,
+    newest: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    kept: VecDeque<Kept>,
+    bytes: usize,
+    /// The number of the newest line; the first one is 1.
+    newest: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    number: u64,
+    whose: Whose,
+    size: usize,
+    line: Arc<LogLine>,
+}
+
+/// Some lines in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Those that the reader may see.
+    pub lines: Vec<Arc<LogLine>>,
+    /// The number of the last one that was looked at.
+    pub upto: u64,
+    /// Whether lines between the last page and this one are gone.
+    pub missed: bool,
+}
+
+impl Default for LogRing {
+    fn default() -> Self {
+        LogRing(Arc::new(Inner { ring: Mutex::default(), newest: watch::Sender::new(0) }))
+    }
+}
+
+impl LogRing {
+    /// Keeps a line, and forgets the oldest ones that there is no more room for.
+    pub fn keep(&self, whose: Whose, line: LogLine) {
+        let newest = {
+            let mut ring = self.ring();
+            let size = line.size();
+            ring.newest += 1;
+            ring.bytes += size;
+            let number = ring.newest;
+            ring.kept.push_back(Kept { number, whose, size, line: Arc::new(line) });
+            while ring.kept.len() > LINES || ring.bytes > BYTES {
+                let Some(oldest) = ring.kept.pop_front() else { break };
+                ring.bytes -= oldest.size;
+            }
+            number
+        };
+        self.0.newest.send_replace(newest);
+    }
+
+    /// The lines after the number `after` that a user may see, at least as important as `level`; at most [`PAGE`].
+    pub fn after(&self, after: u64, uid: u32, level: Level) -> Page {
+        let ring = self.ring();
+        let oldest = ring.kept.front().map_or(ring.newest + 1, |kept| kept.number);
+        let mut page = Page { lines: Vec::new(), upto: after, missed: after > 0 && oldest > after + 1 };
+        for kept in ring.kept.iter().filter(|kept| kept.number > after) {
+            page.upto = kept.number;
+            if kept.whose.may_be_read_by(uid) && kept.line.level <= level {
+                page.lines.push(Arc::clone(&kept.line));
+            }
+            if page.lines.len() == PAGE {
+                return page;
+            }
+        }
+        // Also where the newest lines are gone already.
+        page.upto = ring.newest;
+        page
+    }
+
+    /// Tells the number of the newest line whenever there is another.
+    pub fn newest(&self) -> watch::Receiver<u64> {
+        self.0.newest.subscribe()
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // Whoever panicked with it held whole lines.
+        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(message: &str, level: Level) -> LogLine {
+        LogLine {
+            time: 1_795_399_260_123,
+            level,
+            target: "podway::x".to_owned(),
+            session: None,
+            message: message.to_owned(),
+            fields: BTreeMap::new(),
+        }
+    }
+
+    fn read(ring: &LogRing, uid: u32, level: Level) -> Vec<String> {
+        ring.after(0, uid, level).lines.iter().map(|line| line.message.clone()).collect()
+    }
+
+    #[test]
+    fn everybody_reads_their_own_lines_and_nobodys_and_root_reads_all() {
+        let ring = LogRing::default();
+        for (whose, message) in [
+            (Whose::User(1000), "ann"),
+            (Whose::User(1001), "ben"),
+            (Whose::Nobodys, "host"),
+            (Whose::Unknown, "somebody"),
+        ] {
+            ring.keep(whose, line(message, Level::Info));
+        }
+        assert_eq!(read(&ring, 1000, Level::Trace), ["ann", "host"]);
+        assert_eq!(read(&ring, 1001, Level::Trace), ["ben", "host"]);
+        assert_eq!(read(&ring, 7, Level::Trace), ["host"]);
+        assert_eq!(read(&ring, 0, Level::Trace), ["ann", "ben", "host", "somebody"]);
+    }
+
+    #[test]
+    fn a_level_leaves_out_what_matters_less() {
+        let ring = LogRing::default();
+        for level in [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace] {
+            ring.keep(Whose::Nobodys, line(&format!("{level:?}"), level));
+        }
+        assert_eq!(read(&ring, 7, Level::Warn), ["Error", "Warn"]);
+        assert_eq!(read(&ring, 7, Level::Trace).len(), 5);
+    }
+
+    #[test]
+    fn what_is_kept_has_a_bound_in_lines_and_in_bytes_and_whoever_reads_on_learns_what_is_gone() {
+        let ring = LogRing::default();
+        for number in 0..LINES + 10 {
+            ring.keep(Whose::Nobodys, line(&number.to_string(), Level::Info));
+        }
+        assert_eq!(ring.ring().kept.len(), LINES);
+        let first = ring.after(0, 7, Level::Trace);
+        assert_eq!((first.lines[0].message.as_str(), first.lines.len(), first.missed), ("10", PAGE, false));
+        assert!(ring.after(5, 7, Level::Trace).missed);
+        assert!(!ring.after(first.upto, 7, Level::Trace).missed);
+        let long = "x".repeat(LONGEST);
+        for _ in 0..1000 {
+            ring.keep(Whose::Nobodys, line(&long, Level::Info));
+        }
+        let kept = ring.ring();
+        assert!(
+            kept.bytes <= BYTES && kept.kept.len() > BYTES / (2 * LONGEST),
+            "{} in {}",
+            kept.kept.len(),
+            kept.bytes
+        );
+        assert_eq!(kept.bytes, kept.kept.iter().map(|kept| kept.size).sum::<usize>());
+    }
+
+    #[test]
+    fn pages_follow_each_other_until_the_newest() {
+        let ring = LogRing::default();
+        let newest = ring.newest();
+        for number in 0..PAGE + 3 {
+            ring.keep(Whose::Nobodys, line(&number.to_string(), Level::Info));
+            ring.keep(Whose::User(1000), line("another's", Level::Info));
+        }
+        let first = ring.after(0, 7, Level::Trace);
+        let second = ring.after(first.upto, 7, Level::Trace);
+        assert_eq!((first.lines.len(), second.lines.len()), (PAGE, 3));
+        assert_eq!((second.upto, *newest.borrow()), (2 * (PAGE as u64 + 3), 2 * (PAGE as u64 + 3)));
+        assert_eq!(ring.after(second.upto, 7, Level::Trace), Page { upto: second.upto, ..Page::default() });
+    }
+}
