@@ -163,9 +163,9 @@ pub struct DaemonFlags {
     pub log: Option<String>,
 }
 
-/// Reads a variable of this process.
+/// Reads a variable of this process. What is not UTF-8 in it is shown as such, and refused or not found later.
 pub fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 impl Config {
@@ -267,6 +267,7 @@ impl CommandConfig {
 }
 
 /// A time, listed as it is typed.
+#[derive(Debug)]
 struct Typed(Duration);
 
 impl serde::Serialize for Typed {

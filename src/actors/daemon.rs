@@ -20,7 +20,7 @@ use crate::actors::planner::Planner;
 use crate::actors::session::core::NOT_REMOVED;
 use crate::actors::session::messages::{CredentialsRenewed, Disconnect, Remains};
 use crate::actors::session::{Ingredients, Session, Settings};
-use crate::actors::shell::{Exit, Reply, start_monitored};
+use crate::actors::shell::{Exit, Reply, start_monitored, told};
 use crate::error::{Reason, UserError};
 use crate::identity::Identity;
 use crate::logs::layer::session_span;
@@ -33,6 +33,10 @@ pub mod messages;
 
 /// A user who needs more connections at once than this is looping.
 const SESSIONS_PER_USER: usize = 16;
+
+/// Dry runs at once, of one user and in all.
+const PLANS_PER_USER: usize = 4;
+const PLANS: usize = 16;
 
 /// Requests that wait for a connection to be over: for as long as its teardown takes, and no longer than their own time.
 const HELD: usize = 64;
@@ -47,6 +51,8 @@ pub struct Daemon {
     held: Vec<Asked>,
     /// Tells requests that were held apart.
     held_ever: u64,
+    /// Whose dry runs are under way.
+    plans: Vec<u32>,
     on_end: Option<Reply<()>>,
     when_empty: Vec<Reply<()>>,
 }
@@ -80,6 +86,7 @@ impl Daemon {
             sessions: BTreeMap::new(),
             held: Vec::new(),
             held_ever: 0,
+            plans: Vec::new(),
             on_end: Some(on_end),
             when_empty: Vec::new(),
         }
@@ -124,6 +131,15 @@ impl Daemon {
             ..SessionStatus::default()
         };
         Asked { held: None, open, status: watch::Sender::new(Arc::new(initial)) }
+    }
+
+    /// Each plan watches a cluster for as long as it is made.
+    fn too_many_plans(&self, uid: u32) -> Option<UserError> {
+        let of_user = self.plans.iter().filter(|of| **of == uid).count();
+        (of_user >= PLANS_PER_USER || self.plans.len() >= PLANS).then(|| {
+            let message = format!("connect: {of_user} dry runs of yours are under way, of {} in all", self.plans.len());
+            UserError::new(Reason::LimitReached, message, "wait for their end, then try again")
+        })
     }
 
     /// Keeps a request until what is in its way has ended. Its own time begins when it is first asked, and ends it.
@@ -434,17 +450,39 @@ impl Handler<OpenSession> for Daemon {
 
 impl Handler<PlanSession> for Daemon {
     type Result = ();
-    fn handle(&mut self, mut message: PlanSession, _: &mut Context<Self>) {
+    fn handle(&mut self, mut message: PlanSession, ctx: &mut Context<Self>) {
         if message.spec.agent_image.is_empty() {
             message.spec.agent_image.clone_from(&self.agent_image);
         }
         if let Err(refusal) = self.would_be_new(&message) {
             return message.reply.answer(Err(refusal));
         }
-        let span = session_span(&message.spec.name, message.caller.uid);
+        let uid = message.caller.uid;
+        if let Some(refusal) = self.too_many_plans(uid).or_else(descriptors::too_few) {
+            return message.reply.answer(Err(refusal));
+        }
+        let span = session_span(&message.spec.name, uid);
         let planner = Planner::new(message, self.free_device(link_exists), Arc::clone(&self.settings), self.wall);
+        self.plans.push(uid);
+        let me = ctx.address();
         // One that panics answers nothing, which its asker is told.
-        span.in_scope(|| start_monitored(planner, Context::new(), |_| ()));
+        span.in_scope(|| start_monitored(planner, Context::new(), move |_| me.do_send(PlanEnded { uid })));
+    }
+}
+
+/// A planner → Daemon. It has ended.
+struct PlanEnded {
+    uid: u32,
+}
+
+told!(PlanEnded);
+
+impl Handler<PlanEnded> for Daemon {
+    type Result = ();
+    fn handle(&mut self, PlanEnded { uid }: PlanEnded, _: &mut Context<Self>) {
+        if let Some(at) = self.plans.iter().position(|of| *of == uid) {
+            self.plans.swap_remove(at);
+        }
     }
 }
 

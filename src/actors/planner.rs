@@ -30,6 +30,7 @@ use crate::error::{Reason, UserError};
 use crate::identity::Identity;
 use crate::net::kube_client;
 use crate::net::os_journal::OsJournal;
+use crate::net::resolver::Outlook;
 use crate::net::resolver::host::HostResolver;
 use crate::net::vip::memory::VipMemory;
 use crate::plan::ConnectPlan;
@@ -37,6 +38,10 @@ use crate::spec::ClusterAccess;
 
 pub mod core;
 
+/// The most that a plan may take, whatever its asker says.
+const PLAN_LIMIT: Duration = Duration::from_secs(600);
+/// How often it is looked whether the asker is still there.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long the first answer of the API server may take.
 const REACH_LIMIT: Duration = Duration::from_secs(20);
 
@@ -176,10 +181,11 @@ impl Actor for Planner {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         let spec = &self.wanted.spec;
-        ctx.run_later(Duration::from_millis(spec.timeout_ms), |planner, ctx| {
+        ctx.run_later(Duration::from_millis(spec.timeout_ms).min(PLAN_LIMIT), |planner, ctx| {
             let late = planner.facts.late(&planner.wanted);
             planner.end(Err(late), ctx);
         });
+        ctx.run_interval(LOOK, Planner::review);
         let (access, image) = (self.access.clone(), spec.agent_image.clone());
         let (mode, namespace) = (spec.agent, Arc::<str>::from(spec.namespace.as_str()));
         let path = memory_path(&self.settings, &self.access, &spec.name, self.owner_uid);
@@ -233,7 +239,11 @@ impl Actor for Planner {
             |planner, foreseen, ctx| {
                 planner.facts.dns = Some(match foreseen {
                     Ok(attached) => (attached.backend.to_string(), attached.message),
-                    Err(failed) => ("off".to_owned(), failed.message),
+                    Err(failed) => {
+                        let hopeless = failed.outlook == Outlook::Hopeless;
+                        planner.facts.dns_refused = hopeless.then(|| failed.message.clone());
+                        ("off".to_owned(), failed.message)
+                    }
                 });
                 planner.review(ctx);
             },

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::ConfigError;
 
@@ -25,6 +25,7 @@ pub enum Origin {
     /// A file.
     File {
         /// Its path.
+        #[serde(serialize_with = "as_shown")]
         path: PathBuf,
         /// The line, from 1.
         line: usize,
@@ -39,6 +40,16 @@ pub enum Origin {
         /// As it is typed.
         name: String,
     },
+}
+
+/// Not each path is UTF-8, as JSON has to be.
+fn as_shown<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+/// A value as JSON; a path that is not UTF-8 as it is shown.
+pub fn shown<T: Serialize + std::fmt::Debug>(value: &T) -> Value {
+    serde_json::to_value(value).unwrap_or_else(|_| Value::String(format!("{value:?}")))
 }
 
 impl std::fmt::Display for Origin {
@@ -88,7 +99,7 @@ impl<'a> Layers<'a> {
     /// # Errors
     ///
     /// A variable that cannot be read.
-    pub fn pick<T: Serialize>(
+    pub fn pick<T: Serialize + std::fmt::Debug>(
         &mut self,
         key: Key,
         default: T,
@@ -108,7 +119,7 @@ impl<'a> Layers<'a> {
         if let Some((name, value)) = flag {
             best = Found { value, from: Origin::Flag { name: name.to_owned() } };
         }
-        self.listed.push(Setting { key: key.name.to_owned(), value: json!(best.value), from: best.from });
+        self.listed.push(Setting { key: key.name.to_owned(), value: shown(&best.value), from: best.from });
         Ok(best.value)
     }
 

@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::{Directories, Shown, Stage};
-use crate::config::layers::{Origin, Setting};
+use crate::config::layers::{Origin, Setting, shown};
 use crate::config::{self, Config, ConfigError, DaemonFlags, Looked};
 use crate::logs::LogRing;
 use crate::logs::layer::RingLayer;
@@ -144,7 +144,7 @@ fn directory(key: &str, flag: &str, (variable, default): (&str, &str), value: &P
     } else {
         Origin::Flag { name: flag.to_owned() }
     };
-    Setting { key: key.to_owned(), value: serde_json::json!(value), from }
+    Setting { key: key.to_owned(), value: shown(&value), from }
 }
 
 /// To the journal where systemd reads it, else to stderr; never to both. The latest of it is kept for `podway logs`.

@@ -1,7 +1,7 @@
 //! Why the API server gave no answer, and what a user does about it. Pure.
 //!
-//! A client's error is a chain of errors of each layer, and the cause is the innermost one that is known here. What the
-//! layers around it say (`ServiceError: client error (Connect): tcp connect error`) helps nobody.
+//! A client's error is a chain of errors of each layer, and the cause is the outermost one that is known here; a proxy's is
+//! told as the proxy's. What the layers around it say (`ServiceError: client error (Connect): tcp connect error`) helps nobody.
 
 use std::error::Error;
 use std::io;
@@ -27,6 +27,8 @@ pub enum Obstacle {
     Mute,
     /// The name is not known to the host's resolver.
     NoName,
+    /// The host's name servers do not answer.
+    NoNameServer,
     /// The connection was ended without an answer.
     Cut,
     /// It is not TLS that answers.
@@ -74,6 +76,15 @@ impl Obstacle {
         Obstacle::Other(chain(error))
     }
 
+    /// What is behind a name that was not resolved.
+    pub fn unresolved(error: &(dyn Error + 'static)) -> Obstacle {
+        // The C library's EAI_AGAIN, which the standard library tells in words alone (gai_strerror(3)).
+        if chain(error).contains("Temporary failure in name resolution") {
+            return Obstacle::NoNameServer;
+        }
+        Obstacle::NoName
+    }
+
     /// What it is, for people: a clause.
     pub fn words(&self) -> String {
         match self {
@@ -83,6 +94,7 @@ impl Obstacle {
             Obstacle::Silence => "no answer came from that address".to_owned(),
             Obstacle::Mute => "it takes a connection and then says nothing".to_owned(),
             Obstacle::NoName => "no name server knows that name".to_owned(),
+            Obstacle::NoNameServer => "this host's name servers do not answer".to_owned(),
             Obstacle::Cut => "the connection was ended without an answer".to_owned(),
             Obstacle::NoTls => "what answers there does not speak TLS".to_owned(),
             Obstacle::Alert(alert) => format!("it ended TLS with the alert {alert}"),
@@ -115,6 +127,7 @@ impl Obstacle {
                 "see that kubectl version answers with the same flags; if not, its administrator has to look at it"
             }
             Obstacle::NoName => "check the spelling, or join the network whose name servers know it",
+            Obstacle::NoNameServer => "see that this host is online: getent hosts kubernetes.io, and resolv.conf",
             Obstacle::Cut => {
                 "something between may do that, such as a load balancer without a server: see kubectl version"
             }
@@ -161,7 +174,7 @@ fn known(error: &(dyn Error + 'static)) -> Option<Obstacle> {
     // These types are private to their crates.
     let text = error.to_string();
     Some(match text.as_str() {
-        "dns error" => Obstacle::NoName,
+        "dns error" => Obstacle::unresolved(error),
         "tunnel error: unsuccessful" => Obstacle::Proxy("it refused"),
         "tunnel error: unexpected end of file" | "tunnel error: proxy response headers too long" => {
             Obstacle::Proxy("it gave no answer that a proxy gives")
@@ -252,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_cause_is_told_and_not_the_layers_around_it() {
+    fn the_known_cause_is_told_and_not_the_layers_around_it() {
         for (kind, wanted) in [
             (io::ErrorKind::ConnectionRefused, Obstacle::Refused),
             (io::ErrorKind::HostUnreachable, Obstacle::NoHost),
@@ -270,6 +283,13 @@ mod tests {
             Box::new(io::Error::from(io::ErrorKind::ConnectionRefused)),
         );
         assert_eq!(Obstacle::of(&layer), Obstacle::NoProxy(Box::new(Obstacle::Refused)));
+        // What the runtime says of a deadline is known, and what it broke off is not the cause.
+        let both = io::Error::new(io::ErrorKind::TimedOut, io::Error::from(io::ErrorKind::ConnectionReset));
+        assert_eq!(Obstacle::of(&both), Obstacle::Silence);
+        let unresolved = |text: &'static str| Obstacle::unresolved(&io::Error::other(text));
+        let again = "failed to lookup address information: Temporary failure in name resolution";
+        assert_eq!(unresolved(again), Obstacle::NoNameServer);
+        assert_eq!(unresolved("failed to lookup address information: Name or service not known"), Obstacle::NoName);
         let odd = Obstacle::of(&Layer("odd", Box::new(io::Error::other("thing"))));
         assert_eq!(odd, Obstacle::Other("odd: thing".into()));
     }
@@ -290,6 +310,7 @@ mod tests {
             Obstacle::Silence,
             Obstacle::Mute,
             Obstacle::NoName,
+            Obstacle::NoNameServer,
             Obstacle::Cut,
             Obstacle::NoTls,
             Obstacle::Alert("X".into()),

@@ -56,6 +56,7 @@ impl Assembly {
         }
         let first = self.copied.split_to(whole.min(self.copied.len())).freeze();
         let second = self.large.split_to(whole - first.len());
+        let second = if second.len() < LARGE { Bytes::copy_from_slice(&second) } else { second };
         if self.copied.is_empty() {
             // What is left would keep the message's memory for as long as the stream is idle.
             self.copied = BytesMut::new();
@@ -112,6 +113,18 @@ mod tests {
         assert!(assembly.take().expect("well formed").is_some());
         assert!(chunk.is_unique(), "the rest was copied");
         assert_eq!(assembly.take().expect("well formed").expect("whole").copy_to_bytes(2), b"ab".as_slice());
+    }
+
+    #[test]
+    fn a_small_message_keeps_no_large_chunk() {
+        let wire = [framed(b"ab"), framed(&vec![1; MAX_DATA - 100])].concat();
+        let chunk = Bytes::from(wire);
+        let mut assembly = Assembly::default();
+        assembly.push(chunk.clone());
+        let small = assembly.take().expect("well formed").expect("whole");
+        assert!(assembly.take().expect("well formed").is_some());
+        assert!(chunk.is_unique(), "the small message keeps the chunk");
+        drop(small);
     }
 
     #[test]

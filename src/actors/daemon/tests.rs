@@ -407,3 +407,40 @@ async fn a_second_connection_to_a_cluster_is_refused() {
     };
     LocalSet::new().run_until(work).await;
 }
+
+/// A listener that takes connections and says nothing, and its URL.
+async fn mute() -> (tokio::net::TcpListener, String) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    (listener, url)
+}
+
+#[tokio::test]
+async fn a_user_has_few_dry_runs_at_once_and_one_that_nobody_waits_for_ends() {
+    LocalSet::new()
+        .run_until(async {
+            let directory = tempfile::tempdir().unwrap();
+            let daemon = daemon(directory.path()).start();
+            let (_listener, url) = mute().await;
+            let plan = |uid: u32| {
+                let spec = serde_json::json!({ "name": "a", "namespace": "demo", "timeout_ms": u64::MAX });
+                let (reply, answer) = Reply::new();
+                let access = access(&url, serde_json::json!({}));
+                let spec = serde_json::from_value(spec).unwrap();
+                daemon.do_send(PlanSession { caller: caller(uid), spec, access, reply });
+                answer
+            };
+            let waiting: Vec<_> = (0..PLANS_PER_USER).map(|_| plan(7)).collect();
+            let refused = plan(7).await.unwrap().expect_err("one too many");
+            assert_eq!(refused.reason, Reason::LimitReached);
+            drop(waiting);
+            // Their places are free once they were seen to be given up.
+            let mut again = plan(7);
+            while let Ok(Ok(Err(refused))) = tokio::time::timeout(std::time::Duration::from_secs(1), &mut again).await {
+                assert_eq!(refused.reason, Reason::LimitReached);
+                again = plan(7);
+            }
+            shut_down(&daemon).await;
+        })
+        .await;
+}

@@ -22,7 +22,7 @@ use crate::net::route_plan::{HostFacts, RoutePlan};
 use crate::net::views::Target;
 use crate::net::vip::memory::VipMemory;
 use crate::plan::{AgentAction, ConnectPlan, PlannedAgent, PlannedDevice, PlannedDns};
-use crate::spec::{AgentMode, ConnectSpec};
+use crate::spec::{AgentMode, ConnectSpec, DnsMode};
 use crate::status::WorkloadLine;
 use crate::workload::Workload;
 
@@ -60,6 +60,8 @@ pub struct Facts {
     pub host: Option<Arc<HostFacts>>,
     /// How names would be attached: the back end, and what there is to say.
     pub dns: Option<(String, String)>,
+    /// Why names cannot be attached as they are asked for, whatever is tried.
+    pub dns_refused: Option<String>,
     /// Virtual addresses of earlier connections.
     pub memory: Option<VipMemory>,
 }
@@ -91,6 +93,11 @@ impl Facts {
         {
             return Some(error);
         }
+        if let Some(why) = &self.dns_refused
+            && !matches!(spec.dns, DnsMode::Auto | DnsMode::Off)
+        {
+            return Some(errors::dns(why));
+        }
         match &self.watch {
             Some(WatchHealth::Unauthorized { why }) => Some(errors::unauthorized(why)),
             Some(WatchHealth::Starting | WatchHealth::Fresh | WatchHealth::Stale { .. }) | None => None,
@@ -105,7 +112,7 @@ impl Facts {
         // Without the right to see pods, what is there never becomes known.
         let blind = self.rights.as_ref().and_then(|rights| rights.namespaces.get(wanted.spec.namespace.as_str()));
         if let Some(rights) = blind.filter(|rights| !rights.watch_pods) {
-            return Some(Err(errors::forbidden(*rights, &wanted.spec.namespace)));
+            return Some(Err(errors::forbidden(*rights, &wanted.spec)));
         }
         self.missing(&wanted.spec).is_empty().then(|| self.plan(wanted)).flatten()
     }

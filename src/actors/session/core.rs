@@ -527,7 +527,7 @@ impl SessionCore {
             return Some(error);
         }
         if let Some(rights) = self.rights_of_connected().filter(|rights| !rights.watch_pods) {
-            return Some(errors::forbidden(*rights, &self.spec.namespace));
+            return Some(errors::forbidden(*rights, &self.spec));
         }
         // Whoever asks the API server first tells in more detail what it does not take.
         if let Some((_, WatchHealth::Unauthorized { why })) =

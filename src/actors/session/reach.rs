@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::actors::shell::TaskFailed;
 use crate::error::{Reason, UserError, chain};
@@ -16,8 +16,6 @@ use crate::refusal;
 use crate::spec::{ClusterAccess, Credential};
 use crate::timestamp::rfc3339;
 
-/// How often what may pass is asked again.
-const TRIES: u128 = refusal::GOES_ON.as_millis() / refusal::AGAIN.as_millis();
 /// How an API server calls whoever shows no credentials.
 const ANONYMOUS: &str = "system:anonymous";
 /// Limit of one answer, TLS and all.
@@ -37,18 +35,26 @@ pub async fn reach(
     let may_pass = |code: u16| code == 429 || code >= 500 || (code == 401 && ended(&access, now).is_none());
     let once = async || timeout(ANSWER_LIMIT, namespaces.get_opt(&namespace)).await;
     let ask = async {
-        for _ in 0..TRIES {
+        let mut since = None;
+        loop {
             match once().await {
-                Ok(Err(kube::Error::Api(status))) if may_pass(status.code) => sleep(refusal::AGAIN).await,
+                Ok(Err(kube::Error::Api(status)))
+                    if may_pass(status.code) && since.get_or_insert_with(Instant::now).elapsed() < refusal::GOES_ON =>
+                {
+                    sleep(refusal::AGAIN).await;
+                }
                 other => return other,
             }
         }
-        once().await
     };
     let (addresses, answer) = tokio::join!(kube_client::api_server_addresses(&access), ask);
-    // That comes to the same, and does not say which name.
-    if let Err(KubeClientError::Resolve { .. }) = &addresses {
-        return Err(Obstacle::NoName.error(&access.server));
+    // That comes to the same, and does not say why.
+    if let Err(KubeClientError::Resolve { source, .. }) = &addresses {
+        let unresolved = Obstacle::unresolved(source);
+        // Behind a proxy the server's own name is the proxy's to know.
+        let proxied = access.proxy_url.is_some();
+        let obstacle = if proxied { Obstacle::NoProxy(Box::new(unresolved)) } else { unresolved };
+        return Err(obstacle.error(&access.server));
     }
     let Ok(answer) = answer else { return Err(Obstacle::Mute.error(&access.server)) };
     match answer {
@@ -185,7 +191,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn credentials_that_are_refused_for_a_second_are_refused() {
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let error = reached(usize::MAX).await.expect_err("refused");
         assert_eq!(error.reason, Reason::Unauthorized);
         assert!(begun.elapsed() >= refusal::GOES_ON && begun.elapsed() < Duration::from_secs(2));

@@ -93,6 +93,7 @@ fn facts(rights: NamespaceRights, pods: &[PodFact], routes: &[(&str, &str)]) -> 
         watch: Some(WatchHealth::Fresh),
         host: Some(Arc::new(host)),
         dns: Some(("systemd-resolved".into(), String::new())),
+        dns_refused: None,
         memory: Some(VipMemory::default()),
     }
 }
@@ -182,6 +183,14 @@ fn what_refuses_a_connection_refuses_its_plan() {
     let none = Facts { resolutions: Some([("wbe".parse().expect("a workload"), near)].into()), ..Facts::default() };
     let error = none.outcome(&wanted(&["service=wbe"])).expect("known").expect_err("refused");
     assert_eq!((error.reason, error.hint.as_str()), (Reason::WorkloadNotFound, "did you mean web?"));
+    let unattached = Facts { dns_refused: Some("it is a link; use --dns off".into()), ..Facts::default() };
+    let asked = |dns| {
+        let mut wanted = wanted(&[]);
+        wanted.spec.dns = dns;
+        unattached.outcome(&wanted)
+    };
+    assert_eq!(asked(DnsMode::File).expect("known").expect_err("refused").reason, Reason::DnsFailed);
+    assert_eq!(asked(DnsMode::Auto), None, "auto goes without");
     let blind = Facts {
         rights: Some(Arc::new(Rights {
             namespaces: [("demo".into(), NamespaceRights::default())].into(),

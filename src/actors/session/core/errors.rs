@@ -10,6 +10,7 @@ use crate::cluster::{NamespaceRights, Resolution};
 use crate::error::{Reason, UserError};
 use crate::net::cidr::Cidr;
 use crate::net::views::Target;
+use crate::spec::{AgentMode, ConnectSpec, RangeSelector, ViaRule};
 use crate::workload::{Workload, WorkloadRef};
 
 /// The device cannot be made, or is gone.
@@ -30,13 +31,18 @@ pub fn device(why: &str) -> UserError {
     UserError::new(Reason::DeviceFailed, format!("network device: {why}"), hint)
 }
 
-/// Without these rights there is no connection to the namespace: all that is missing of them is named.
-pub fn forbidden(had: NamespaceRights, namespace: &str) -> UserError {
+/// Without these rights there is no connection as `spec` asks for it: all that is missing of them in the connected
+/// namespace is named.
+pub fn forbidden(had: NamespaceRights, spec: &ConnectSpec) -> UserError {
+    let namespace = &spec.namespace;
+    let here = |rule: &ViaRule<WorkloadRef>| rule.workload.namespace.as_ref().is_none_or(|name| name == namespace);
+    let placed = spec.agent != AgentMode::Pod && spec.proxy_via.iter().any(here);
+    let own = spec.agent != AgentMode::Ephemeral && !spec.proxy_via.iter().any(|rule| rule.range == RangeSelector::All);
     let all = [
         (had.watch_pods, "get, list and watch pods and services"),
         (had.port_forward, "get and create pods/portforward"),
-        (had.ephemeral_containers, "get and patch pods/ephemeralcontainers"),
-        (had.create_jobs || had.create_pods, "create jobs or pods"),
+        (had.ephemeral_containers || !placed, "get and patch pods/ephemeralcontainers"),
+        (had.create_jobs || had.create_pods || !own, "create jobs or pods"),
     ];
     let missing: Vec<&str> = all.iter().filter_map(|(had, what)| (!had).then_some(*what)).collect();
     let word = if missing.len() == 1 { "right" } else { "rights" };
@@ -278,7 +284,11 @@ mod tests {
 
     #[test]
     fn all_rights_that_are_missing_are_named() {
-        let none = forbidden(NamespaceRights::default(), "demo");
+        let spec = |agent: &str, rules: &[&str]| {
+            let spec = serde_json::json!({"name": "a", "namespace": "demo", "agent": agent, "proxy_via": rules, "timeout_ms": 1000});
+            serde_json::from_value::<ConnectSpec>(spec).unwrap()
+        };
+        let none = forbidden(NamespaceRights::default(), &spec("auto", &["service=web"]));
         for right in ["watch pods", "pods/portforward", "pods/ephemeralcontainers", "create jobs or pods"] {
             assert!(none.message.contains(right), "{}", none.message);
         }
@@ -290,7 +300,18 @@ mod tests {
             delete_pods: true,
             create_jobs: false,
         };
-        let one = forbidden(all, "demo");
+        let one = forbidden(all, &spec("auto", &["service=web"]));
         assert_eq!(one.message, "namespace demo: missing right: get, list and watch pods and services");
+        // What the connection does not take is not asked for.
+        for (agent, rules, left_out) in [
+            ("pod", vec!["service=web"], "ephemeralcontainers"),
+            ("auto", vec![], "ephemeralcontainers"),
+            ("auto", vec!["service=other/deployment/web"], "ephemeralcontainers"),
+            ("ephemeral", vec!["service=web"], "create jobs"),
+            ("auto", vec!["all=web"], "create jobs"),
+        ] {
+            let told = forbidden(NamespaceRights::default(), &spec(agent, &rules));
+            assert!(!told.message.contains(left_out), "{agent} {rules:?}: {}", told.message);
+        }
     }
 }

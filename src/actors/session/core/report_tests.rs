@@ -63,7 +63,9 @@ fn single_addresses_are_one_step() {
 
 #[test]
 fn a_missing_right_names_the_command_that_prints_the_rule() {
-    let error = errors::forbidden(crate::cluster::NamespaceRights::default(), "shop");
+    let spec = json!({"name": "demo", "namespace": "shop", "timeout_ms": 1000});
+    let spec = serde_json::from_value(spec).expect("a spec");
+    let error = errors::forbidden(crate::cluster::NamespaceRights::default(), &spec);
     assert!(error.hint.contains("podway rbac -n shop --user NAME"), "{}", error.hint);
     let error = errors::target(&Target::General, "shop", "missing right: create pods");
     assert!(error.hint.contains("podway rbac -n shop --user NAME"), "{}", error.hint);
