@@ -37,12 +37,12 @@ pub fn proof(proof: &Proof) -> String {
     let marked = format!("{GOOD}{}{GOOD:#}", pod(&proof.via));
     row(&mut text, &format!("{SERVICE} is"), proof.virtual_address, "a virtual address, which podway has made");
     row(&mut text, "answered by", proof.answered.address, &pod(&proof.answered));
-    row(&mut text, "it saw", proof.via.address, &marked);
-    row(&mut text, "outside the rule", proof.without.address, &pod(&proof.without));
+    row(&mut text, "its caller was", proof.via.address, &marked);
+    row(&mut text, "without the rule", proof.without.address, &pod(&proof.without));
     let _ = write!(
         text,
-        "\n  What it saw is a pod of web: that is --proxy-via service=web at work.\n  \
-         {SOFT}Outside the rule: the same pod, asked by its own address, which the rule\n  leaves alone.{SOFT:#}\n"
+        "\n  Its caller was a pod of web: that is --proxy-via service=web at work.\n  \
+         {SOFT}Without the rule: the caller of the same pod when it was asked by its own\n  address, which the rule leaves alone.{SOFT:#}\n"
     );
     text
 }
@@ -105,7 +105,7 @@ pub fn next(program: &str) -> String {
     let mut text = heading("Try next");
     for (command, note) in [
         ("demo -- bash", "a shell on that workstation"),
-        ("demo -- curl -s http://edge.demo", "one command there"),
+        ("demo -- curl -s http://api.other", "one command there"),
         ("demo -- podway status", "what podway says of the connection"),
         ("demo --keep", "stay, to join from other terminals"),
     ] {
@@ -118,13 +118,11 @@ pub fn next(program: &str) -> String {
 /// started there.
 pub fn keep([own, plain]: &[String; 2], podway: &str, kubeconfig: &str) -> String {
     let mut text = heading("It stays until Ctrl-C. From another terminal");
-    for line in [own, plain] {
-        let _ = writeln!(text, "  {TYPED}{line} bash{TYPED:#}");
-    }
+    let _ = writeln!(text, "  {TYPED}{own} bash{TYPED:#}\nor\n  {TYPED}{plain} bash{TYPED:#}");
     text.push_str(&heading("and there"));
     for (command, note) in [
         (format!("{podway} status").as_str(), "the connection, its ranges and agents"),
-        ("curl http://edge.demo", "a service by name"),
+        ("curl http://api.other", "a service by name"),
         ("curl http://store-0.store.demo", "one pod of a StatefulSet"),
     ] {
         typed(&mut text, command, note);

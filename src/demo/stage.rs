@@ -284,11 +284,16 @@ fn environment(
     kept.push((ONLY_FILE.into(), "/dev/null".into()));
     kept.push(("PODWAY_SOCKET".into(), format!("{RUNTIME_DIR}/podway.sock").into()));
     if let (Some(programs), Some((_, path))) = (programs, kept.iter_mut().find(|(name, _)| name == "PATH")) {
-        let own = [PathBuf::from(programs)].into_iter().chain(std::env::split_paths(path));
-        // A name with a colon in it cannot be part of a path.
-        *path = std::env::join_paths(own).unwrap_or_else(|_| path.clone());
+        *path = search_path(programs, path);
     }
     kept
+}
+
+/// Where programs are looked for on the workstation: beside this one, then as on the host.
+pub fn search_path(programs: &OsStr, of_host: &OsStr) -> OsString {
+    let own = [PathBuf::from(programs)].into_iter().chain(std::env::split_paths(of_host));
+    // A name with a colon in it cannot be part of a path.
+    std::env::join_paths(own).unwrap_or_else(|_| of_host.to_owned())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::report::{self, CONNECT, SERVICE};
 use super::screen::Screen;
 use super::seen::{Exchange, Pods, Proof};
 use super::signals::Signals;
-use super::stage::{Daemon, Stage};
+use super::stage::{self, Daemon, Stage};
 use crate::cli::args::TextOrJson;
 use crate::cli::progress::Progress;
 use crate::cli::{complain, document};
@@ -28,10 +28,17 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(40);
 /// A request, and the measuring.
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 
+/// Where the workstation looks for programs.
+fn there() -> OsString {
+    let of_host = std::env::var_os("PATH").unwrap_or_default();
+    let own = std::env::current_exe().unwrap_or_default();
+    own.parent().map_or_else(|| of_host.clone(), |own| stage::search_path(own.as_os_str(), &of_host))
+}
+
 /// Shows the demo; returns the exit code.
 pub async fn run(args: &DemoArgs, progress: Progress) -> u8 {
     if let Some(program) = args.command.first()
-        && let Err(why) = join::check(program, std::env::var_os("PATH").as_deref())
+        && let Err(why) = join::check(program, Some(&there()))
     {
         let what = format!("demo: {}: {}", program.display(), why.cause());
         let hint = "name a program of this machine: it runs here, on the demo's network, as in `podway demo -- bash`";
@@ -136,7 +143,7 @@ impl Showing<'_> {
             }
             tokio::select! {
                 biased;
-                _ = self.signals.next() => {}
+                _ = self.signals.next() => self.steps.write("\nended: all that was started is going\n"),
                 why = daemon.ended() => return Err(why),
             }
         } else if args.command.is_empty() && args.output == TextOrJson::Text {

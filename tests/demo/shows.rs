@@ -33,8 +33,8 @@ fn it_shows_that_a_request_under_the_rule_comes_from_a_pod_of_its_workload() {
         }
         assert!(line("api.other is").contains(" 246.246."), "{out}");
         assert!(line("answered by").contains(", deployment/api in other"), "{out}");
-        assert!(line("it saw").contains(", deployment/web in demo"), "{out}");
-        assert!(line("outside the rule").contains("podway's own pod"), "{out}");
+        assert!(line("its caller was").contains(", deployment/web in demo"), "{out}");
+        assert!(line("without the rule").contains("podway's own pod"), "{out}");
         for figure in ["latency", "down", "up"] {
             assert!(line(figure).contains(|c: char| c.is_ascii_digit()), "{out}");
         }
@@ -59,7 +59,7 @@ fn for_programs_it_is_one_document_and_quietly_the_report_alone() {
     assert_eq!(document["demo"]["steps"].as_array().unwrap().len(), 5);
     let (code, out, err) = run(&mut host.demo(user, &["--quiet"]));
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
-    assert!(out.contains("it saw") && !out.contains('✓'), "{out}");
+    assert!(out.contains("its caller was") && !out.contains('✓'), "{out}");
     let (code, out, err) = run(&mut host.demo(user, &["-o", "json", "--", "true"]));
     let refused: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &refused["kind"], err.as_str()), (2, &"Error".into(), ""), "a command has a result of its own");
@@ -73,7 +73,10 @@ fn without_curl_another_plain_client_asks() {
         let (code, out, err) = run(host.demo(user, &[]).env("PATH", "/no/such/place"));
         assert_eq!((code, err.as_str()), (0, ""), "{out}");
         assert!(out.contains("GET http://api.other/ by a plain client, as there is no curl"), "{out}");
-        assert!(out.lines().any(|line| line.contains("it saw") && line.contains("deployment/web in demo")), "{out}");
+        assert!(
+            out.lines().any(|line| line.contains("its caller was") && line.contains("deployment/web in demo")),
+            "{out}"
+        );
         host.assert_clean();
     }
 }
@@ -91,6 +94,16 @@ fn a_command_gets_the_connection_stdin_and_stdout_and_its_exit_code_is_the_demos
         assert!(text(&output.stderr).contains("✓ connect"));
         let (code, ..) = run(&mut host.demo(user, &["--", "sh", "-c", "kill -9 $$"]));
         assert_eq!(code, 137);
+        host.assert_clean();
+    }
+}
+
+#[test]
+fn podway_itself_is_a_program_of_the_workstation() {
+    let host = Host::new();
+    for user in users() {
+        let (code, out, err) = run(&mut host.demo(user, &["--", "podway", "status"]));
+        assert!(code == 0 && out.contains("deployment/web"), "{code}: {out}{err}");
         host.assert_clean();
     }
 }
