@@ -492,7 +492,7 @@ impl ConnectWorld {
                     let fact = clients::Input::Hopeless(generation, hopeless);
                     self.send(AgentPlacer, ClientList, Letter::Clients(fact));
                 }
-                placer::Effect::Remove(..) => {}
+                placer::Effect::Remove(..) | placer::Effect::Settle(_) => {}
                 placer::Effect::Withdraw => self.under_way(Outside::Withdraw),
                 placer::Effect::Stopped(_) => {
                     self.gone(AgentPlacer);
