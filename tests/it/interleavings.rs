@@ -2,6 +2,8 @@
 
 #[path = "interleavings/connect.rs"]
 mod connect;
+#[path = "interleavings/explorer.rs"]
+mod explorer;
 #[path = "interleavings/r01_late_selection.rs"]
 mod r01_late_selection;
 #[path = "interleavings/r02_not_busy_enough.rs"]

@@ -12,5 +12,11 @@ pub mod edge_triggered;
 pub mod explore;
 #[path = "support/facts.rs"]
 pub mod facts;
+#[path = "support/held.rs"]
+pub mod held;
 #[path = "support/session_world.rs"]
 pub mod session_world;
+#[path = "support/story.rs"]
+pub mod story;
+#[path = "support/table.rs"]
+pub mod table;
