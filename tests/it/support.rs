@@ -14,6 +14,10 @@ pub mod explore;
 pub mod facts;
 #[path = "support/held.rs"]
 pub mod held;
+#[path = "support/mutants.rs"]
+pub mod mutants;
+#[path = "support/on_presence.rs"]
+pub mod on_presence;
 #[path = "support/session_world.rs"]
 pub mod session_world;
 #[path = "support/story.rs"]
