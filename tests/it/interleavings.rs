@@ -28,6 +28,8 @@ mod r09_return_read_backwards;
 mod r10_vip_before_table;
 #[path = "interleavings/random.rs"]
 mod random;
+#[path = "interleavings/scenarios.rs"]
+mod scenarios;
 #[path = "interleavings/session.rs"]
 mod session;
 #[path = "interleavings/waiters.rs"]

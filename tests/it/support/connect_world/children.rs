@@ -35,7 +35,10 @@ impl ConnectWorld {
             }
             session::Effect::Register(id, target, deadline) => {
                 self.nothing_begun_after_teardown(Session, "a waiter");
-                self.seen.registered.insert(id);
+                // At a ClientList that fell nobody waits.
+                if self.alive.contains(&ClientList) {
+                    self.seen.registered.insert(id);
+                }
                 let register = clients::Input::Register { id, target, deadline };
                 self.send(Session, ClientList, Letter::Clients(register));
             }
@@ -107,6 +110,7 @@ impl ConnectWorld {
             self.device_goes();
             self.seen.attached = false;
             self.seen.links.clear();
+            self.seen.registered.clear();
         }
         self.queues.retain(|(_, to), _| matches!(to, Session | Daemon));
         // What was asked of the API server for a pod goes on without them.

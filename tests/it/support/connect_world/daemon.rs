@@ -149,6 +149,12 @@ impl ConnectWorld {
     pub(super) fn session_ended(&mut self) {
         self.seen.ended += 1;
         self.drop_children();
+        // Whoever asks a session that is no more is answered by Daemon.
+        for letter in self.queues.remove(&(Daemon, Session)).into_iter().flatten() {
+            if let Letter::Session(session::Input::Disconnect { reply, .. }) = &*letter {
+                self.answered(*reply);
+            }
+        }
         self.queues.retain(|(_, to), _| *to != Session);
         if self.daemon.is_some() {
             self.placements_end();

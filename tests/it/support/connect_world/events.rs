@@ -16,7 +16,14 @@ impl ConnectWorld {
             Event::Connect => self.user_connects(),
             Event::Disconnect => self.user_disconnects(),
             Event::Quit => self.quit(),
-            Event::PodIs(pod) => self.pod_is(*pod),
+            Event::PodIs(mut pod) => {
+                // A container that was added to a pod can be neither removed nor replaced.
+                let before = self.pods.1.pods.get(&pod.uid).map(|before| before.agents.clone()).unwrap_or_default();
+                if before.len() >= pod.agents.len() {
+                    pod.agents = before;
+                }
+                self.pod_is(*pod);
+            }
             Event::PodGoes(uid) => self.pod_goes(uid),
             Event::AgentRestarts(uid) => self.agent_restarts(uid),
             Event::WatchEnds => self.watch_ends(),
