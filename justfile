@@ -25,9 +25,15 @@ deny:
 test:
     cargo test --locked --workspace
 
-# every order of events of every named scenario
+# every order of events of every named scenario: how many there are, and how long they took
 interleave:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    PODWAY_INTERLEAVINGS=$(mktemp)
+    export PODWAY_INTERLEAVINGS
+    trap 'rm -f "$PODWAY_INTERLEAVINGS"' EXIT
     cargo test --locked --test it interleavings
+    cargo test --quiet --locked --test it print_the_table -- --ignored --nocapture
 
 # real TUN device and resolver files, in network namespaces of their own (as root)
 e2e:

@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use self::core::{AgentPlacerCore, Effect, Input, Place, PlaceOutcome, Plan};
-use self::making::{Made, Maker};
+use self::core::{AgentPlacerCore, Effect, Input, Made, Place, PlaceOutcome, Plan};
+use self::making::Maker;
 use self::manifest::Agent;
 use self::messages::RemoveAll;
 use crate::actors::client_list::messages::{AgentsUnfit, PlacementHopeless, ViaWorkloadsChanged};
@@ -54,8 +54,8 @@ pub struct AgentPlacer {
     next_reply: ReplyId,
     /// Ephemeral containers that are being asked for: that ends with who asked for them, however it ends.
     asking: Tasks,
-    /// Creates of a pod of our own that the API server has not answered, one for each place.
-    unsettled: HashMap<Place, Reply<()>>,
+    /// Creates of a pod of our own that are not settled; told when they are. Dropped untold, what was made is deleted again.
+    unsettled: HashMap<Attempt, Reply<()>>,
     /// Whether all of ours is to go, also what is made after this actor.
     clean: Arc<AtomicBool>,
     late: LateWork,
@@ -84,21 +84,6 @@ impl AgentPlacer {
             unsettled: HashMap::new(),
             clean: Arc::default(),
             late,
-        }
-    }
-
-    /// What a create without an answer made is known: it goes at the end as any pod of our own does.
-    fn settle(&mut self, place: &Place) {
-        if let Some(taken) = self.unsettled.remove(place) {
-            taken.answer(());
-        }
-    }
-
-    fn settle_what_runs(&mut self) {
-        for place in [Place::OwnJob, Place::OwnPod] {
-            if self.driven.core.runs(&place) {
-                self.settle(&place);
-            }
         }
     }
 
@@ -183,6 +168,11 @@ impl Shell for AgentPlacer {
                             });
                         }));
                     }
+                }
+            }
+            Effect::Settle(attempt) => {
+                if let Some(taken) = self.unsettled.remove(&attempt) {
+                    taken.answer(());
                 }
             }
             Effect::Tell(generation, hopeless) => {
@@ -384,36 +374,17 @@ impl From<AgentsUnfit> for Input {
     }
 }
 
-drives!(AgentPlacer, RightsChanged, ViaWorkloadsChanged, AgentsUnfit, Withdrawn);
-
-impl Handler<PodsChanged> for AgentPlacer {
-    type Result = ();
-    fn handle(&mut self, message: PodsChanged, ctx: &mut Context<Self>) {
-        drive(self, message.into(), ctx);
-        self.settle_what_runs();
-    }
-}
+drives!(AgentPlacer, PodsChanged, RightsChanged, ViaWorkloadsChanged, AgentsUnfit, Withdrawn);
 
 impl Handler<Placed> for AgentPlacer {
     type Result = ();
     fn handle(&mut self, message: Placed, ctx: &mut Context<Self>) {
         let Placed { place, attempt, outcome, taken } = message;
-        match taken {
-            // Told once a later create or a snapshot shows what there is; untold, it is looked for when this actor ends.
-            Some((Made::Perhaps, taken)) => {
-                if let Some(before) = self.unsettled.insert(place.clone(), taken) {
-                    before.answer(());
-                }
-            }
-            Some((Made::Exactly(_) | Made::Before, taken)) => {
-                taken.answer(());
-                self.settle(&place);
-            }
-            Some((Made::Nothing, taken)) => taken.answer(()),
-            None => {}
+        if let Some((made, taken)) = taken {
+            self.unsettled.insert(attempt, taken);
+            drive(self, Input::Made(place.clone(), attempt, made), ctx);
         }
         drive(self, Input::Finished { place, attempt, outcome }, ctx);
-        self.settle_what_runs();
     }
 }
 

@@ -2,6 +2,10 @@
 
 #[path = "interleavings/connect.rs"]
 mod connect;
+#[path = "interleavings/explorer.rs"]
+mod explorer;
+#[path = "interleavings/mutants.rs"]
+mod mutants;
 #[path = "interleavings/r01_late_selection.rs"]
 mod r01_late_selection;
 #[path = "interleavings/r02_not_busy_enough.rs"]
@@ -22,7 +26,13 @@ mod r08_facts_in_other_order;
 mod r09_return_read_backwards;
 #[path = "interleavings/r10_vip_before_table.rs"]
 mod r10_vip_before_table;
+#[path = "interleavings/random.rs"]
+mod random;
+#[path = "interleavings/scenarios.rs"]
+mod scenarios;
 #[path = "interleavings/session.rs"]
 mod session;
 #[path = "interleavings/waiters.rs"]
 mod waiters;
+#[path = "interleavings/whole.rs"]
+mod whole;

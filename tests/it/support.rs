@@ -14,7 +14,17 @@ pub mod explore;
 pub mod facts;
 #[path = "support/fake_daemon.rs"]
 pub mod fake_daemon;
+#[path = "support/held.rs"]
+pub mod held;
+#[path = "support/mutants.rs"]
+pub mod mutants;
+#[path = "support/on_presence.rs"]
+pub mod on_presence;
 #[path = "../support/schema.rs"]
 pub mod schema;
 #[path = "support/session_world.rs"]
 pub mod session_world;
+#[path = "support/story.rs"]
+pub mod story;
+#[path = "support/table.rs"]
+pub mod table;

@@ -68,6 +68,8 @@ pub enum Input {
         /// How.
         outcome: PlaceOutcome,
     },
+    /// What came of asking for a pod of our own; before `Finished`.
+    Made(Place, Attempt, Made),
     /// Teardown: nothing is placed any more, and a pod of our own that never ran is taken back.
     Stop(ReplyId),
     /// What `Withdraw` deletes is gone, or cannot be deleted.
@@ -114,6 +116,19 @@ pub enum PlaceOutcome {
     Failed(Arc<str>),
 }
 
+/// What came of asking for a pod of our own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Made {
+    /// It was refused.
+    Nothing,
+    /// One of its name is there, made before: what an earlier create made without an answer is no other than that.
+    Before,
+    /// This, by its UID.
+    Exactly(String),
+    /// The API server did not say.
+    Perhaps,
+}
+
 /// What the shell shall do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
@@ -131,6 +146,9 @@ pub enum Effect {
         /// Port it listens on.
         port: u16,
     },
+    /// What this create of a pod of our own made is known, and goes at the end as any of ours does. Until then, whoever asked
+    /// for it looks for it when this actor ends.
+    Settle(Attempt),
     /// Tell ClientList what cannot be had.
     Tell(Generation, BTreeMap<Target, Arc<str>>),
     /// Delete every Job and pod of ours, with these among them, then answer.
@@ -153,6 +171,8 @@ pub struct AgentPlacerCore {
     /// Containers that this session placed.
     placed: BTreeSet<(PodUid, Arc<str>)>,
     own: OwnRecord,
+    /// Creates of a pod of our own that the API server has not answered, one for each place.
+    unsettled: BTreeMap<Place, Attempt>,
     next_attempt: Attempt,
     stopped: bool,
     removing: Vec<Removing>,
@@ -174,6 +194,7 @@ impl AgentPlacerCore {
             placements: BTreeMap::new(),
             placed: BTreeSet::new(),
             own: OwnRecord::default(),
+            unsettled: BTreeMap::new(),
             next_attempt: Attempt(1),
             stopped: false,
             removing: Vec::new(),
@@ -319,11 +340,13 @@ impl Core for AgentPlacerCore {
             Input::Unfit(generation, unfit) if generation > self.unfit.0 => self.unfit = (generation, unfit),
             Input::Pods(..) | Input::Rights(..) | Input::Via(..) | Input::Unfit(..) | Input::Woke => {}
             Input::Finished { place, attempt, outcome } => self.finished(now, &place, attempt, outcome),
+            Input::Made(place, attempt, made) => self.made(place, attempt, &made),
             Input::Stop(reply) => self.stop(now, reply),
             Input::Withdrawn => self.withdrawn(),
             Input::RemoveAll(reply) => self.remove_all(now, reply),
         }
         self.reconcile(now);
+        self.settle_what_runs();
         self.remove(now);
         self.leave(now);
     }

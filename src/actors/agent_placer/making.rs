@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::core::{Place, PlaceOutcome};
+use super::core::{Made, Place, PlaceOutcome};
 use super::manifest::{self, Agent};
 use super::{Owned, outcome_of};
 use crate::cluster::PodFact;
@@ -27,19 +27,6 @@ use crate::error::chain;
 const LOOKS: [Duration; 4] = [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(8), Duration::from_secs(30)];
 /// Limit of one look.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
-
-/// What came of asking for a pod of our own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Made {
-    /// It was refused.
-    Nothing,
-    /// One of its name is there, made before: what an earlier create made without an answer is no other than that.
-    Before,
-    /// This, by its UID.
-    Exactly(String),
-    /// The API server did not say.
-    Perhaps,
-}
 
 /// What a look saw of what was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

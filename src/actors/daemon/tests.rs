@@ -1,10 +1,13 @@
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
+use super::cluster::same_cluster;
 use super::*;
+use crate::spec::ClusterAccess;
 use crate::status::ConnectOutcome;
 
 /// A daemon that keeps its files in `directory`.
@@ -143,20 +146,22 @@ async fn a_device_takes_a_name_that_neither_a_connection_nor_the_host_has() {
 /// The same, not started.
 fn holding(directory: &Path, phase: Phase, access: &ClusterAccess) -> (Daemon, Played) {
     let mut daemon = daemon(directory);
+    let played = hold(&mut daemon, "a", phase, access);
+    (daemon, played)
+}
+
+/// Gives the daemon a connection.
+fn hold(daemon: &mut Daemon, name: &str, phase: Phase, access: &ClusterAccess) -> Played {
     let session = Context::new();
     let status = SessionStatus { phase, ..SessionStatus::default() };
     let (status, receiver) = watch::channel(Arc::new(status));
-    let spec = serde_json::json!({ "name": "a", "namespace": "demo", "timeout_ms": 1, "agent_image": "agent" });
-    let running = Running {
-        spec: serde_json::from_value(spec).unwrap(),
-        cluster: Cluster::of(access),
-        owner_uid: 1000,
-        device: "podway0".to_owned(),
-        address: session.address(),
-        status: receiver,
-    };
-    daemon.sessions.insert("a".into(), running);
-    (daemon, Played { session, _status: status })
+    let spec = serde_json::json!({ "name": name, "namespace": "demo", "timeout_ms": 1, "agent_image": "agent" });
+    let (spec, cluster) = (serde_json::from_value(spec).unwrap(), Cluster::of(access));
+    daemon.driven.core.hold(name, 1000, spec, cluster);
+    let running =
+        Running { owner_uid: 1000, device: "podway0".to_owned(), address: session.address(), status: receiver };
+    daemon.sessions.insert(name.into(), running);
+    Played { session, _status: status }
 }
 
 /// A session that the test plays.
@@ -271,10 +276,8 @@ async fn a_name_that_is_taken_is_refused_at_once_whatever_ends_elsewhere() {
     let work = async {
         let (mut daemon, _ending) =
             holding(directory.path(), Phase::Disconnecting, &access("no URL", serde_json::json!({})));
-        let (mut other, _work) =
-            holding(directory.path(), Phase::Connected, &access("another URL", serde_json::json!({})));
-        let work = other.sessions.remove("a").unwrap();
-        daemon.sessions.insert("work".into(), work);
+        let elsewhere = access("another URL", serde_json::json!({}));
+        let _work = hold(&mut daemon, "work", Phase::Connected, &elsewhere);
         let refused = ask(&daemon.start(), 1000, "work", "no URL").await.unwrap().expect_err("it is another one");
         assert_eq!(refused.reason, Reason::AlreadyConnected);
     };

@@ -211,7 +211,10 @@ impl Facts {
                         planned.push(PlannedAgent { message, ..agent(title(&target), AgentAction::Refused) });
                     }
                 }
-                placer::Effect::Remove(..) | placer::Effect::Withdraw | placer::Effect::Stopped(_) => {}
+                placer::Effect::Remove(..)
+                | placer::Effect::Withdraw
+                | placer::Effect::Settle(_)
+                | placer::Effect::Stopped(_) => {}
             }
         }
         let mut wanted: Vec<Target> = workloads.workloads.iter().cloned().map(Target::Workload).collect();

@@ -33,10 +33,7 @@ fn walks() -> u64 {
 }
 
 fn holds(world: ConnectWorld) -> Explored {
-    let explored = assert_holds(world.begun());
-    println!("{explored:?}");
-    assert!(explored.ends > 0, "no order came to its end: {explored:?}");
-    explored
+    assert_holds(world.begun())
 }
 
 #[test]
@@ -92,7 +89,9 @@ fn a_target_that_never_comes_ends_at_the_deadline() {
 
 #[test]
 fn zero_replicas_leave_the_connection_up_and_a_later_pod_is_taken() {
-    let world = ConnectWorld::new([]).with(|script| script.replicas = 0).slow(&LINKS, &[Waits::Start, Waits::Dial]);
+    let world = ConnectWorld::new([])
+        .with(|script| script.workloads = [("web", 0)].into())
+        .slow(&LINKS, &[Waits::Start, Waits::Dial]);
     holds(world.clone().expects(Expected::Degraded));
     // The pod may come before the outcome is decided, and then it is ready at once.
     holds(world.pod_appears(pod("t", "web", Agent::Running)).expects(Expected::ReadyOrDegraded));
@@ -103,28 +102,29 @@ fn host_facts_that_are_late_or_change_move_the_routes() {
     let mut other = host();
     other.resolvers.insert([10, 42, 0, 53].into());
     let world = there().with(|script| script.host = vec![host(), other]);
-    let mut world = world.slow(&[(Session, ProxyVia), (Host, ProxyVia), (ProxyVia, Vif)], &[Waits::Device]);
+    let mut world =
+        world.slow(&[(Session, ProxyVia), (Host, ProxyVia), (ProxyVia, Vif)], &[Waits::Device, Waits::Routes]);
     world.questions = 1;
     holds(world);
 }
 
 #[test]
 fn order_f_slow_device_and_instant_snapshot() {
-    let mut world = there().slow(&[ROUTES.as_slice(), &LINKS[3..]].concat(), &[Waits::Device]);
+    let mut world = there().slow(&[ROUTES.as_slice(), &LINKS[3..]].concat(), &[Waits::Device, Waits::Routes]);
     world.questions = 1;
     holds(world);
 }
 
 #[test]
 fn routes_that_fail_are_tried_again() {
-    let mut world = there().slow(&ROUTES[3..], &[Waits::Device]);
+    let mut world = there().slow(&ROUTES[3..], &[Waits::Device, Waits::Routes]);
     world.failing_routes = 2;
     holds(world);
 }
 
 #[test]
 fn order_h_a_disconnect_at_any_moment_of_the_dials_leaves_nothing_behind() {
-    let mut world = there().slow(&LINKS, &[Waits::Start, Waits::Dial, Waits::Teardown]);
+    let mut world = there().slow(&LINKS, &[Waits::Start, Waits::Dial, Waits::Undo, Waits::Teardown]);
     world.disconnects = 1;
     holds(world);
 }
@@ -132,8 +132,8 @@ fn order_h_a_disconnect_at_any_moment_of_the_dials_leaves_nothing_behind() {
 #[test]
 fn a_disconnect_at_any_moment_of_the_placement_leaves_nothing_behind() {
     let world = ConnectWorld::new([pod("t", "web", Agent::Absent)]);
-    let mut world =
-        world.slow(&[AGENTS.as_slice(), &[(Session, AgentPlacer)]].concat(), &[Waits::Place, Waits::Teardown]);
+    let mut world = world
+        .slow(&[AGENTS.as_slice(), &[(Session, AgentPlacer)]].concat(), &[Waits::Place, Waits::Undo, Waits::Teardown]);
     world.disconnects = 1;
     holds(world);
 }
@@ -142,8 +142,8 @@ fn a_disconnect_at_any_moment_of_the_placement_leaves_nothing_behind() {
 fn a_disconnect_at_any_moment_leaves_no_pod_of_ours_that_never_ran() {
     let world = ConnectWorld::via_rule("service=web", [pod("t", "web", Agent::Running)]);
     let world = world.with(|script| script.own_pod_is_stuck = true);
-    let mut world =
-        world.slow(&[AGENTS.as_slice(), &[(Session, AgentPlacer)]].concat(), &[Waits::Place, Waits::Teardown]);
+    let mut world = world
+        .slow(&[AGENTS.as_slice(), &[(Session, AgentPlacer)]].concat(), &[Waits::Place, Waits::Undo, Waits::Teardown]);
     world.disconnects = 1;
     holds(world);
 }
@@ -151,7 +151,8 @@ fn a_disconnect_at_any_moment_leaves_no_pod_of_ours_that_never_ran() {
 #[test]
 fn a_disconnect_that_does_not_wait_for_a_create_leaves_no_pod_of_ours_that_never_ran() {
     let world = ConnectWorld::via_rule("service=web", [pod("t", "web", Agent::Running)]);
-    let mut world = world.with(|script| script.own_pod_is_stuck = true).slow(&[], &[Waits::Place, Waits::Teardown]);
+    let mut world =
+        world.with(|script| script.own_pod_is_stuck = true).slow(&[], &[Waits::Place, Waits::Undo, Waits::Teardown]);
     (world.disconnects, world.early_deadlines, world.failing_placements) = (1, 2, 1);
     holds(world);
 }
@@ -163,7 +164,7 @@ fn a_pod_of_ours_that_was_wanted_for_a_while_is_not_left_behind() {
     let world = ConnectWorld::via_rules(&rules, [pod("t", "web", Agent::Running)]);
     let world = world.with(|script| script.own_pod_is_stuck = true);
     let slow = [&AGENTS[..3], &[(PodWatcher, ProxyVia), (Session, AgentPlacer)]].concat();
-    let mut world = world.slow(&slow, &[Waits::Place, Waits::Teardown]);
+    let mut world = world.slow(&slow, &[Waits::Place, Waits::Undo, Waits::Teardown]);
     world.disconnects = 1;
     holds(world);
 }
@@ -181,7 +182,10 @@ fn an_agent_of_another_protocol_is_followed_by_one_of_ours_and_that_is_reached()
 
 #[test]
 fn a_disconnect_at_any_moment_of_the_device_leaves_nothing_behind() {
-    let mut world = there().slow(&[&ROUTES[3..], &[(Session, Vif)]].concat(), &[Waits::Device, Waits::Teardown]);
+    let mut world = there().slow(
+        &[&ROUTES[3..], &[(Session, Vif)]].concat(),
+        &[Waits::Device, Waits::Routes, Waits::Undo, Waits::Teardown],
+    );
     world.disconnects = 2;
     holds(world);
 }
@@ -204,7 +208,7 @@ fn everything_slow_at_once_holds_in_many_orders() {
     ended.disconnects = 2;
     for world in [world, ended] {
         if let Err(broken) = walk(&world.begun(), walks()) {
-            panic!("{}\nafter\n  {}", broken.why, broken.path.join("\n  "));
+            broken.fail("a walk");
         }
     }
 }

@@ -49,7 +49,7 @@ fn s53_cluster_facts_before_vip_generator() {
         script.host = vec![host(), other];
     });
     let edges = [(Session, ProxyVia), (PodWatcher, ProxyVia), (Host, ProxyVia), (ProxyVia, Vif)];
-    let mut world = world.slow(&edges, &[Waits::Device]);
+    let mut world = world.slow(&edges, &[Waits::Device, Waits::Routes]);
     world.questions = 1;
     assert_holds(world.begun());
 }

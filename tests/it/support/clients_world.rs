@@ -13,6 +13,7 @@ use podway::workload::PodUid;
 
 use super::explore::World;
 use super::facts::connected;
+use super::story::{say, short};
 
 /// Whatever claims to be a client list.
 pub trait Machine: Clone + Debug {
@@ -114,8 +115,10 @@ impl<M: Machine> ClientsWorld<M> {
             Input::HangUpAll(_) => self.hung_up = true,
             _ => {}
         }
+        say(|| format!("ClientList takes {}", short(&input)));
         self.machine.handle(self.now, input);
         while let Some(effect) = self.machine.poll_effect() {
+            say(|| format!("ClientList: {}", short(&effect)));
             self.perform(effect);
         }
     }

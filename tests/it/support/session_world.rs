@@ -18,19 +18,19 @@ use podway::spec::{AgentMode, ConnectSpec, DnsMode};
 use podway::status::{ConnectOutcome, Phase, SessionStatus};
 use podway::workload::WorkloadRef;
 
-use super::explore::World;
-use super::facts::{target, workload};
+use super::explore::{Held, World};
+use super::facts::{effects, target, workload};
+use super::story::{say, short};
 
 /// One session, and children that answer.
 #[derive(Clone, Debug)]
 pub struct SessionWorld {
-    core: SessionCore,
+    core: Held<SessionCore>,
     now: Millis,
-    senders: BTreeMap<&'static str, VecDeque<Input>>,
-    /// How the waiters of each target end.
-    waiters: BTreeMap<Target, WaiterOutcome>,
-    resolutions: Resolutions,
-    reached: Result<(), UserError>,
+    senders: BTreeMap<&'static str, VecDeque<Held<Input>>>,
+    script: Held<Script>,
+    /// Whether PodWatcher has nothing to say before it is fresh.
+    pub watches_at_once: bool,
     /// How many children may panic.
     pub panics: u32,
     /// Whether teardown steps may hang until their limit.
@@ -38,7 +38,7 @@ pub struct SessionWorld {
     started: u32,
     children: bool,
     steps_done: Vec<TeardownStep>,
-    outcomes: Vec<ConnectOutcome>,
+    outcomes: Vec<Held<ConnectOutcome>>,
     asked: BTreeSet<ReplyId>,
     answered: Vec<ReplyId>,
     ended: u32,
@@ -46,6 +46,15 @@ pub struct SessionWorld {
     clean: bool,
     removed: u32,
     faults: Vec<String>,
+}
+
+/// What the children say.
+#[derive(Clone, Debug)]
+struct Script {
+    /// How the waiters of each target end.
+    waiters: BTreeMap<Target, WaiterOutcome>,
+    resolutions: Resolutions,
+    reached: Result<(), UserError>,
 }
 
 /// One thing that can happen.
@@ -89,12 +98,15 @@ impl SessionWorld {
         waiters: impl IntoIterator<Item = (Target, WaiterOutcome)>,
     ) -> Self {
         let mut world = SessionWorld {
-            core: SessionCore::new(spec(names), None),
+            core: Held::new(SessionCore::new(spec(names), None)),
             now: Millis(0),
             senders: BTreeMap::new(),
-            waiters: waiters.into_iter().collect(),
-            resolutions: resolutions.into_iter().collect(),
-            reached: Ok(()),
+            script: Held::new(Script {
+                waiters: waiters.into_iter().collect(),
+                resolutions: resolutions.into_iter().collect(),
+                reached: Ok(()),
+            }),
+            watches_at_once: false,
             panics: 0,
             hanging_steps: 0,
             started: 0,
@@ -114,9 +126,8 @@ impl SessionWorld {
 
     /// The API server answers with this error.
     pub fn unreachable(mut self, error: UserError) -> Self {
-        self.reached = Err(error);
-        self.senders
-            .insert("API server", VecDeque::from([Input::Reached(Err(self.reached.clone().expect_err("set")))]));
+        self.script.change(|script| script.reached = Err(error.clone()));
+        self.senders.insert("API server", VecDeque::from([Held::new(Input::Reached(Err(error)))]));
         self
     }
 
@@ -131,7 +142,7 @@ impl SessionWorld {
     }
 
     fn asks(mut self, inputs: impl IntoIterator<Item = Input>) -> Self {
-        self.senders.entry("Control").or_default().extend(inputs);
+        self.senders.entry("Control").or_default().extend(inputs.into_iter().map(Held::new));
         self
     }
 
@@ -140,14 +151,16 @@ impl SessionWorld {
             self.asked.insert(*reply);
             self.clean |= *clean && self.ended == 0;
         }
-        self.core.handle(self.now, input);
-        while let Some(effect) = self.core.poll_effect() {
+        let now = self.now;
+        say(|| format!("Session takes {}", short(&input)));
+        for effect in self.core.change(|core| effects(core, now, input)) {
+            say(|| format!("Session: {}", short(&effect)));
             self.perform(effect);
         }
         if let Some(outcome) = self.core.outcome()
-            && self.outcomes.last() != Some(outcome)
+            && self.outcomes.last().map(|last| &**last) != Some(outcome)
         {
-            self.outcomes.push(outcome.clone());
+            self.outcomes.push(Held::new(outcome.clone()));
         }
     }
 
@@ -166,12 +179,12 @@ impl SessionWorld {
                 self.children_start();
             }
             Effect::Resolve(_) => {
-                self.send("PodWatcher's answer", Input::Resolved(self.resolutions.clone()));
+                self.send("PodWatcher's answer", Input::Resolved(self.script.resolutions.clone()));
             }
             Effect::Register(id, target, _) => self.registered(id, &target),
             Effect::Select(selection) => {
                 self.must_run("a selection");
-                assert!(!selection.rules.is_empty() || self.resolutions.is_empty());
+                assert!(!selection.rules.is_empty() || self.script.resolutions.is_empty());
                 let state = ViaState { ready: true, plan: Generation(1), ..ViaState::default() };
                 self.send("ProxyVia", Input::Via(Generation(1), state));
             }
@@ -208,9 +221,11 @@ impl SessionWorld {
     }
 
     fn children_start(&mut self) {
-        let reached = self.reached.clone().map(|()| BTreeSet::new());
+        let reached = self.script.reached.clone().map(|()| BTreeSet::new());
         self.send("API server", Input::Reached(reached));
-        self.send("PodWatcher", Input::Watch(Generation(1), WatchHealth::Starting));
+        if !self.watches_at_once {
+            self.send("PodWatcher", Input::Watch(Generation(1), WatchHealth::Starting));
+        }
         self.send("PodWatcher", Input::Watch(Generation(2), WatchHealth::Fresh));
         let up = VifState::Up {
             ifindex: 7,
@@ -226,7 +241,7 @@ impl SessionWorld {
 
     fn registered(&mut self, id: WaiterId, target: &Target) {
         self.must_run("a waiter");
-        let outcome = self.waiters.get(target).cloned().expect("the scenario says how it ends");
+        let outcome = self.script.waiters.get(target).cloned().expect("the scenario says how it ends");
         if let WaiterOutcome::Ready { pod } = &outcome {
             let link = LinkStatus {
                 pod: pod.clone(),
@@ -237,7 +252,7 @@ impl SessionWorld {
                 state: LinkState::Ready,
             };
             let mut targets = BTreeMap::new();
-            for (other, outcome) in &self.waiters {
+            for (other, outcome) in &self.script.waiters {
                 let ready = matches!(outcome, WaiterOutcome::Ready { .. });
                 let links = if ready { vec![link.clone()] } else { Vec::new() };
                 let pods = usize::from(ready);
@@ -251,7 +266,7 @@ impl SessionWorld {
     }
 
     fn send(&mut self, sender: &'static str, input: Input) {
-        self.senders.entry(sender).or_default().push_back(input);
+        self.senders.entry(sender).or_default().push_back(Held::new(input));
     }
 
     /// The steps that the user has been told.
@@ -262,7 +277,7 @@ impl SessionWorld {
 
     /// The only outcome there may be once everything has happened; `None` when a disconnect may come first.
     pub fn outcome(&self) -> Option<&ConnectOutcome> {
-        self.outcomes.last()
+        self.outcomes.last().map(|outcome| &**outcome)
     }
 }
 
@@ -281,7 +296,8 @@ impl World for SessionWorld {
             steps.push(Step::ChildPanics);
         }
         if self.hanging_steps > 0
-            && let Some(Input::StepDone(step, _)) = self.senders.get("Teardown").and_then(VecDeque::front)
+            && let Some(front) = self.senders.get("Teardown").and_then(VecDeque::front)
+            && let Input::StepDone(step, _) = &**front
         {
             steps.push(Step::TeardownHangs(*step));
         }
@@ -295,7 +311,7 @@ impl World for SessionWorld {
         match step {
             Step::Deliver(sender) => {
                 let input = self.senders.get_mut(sender).and_then(VecDeque::pop_front);
-                self.input(input.expect("steps() named a sender with something to send"));
+                self.input((*input.expect("steps() named a sender with something to send")).clone());
             }
             Step::ChildPanics => {
                 self.panics -= 1;
@@ -316,10 +332,10 @@ impl World for SessionWorld {
         if let Some(fault) = self.faults.first() {
             return Err(fault.clone());
         }
-        let failed = |outcome: &ConnectOutcome| matches!(outcome, ConnectOutcome::Failed(_));
+        let failed = |outcome: &Held<ConnectOutcome>| matches!(**outcome, ConnectOutcome::Failed(_));
         // A connection that was made may fail later; nothing else follows an outcome.
         if self.outcomes.len() > 1 && !(self.outcomes.len() == 2 && self.outcomes.last().is_some_and(failed)) {
-            return Err(format!("several outcomes: {:?}", self.outcomes));
+            return Err(format!("{} outcomes", self.outcomes.len()));
         }
         let mut answered = self.answered.clone();
         answered.dedup();

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::in_pod::AgentInPod;
 use super::placement::Progress;
-use super::{AgentPlacerCore, Place, Plan};
+use super::{AgentPlacerCore, Effect, Made, Place, Plan};
 use crate::actors::agent_placer::manifest::own_name;
 use crate::actors::client_list::messages::Unfit;
 use crate::cluster::{PodFact, PodPhase, PodSnapshot};
-use crate::ids::Millis;
+use crate::ids::{Attempt, Millis};
 use crate::spec::AgentMode;
 use crate::workload::PodUid;
 
@@ -105,8 +105,31 @@ impl AgentPlacerCore {
         Some(reason.unwrap_or_else(missing))
     }
 
+    /// A create without an answer is settled once a later one, or a snapshot, shows what there is; unsettled, it is looked for
+    /// when the actor ends.
+    pub(super) fn made(&mut self, place: Place, attempt: Attempt, made: &Made) {
+        let settled = match made {
+            Made::Perhaps => self.unsettled.insert(place, attempt),
+            Made::Exactly(_) | Made::Before => {
+                self.effects.push_back(Effect::Settle(attempt));
+                self.unsettled.remove(&place)
+            }
+            Made::Nothing => Some(attempt),
+        };
+        self.effects.extend(settled.map(Effect::Settle));
+    }
+
+    /// What a create without an answer made is in sight.
+    pub(super) fn settle_what_runs(&mut self) {
+        for place in [Place::OwnJob, Place::OwnPod] {
+            if self.runs(&place) {
+                self.effects.extend(self.unsettled.remove(&place).map(Effect::Settle));
+            }
+        }
+    }
+
     /// Whether a pod of our own of this place runs that was not there when one was last asked for.
-    pub(in crate::actors::agent_placer) fn runs(&self, place: &Place) -> bool {
+    fn runs(&self, place: &Place) -> bool {
         self.own_pods(&self.pods.1).any(|(pod, _)| {
             let made = if pod.own_job.is_some() { Place::OwnJob } else { Place::OwnPod };
             made == *place && pod.phase == PodPhase::Running && !self.own.before.contains(&pod.uid)

@@ -145,7 +145,7 @@ impl Bench {
 fn placed(effects: &[Effect]) -> Vec<(Place, String)> {
     let place = |effect: &Effect| match effect {
         Effect::Place { place, container, .. } => Some((place.clone(), container.clone())),
-        Effect::Tell(..) | Effect::Remove(..) | Effect::Withdraw | Effect::Stopped(_) => None,
+        Effect::Tell(..) | Effect::Remove(..) | Effect::Settle(_) | Effect::Withdraw | Effect::Stopped(_) => None,
     };
     effects.iter().filter_map(place).collect()
 }
@@ -153,7 +153,7 @@ fn placed(effects: &[Effect]) -> Vec<(Place, String)> {
 fn hopeless(effects: &[Effect]) -> Option<BTreeMap<Target, Arc<str>>> {
     effects.iter().rev().find_map(|effect| match effect {
         Effect::Tell(_, hopeless) => Some(hopeless.clone()),
-        Effect::Place { .. } | Effect::Remove(..) | Effect::Withdraw | Effect::Stopped(_) => None,
+        Effect::Place { .. } | Effect::Remove(..) | Effect::Settle(_) | Effect::Withdraw | Effect::Stopped(_) => None,
     })
 }
 

@@ -55,6 +55,8 @@ pub(super) struct Attachment {
     repaired: Millis,
     /// When the next try or check is due.
     due: Option<Millis>,
+    /// Whether there is something to try or check then. Until there is, no time brings it.
+    planned: bool,
     attempt: Attempt,
     restore: Option<Vec<ReplyId>>,
     left: Vec<String>,
@@ -138,7 +140,7 @@ impl Attachment {
     }
 
     pub(super) fn deadline(&self) -> Option<Millis> {
-        self.due.filter(|_| self.running.is_none() && self.restore.is_none() && self.device_up().is_some())
+        self.due.filter(|_| self.running.is_none() && self.restore.is_none() && self.planned)
     }
 
     /// Whether all the host's names come to us.
@@ -151,6 +153,7 @@ impl Attachment {
     pub(super) fn step(&mut self, now: Millis, facts: &Facts) -> Vec<Effect> {
         let mut effects = Vec::new();
         let plan = self.plan(facts);
+        self.planned = plan.is_some() && self.mode.is_some_and(|mode| mode != DnsMode::Off);
         if self.running.is_none() {
             self.start(now, plan.as_ref(), &mut effects);
         }

@@ -264,3 +264,16 @@ fn the_namespaces_in_sight_are_told_where_they_are_not_all() {
     let told = reports.filter_map(|effect| if let Effect::Report(state) = effect { state.only } else { None }).last();
     assert_eq!(told, Some(vec!["demo".to_owned()]));
 }
+
+#[test]
+fn a_resolver_that_changes_before_there_is_a_plan_or_where_names_are_off_wakes_nobody() {
+    let mut bench = Bench::empty();
+    for input in [configured(), device(1, true), Input::ResolverChanged] {
+        bench.feed(input);
+    }
+    assert_eq!(bench.core.poll_deadline(), None, "the domain is not known");
+    let (mut bench, ..) = up(DnsMode::Auto);
+    bench.feed(mode(DnsMode::Off));
+    bench.feed(Input::ResolverChanged);
+    assert_eq!(bench.core.poll_deadline(), None, "names are off");
+}
