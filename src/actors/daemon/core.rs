@@ -345,3 +345,6 @@ fn existing(known: &Known, name: &Arc<str>, asked: &Asked) -> Result<(), UserErr
     let message = format!("connection {name}: exists and differs in {}", differences.join(", "));
     Err(UserError::new(Reason::AlreadyConnected, message, hint))
 }
+
+#[cfg(test)]
+mod tests;
