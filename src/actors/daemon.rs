@@ -47,7 +47,7 @@ pub struct Daemon {
     sessions: BTreeMap<Arc<str>, Running>,
     /// Requests that are not decided.
     asked: BTreeMap<ReplyId, Asked>,
-    closes: BTreeMap<ReplyId, (bool, u32, Reply<Result<Closed, UserError>>)>,
+    closes: BTreeMap<ReplyId, Closing>,
     next_reply: ReplyId,
     /// Whose dry runs are under way.
     plans: Vec<u32>,
@@ -62,6 +62,13 @@ struct Asked {
     named_image: Option<String>,
     /// What it shows, from here on.
     status: watch::Sender<Arc<SessionStatus>>,
+}
+
+/// An end that is asked for.
+struct Closing {
+    clean: bool,
+    uid: u32,
+    reply: Reply<Result<Closed, UserError>>,
 }
 
 /// One connection.
@@ -163,7 +170,7 @@ impl Daemon {
         if let Some(asked) = self.asked.remove(&ask) {
             return asked.open.reply.answer(Err(refusal));
         }
-        let Some((clean, uid, reply)) = self.closes.remove(&ask) else { return };
+        let Some(Closing { clean, uid, reply }) = self.closes.remove(&ask) else { return };
         if clean && refusal.reason == Reason::NotConnected {
             let state_dir = self.settings.state_dir.clone();
             drop(tokio::task::spawn_blocking(move || reply.answer(Err(by_hand(refusal, &state_dir, uid)))));
@@ -173,7 +180,8 @@ impl Daemon {
     }
 
     fn disconnect(&mut self, ask: ReplyId, name: Arc<str>) {
-        let (Some((clean, _, reply)), Some(running)) = (self.closes.remove(&ask), self.sessions.get(&name)) else {
+        let (Some(Closing { clean, reply, .. }), Some(running)) = (self.closes.remove(&ask), self.sessions.get(&name))
+        else {
             return;
         };
         let (remains, answer) = Reply::new();
@@ -229,7 +237,7 @@ impl Shell for Daemon {
             Effect::Forget(ask) => drop(self.asked.remove(&ask)),
             Effect::Disconnect(ask, name) => self.disconnect(ask, name),
             Effect::Withdrawn(ask, name) => {
-                if let Some((clean, _, reply)) = self.closes.remove(&ask) {
+                if let Some(Closing { clean, reply, .. }) = self.closes.remove(&ask) {
                     reply.answer(Ok(Closed { name: name.to_string(), remains: unasked(clean) }));
                 }
             }
@@ -290,7 +298,7 @@ impl Handler<OpenSession> for Daemon {
         let named_image = Some(open.spec.agent_image.clone()).filter(|image| !image.is_empty());
         open.spec.agent_image = named_image.clone().unwrap_or_else(|| self.agent_image.clone());
         let (ask, caller, spec, cluster) =
-            (self.next_reply(), open.caller, open.spec.clone(), Cluster::of(&open.access));
+            (self.next_reply(), open.caller, Box::new(open.spec.clone()), Cluster::of(&open.access));
         self.asked.insert(ask, Asked { open, named_image, status });
         drive(self, Input::Open { ask, caller, spec, cluster }, ctx);
     }
@@ -342,7 +350,7 @@ impl Handler<CloseSession> for Daemon {
         self.look(ctx);
         let CloseSession { caller, name, clean, reply } = message;
         let ask = self.next_reply();
-        self.closes.insert(ask, (clean, caller.uid, reply));
+        self.closes.insert(ask, Closing { clean, uid: caller.uid, reply });
         drive(self, Input::Close { ask, caller, name }, ctx);
     }
 }

@@ -35,7 +35,7 @@ pub enum Input {
         /// Who asks.
         caller: Caller,
         /// What, with the agent's image filled in.
-        spec: ConnectSpec,
+        spec: Box<ConnectSpec>,
         /// Where.
         cluster: Cluster,
     },
@@ -120,7 +120,7 @@ impl Core for DaemonCore {
         match input {
             Input::Open { ask, caller, spec, cluster } => {
                 let until = now + Duration::from_millis(spec.timeout_ms);
-                self.held.push(Asked { ask, caller, spec, cluster, until });
+                self.held.push(Asked { ask, caller, spec: *spec, cluster, until });
             }
             Input::Abandoned(ask) => {
                 self.held.retain(|asked| asked.ask != ask);
@@ -359,3 +359,6 @@ fn existing(known: &Known, name: &Arc<str>, asked: &Asked) -> Result<(), UserErr
     let message = format!("connection {name}: exists and differs in {}", differences.join(", "));
     Err(UserError::new(Reason::AlreadyConnected, message, hint))
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,7 +103,7 @@ scenarios! {
     /// One pod's dial is slow, another's is not.
     a_slow_dial_stands_beside_healthy_ones, FOUR_BY_THREE, all_actors([there()]).slow(&[], &[Waits::Dial])
         .says("user", [Connect, Asks, FlowBegins])
-        .says("cluster", [web("u"), PodGoes("t"), web("v")])
+        .says("cluster", [web("u"), FlowWaits, PodGoes("t")])
         .says("network", [CarrierLost, FlowWaits, FlowWaits])
         .says("host", [FlowWaits, FlowsEnd, FlowWaits]);
 
@@ -124,7 +124,7 @@ scenarios! {
     a_list_comes_again_without_a_pod, FOUR_BY_THREE, all_actors([there()]).slow(&[], &[Waits::Watch])
         .says("user", [Connect, Asks, FlowWaits])
         .says("API server", [WatchEnds, PodGoes("t"), WatchEnds])
-        .says("cluster", [web("u"), AgentRestarts("u"), web("v")])
+        .says("cluster", [web("u"), FlowWaits, AgentRestarts("u")])
         .says("network", [FlowWaits, FlowBegins, FlowsEnd]);
 
     /// All pods go, and others come.
@@ -138,13 +138,13 @@ scenarios! {
         .with(|script| script.ranges_known = false)
         .slow(&[(PodWatcher, ProxyVia)], &[])
         .says("user", [Connect, Asks, FlowBegins])
-        .says("API server", [RangesAreKnown, WatchEnds, web("u")])
+        .says("API server", [RangesAreKnown, web("u"), FlowWaits])
         .says("host", [other_host(), Asks, FlowWaits])
         .says("network", [FlowWaits, FlowsEnd, FlowWaits]);
 
     /// Questions come before the facts, before the routes and after them.
     a_question_comes_before_the_facts, THREE_BY_FOUR, names_may_fail(all_actors([there()])).slow(&[], &[Waits::Names])
-        .says("program", [Asks, Asks, FlowBegins, Asks])
+        .says("program", [Asks, FlowBegins, Asks, FlowsEnd])
         .says("user", [Connect, ResolverChanges, Disconnect, FlowWaits])
         .says("cluster", [FlowWaits, web("u"), FlowWaits, PodGoes("t")]);
 

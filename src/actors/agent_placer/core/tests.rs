@@ -826,3 +826,17 @@ fn our_own_pod_that_may_not_be_replaced_is_told_with_what_to_do() {
         assert!(why.contains(part), "{part:?} is not in {why}");
     }
 }
+
+#[test]
+fn a_create_without_an_answer_is_settled_by_a_later_one() {
+    let mut bench = Bench::new();
+    let settled = |effects: Vec<Effect>| -> Vec<u64> {
+        let attempt = |effect| if let Effect::Settle(attempt) = effect { Some(attempt.0) } else { None };
+        effects.into_iter().filter_map(attempt).collect()
+    };
+    let mut made = |attempt, made| settled(bench.feed(0, Input::Made(Place::OwnJob, Attempt(attempt), made)));
+    assert_eq!(made(1, Made::Perhaps), [0; 0], "it is looked for when this actor ends");
+    assert_eq!(made(2, Made::Nothing), [2], "a refusal says nothing of the first");
+    assert_eq!(made(3, Made::Perhaps), [1], "one for each place");
+    assert_eq!(made(4, Made::Before), [4, 3], "there is one, and it is that");
+}

@@ -29,8 +29,8 @@ impl ConnectWorld {
         if self.daemon.is_some() {
             let ask = self.next_request();
             self.seen.requests.insert(ask);
-            let spec = self.setup.spec.clone();
-            self.to_daemon(Input::Open { ask, caller: CALLER, spec, cluster: cluster() });
+            let spec = Box::new(self.setup.spec.clone());
+            self.tell_daemon(Input::Open { ask, caller: CALLER, spec, cluster: cluster() });
         }
     }
 
@@ -38,7 +38,7 @@ impl ConnectWorld {
         let ask = self.next_request();
         if self.daemon.is_some() {
             self.seen.requests.insert(ask);
-            self.to_daemon(Input::Close { ask, caller: CALLER, name: None });
+            self.tell_daemon(Input::Close { ask, caller: CALLER, name: None });
         } else {
             self.seen.asked.insert(ask);
             self.session(session::Input::Disconnect { clean: false, reply: ask });
@@ -47,12 +47,12 @@ impl ConnectWorld {
 
     pub(super) fn quit(&mut self) {
         if self.daemon.is_some() {
-            self.to_daemon(Input::Shutdown);
+            self.tell_daemon(Input::Shutdown);
         }
     }
 
     /// What connections show is known to Daemon before anything else is.
-    fn to_daemon(&mut self, input: Input) {
+    fn tell_daemon(&mut self, input: Input) {
         let phase = self.session.phase();
         let ending = self.seen.started > 0 && matches!(phase, Phase::Disconnecting | Phase::Disconnected);
         let ending = if ending && self.mutant != Some(Mutant::EndUnseen) { vec!["default".into()] } else { Vec::new() };
