@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
-use crate::actors::shell::TaskFailed;
+use crate::actors::shell::{self, TaskFailed};
 use crate::error::{Reason, UserError, chain};
 use crate::net::kube_client::{self, KubeClientError};
 use crate::net::obstacle::Obstacle;
@@ -39,7 +39,8 @@ pub async fn reach(
         loop {
             match once().await {
                 Ok(Err(kube::Error::Api(status)))
-                    if may_pass(status.code) && since.get_or_insert_with(Instant::now).elapsed() < refusal::GOES_ON =>
+                    if may_pass(status.code)
+                        && shell::now().since(*since.get_or_insert_with(shell::now)) < refusal::GOES_ON =>
                 {
                     sleep(refusal::AGAIN).await;
                 }
@@ -191,7 +192,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn credentials_that_are_refused_for_a_second_are_refused() {
-        let begun = Instant::now();
+        let begun = tokio::time::Instant::now();
         let error = reached(usize::MAX).await.expect_err("refused");
         assert_eq!(error.reason, Reason::Unauthorized);
         assert!(begun.elapsed() >= refusal::GOES_ON && begun.elapsed() < Duration::from_secs(2));
