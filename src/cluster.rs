@@ -204,11 +204,19 @@ pub struct NamespaceRights {
 }
 
 impl NamespaceRights {
+    /// Nothing is missing.
+    pub const ALL: NamespaceRights = NamespaceRights {
+        watch_pods: true,
+        port_forward: true,
+        ephemeral_containers: true,
+        create_pods: true,
+        delete_pods: true,
+        create_jobs: true,
+    };
+
     /// Whether none is missing.
     pub fn all(self) -> bool {
-        let NamespaceRights { watch_pods, port_forward, ephemeral_containers, create_pods, delete_pods, create_jobs } =
-            self;
-        watch_pods && port_forward && ephemeral_containers && create_pods && delete_pods && create_jobs
+        self == NamespaceRights::ALL
     }
 }
 

@@ -83,14 +83,7 @@ pub fn via(names: &[&str]) -> ViaFact {
 
 /// A review that says that everything may be done in `demo`.
 pub fn all_rights() -> Arc<Rights> {
-    let rights = NamespaceRights {
-        watch_pods: true,
-        port_forward: true,
-        ephemeral_containers: true,
-        create_pods: true,
-        delete_pods: true,
-        create_jobs: true,
-    };
+    let rights = NamespaceRights::ALL;
     Arc::new(Rights { namespaces: BTreeMap::from([("demo".into(), rights)]), ..Rights::default() })
 }
 

@@ -86,14 +86,7 @@ impl Bench {
     /// Rights in the connected namespace, all of them but for what `change` takes.
     fn rights(&mut self, now: u64, change: impl FnOnce(&mut NamespaceRights)) -> Vec<Effect> {
         self.generation = self.generation.next();
-        let mut rights = NamespaceRights {
-            watch_pods: true,
-            port_forward: true,
-            ephemeral_containers: true,
-            create_pods: true,
-            delete_pods: true,
-            create_jobs: true,
-        };
+        let mut rights = NamespaceRights::ALL;
         change(&mut rights);
         let rights = Rights { namespaces: [("demo".into(), rights)].into(), ..Rights::default() };
         self.feed(now, Input::Rights(self.generation, Arc::new(rights)))

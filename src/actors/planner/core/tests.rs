@@ -4,15 +4,6 @@ use crate::net::route_plan::HostRoute;
 use crate::spec::DnsMode;
 use crate::workload::WorkloadKind;
 
-const ALL: NamespaceRights = NamespaceRights {
-    watch_pods: true,
-    port_forward: true,
-    ephemeral_containers: true,
-    create_pods: true,
-    delete_pods: true,
-    create_jobs: true,
-};
-
 fn web() -> Workload {
     Workload::new("demo", WorkloadKind::Deployment, "web")
 }
@@ -108,7 +99,11 @@ fn agents(plan: &ConnectPlan) -> Vec<(&str, AgentAction, &str, &str)> {
 
 #[test]
 fn a_rule_is_planned_with_its_translation_its_routes_and_its_agents() {
-    let facts = facts(ALL, &[pod("web-1", &[ContainerState::Running]), pod("web-2", &[])], &[("10.42.0.0/16", "wg0")]);
+    let facts = facts(
+        NamespaceRights::ALL,
+        &[pod("web-1", &[ContainerState::Running]), pod("web-2", &[])],
+        &[("10.42.0.0/16", "wg0")],
+    );
     let plan = plan(&facts, &["service=web"]);
     assert_eq!((plan.device.name.as_str(), plan.dns.servers.is_empty()), ("podway0", false));
     assert!(plan.device.routes.contains(&"246.246.0.0/16".to_owned()), "{:?}", plan.device);
@@ -131,7 +126,8 @@ fn a_rule_is_planned_with_its_translation_its_routes_and_its_agents() {
 
 #[test]
 fn what_cannot_be_placed_and_the_rights_that_are_missing_are_said() {
-    let few = NamespaceRights { ephemeral_containers: false, create_pods: false, create_jobs: false, ..ALL };
+    let few =
+        NamespaceRights { ephemeral_containers: false, create_pods: false, create_jobs: false, ..NamespaceRights::ALL };
     let plan = plan(&facts(few, &[pod("web-1", &[])], &[]), &["service=web"]);
     let refused: Vec<_> = plan.agents.iter().filter(|agent| agent.action == AgentAction::Refused).collect();
     assert!(refused.iter().any(|agent| agent.message.contains("patch pods/ephemeralcontainers")), "{refused:?}");
@@ -146,13 +142,13 @@ fn what_cannot_be_placed_and_the_rights_that_are_missing_are_said() {
 
 #[test]
 fn a_workload_without_a_pod_waits_for_one() {
-    let plan = plan(&facts(ALL, &[], &[]), &["all=web"]);
+    let plan = plan(&facts(NamespaceRights::ALL, &[], &[]), &["all=web"]);
     assert_eq!(agents(&plan), [("demo/deployment/web", AgentAction::Wait, "", "")]);
 }
 
 #[test]
 fn without_rules_ranges_are_routed_but_for_what_is_left_alone() {
-    let plan = plan(&facts(ALL, &[], &[]), &[]);
+    let plan = plan(&facts(NamespaceRights::ALL, &[], &[]), &[]);
     let routes = &plan.device.routes;
     assert!(routes.contains(&"10.43.0.0/16".to_owned()), "{routes:?}");
     assert!(!routes.iter().any(|route| route.starts_with("10.42.9.")), "{routes:?}");
@@ -161,7 +157,7 @@ fn without_rules_ranges_are_routed_but_for_what_is_left_alone() {
 
 #[test]
 fn no_plan_is_made_before_all_is_known_and_what_is_not_is_said() {
-    let all = facts(ALL, &[], &[]);
+    let all = facts(NamespaceRights::ALL, &[], &[]);
     let wanted = wanted(&["service=web"]);
     for (without, said) in [
         (Facts { host: None, ..all.clone() }, "this host's routes"),

@@ -418,27 +418,27 @@ fn a_missing_right_is_told_when_it_is_certain_or_goes_on() {
     assert!(matches!(told.as_slice(), [Effect::TellRights(..)]), "{told:?}");
     // Nor is it known what may be done where even the question is refused.
     let mut world = World::connected();
-    assert_eq!(world.review(all_rights(), Readiness::NotReady, 0), []);
+    assert_eq!(world.review(NamespaceRights::ALL, Readiness::NotReady, 0), []);
 }
 
 #[test]
 fn rights_are_not_lost_to_an_api_server_that_is_starting() {
     let mut world = World::fresh();
-    world.review(all_rights(), Readiness::Ready, 0);
+    world.review(NamespaceRights::ALL, Readiness::Ready, 0);
     world.fail(&World::id(Kind::Nodes, None), Trouble::Forbidden("starting".into()));
     world.input(Input::ClientChanged);
     for _ in 0..8 {
         assert_eq!(world.review(NamespaceRights::default(), Readiness::NotReady, 0), []);
         world.wake_to_ask();
     }
-    assert_eq!(world.review(all_rights(), Readiness::Ready, 0), [], "nothing has changed");
+    assert_eq!(world.review(NamespaceRights::ALL, Readiness::Ready, 0), [], "nothing has changed");
     assert!(!world.core.doubts.contains_key("demo"));
 }
 
 #[test]
 fn a_doubt_from_before_an_outage_does_not_make_the_next_refusal_certain() {
     let mut world = World::fresh();
-    world.review(all_rights(), Readiness::Ready, 0);
+    world.review(NamespaceRights::ALL, Readiness::Ready, 0);
     world.input(Input::ClientChanged);
     assert_eq!(world.review(NamespaceRights::default(), Readiness::Silent, 0), []);
     for _ in 0..5 {
@@ -460,7 +460,7 @@ fn rights_that_were_asked_with_other_credentials_are_ignored() {
     assert!(world.asking > old);
     let none = Reviewed { rights: NamespaceRights::default(), server: Readiness::Ready };
     assert_eq!(world.input(Input::Rights("demo".into(), old, Some(none), 0)), []);
-    let told = world.review(all_rights(), Readiness::Ready, 0);
+    let told = world.review(NamespaceRights::ALL, Readiness::Ready, 0);
     assert!(matches!(told.as_slice(), [Effect::TellRights(..)]), "{told:?}");
 }
 
@@ -469,21 +469,10 @@ fn equal_histories_make_equal_cores() {
     assert_eq!(World::fresh().core, World::fresh().core);
 }
 
-fn all_rights() -> NamespaceRights {
-    NamespaceRights {
-        watch_pods: true,
-        port_forward: true,
-        ephemeral_containers: true,
-        create_pods: true,
-        delete_pods: true,
-        create_jobs: true,
-    }
-}
-
 #[test]
 fn rights_are_asked_again_while_one_is_missing_and_no_longer() {
     let mut world = World::fresh();
-    let some = NamespaceRights { create_jobs: false, ..all_rights() };
+    let some = NamespaceRights { create_jobs: false, ..NamespaceRights::ALL };
     let mut look = |jitter| {
         world.review(some, Readiness::Ready, jitter);
         let (passed, effects) = world.wake();
@@ -494,7 +483,7 @@ fn rights_are_asked_again_while_one_is_missing_and_no_longer() {
     assert_eq!(soon, [0, 1, 3, 6, 12, 24]);
     assert_eq!([0, 100, 255].map(&mut look)[..1], [LOOK_AGAIN * 3 / 4]);
     assert_eq!(look(255), LOOK_AGAIN * 5 / 4);
-    let effects = world.review(all_rights(), Readiness::Ready, 0);
+    let effects = world.review(NamespaceRights::ALL, Readiness::Ready, 0);
     assert!(matches!(effects.as_slice(), [Effect::TellRights(..)]), "{effects:?}");
     assert_eq!(world.core.poll_deadline(), None);
 }
@@ -502,7 +491,7 @@ fn rights_are_asked_again_while_one_is_missing_and_no_longer() {
 #[test]
 fn a_watch_that_is_no_longer_refused_makes_all_rights_be_asked() {
     let mut world = World::fresh();
-    world.review(all_rights(), Readiness::Ready, 0);
+    world.review(NamespaceRights::ALL, Readiness::Ready, 0);
     let nodes = World::id(Kind::Nodes, None);
     world.fail(&nodes, Trouble::Forbidden("no".into()));
     let effects = world.observe(&nodes, vec![Event::Alive]);
@@ -513,7 +502,7 @@ fn a_watch_that_is_no_longer_refused_makes_all_rights_be_asked() {
 /// A world whose pods were refused everywhere but in one namespace, when it has begun to look again.
 fn probing() -> World {
     let mut world = World::fresh();
-    world.review(all_rights(), Readiness::Ready, 0);
+    world.review(NamespaceRights::ALL, Readiness::Ready, 0);
     world.refuse_pods();
     world.list(&World::id(Kind::Pods, Some("demo")), vec![pod("demo", "a", "10.0.0.1")]);
     let before = world.attempts[&pods()];

@@ -105,14 +105,7 @@ impl ConnectWorld {
     }
 
     pub(super) fn rights_come(&mut self, namespace: Arc<str>, attempt: Attempt) {
-        let rights = NamespaceRights {
-            watch_pods: true,
-            port_forward: true,
-            ephemeral_containers: true,
-            create_pods: true,
-            delete_pods: true,
-            create_jobs: true,
-        };
+        let rights = NamespaceRights::ALL;
         let reviewed = Some(Reviewed { rights, server: Readiness::Ready });
         self.watcher(Input::Rights(namespace, attempt, reviewed, JITTER));
     }
