@@ -129,8 +129,10 @@ fn said(done: &Done, case: &Case) -> (String, Vec<String>) {
             let marked = ["note:", "warning:", "!", "not yet:"].iter().any(|mark| line.starts_with(mark));
             marked || case.says.iter().any(|word| line.contains(word.as_str()))
         };
-        let lines = done.err.lines().filter(told).map(step);
-        return (lines.map(|line| format!("{line}\n")).collect(), faults);
+        // Which step is done first is open, so the table has them sorted.
+        let mut lines: Vec<String> = done.err.lines().filter(told).map(step).collect();
+        lines.sort();
+        return (lines.iter().map(|line| format!("{line}\n")).collect(), faults);
     }
     // Steps, and what a plugin says, come before; nothing comes behind.
     let text = done.err.find("error: ").map_or("", |at| &done.err[at..]);
