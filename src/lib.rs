@@ -16,6 +16,7 @@ pub mod digest;
 pub mod error;
 pub mod identity;
 pub mod ids;
+pub mod keeper;
 pub mod kubeconfig;
 pub mod logs;
 pub mod near;

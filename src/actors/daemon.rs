@@ -12,13 +12,13 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use self::messages::{
-    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, PlanSession, RenewCredentials, SessionEnded,
-    SessionView, Shutdown, not_found,
+    Caller, CloseSession, Closed, ForgoCredentials, KeepCredentials, ListSessions, OpenSession, Opened, PlanSession,
+    RenewCredentials, SessionEnded, SessionView, Shutdown, not_found,
 };
 use crate::actors::agent_placer::manifest::of_public_key;
 use crate::actors::planner::Planner;
 use crate::actors::session::core::NOT_REMOVED;
-use crate::actors::session::messages::{CredentialsRenewed, Disconnect, Remains};
+use crate::actors::session::messages::{CredentialsForgone, CredentialsRenewed, Disconnect, Remains};
 use crate::actors::session::{Ingredients, Session, Settings};
 use crate::actors::shell::{Exit, Reply, start_monitored};
 use crate::error::{Reason, UserError};
@@ -159,7 +159,7 @@ impl Daemon {
             let found = existing(running, &name, caller, &spec, &Cluster::of(&access));
             if found.is_ok() {
                 // Connecting again is how a user renews credentials that have ended.
-                running.address.do_send(CredentialsRenewed { access });
+                running.address.do_send(CredentialsRenewed { access, ask: None });
             }
             return reply.answer(found.map(|view| Opened { view, existed: true }));
         }
@@ -251,6 +251,15 @@ impl Daemon {
                 None => Err(not_found(Some(name), !own.is_empty())),
             },
         }
+    }
+
+    /// The connection of that name, where the caller may see it and it is there.
+    fn running(&self, caller: Caller, name: &str) -> Result<&Running, UserError> {
+        let name = self.find(caller, Some(name))?;
+        self.sessions.get(&name).filter(|running| running.visible_to(caller)).ok_or_else(|| {
+            let message = format!("connection {name}: waits for an earlier one to end");
+            UserError::new(Reason::NotConnected, message, "try again in a moment")
+        })
     }
 
     fn answer_if_empty(&mut self) {
@@ -486,12 +495,8 @@ impl Handler<ListSessions> for Daemon {
 impl Handler<RenewCredentials> for Daemon {
     type Result = ();
     fn handle(&mut self, message: RenewCredentials, _: &mut Context<Self>) {
-        let RenewCredentials { caller, name, access, reply } = message;
-        let found = self.find(caller, Some(&name)).and_then(|name| {
-            let Some(running) = self.sessions.get(&name).filter(|running| running.visible_to(caller)) else {
-                let message = format!("connection {name}: waits for an earlier one to end");
-                return Err(UserError::new(Reason::NotConnected, message, "try again in a moment"));
-            };
+        let RenewCredentials { caller, name, access, ask, reply } = message;
+        let found = self.running(caller, &name).and_then(|running| {
             // Links and watches go on over what they were made with; another authority may mean another cluster.
             let changed = changed(&running.cluster, &Cluster::of(&access));
             if !changed.is_empty() {
@@ -499,10 +504,30 @@ impl Handler<RenewCredentials> for Daemon {
                 let hint = format!("podway disconnect {name}, then connect again");
                 return Err(UserError::new(Reason::BadRequest, message, hint));
             }
-            running.address.do_send(CredentialsRenewed { access });
+            running.address.do_send(CredentialsRenewed { access, ask });
             Ok(())
         });
         reply.answer(found);
+    }
+}
+
+impl Handler<ForgoCredentials> for Daemon {
+    type Result = ();
+    fn handle(&mut self, message: ForgoCredentials, _: &mut Context<Self>) {
+        let ForgoCredentials { caller, name, ask, why, reply } = message;
+        let told = self.running(caller, &name).map(|running| {
+            running.address.do_send(CredentialsForgone { ask, why });
+        });
+        reply.answer(told);
+    }
+}
+
+impl Handler<KeepCredentials> for Daemon {
+    type Result = ();
+    fn handle(&mut self, message: KeepCredentials, _: &mut Context<Self>) {
+        let KeepCredentials { caller, name, keeper, reply } = message;
+        let told = self.running(caller, &name).map(|running| running.address.do_send(keeper));
+        reply.answer(told);
     }
 }
 

@@ -395,7 +395,7 @@ impl ConnectWorld {
                     self.alive.clear();
                     self.queues.retain(|(_, to), _| *to == Session);
                 }
-                session::Effect::Publish => {}
+                session::Effect::Publish | session::Effect::Ask(_) => {}
                 session::Effect::Answer(reply, _) => self.seen.answered.push(reply),
                 session::Effect::End => self.seen.ended += 1,
             }
