@@ -169,3 +169,28 @@ async fn tell(errand: &Errand, op: Op) -> Result<(), ClientError> {
     let late = || UserError::new(Reason::TimedOut, "podwayd: no answer", "");
     timeout(HEARD, telling).await.unwrap_or_else(|_| Err(ClientError::NoDaemon(late())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::ClusterAccess;
+
+    fn resolved(source: Source, expires_at: Option<i64>) -> Resolved {
+        let access = ClusterAccess { expires_at, ..ClusterAccess::bare("https://h") };
+        Resolved { access, context: "dev".into(), namespace: "demo".into(), source }
+    }
+
+    #[test]
+    fn there_is_a_keeper_where_other_credentials_can_be_had_and_are_needed() {
+        let errand = |source, expires_at| {
+            let flags = ConnectionFlags { user: Some("ann".into()), ..ConnectionFlags::default() };
+            Errand::of(Path::new("/s"), "demo", flags, &resolved(source, expires_at), 1000)
+        };
+        assert!(errand(Source::Given, Some(1060)).is_none());
+        assert!(errand(Source::Plugin, None).is_some() && errand(Source::File, None).is_some());
+        assert!(errand(Source::File, Some(1000 + LONG - 1)).is_some());
+        assert!(errand(Source::File, Some(1000 + LONG)).is_none());
+        let flags = errand(Source::Plugin, None).expect("a keeper").flags;
+        assert_eq!((flags.context.as_deref(), flags.user.as_deref()), (Some("dev"), Some("ann")));
+    }
+}

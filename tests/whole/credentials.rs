@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use podway::status::{RenewalLine, SessionStatus};
 use serde_json::{Value, json};
 
@@ -21,20 +23,20 @@ struct Login {
 }
 
 impl Login {
-    /// The plugin gives the token of that user of the cluster.
+    /// The plugin gives the certificate of that user of the cluster.
     fn of(world: &World, user: &str) -> Login {
         let directory = world.directory().join("login");
         fs::create_dir(&directory).unwrap();
         let mut login = Login { directory, kubeconfig: String::new() };
-        login.has_token_of(world, user);
+        login.gives(world, user);
         let place = login.directory.display();
         let script = format!(
             r#"#!/bin/sh
 echo run >>{place}/runs
 if test -e {place}/hang; then echo $$ >{place}/hangs; exec sleep 600; fi
 if test -e {place}/fail; then cat {place}/fail >&2; exit 3; fi
-printf '{{"status":{{"token":"%s","expirationTimestamp":"%s"}}}}' "$(cat {place}/token)" \
-    "$(date -u -d '+{LASTS} seconds' +%Y-%m-%dT%H:%M:%SZ)"
+test -e {place}/endless || ends=",\"expirationTimestamp\":\"$(date -u -d '+{LASTS} seconds' +%Y-%m-%dT%H:%M:%SZ)\""
+printf '{{"status":{{%s%s}}}}' "$(cat {place}/credential)" "$ends"
 "#
         );
         login.put("plugin", &script);
@@ -42,24 +44,24 @@ printf '{{"status":{{"token":"%s","expirationTimestamp":"%s"}}}}' "$(cat {place}
         let exec = json!({"exec": {
             "apiVersion": "client.authentication.k8s.io/v1", "command": format!("{place}/plugin"), "interactiveMode": "Never",
         }});
-        login.kubeconfig = login.with_user(world, &exec);
+        let mut config = config_of(world, "admin");
+        config["users"][0]["user"] = exec;
+        login.put("config", &config.to_string());
+        login.kubeconfig = login.directory.join("config").display().to_string();
         login
     }
 
-    /// The same cluster with another user; the path of the kubeconfig.
-    fn with_user(&self, world: &World, user: &Value) -> String {
-        let mut config = config_of(world, "admin");
-        config["users"][0]["user"] = user.clone();
-        self.put("config", &config.to_string());
-        self.directory.join("config").display().to_string()
-    }
-
-    fn has_token_of(&self, world: &World, user: &str) -> String {
-        let token = config_of(world, user)["users"][0]["user"]["token"].as_str().unwrap().to_owned();
-        // Never seen half written.
-        self.put("token.new", &token);
-        fs::rename(self.directory.join("token.new"), self.directory.join("token")).unwrap();
-        token
+    /// From now on that of this one; a line of its key.
+    fn gives(&self, world: &World, user: &str) -> String {
+        let user = &config_of(world, user)["users"][0]["user"];
+        let [certificate, key] = ["client-certificate-data", "client-key-data"].map(|field| {
+            String::from_utf8(STANDARD.decode(user[field].as_str().unwrap()).unwrap()).unwrap()
+        });
+        let credential = json!({"clientCertificateData": certificate, "clientKeyData": key}).to_string();
+        // Never seen half written. Its braces are the plugin's.
+        self.put("credential.new", &credential[1..credential.len() - 1]);
+        fs::rename(self.directory.join("credential.new"), self.directory.join("credential")).unwrap();
+        key.lines().nth(1).unwrap().to_owned()
     }
 
     fn put(&self, name: &str, text: &str) {
@@ -98,7 +100,7 @@ fn renews(podway: &Daemon<'_>, wanted: RenewalLine, limit: Duration) -> SessionS
     until(&format!("{wanted:?}"), limit, look).0
 }
 
-/// The API server takes the tokens of that user no more, and closes what is open.
+/// The API server takes that user no more, and closes what is open.
 fn refuse(world: &World, user: &str) {
     let rule = json!({"fault": "refuse", "code": 401, "message": "Unauthorized", "on": {"user": user}});
     world.cluster.fault(json!({"do": "set", "rule": rule})).unwrap();
@@ -121,7 +123,7 @@ fn may_all(world: &World, user: &str) {
 fn a_connection_goes_on_past_the_end_of_its_credentials_and_no_secret_is_anywhere() {
     let Some(world) = World::start() else { return };
     let login = Login::of(&world, "admin");
-    let token = login.read("token");
+    let secret = login.gives(&world, "admin");
     world.with_daemon(|podway| {
         podway.connect(&["--kubeconfig", &login.kubeconfig]);
         let first = renews(podway, RenewalLine::Automatic, LIMIT).credentials_expire_at.unwrap();
@@ -148,13 +150,13 @@ fn a_connection_goes_on_past_the_end_of_its_credentials_and_no_secret_is_anywher
         let shown = [&["status", "-o", "json"][..], &["status"], &["logs", "--level", "trace"], &["config", "view"]];
         for words in shown {
             let done = podway.expect(0, words);
-            assert!(!done.out.contains(&token) && !done.err.contains(&token), "podway {words:?}: {done:?}");
+            assert!(!done.out.contains(&secret) && !done.err.contains(&secret), "podway {words:?}: {done:?}");
         }
-        assert!(!podway.log().contains(&token), "in the log");
-        for (words, secrets) in world.ws.secrets(&token) {
+        assert!(!podway.log().contains(&secret), "in the log");
+        for (words, secrets) in world.ws.secrets(&secret) {
             assert!(secrets.is_empty(), "{words}: in its {secrets:?}");
         }
-        assert_eq!(world.ws.files_with("/run/podway", &token), Vec::<String>::new());
+        assert_eq!(world.ws.files_with("/run/podway", &secret), Vec::<String>::new());
         podway.disconnect(&[]);
         no_keeper(&world);
     });
@@ -165,13 +167,12 @@ fn other_credentials_are_asked_for_when_the_api_server_refuses_these() {
     let Some(world) = World::start() else { return };
     let login = Login::of(&world, "admin");
     may_all(&world, "none");
-    // A file says not when its token ends: the first refusal tells.
-    let token = json!({"tokenFile": login.directory.join("token")});
-    let kubeconfig = login.with_user(&world, &token);
+    // The certificates last for years: the first refusal tells.
+    login.put("endless", "");
     world.with_daemon(|podway| {
-        podway.connect(&["--kubeconfig", &kubeconfig]);
+        podway.connect(&["--kubeconfig", &login.kubeconfig]);
         renews(podway, RenewalLine::Automatic, LIMIT);
-        login.has_token_of(&world, "none");
+        login.gives(&world, "none");
         refuse(&world, "admin");
         let needs_login = |status: &SessionStatus| status.conditions.iter().any(|c| c.reason == "NeedsLogin");
         // A service of now is known to whom the API server takes.
@@ -206,7 +207,7 @@ fn a_plugin_that_fails_is_told_with_its_last_words_and_what_comes_later_is_taken
         let watch = status.conditions.iter().find(|c| c.r#type == "WatchReady").unwrap();
         assert!(watch.reason == "NeedsLogin" && watch.message.contains(words), "{watch:?}");
         may_all(&world, "none");
-        login.has_token_of(&world, "none");
+        login.gives(&world, "none");
         fs::remove_file(login.directory.join("fail")).unwrap();
         // Connecting again asks at once, and leaves another keeper.
         podway.connect(&["--kubeconfig", &login.kubeconfig]);
