@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use crate::actors::control::protocol::{Ended, Event, Op, Renewed};
 use crate::control_client::{ClientError, ControlClient, Next};
+use crate::core_files;
 use crate::error::{Reason, UserError};
 use crate::kubeconfig::{self, ConnectionFlags, Resolved, Source, Surroundings, Words};
 use crate::programs::Program;
@@ -80,6 +81,8 @@ impl Errand {
 pub fn run() -> ExitCode {
     // Away from the terminal, whose end is no end of the connection. It fails only for one that is away already.
     let _ = nix::unistd::setsid();
+    core_files::none();
+    let_go();
     let mut text = Vec::new();
     if std::io::stdin().take(LONGEST).read_to_end(&mut text).is_err() {
         return ExitCode::FAILURE;
@@ -98,6 +101,16 @@ pub fn run() -> ExitCode {
     // Not even for a thread that waits for something.
     runtime.shutdown_background();
     ExitCode::SUCCESS
+}
+
+/// Closes whatever it was given besides its three: a lock, say, that would be held for as long as this lives.
+fn let_go() {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    // All are read before one is closed; that of the directory has been closed by then.
+    let open: Vec<i32> = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        let _ = nix::unistd::close(fd);
+    }
 }
 
 /// The end of the user's session, or whoever wants this to end.
@@ -143,9 +156,9 @@ async fn keep(errand: &Errand) -> Result<(), ClientError> {
 async fn answer(errand: &Errand, ask: u64, within: Duration) -> Result<(), ClientError> {
     let around = Surroundings { words: Words::Kept, ..Surroundings::of_process(false) };
     let resolving = kubeconfig::resolve(&errand.flags, &around);
-    let resolved = timeout(within.saturating_sub(TELLING), resolving).await.unwrap_or_else(|_| {
-        Err(UserError::new(Reason::TimedOut, "the kubeconfig gave no credentials in time", ""))
-    });
+    let resolved = timeout(within.saturating_sub(TELLING), resolving)
+        .await
+        .unwrap_or_else(|_| Err(UserError::new(Reason::TimedOut, "the kubeconfig gave no credentials in time", "")));
     let refused = match resolved {
         Ok(Resolved { access, .. }) => {
             let op = Op::Renew { name: errand.name.clone(), access: Box::new(access), ask: Some(ask) };

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod control_client;
+pub mod core_files;
 pub mod daemon;
 pub mod demo;
 pub mod digest;

@@ -13,9 +13,7 @@ use tracing::{debug, info, warn};
 
 use self::core::{Effect, Input, SessionCore, TeardownStep};
 use self::gate::Gate;
-use self::messages::{
-    Asking, ChildExited, CredentialsForgone, CredentialsRenewed, Disconnect, KeeperCame, Remains,
-};
+use self::messages::{Asking, ChildExited, CredentialsForgone, CredentialsRenewed, Disconnect, KeeperCame, Remains};
 use crate::actors::agent_placer::manifest::Agent;
 use crate::actors::agent_placer::messages::RemoveAll;
 use crate::actors::agent_placer::{AgentPlacer, Own};

@@ -5,8 +5,8 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ring::rand::SecureRandom as _;
 use actix::{Actor, ActorContext as _, AsyncContext as _, Context, SpawnHandle};
+use ring::rand::SecureRandom as _;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 

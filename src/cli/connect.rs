@@ -13,6 +13,7 @@ use super::{API_VERSION, Exit, Failure, Resolved, document, planned};
 use crate::actors::control::protocol::{Connected, Disconnected, Event, Op, Planned};
 use crate::config::CommandConfig;
 use crate::control_client::{ControlClient, Next};
+use crate::core_files;
 use crate::error::{Reason, UserError};
 use crate::keeper::Errand;
 use crate::kubeconfig::{self, ConnectionFlags};
@@ -36,6 +37,7 @@ pub async fn run(
         exit: Exit::Usage,
         error: UserError::new(Reason::BadRequest, message, "podway connect --help shows how ranges are named"),
     })?;
+    core_files::none();
     let resolved = resolve(&args.kube).await?;
     let spec = spec_of(args, settings, &resolved);
     let errand = Errand::of(socket, &spec.name, ConnectionFlags::from(&args.kube), &resolved, kubeconfig::now());

@@ -10,7 +10,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 
 use super::when::{moment, span};
-use crate::status::{LinkLine, Phase, RangeLine, SessionStatus, WorkloadLine, RenewalLine};
+use crate::status::{LinkLine, Phase, RangeLine, RenewalLine, SessionStatus, WorkloadLine};
 
 /// All is well.
 pub const GOOD: Style = AnsiColor::Green.on_default();

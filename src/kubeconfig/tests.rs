@@ -188,7 +188,9 @@ async fn plugins_that_are_missing_fail_or_hang_are_explained() {
     };
     let access = ClusterAccess::bare("https://h");
     let limit = Duration::from_millis(50);
-    let error = exec::run_within(&plugin, &Cluster::default(), &access, (false, Words::Shown), limit).await.expect_err("hanging");
+    let error = exec::run_within(&plugin, &Cluster::default(), &access, (false, Words::Shown), limit)
+        .await
+        .expect_err("hanging");
     assert!(error.message.contains("no answer"), "{error}");
 }
 

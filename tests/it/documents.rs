@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use podway::actors::vif::messages::FlowStats;
 use podway::error::{Reason, UserError};
-use podway::status::{Condition, ConnectOutcome, CredentialsLine, DeviceLine, DnsLine, LinkLine, Mark, Phase, RangeLine, RenewalLine, SessionStatus, Step, Vips, WorkloadLine};
+use podway::status::{
+    Condition, ConnectOutcome, CredentialsLine, DeviceLine, DnsLine, LinkLine, Mark, Phase, RangeLine, RenewalLine,
+    SessionStatus, Step, Vips, WorkloadLine,
+};
 use serde_json::{Value, json};
 
 use crate::support::fake_daemon::{CANARY, Fake, Script, connected, event, plan, refused, result, sessions, status};

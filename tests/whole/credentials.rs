@@ -54,9 +54,8 @@ printf '{{"status":{{%s%s}}}}' "$(cat {place}/credential)" "$ends"
     /// From now on that of this one; a line of its key.
     fn gives(&self, world: &World, user: &str) -> String {
         let user = &config_of(world, user)["users"][0]["user"];
-        let [certificate, key] = ["client-certificate-data", "client-key-data"].map(|field| {
-            String::from_utf8(STANDARD.decode(user[field].as_str().unwrap()).unwrap()).unwrap()
-        });
+        let [certificate, key] = ["client-certificate-data", "client-key-data"]
+            .map(|field| String::from_utf8(STANDARD.decode(user[field].as_str().unwrap()).unwrap()).unwrap());
         let credential = json!({"clientCertificateData": certificate, "clientKeyData": key}).to_string();
         // Never seen half written. Its braces are the plugin's.
         self.put("credential.new", &credential[1..credential.len() - 1]);

@@ -184,10 +184,13 @@ impl Workstation {
         self.value(&Request::Processes).unwrap()
     }
 
-    /// Each of them with where that text is in its arguments and its environment.
+    /// Each of them with where that text is in its arguments and its environment, and `core` where it has credentials and
+    /// may leave a core file.
     pub fn secrets(&self, text: &str) -> Vec<(String, Vec<String>)> {
         let found: Vec<(String, Vec<String>)> = self.value(&Request::Secrets(text.to_owned())).unwrap();
-        assert!(found.iter().any(|(words, _)| words.contains("podwayd")), "{found:?}");
+        for name in ["podwayd", "podway-keeper"] {
+            assert!(found.iter().any(|(words, _)| words.contains(name)), "{found:?}");
+        }
         found
     }
 
@@ -246,7 +249,17 @@ fn answer(request: Request) -> io::Result<(Value, Option<OwnedFd>)> {
         Request::Secrets(text) => {
             let found = processes()?.into_iter().map(|path| {
                 let holds = |file: &&str| contains(&fs::read(path.join(file)).unwrap_or_default(), &text);
-                (words(&path), ["cmdline", "environ"].into_iter().filter(holds).collect::<Vec<_>>())
+                let mut found: Vec<&str> = ["cmdline", "environ"].into_iter().filter(holds).collect();
+                let (words, limits) = (words(&path), fs::read_to_string(path.join("limits")).unwrap_or_default());
+                let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size"));
+                let core = core.is_none_or(|limits| limits.split_whitespace().next() != Some("0"));
+                let has_credentials = ["podwayd", "podway-keeper"].map(|name| format!(" as {name} "));
+                if core
+                    && has_credentials.iter().any(|name| words.split_once(name).is_some_and(|(b, _)| !b.contains(' ')))
+                {
+                    found.push("core");
+                }
+                (words, found)
             });
             serde_json::to_value(found.collect::<Vec<_>>())?
         }

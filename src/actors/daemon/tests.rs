@@ -116,7 +116,13 @@ async fn clusters_behind_one_url_are_told_apart_by_their_names_in_tls() {
         assert_eq!(refused.message, "connection a: exists and differs in the server's name in TLS");
         assert_eq!(refused.hint, "podway disconnect a first, or choose another --name");
         let (reply, renewed) = Reply::new();
-        daemon.do_send(RenewCredentials { caller: caller(1000), name: "a".into(), access: named("b.example"), ask: None, reply });
+        daemon.do_send(RenewCredentials {
+            caller: caller(1000),
+            name: "a".into(),
+            access: named("b.example"),
+            ask: None,
+            reply,
+        });
         assert_eq!(renewed.await.unwrap().unwrap_err().message, "renew a: differs in the server's name in TLS");
         assert!(ask_for(&daemon, 1000, "b", named("b.example")).await.unwrap().is_ok());
         let refused = ask_for(&daemon, 1000, "c", named("b.example")).await.unwrap().unwrap_err();

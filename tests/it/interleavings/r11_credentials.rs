@@ -120,7 +120,8 @@ impl World for Keeping {
     fn steps(&self) -> Vec<Step> {
         let says = self.senders.iter().filter(|(_, inputs)| !inputs.is_empty()).map(|(name, _)| Step::Says(name));
         let answers = self.questions.keys().flat_map(|ask| [Step::Gives(*ask), Step::Forgoes(*ask)]);
-        let waits = (self.waits > 0 && self.core.is_running() && self.core.poll_deadline().is_some()).then_some(Step::Waits);
+        let waits =
+            (self.waits > 0 && self.core.is_running() && self.core.poll_deadline().is_some()).then_some(Step::Waits);
         says.chain(answers).chain(waits).collect()
     }
 
