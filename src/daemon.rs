@@ -148,6 +148,8 @@ async fn serve(config: Config, directories: Directories, listener: Listener, sho
         close: daemon.clone().recipient(),
         list: daemon.clone().recipient(),
         renew: daemon.clone().recipient(),
+        forgo: daemon.clone().recipient(),
+        keep: daemon.clone().recipient(),
         logs: shown.logs,
         settings: shown.settings,
     };

@@ -60,3 +60,11 @@ number! {
     /// Names one waiter, unique within the session.
     WaiterId
 }
+number! {
+    /// Names one keeper of credentials, unique within the session.
+    KeeperId
+}
+number! {
+    /// Numbers the questions for new credentials of one session.
+    AskId
+}

@@ -13,13 +13,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kube::config::{AuthInfo, Cluster, Context, Kubeconfig};
 use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Reason, UserError};
 use crate::near::near;
 use crate::spec::{ClusterAccess, Credential, Impersonate};
 
 /// kubectl's connection flags, as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionFlags {
     /// `--kubeconfig`.
     pub kubeconfig: Option<PathBuf>,
@@ -70,6 +71,19 @@ pub struct Surroundings {
     pub interactive: bool,
     /// Whether a plugin may run at all.
     pub plugins: Plugins,
+    /// Where a plugin's own words go.
+    pub words: Words,
+}
+
+/// What becomes of what a plugin says beside its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Words {
+    /// The user reads it.
+    #[default]
+    Shown,
+    /// Nobody reads it: the end of it becomes part of the error. The plugin runs in a process group of its own, which ends
+    /// as a whole when its time is over.
+    Kept,
 }
 
 /// Whether programs that the kubeconfig names are started.
@@ -94,6 +108,7 @@ impl Surroundings {
             sudo_user: sudo_user(),
             interactive,
             plugins: Plugins::Run,
+            words: Words::Shown,
         }
     }
 }
@@ -144,6 +159,19 @@ pub struct Resolved {
     pub context: String,
     /// Namespace: the flag's, the context's, else `default`.
     pub namespace: String,
+    /// Where the credential comes from.
+    pub source: Source,
+}
+
+/// Where a credential comes from, and so whether there may be another one without a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A flag, or the kubeconfig itself: it is what it is.
+    Given,
+    /// A file of its own, which something may write anew.
+    File,
+    /// A plugin, which may be run again.
+    Plugin,
 }
 
 /// Resolves flags and kubeconfig. Runs the user's exec plugin if there is one, for at most 30 s.
@@ -182,9 +210,10 @@ pub async fn resolve(flags: &ConnectionFlags, around: &Surroundings) -> Result<R
         "certificate authority",
     )?;
     access.certificate_authority_data = authority.filter(|_| !access.insecure_skip_tls_verify);
-    (access.credential, access.expires_at) = credential(flags, &user, &cluster, &access, around).await?;
+    let source;
+    ((access.credential, access.expires_at), source) = credential(flags, &user, &cluster, &access, around).await?;
     let namespace = flags.namespace.clone().or(context.namespace).filter(|name| !name.is_empty());
-    Ok(Resolved { access, context: name, namespace: namespace.unwrap_or_else(|| "default".to_owned()) })
+    Ok(Resolved { access, context: name, namespace: namespace.unwrap_or_else(|| "default".to_owned()), source })
 }
 
 fn pick_context(
@@ -266,15 +295,18 @@ fn among(flag: &str, name: &str, all: Vec<String>) -> String {
     }
 }
 
+/// A credential, and when it ends, in seconds since 1970.
+type Ending = (Credential, Option<i64>);
+
 async fn credential(
     flags: &ConnectionFlags,
     user: &AuthInfo,
     cluster: &Cluster,
     access: &ClusterAccess,
     around: &Surroundings,
-) -> Result<(Credential, Option<i64>), UserError> {
+) -> Result<(Ending, Source), UserError> {
     if let Some(token) = &flags.token {
-        return Ok(token_credential(token));
+        return Ok((token_credential(token), Source::Given));
     }
     let certificate = files::text_or_data(
         flags.client_certificate.as_deref(),
@@ -291,7 +323,11 @@ async fn credential(
     match (certificate, key) {
         (Some(certificate), Some(key)) => {
             let ends = expiry::of_certificate(&certificate);
-            return Ok((Credential::ClientCertificate { certificate, key }, ends));
+            // As `text_or_data` chooses.
+            let data = user.client_certificate_data.as_ref().is_some_and(|data| !data.is_empty());
+            let given = flags.client_certificate.is_none() && data;
+            let source = if given { Source::Given } else { Source::File };
+            return Ok(((Credential::ClientCertificate { certificate, key }, ends), source));
         }
         (None, None) => {}
         (Some(_), None) | (None, Some(_)) => {
@@ -303,31 +339,30 @@ async fn credential(
     }
     // As kubectl: a token file that can be read outweighs the token beside it.
     if let Some(path) = user.token_file.as_deref().filter(|path| !path.is_empty()) {
-        return Ok(token_credential(&files::read(Path::new(path), "token")?));
+        return Ok((token_credential(&files::read(Path::new(path), "token")?), Source::File));
     }
     if let Some(token) = user.token.as_ref().filter(|token| !token.expose_secret().is_empty()) {
-        return Ok(token_credential(token.expose_secret()));
+        return Ok((token_credential(token.expose_secret()), Source::Given));
     }
     if let Some(username) = user.username.clone().filter(|name| !name.is_empty()) {
         let password = user.password.as_ref().map(|password| password.expose_secret().to_owned()).unwrap_or_default();
-        return Ok((Credential::Basic { username, password }, None));
+        return Ok(((Credential::Basic { username, password }, None), Source::Given));
     }
     if let Some(plugin) = &user.exec {
         if around.plugins == Plugins::Never {
             return Err(invalid("the credential comes from a plugin", "podway connect runs it"));
         }
-        return exec::run(plugin, cluster, access, around.interactive).await;
+        let fresh = exec::run(plugin, cluster, access, (around.interactive, around.words)).await?;
+        return Ok((fresh, Source::Plugin));
     }
     if let Some(provider) = &user.auth_provider {
-        return legacy_provider(
-            &provider.name,
-            provider.config.get("id-token").or(provider.config.get("access-token")),
-        );
+        let token = provider.config.get("id-token").or(provider.config.get("access-token"));
+        return Ok((legacy_provider(&provider.name, token)?, Source::Given));
     }
-    Ok((Credential::None, None))
+    Ok(((Credential::None, None), Source::Given))
 }
 
-fn legacy_provider(name: &str, token: Option<&String>) -> Result<(Credential, Option<i64>), UserError> {
+fn legacy_provider(name: &str, token: Option<&String>) -> Result<Ending, UserError> {
     let (credential, ends) = match token {
         Some(token) => token_credential(token),
         None => (Credential::None, Some(0)),
@@ -342,7 +377,7 @@ fn legacy_provider(name: &str, token: Option<&String>) -> Result<(Credential, Op
     Ok((credential, ends))
 }
 
-fn token_credential(token: &str) -> (Credential, Option<i64>) {
+fn token_credential(token: &str) -> Ending {
     let token = token.trim();
     (Credential::Token(token.to_owned()), expiry::of_token(token))
 }
@@ -397,7 +432,8 @@ fn proxy(around: &Surroundings, server: &str) -> Option<String> {
     (!loopback).then(|| if proxy.contains("://") { proxy.clone() } else { format!("http://{proxy}") })
 }
 
-fn now() -> i64 {
+/// Seconds since 1970.
+pub fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -19,10 +19,12 @@ pub enum Program {
     Cluster,
     /// `podway-probe`: a plain client.
     Probe,
+    /// `podway-keeper`: renews the credentials of a connection, as the user.
+    Keeper,
 }
 
 impl Program {
-    const ALL: [Program; 4] = [Program::Daemon, Program::Agent, Program::Cluster, Program::Probe];
+    const ALL: [Program; 5] = [Program::Daemon, Program::Agent, Program::Cluster, Program::Probe, Program::Keeper];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -31,6 +33,7 @@ impl Program {
             Program::Agent => "podway-agent",
             Program::Cluster => "podway-minicluster",
             Program::Probe => "podway-probe",
+            Program::Keeper => "podway-keeper",
         }
     }
 
@@ -64,6 +67,7 @@ impl Program {
                 }
             },
             Program::Probe => crate::demo::probe::run(&args),
+            Program::Keeper => crate::keeper::run(),
             Program::Agent => {
                 podway_agent::program::run(args.iter().skip(1).map(|arg| OsStr::to_string_lossy(arg).into_owned()))
             }

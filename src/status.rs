@@ -53,6 +53,9 @@ pub struct SessionStatus {
     /// When the credentials end, in seconds since 1970, where known; RFC 3339 in JSON.
     #[serde(skip_serializing_if = "Option::is_none", default, with = "timestamp::optional_text")]
     pub credentials_expire_at: Option<i64>,
+    /// Who renews the credentials, where they end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub credentials: Option<CredentialsLine>,
     /// What a person may type next, where something is worth saying.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub suggestion: Option<String>,
@@ -77,6 +80,29 @@ impl SessionStatus {
         }
         notices
     }
+}
+
+/// Who renews the credentials of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialsLine {
+    /// Who, and how it goes.
+    pub renewal: RenewalLine,
+    /// Why it does not go; empty where it does.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub message: String,
+}
+
+/// How the credentials of a connection are renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RenewalLine {
+    /// By the user, who connects again.
+    ByHand,
+    /// By the helper that `connect` left behind.
+    Automatic,
+    /// The helper failed and is asked again; those that are there may still work.
+    Failing,
+    /// The API server refuses them, and nobody has others.
+    NeedsLogin,
 }
 
 /// Where a connection stands.

@@ -6,20 +6,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use actix::{Actor, Addr, AsyncContext as _, Context, Handler};
+use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Message};
 use tokio::sync::watch;
 use tracing::{error, info};
 
 use self::cluster::Cluster;
 use self::core::{DaemonCore, Effect, Input, may_see};
 use self::messages::{
-    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, PlanSession, RenewCredentials, SessionEnded,
-    SessionView, Shutdown,
+    Caller, CloseSession, Closed, ForgoCredentials, KeepCredentials, ListSessions, OpenSession, Opened, PlanSession,
+    RenewCredentials, SessionEnded, SessionView, Shutdown,
 };
 use crate::actors::agent_placer::manifest::of_public_key;
 use crate::actors::planner::Planner;
 use crate::actors::session::core::NOT_REMOVED;
-use crate::actors::session::messages::{CredentialsRenewed, Disconnect, Remains};
+use crate::actors::session::messages::{CredentialsForgone, CredentialsRenewed, Disconnect, Remains};
 use crate::actors::session::{Ingredients, Session, Settings};
 use crate::actors::shell::{Driven, Exit, Reply, Shell, drive, start_monitored, told};
 use crate::error::{Reason, UserError};
@@ -200,6 +200,17 @@ impl Daemon {
         names.find(|name| !taken.contains(&**name) && !exists(name)).unwrap_or_default()
     }
 
+    /// Tells the connection of this name, where it runs.
+    fn tell<M>(&self, name: &str, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        Session: Handler<M>,
+    {
+        if let Some(running) = self.sessions.get(name) {
+            running.address.do_send(message);
+        }
+    }
+
     /// The connections that a caller may see, those that wait among them, by name.
     fn views(&self, caller: Caller) -> BTreeMap<Arc<str>, SessionView> {
         let running = self.sessions.iter().filter(|(_, running)| may_see(caller, running.owner_uid));
@@ -229,7 +240,7 @@ impl Shell for Daemon {
             Effect::Found(ask, name) => {
                 let (Some(asked), Some(running)) = (self.asked.remove(&ask), self.sessions.get(&name)) else { return };
                 // Connecting again is how a user renews credentials that have ended.
-                running.address.do_send(CredentialsRenewed { access: asked.open.access });
+                running.address.do_send(CredentialsRenewed { access: asked.open.access, ask: None });
                 asked.open.reply.answer(Ok(Opened { view: running.view(&name), existed: true }));
             }
             Effect::Refuse(ask, refusal) => self.refuse(ask, refusal),
@@ -365,13 +376,27 @@ impl Handler<ListSessions> for Daemon {
 impl Handler<RenewCredentials> for Daemon {
     type Result = ();
     fn handle(&mut self, message: RenewCredentials, _: &mut Context<Self>) {
-        let RenewCredentials { caller, name, access, reply } = message;
+        let RenewCredentials { caller, name, access, ask, reply } = message;
         let found = self.driven.core.renewable(caller, &name, &Cluster::of(&access));
-        reply.answer(found.map(|name| {
-            if let Some(running) = self.sessions.get(&name) {
-                running.address.do_send(CredentialsRenewed { access });
-            }
-        }));
+        reply.answer(found.map(|name| self.tell(&name, CredentialsRenewed { access, ask })));
+    }
+}
+
+impl Handler<ForgoCredentials> for Daemon {
+    type Result = ();
+    fn handle(&mut self, message: ForgoCredentials, _: &mut Context<Self>) {
+        let ForgoCredentials { caller, name, ask, why, reply } = message;
+        let found = self.driven.core.running(caller, &name);
+        reply.answer(found.map(|name| self.tell(&name, CredentialsForgone { ask, why })));
+    }
+}
+
+impl Handler<KeepCredentials> for Daemon {
+    type Result = ();
+    fn handle(&mut self, message: KeepCredentials, _: &mut Context<Self>) {
+        let KeepCredentials { caller, name, keeper, reply } = message;
+        let found = self.driven.core.running(caller, &name);
+        reply.answer(found.map(|name| self.tell(&name, keeper)));
     }
 }
 

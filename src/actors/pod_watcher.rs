@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Message, Recipient};
-use ring::rand::SecureRandom as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::task::AbortHandle;
 
@@ -30,7 +29,7 @@ use self::messages::{
     WatchHealthChanged,
 };
 use self::watches::Report;
-use crate::actors::shell::{self, Driven, NO_LIMIT, Shell, TaskFailed, Tasks, drive, spawn, spawn_reporting};
+use crate::actors::shell::{self, Driven, NO_LIMIT, Shell, TaskFailed, Tasks, drive, jitter, spawn, spawn_reporting};
 use crate::cluster::PodSnapshot;
 use crate::ids::Attempt;
 
@@ -262,15 +261,6 @@ impl Handler<Heard> for PodWatcher {
     fn handle(&mut self, message: Heard, ctx: &mut Context<Self>) {
         drive(self, message.input, ctx);
         drop(message.permit);
-    }
-}
-
-fn jitter() -> u8 {
-    let mut byte = [0];
-    match ring::rand::SystemRandom::new().fill(&mut byte) {
-        Ok(()) => byte[0],
-        // Then the pauses are merely all alike.
-        Err(_) => u8::MAX / 2,
     }
 }
 

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use self::core::{Effect, Input, SessionCore, TeardownStep};
 use self::gate::Gate;
-use self::messages::{ChildExited, CredentialsRenewed, Disconnect, Remains};
+use self::messages::{Asking, ChildExited, CredentialsForgone, CredentialsRenewed, Disconnect, KeeperCame, Remains};
 use crate::actors::agent_placer::manifest::Agent;
 use crate::actors::agent_placer::messages::RemoveAll;
 use crate::actors::agent_placer::{AgentPlacer, Own};
@@ -26,15 +26,15 @@ use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, UseC
 use crate::actors::proxy_via::ProxyVia;
 use crate::actors::proxy_via::messages::ViaChanged;
 use crate::actors::shell::{
-    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, blocking, drive, spawn, spawn_reporting, stop,
-    told,
+    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, blocking, drive, jitter, spawn, spawn_reporting,
+    stop, told,
 };
 use crate::actors::vif::messages::{Close, FlowStats, StopDataPlane, VifChanged};
 use crate::actors::vif::{self, Vif};
 use crate::digest;
-use crate::error::UserError;
+use crate::error::{UserError, chain};
 use crate::identity::Identity;
-use crate::ids::ReplyId;
+use crate::ids::{AskId, KeeperId, ReplyId};
 use crate::net::cidr::Cidr;
 use crate::net::kube_client;
 use crate::net::os_journal::OsJournal;
@@ -120,14 +120,20 @@ pub struct Session {
     unresolved: Option<BTreeSet<WorkloadRef>>,
     replies: HashMap<ReplyId, Reply<Remains>>,
     next_reply: ReplyId,
+    /// Who is asked for credentials; dropped with the session, which ends the keeper.
+    keeper: Option<watch::Sender<Asking>>,
+    last_keeper: KeeperId,
+    /// Counts credentials that came, so that a client made of older ones is told apart.
+    renewals: u64,
 }
 
 impl Session {
     /// A session that begins when its actor starts.
     pub fn new(ingredients: Ingredients) -> Session {
-        let core = SessionCore::new(ingredients.spec.clone(), ingredients.access.expires_at)
-            .naming_image(ingredients.named_image.clone());
-        let since = (ingredients.wall)();
+        let (since, expires_at) = ((ingredients.wall)(), ingredients.access.expires_at);
+        let core = SessionCore::new(ingredients.spec.clone(), expires_at)
+            .naming_image(ingredients.named_image.clone())
+            .lasting(lasts(expires_at, since), jitter());
         let Settings { runtime_dir, etc, editor, .. } = &*ingredients.settings;
         let host = HostResolver::new(etc, OsJournal::new(runtime_dir), editor.clone());
         Session {
@@ -140,6 +146,9 @@ impl Session {
             unresolved: None,
             replies: HashMap::new(),
             next_reply: ReplyId(0),
+            keeper: None,
+            last_keeper: KeeperId(0),
+            renewals: 0,
         }
     }
 
@@ -359,6 +368,12 @@ impl Shell for Session {
                 self.teardown(step, ctx);
             }
             Effect::DropChildren => self.children = None,
+            Effect::Ask(ask) => {
+                debug!(ask = %ask.id, "new credentials are wanted");
+                if let Some(keeper) = &self.keeper {
+                    keeper.send_replace(Asking::Wanted(ask));
+                }
+            }
             Effect::Publish => self.publish(),
             Effect::Answer(id, remains) => {
                 if let Some(reply) = self.replies.remove(&id) {
@@ -379,13 +394,20 @@ struct Made {
     made: Result<(kube::Client, Identity), UserError>,
 }
 
-/// self → Session. Fresh credentials came to a client.
+/// self → Session. Fresh credentials came to a client, or to none.
 struct ClientRenewed {
-    access: ClusterAccess,
-    client: kube::Client,
+    /// Which.
+    renewal: u64,
+    ask: Option<AskId>,
+    made: Result<(ClusterAccess, kube::Client), String>,
 }
 
-told!(Made, ClientRenewed);
+/// self → Session. A keeper went.
+struct KeeperWent {
+    keeper: KeeperId,
+}
+
+told!(Made, ClientRenewed, KeeperWent);
 
 impl From<ChildExited> for Input {
     fn from(message: ChildExited) -> Input {
@@ -488,12 +510,21 @@ impl Handler<Made> for Session {
 impl Handler<CredentialsRenewed> for Session {
     type Result = ();
     fn handle(&mut self, message: CredentialsRenewed, ctx: &mut Context<Self>) {
-        let (me, access) = (ctx.address(), message.access);
+        let CredentialsRenewed { access, ask } = message;
+        if !self.driven.core.accepts(ask) {
+            debug!(?ask, "credentials came too late: there are newer ones");
+            return;
+        }
+        self.renewals += 1;
+        let (me, renewal) = (ctx.address(), self.renewals);
         let work = async move { (kube_client::client(&access).await, access) };
-        drop(spawn_reporting(work, REACH_LIMIT, move |result| match result {
-            Ok((Ok(client), access)) => me.do_send(ClientRenewed { access, client }),
-            Ok((Err(error), _)) => warn!(error = &error as &dyn std::error::Error, "renewed credentials are unusable"),
-            Err(failed) => warn!(?failed, "renewed credentials could not be taken up"),
+        drop(spawn_reporting(work, REACH_LIMIT, move |result| {
+            let made = match result {
+                Ok((Ok(client), access)) => Ok((access, client)),
+                Ok((Err(error), _)) => Err(format!("unusable: {}", chain(&error))),
+                Err(failed) => Err(format!("they could not be taken up: {failed:?}")),
+            };
+            me.do_send(ClientRenewed { renewal, ask, made });
         }));
     }
 }
@@ -501,15 +532,65 @@ impl Handler<CredentialsRenewed> for Session {
 impl Handler<ClientRenewed> for Session {
     type Result = ();
     fn handle(&mut self, message: ClientRenewed, ctx: &mut Context<Self>) {
-        let ClientRenewed { access, client } = message;
-        if let Some(children) = &self.children {
-            children.client.send_replace(client.clone());
-            children.pod_watcher.do_send(UseClient { client });
+        let ClientRenewed { renewal, ask, made } = message;
+        if renewal != self.renewals {
+            return;
         }
-        let expires_at = access.expires_at;
-        self.ingredients.access = access;
-        drive(self, Input::Renewed { expires_at }, ctx);
+        match made {
+            Ok((access, client)) => {
+                if let Some(children) = &self.children {
+                    children.client.send_replace(client.clone());
+                    children.pod_watcher.do_send(UseClient { client });
+                }
+                let expires_at = access.expires_at;
+                self.ingredients.access = access;
+                let lasts = lasts(expires_at, (self.ingredients.wall)());
+                drive(self, Input::Renewed { ask, expires_at, lasts }, ctx);
+            }
+            Err(why) => {
+                warn!(why, "renewed credentials are not used");
+                if let Some(ask) = ask {
+                    drive(self, Input::NotRenewed(ask, why), ctx);
+                }
+            }
+        }
     }
+}
+
+impl Handler<CredentialsForgone> for Session {
+    type Result = ();
+    fn handle(&mut self, message: CredentialsForgone, ctx: &mut Context<Self>) {
+        let CredentialsForgone { ask, why } = message;
+        drive(self, Input::NotRenewed(ask, why), ctx);
+    }
+}
+
+impl Handler<KeeperCame> for Session {
+    type Result = ();
+    fn handle(&mut self, message: KeeperCame, ctx: &mut Context<Self>) {
+        let KeeperCame { asking, gone } = message;
+        self.last_keeper = self.last_keeper.next();
+        let (me, keeper) = (ctx.address(), self.last_keeper);
+        drop(spawn_reporting(gone, NO_LIMIT, move |_| me.do_send(KeeperWent { keeper })));
+        if let Some(before) = self.keeper.replace(asking) {
+            before.send_replace(Asking::Replaced);
+        }
+        drive(self, Input::KeeperCame(keeper), ctx);
+    }
+}
+
+impl Handler<KeeperWent> for Session {
+    type Result = ();
+    fn handle(&mut self, message: KeeperWent, ctx: &mut Context<Self>) {
+        drive(self, Input::KeeperWent(message.keeper), ctx);
+    }
+}
+
+/// How long credentials last from `wall` on.
+fn lasts(expires_at: Option<i64>, wall: i64) -> Option<Duration> {
+    const LONGEST: u64 = 10 * 365 * 86_400;
+    let left = |at: i64| u64::try_from(at.saturating_sub(wall)).unwrap_or(0).min(LONGEST);
+    expires_at.map(|at| Duration::from_secs(left(at)))
 }
 
 #[cfg(test)]

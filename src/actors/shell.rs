@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::{Actor, ActorContext as _, AsyncContext as _, Context, SpawnHandle};
+use ring::rand::SecureRandom as _;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -84,6 +85,16 @@ pub fn now() -> Millis {
     static START: OnceLock<Instant> = OnceLock::new();
     let elapsed = START.get_or_init(Instant::now).elapsed();
     Millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A random byte, which spreads pauses.
+pub fn jitter() -> u8 {
+    let mut byte = [0];
+    match ring::rand::SystemRandom::new().fill(&mut byte) {
+        Ok(()) => byte[0],
+        // Then the pauses are merely all alike.
+        Err(_) => u8::MAX / 2,
+    }
 }
 
 /// How an actor ended.

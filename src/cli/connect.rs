@@ -13,7 +13,10 @@ use super::{API_VERSION, Exit, Failure, Resolved, document, planned};
 use crate::actors::control::protocol::{Connected, Disconnected, Event, Op, Planned};
 use crate::config::CommandConfig;
 use crate::control_client::{ControlClient, Next};
+use crate::core_files;
 use crate::error::{Reason, UserError};
+use crate::keeper::Errand;
+use crate::kubeconfig::{self, ConnectionFlags};
 use crate::span::typed;
 use crate::spec::ConnectSpec;
 use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
@@ -34,8 +37,10 @@ pub async fn run(
         exit: Exit::Usage,
         error: UserError::new(Reason::BadRequest, message, "podway connect --help shows how ranges are named"),
     })?;
+    core_files::none();
     let resolved = resolve(&args.kube).await?;
     let spec = spec_of(args, settings, &resolved);
+    let errand = Errand::of(socket, &spec.name, ConnectionFlags::from(&args.kube), &resolved, kubeconfig::now());
     if args.dry_run {
         let mut client = ControlClient::open(socket).await?;
         let op = Op::Plan { spec: Box::new(spec), access: Box::new(resolved.access) };
@@ -46,7 +51,7 @@ pub async fn run(
         }
         return Ok(Exit::Done);
     }
-    if let (Some(user), TextOrJson::Text) = (crate::kubeconfig::sudo_user(), args.output) {
+    if let (Some(user), TextOrJson::Text) = (kubeconfig::sudo_user(), args.output) {
         progress.tell(format_args!(
             "{WARN}note:{WARN:#} run with sudo: the connection is root's, so status and disconnect need sudo too; as {user}, \
              connect without sudo"
@@ -66,8 +71,16 @@ pub async fn run(
                     progress.tell(step_line(&step));
                 }
             }
-            Next::Event(Event::Status { .. } | Event::Log { .. }) => {}
-            Next::Result(connected) => return conclude(&connected, args, settings, progress),
+            Next::Event(Event::Status { .. } | Event::Log { .. } | Event::CredentialsWanted { .. }) => {}
+            Next::Result(connected) => {
+                // Also where it was connected already: this is how another keeper comes in place of one that has gone.
+                if let Some(Err(error)) = errand.as_ref().map(Errand::start) {
+                    progress.tell(format_args!(
+                        "{WARN}note:{WARN:#} the credentials will not be renewed by themselves: {error}"
+                    ));
+                }
+                return conclude(&connected, args, settings, progress);
+            }
         }
     }
 }

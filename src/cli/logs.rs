@@ -48,7 +48,7 @@ pub async fn run(socket: &Path, args: &LogsArgs, progress: Progress) -> Result<E
                 let wanted = |line: &&LogLine| args.name.is_none() || line.session == args.name;
                 lines.iter().filter(wanted).for_each(|line| print(line, args.output));
             }
-            Next::Event(Event::Status { .. } | Event::Progress { .. }) => {}
+            Next::Event(Event::Status { .. } | Event::Progress { .. } | Event::CredentialsWanted { .. }) => {}
             Next::Result(LogTold { .. }) => return Ok(Exit::Done),
         }
     }

@@ -42,7 +42,7 @@ pub async fn run(socket: &Path, args: &StatusArgs) -> Result<Exit, Failure> {
                     say(json!({ "apiVersion": API_VERSION, "kind": "Connection", "status": status }));
                 }
                 Next::Event(Event::Status { status }) => print(&[*status], args.output)?,
-                Next::Event(Event::Progress { .. } | Event::Log { .. }) => {}
+                Next::Event(Event::Progress { .. } | Event::Log { .. } | Event::CredentialsWanted { .. }) => {}
                 Next::Result(Ended { name }) => {
                     let message = format!("status: connection {name} ended");
                     return Err(UserError::new(Reason::NotConnected, message, "").into());

@@ -10,7 +10,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 
 use super::when::{moment, span};
-use crate::status::{LinkLine, Phase, RangeLine, SessionStatus, WorkloadLine};
+use crate::status::{LinkLine, Phase, RangeLine, RenewalLine, SessionStatus, WorkloadLine};
 
 /// All is well.
 pub const GOOD: Style = AnsiColor::Green.on_default();
@@ -146,11 +146,20 @@ fn since(since: i64, now: i64) -> String {
 }
 
 fn credentials(status: &SessionStatus, detail: Detail, now: i64) -> String {
+    let renewal = status.credentials.as_ref().map(|credentials| credentials.renewal);
+    let renewed = match renewal {
+        Some(RenewalLine::Automatic) => ", renewed by themselves".to_owned(),
+        Some(RenewalLine::Failing) => format!(", {WARN}not renewed{WARN:#} (see the warnings)"),
+        Some(RenewalLine::NeedsLogin) => format!(", {BAD}refused{BAD:#}: log in, then podway connect again"),
+        Some(RenewalLine::ByHand) | None => String::new(),
+    };
+    let goes_well = matches!(renewal, Some(RenewalLine::Automatic | RenewalLine::ByHand) | None);
     match status.credentials_expire_at {
-        None => String::new(),
-        Some(at) if at <= now => format!("{BAD}ended{BAD:#} {} ago ({})", span(now - at), moment(at)),
-        Some(at) if detail.is_brief() && at - now >= ENDS_SOON => String::new(),
-        Some(at) => format!("end in {} ({})", span(at - now), moment(at)),
+        None if detail.is_brief() && goes_well => String::new(),
+        None => renewed.trim_start_matches(", ").to_owned(),
+        Some(at) if at <= now => format!("{BAD}ended{BAD:#} {} ago ({}){renewed}", span(now - at), moment(at)),
+        Some(at) if detail.is_brief() && at - now >= ENDS_SOON && goes_well => String::new(),
+        Some(at) => format!("end in {} ({}){renewed}", span(at - now), moment(at)),
     }
 }
 

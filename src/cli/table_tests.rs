@@ -1,6 +1,6 @@
 use super::*;
 use crate::actors::vif::messages::FlowStats;
-use crate::status::{Condition, DeviceLine, DnsLine, RangeLine, Vips};
+use crate::status::{Condition, CredentialsLine, DeviceLine, DnsLine, RangeLine, Vips};
 
 const BRIEF: Detail = Detail::Brief { width: Some(WIDTH) };
 
@@ -198,6 +198,26 @@ fn what_nobody_needs_to_know_is_not_said() {
     assert!(!text.contains("Credentials") && !text.contains("Failed"), "{text}");
     let text = plain(&render(&status, Detail::Wide, START));
     assert!(text.contains("Credentials") && text.contains("7 packets that are neither TCP nor UDP"), "{text}");
+}
+
+#[test]
+fn who_renews_credentials_is_said_beside_their_end_and_trouble_always() {
+    let mut status = busy();
+    let mut shown = |renewal, at, detail| {
+        status.credentials = Some(CredentialsLine { renewal, message: String::new() });
+        status.credentials_expire_at = at;
+        let text = plain(&render(&status, detail, START));
+        text.lines().find_map(|line| line.strip_prefix("Credentials  ")).unwrap_or_default().to_owned()
+    };
+    let soon = Some(START + 60);
+    assert!(shown(RenewalLine::Automatic, soon, BRIEF).ends_with("), renewed by themselves"));
+    assert!(shown(RenewalLine::ByHand, soon, BRIEF).ends_with("UTC)"));
+    let later = Some(START + 2 * 86_400);
+    assert_eq!(shown(RenewalLine::Automatic, later, BRIEF), "");
+    assert!(shown(RenewalLine::Failing, later, BRIEF).ends_with("), not renewed (see the warnings)"));
+    assert_eq!(shown(RenewalLine::Automatic, None, BRIEF), "");
+    assert_eq!(shown(RenewalLine::Automatic, None, Detail::Wide), "renewed by themselves");
+    assert_eq!(shown(RenewalLine::NeedsLogin, None, BRIEF), "refused: log in, then podway connect again");
 }
 
 #[test]

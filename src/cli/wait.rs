@@ -194,7 +194,7 @@ async fn reach(client: &mut ControlClient, goal: &Goal, lacks: &mut Lacks) -> Re
                 }
                 lacks.now(goal.lacks(&status));
             }
-            Next::Event(Event::Progress { .. } | Event::Log { .. }) => {}
+            Next::Event(Event::Progress { .. } | Event::Log { .. } | Event::CredentialsWanted { .. }) => {}
             Next::Result(Ended { name }) => {
                 let error = UserError::new(
                     Reason::NotConnected,

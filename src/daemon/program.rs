@@ -14,6 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::{Directories, Shown, Stage};
 use crate::config::layers::{Origin, Setting, shown};
 use crate::config::{self, Config, ConfigError, DaemonFlags, Looked};
+use crate::core_files;
 use crate::logs::LogRing;
 use crate::logs::layer::RingLayer;
 use crate::net::os_journal::Undone;
@@ -93,7 +94,10 @@ fn carry_out(args: Args) -> anyhow::Result<ExitCode> {
             }
             Ok(if undone.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        None => super::run(config, directories, Shown { logs, settings }).map(|()| ExitCode::SUCCESS),
+        None => {
+            core_files::none();
+            super::run(config, directories, Shown { logs, settings }).map(|()| ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -1,21 +1,32 @@
 //! Exec plugins (client.authentication.k8s.io), run as the user, with a time limit.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use kube::config::{Cluster, ExecConfig, ExecInteractiveMode};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::process::Command;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
 
-use super::{expiry, invalid};
+use super::{Words, expiry, invalid};
 use crate::error::{Reason, UserError};
 use crate::net::kube_client::base64;
 use crate::spec::{ClusterAccess, Credential};
 
 /// Limit for a plugin: a login in a browser does not belong into it.
 pub const LIMIT: Duration = Duration::from_secs(30);
+/// The longest answer, in bytes: a certificate and a key with all the chain take a few thousand.
+const LONGEST_ANSWER: u64 = 1024 * 1024;
+/// How much of the end of its words is kept, in bytes.
+const KEPT: usize = 2048;
+/// How much of its last line is told, in characters.
+const TOLD: usize = 200;
+/// A word that is so long and looks like one is taken for a secret.
+const SECRET: usize = 32;
 
 #[derive(Deserialize)]
 struct Answer {
@@ -31,14 +42,16 @@ struct Status {
     expiration_timestamp: Option<String>,
 }
 
-/// Runs the plugin and takes its credential, and when it ends.
+/// Runs the plugin and takes its credential, and when it ends. `how`: whether it may ask, and where its words go.
+///
+/// Cancel safe: the plugin is killed.
 pub async fn run(
     plugin: &ExecConfig,
     cluster: &Cluster,
     access: &ClusterAccess,
-    interactive: bool,
+    how: (bool, Words),
 ) -> Result<(Credential, Option<i64>), UserError> {
-    run_within(plugin, cluster, access, interactive, LIMIT).await
+    run_within(plugin, cluster, access, how, LIMIT).await
 }
 
 /// [`run`] with another limit.
@@ -46,7 +59,7 @@ pub async fn run_within(
     plugin: &ExecConfig,
     cluster: &Cluster,
     access: &ClusterAccess,
-    interactive: bool,
+    (interactive, words): (bool, Words),
     limit: Duration,
 ) -> Result<(Credential, Option<i64>), UserError> {
     let Some(name) = plugin.command.as_deref().filter(|name| !name.is_empty()) else {
@@ -63,20 +76,23 @@ pub async fn run_within(
         }
         Some(ExecInteractiveMode::Always | ExecInteractiveMode::IfAvailable) | None => interactive,
     };
-    let output = spawn(plugin, name, cluster, access, interactive)?.wait_with_output();
-    let output = match tokio::time::timeout(limit, output).await {
+    let child = spawn(plugin, name, cluster, access, (interactive, words))?;
+    let mut said = Tail::default();
+    let output = match tokio::time::timeout(limit, output_of(child, words, &mut said)).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => return Err(refused(name, &error.to_string(), hint(plugin))),
         Err(_) => {
-            let why = format!("it gave no answer in {} s", limit.as_secs());
+            let why = format!("it gave no answer in {} s{}", limit.as_secs(), said.last_words());
             return Err(refused(name, &why, "run it by hand: it may be waiting for a login"));
         }
     };
-    if !output.status.success() {
-        return Err(refused(name, &output.status.to_string(), "what it said is above; you may have to log in again"));
+    let (status, stdout) = output;
+    if !status.success() {
+        let why = format!("{status}{}", said.last_words());
+        return Err(refused(name, &why, "what it said is above; you may have to log in again"));
     }
     // What it printed is the credential: no part of it may be in an error.
-    let answer: Answer = serde_json::from_slice(&output.stdout).map_err(|_| {
+    let answer: Answer = serde_json::from_slice(&stdout).map_err(|_| {
         refused(
             name,
             "what it printed is no ExecCredential",
@@ -94,8 +110,8 @@ fn spawn(
     name: &str,
     cluster: &Cluster,
     access: &ClusterAccess,
-    interactive: bool,
-) -> Result<tokio::process::Child, UserError> {
+    (interactive, words): (bool, Words),
+) -> Result<Child, UserError> {
     let mut command = Command::new(name);
     command.args(plugin.args.iter().flatten());
     for dropped in plugin.drop_env.iter().flatten() {
@@ -108,7 +124,12 @@ fn spawn(
     }
     command.env("KUBERNETES_EXEC_INFO", info(plugin, cluster, access, interactive).to_string());
     command.stdin(if interactive { Stdio::inherit() } else { Stdio::null() });
-    command.stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+    command.stdout(Stdio::piped()).kill_on_drop(true);
+    match words {
+        Words::Shown => command.stderr(Stdio::inherit()),
+        // A group of its own could not read from the terminal; here it has none.
+        Words::Kept => command.stderr(Stdio::piped()).process_group(0),
+    };
     command.spawn().map_err(|error| {
         if error.kind() == std::io::ErrorKind::NotFound {
             refused(name, "it is not installed", hint(plugin))
@@ -116,6 +137,71 @@ fn spawn(
             refused(name, &error.to_string(), hint(plugin))
         }
     })
+}
+
+/// Waits for its end; gives what it answered, and keeps the end of what it said. Dropping this kills it, and with
+/// [`Words::Kept`] whatever it started.
+async fn output_of(mut child: Child, words: Words, said: &mut Tail) -> std::io::Result<(ExitStatus, Vec<u8>)> {
+    let mut group = Group(child.id().filter(|_| words == Words::Kept).and_then(|id| i32::try_from(id).ok()));
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let answer = async {
+        let mut answer = Vec::new();
+        if let Some(stdout) = stdout {
+            stdout.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;
+        }
+        Ok::<_, std::io::Error>(answer)
+    };
+    let (answer, said, status) = tokio::join!(answer, said.fill(stderr), child.wait());
+    let done = (status?, answer?);
+    said?;
+    group.0 = None;
+    Ok(done)
+}
+
+/// A process group, which is killed with it.
+struct Group(Option<i32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // One that has ended needs no end.
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+    }
+}
+
+/// The end of what a plugin said.
+#[derive(Default)]
+struct Tail(Vec<u8>);
+
+impl Tail {
+    async fn fill(&mut self, from: Option<impl AsyncRead + Unpin>) -> std::io::Result<()> {
+        let Some(mut from) = from else { return Ok(()) };
+        let mut block = [0; 1024];
+        loop {
+            let length = from.read(&mut block).await?;
+            if length == 0 {
+                return Ok(());
+            }
+            self.0.extend(block.iter().take(length));
+            self.0.drain(..self.0.len().saturating_sub(KEPT));
+        }
+    }
+
+    /// `: ` and its last line, without what a terminal would obey and what may be a secret; nothing where it said nothing.
+    fn last_words(&self) -> String {
+        let text = String::from_utf8_lossy(&self.0);
+        let Some(line) = text.lines().rev().map(str::trim).find(|line| !line.is_empty()) else { return String::new() };
+        let line: String = line.chars().filter(|c| !c.is_control()).collect();
+        let words: Vec<&str> = line.split(' ').map(|word| if may_be_secret(word) { "…" } else { word }).collect();
+        let told: String = words.join(" ").chars().take(TOLD).collect();
+        format!(": {told}")
+    }
+}
+
+/// Whether a word may be a token or a key: long, and neither a path nor a URL.
+fn may_be_secret(word: &str) -> bool {
+    word.len() >= SECRET && !word.starts_with('/') && !word.contains("://")
 }
 
 fn info(plugin: &ExecConfig, cluster: &Cluster, access: &ClusterAccess, interactive: bool) -> serde_json::Value {

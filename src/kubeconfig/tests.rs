@@ -188,8 +188,86 @@ async fn plugins_that_are_missing_fail_or_hang_are_explained() {
     };
     let access = ClusterAccess::bare("https://h");
     let limit = Duration::from_millis(50);
-    let error = exec::run_within(&plugin, &Cluster::default(), &access, false, limit).await.expect_err("hanging");
+    let error = exec::run_within(&plugin, &Cluster::default(), &access, (false, Words::Shown), limit)
+        .await
+        .expect_err("hanging");
     assert!(error.message.contains("no answer"), "{error}");
+}
+
+/// The error of a plugin that nobody watches.
+async fn unwatched(home: &Home) -> String {
+    let around = Surroundings { words: Words::Kept, ..home.around(None) };
+    resolve(&ConnectionFlags::default(), &around).await.expect_err("it fails").message
+}
+
+#[tokio::test]
+async fn the_last_words_of_a_plugin_that_nobody_watches_are_told_without_secrets() {
+    let home = home("{exec: {command: ./plugin, interactiveMode: IfAvailable}}");
+    let secret = "Q2FuYXJ5".repeat(8);
+    let last = format!("\\033[31mlog in at https://login.example/a-long-path-of-a-page {secret} \\007again");
+    home.script(".kube/plugin", &format!("echo canary; echo first >&2; printf '{last}\\n\\n' >&2; exit 7"));
+    let error = unwatched(&home).await;
+    let told = "exit status: 7: [31mlog in at https://login.example/a-long-path-of-a-page … again";
+    assert!(error.ends_with(told), "{error}");
+    home.script(".kube/plugin", "head -c 100000 /dev/zero | tr '\\0' 'a b' >&2; exit 7");
+    assert!(unwatched(&home).await.chars().count() < 300);
+    home.script(".kube/plugin", "exit 7");
+    assert!(unwatched(&home).await.ends_with("exit status: 7"));
+}
+
+#[tokio::test]
+async fn a_plugin_that_hangs_unwatched_ends_with_all_that_it_started() {
+    let home = Home::new();
+    let child = home.0.path().join("child");
+    let text = format!("sleep 60 & echo $! > {0}.new; mv {0}.new {0}; wait", child.display());
+    let plugin = kube::config::ExecConfig {
+        command: Some(home.script("hang", &text).display().to_string()),
+        ..serde_json::from_str("{}").expect("all optional")
+    };
+    let (access, cluster) = (ClusterAccess::bare("https://h"), Cluster::default());
+    let limit = Duration::from_secs(30);
+    {
+        let running = exec::run_within(&plugin, &cluster, &access, (false, Words::Kept), limit);
+        let started = async {
+            while !child.exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            ended = running => panic!("{:?}", ended.err()),
+            () = started => {}
+        }
+    }
+    // SIGKILL was sent before the drop ended; the kernel carries it out when it likes.
+    let pid = std::fs::read_to_string(&child).expect("a number");
+    let stat = format!("/proc/{}/stat", pid.trim());
+    let runs = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while runs() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("what the plugin started goes on");
+}
+
+#[tokio::test]
+async fn where_a_credential_comes_from_says_whether_there_may_be_another() {
+    for (user, source) in [
+        ("{token: t}", Source::Given),
+        ("{tokenFile: token}", Source::File),
+        ("{exec: {command: ./plugin}}", Source::Plugin),
+        ("{client-certificate: token, client-key: token}", Source::File),
+        ("{client-certificate-data: Q0VSVA==, client-key-data: S0VZ}", Source::Given),
+    ] {
+        let home = home(user);
+        home.write(".kube/token", "t");
+        home.script(".kube/plugin", r#"echo '{"status":{"token":"t"}}'"#);
+        let found = resolve(&ConnectionFlags::default(), &home.around(None)).await.expect(user);
+        assert_eq!(found.source, source, "{user}");
+        let flags = ConnectionFlags { token: Some("mine".into()), ..ConnectionFlags::default() };
+        assert_eq!(resolve(&flags, &home.around(None)).await.expect(user).source, Source::Given);
+    }
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use podway::actors::vif::messages::FlowStats;
 use podway::error::{Reason, UserError};
 use podway::status::{
-    Condition, ConnectOutcome, DeviceLine, DnsLine, LinkLine, Mark, Phase, RangeLine, SessionStatus, Step, Vips,
-    WorkloadLine,
+    Condition, ConnectOutcome, CredentialsLine, DeviceLine, DnsLine, LinkLine, Mark, Phase, RangeLine, RenewalLine,
+    SessionStatus, Step, Vips, WorkloadLine,
 };
 use serde_json::{Value, json};
 
@@ -78,6 +78,7 @@ fn whole(outcome: ConnectOutcome) -> Value {
         flows: FlowStats::default(),
         warnings: vec![text("look")],
         credentials_expire_at: Some(1_795_399_260),
+        credentials: Some(CredentialsLine { renewal: RenewalLine::Failing, message: text("no login") }),
         suggestion: Some(text("curl http://web/")),
     };
     serde_json::to_value(status).expect("JSON")

@@ -26,6 +26,8 @@ mod r08_facts_in_other_order;
 mod r09_return_read_backwards;
 #[path = "interleavings/r10_vip_before_table.rs"]
 mod r10_vip_before_table;
+#[path = "interleavings/r11_credentials.rs"]
+mod r11_credentials;
 #[path = "interleavings/random.rs"]
 mod random;
 #[path = "interleavings/scenarios.rs"]

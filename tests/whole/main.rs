@@ -25,6 +25,7 @@ mod world;
 
 mod changes;
 mod connect;
+mod credentials;
 mod faults;
 mod ipv6;
 mod lifecycle;

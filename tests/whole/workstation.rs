@@ -10,7 +10,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -48,6 +48,12 @@ enum Request {
     List(String),
     /// Command lines of the processes in its network.
     Processes,
+    /// Where a text is in what others can read of each of them.
+    Secrets(String),
+    /// The files below a directory that hold a text.
+    FilesWith(String, String),
+    /// Ends by SIGTERM whoever of them has that in its command line.
+    End(String),
     /// Routes a range through a router on the LAN; takes that route away again where there is none.
     Route { range: Cidr, router: Option<IpAddr> },
 }
@@ -177,6 +183,26 @@ impl Workstation {
     pub fn processes(&self) -> Vec<String> {
         self.value(&Request::Processes).unwrap()
     }
+
+    /// Each of them with where that text is in its arguments and its environment, and `core` where it has credentials and
+    /// may leave a core file.
+    pub fn secrets(&self, text: &str) -> Vec<(String, Vec<String>)> {
+        let found: Vec<(String, Vec<String>)> = self.value(&Request::Secrets(text.to_owned())).unwrap();
+        for name in ["podwayd", "podway-keeper"] {
+            assert!(found.iter().any(|(words, _)| words.contains(name)), "{found:?}");
+        }
+        found
+    }
+
+    /// The files below a directory that hold that text.
+    pub fn files_with(&self, directory: &str, text: &str) -> Vec<String> {
+        self.value(&Request::FilesWith(directory.to_owned(), text.to_owned())).unwrap()
+    }
+
+    /// Ends by SIGTERM the processes with that in their command lines.
+    pub fn end_processes(&self, words: &str) {
+        self.value::<()>(&Request::End(words.to_owned())).unwrap();
+    }
 }
 
 impl Drop for Workstation {
@@ -219,7 +245,36 @@ fn answer(request: Request) -> io::Result<(Value, Option<OwnedFd>)> {
             let names = fs::read_dir(path).into_iter().flatten().flatten();
             names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
         }
-        Request::Processes => processes()?.into(),
+        Request::Processes => processes()?.iter().map(|path| words(path)).collect::<Vec<_>>().into(),
+        Request::Secrets(text) => {
+            let found = processes()?.into_iter().map(|path| {
+                let holds = |file: &&str| contains(&fs::read(path.join(file)).unwrap_or_default(), &text);
+                let mut found: Vec<&str> = ["cmdline", "environ"].into_iter().filter(holds).collect();
+                let (words, limits) = (words(&path), fs::read_to_string(path.join("limits")).unwrap_or_default());
+                let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size"));
+                let core = core.is_none_or(|limits| limits.split_whitespace().next() != Some("0"));
+                let has_credentials = ["podwayd", "podway-keeper"].map(|name| format!(" as {name} "));
+                if core
+                    && has_credentials.iter().any(|name| words.split_once(name).is_some_and(|(b, _)| !b.contains(' ')))
+                {
+                    found.push("core");
+                }
+                (words, found)
+            });
+            serde_json::to_value(found.collect::<Vec<_>>())?
+        }
+        Request::FilesWith(directory, text) => {
+            let mut found = Vec::new();
+            files_with(Path::new(&directory), &text, &mut found)?;
+            found.into()
+        }
+        Request::End(wanted) => {
+            for path in processes()?.into_iter().filter(|path| words(path).contains(&wanted)) {
+                let pid = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.unwrap()), nix::sys::signal::Signal::SIGTERM)?;
+            }
+            Value::Null
+        }
         Request::Route { range, router } => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(route(range, router)).map_err(io::Error::other)?;
@@ -240,7 +295,8 @@ async fn route(range: Cidr, router: Option<IpAddr>) -> Result<(), NetError> {
     }
 }
 
-fn processes() -> io::Result<Vec<String>> {
+/// Where `/proc` tells of them.
+fn processes() -> io::Result<Vec<PathBuf>> {
     let own = fs::read_link("/proc/self/ns/net")?;
     let others = fs::read_dir("/proc")?.flatten().map(|entry| entry.path()).filter(|process| {
         let is_own = process.file_name().is_some_and(|name| *name == *std::process::id().to_string());
@@ -248,8 +304,27 @@ fn processes() -> io::Result<Vec<String>> {
     });
     let numbered =
         others.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok()));
-    let words = numbered.map(|path| fs::read_to_string(path.join("cmdline")).unwrap_or_default().replace('\0', " "));
-    Ok(words.collect())
+    Ok(numbered.collect())
+}
+
+fn words(process: &Path) -> String {
+    fs::read_to_string(process.join("cmdline")).unwrap_or_default().replace('\0', " ")
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+fn files_with(directory: &Path, text: &str, found: &mut Vec<String>) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            files_with(&entry.path(), text, found)?;
+        } else if entry.file_type()?.is_file() && contains(&fs::read(entry.path())?, text) {
+            found.push(entry.path().display().to_string());
+        }
+    }
+    Ok(())
 }
 
 fn reply(way: BorrowedFd<'_>, text: &[u8], socket: Option<&OwnedFd>) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
@@ -145,6 +145,11 @@ impl World {
     /// Takes what a test did to the workstation for what was before podway.
     pub fn is_prepared(&mut self) {
         self.before = Traces::of(&self.ws);
+    }
+
+    /// A directory of this test, on the workstation too.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub fn before(&self) -> &Traces {
@@ -328,6 +333,11 @@ impl Daemon<'_> {
         });
         self.process = Some(process);
         serves.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("podwayd does not serve: {}", self.log.lock().unwrap()));
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
     }
 
     /// The daemon's own number: the child of the process that entered the workstation.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use crate::error::{Reason, UserError};
 
 /// The most connections at a time.
-pub const MAX_CONNECTIONS: usize = 64;
-/// The most connections of one user: others still get in when one user's scripts run wild.
-pub const MAX_CONNECTIONS_OF_ONE: usize = 16;
+pub const MAX_CONNECTIONS: usize = 128;
+/// The most connections of one user: others still get in when one user's scripts run wild. A keeper of each connection to
+/// a cluster takes one of them.
+pub const MAX_CONNECTIONS_OF_ONE: usize = 32;
 
 /// The connections that are open, by user.
 #[derive(Debug, Default)]

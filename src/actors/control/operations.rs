@@ -16,13 +16,14 @@ use crate::actors::control::protocol::{
     Settings, VERSION, Version,
 };
 use crate::actors::daemon::messages::{
-    Caller, CloseSession, Closed, ListSessions, OpenSession, Opened, PlanSession, RenewCredentials, SessionView,
-    not_found,
+    Caller, CloseSession, Closed, ForgoCredentials, KeepCredentials, ListSessions, OpenSession, Opened, PlanSession,
+    RenewCredentials, SessionView, not_found,
 };
-use crate::actors::session::messages::Remains;
+use crate::actors::session::messages::{Asking, KeeperCame, Remains};
 use crate::actors::shell::Reply;
 use crate::config::layers::Setting;
 use crate::error::{Reason, UserError};
+use crate::ids::AskId;
 use crate::logs::{Level, LogLine, LogRing};
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::{ConnectOutcome, Phase, SessionStatus};
@@ -43,6 +44,10 @@ pub struct Edges {
     pub list: Recipient<ListSessions>,
     /// Fresh credentials.
     pub renew: Recipient<RenewCredentials>,
+    /// No fresh credentials.
+    pub forgo: Recipient<ForgoCredentials>,
+    /// Who keeps credentials.
+    pub keep: Recipient<KeepCredentials>,
     /// What was logged.
     pub logs: LogRing,
     /// The daemon's settings.
@@ -97,11 +102,18 @@ async fn answer(edges: &Edges, caller: Caller, op: Op, answers: &Answers) -> Res
         Op::Status { name } => {
             status(edges, caller, name).await.map(|sessions| Response::result(id, &Sessions { sessions }))
         }
-        Op::Renew { name, access } => {
+        Op::Renew { name, access, ask } => {
             let (reply, answer_rx) = Reply::new();
-            edges.renew.do_send(RenewCredentials { caller, name: name.clone(), access: *access, reply });
+            let (renewed, ask) = (name.clone(), ask.map(AskId));
+            edges.renew.do_send(RenewCredentials { caller, name: renewed, access: *access, ask, reply });
             flat(answer_rx).await.map(|()| Response::result(id, &Renewed { name }))
         }
+        Op::Forgo { name, ask, why } => {
+            let (reply, answer_rx) = Reply::new();
+            edges.forgo.do_send(ForgoCredentials { caller, name: name.clone(), ask: AskId(ask), why, reply });
+            flat(answer_rx).await.map(|()| Response::result(id, &Renewed { name }))
+        }
+        Op::Keep { name } => return keep(edges, caller, name, answers).await,
         Op::Config => Ok(Response::result(id, &Settings { settings: edges.settings.to_vec() })),
         Op::Version => {
             let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -199,6 +211,36 @@ async fn forward(mut status: watch::Receiver<Arc<SessionStatus>>, answers: &Answ
         answers.event(Event::Status { status: Box::new(latest) }).await?;
         if status.changed().await.is_err() {
             return Ok(());
+        }
+    }
+}
+
+/// Asks the peer for credentials whenever the connection wants some, until one of the two is gone.
+async fn keep(edges: &Edges, caller: Caller, name: String, answers: &Answers) -> Result<Response, PeerGone> {
+    let (asking, mut wanted) = watch::channel(Asking::Nothing);
+    // It is held as long as this goes on: the peer's end drops it.
+    let (_held, gone) = oneshot::channel();
+    let (reply, answer_rx) = Reply::new();
+    edges.keep.do_send(KeepCredentials { caller, name: name.clone(), keeper: KeeperCame { asking, gone }, reply });
+    if let Err(error) = flat(answer_rx).await {
+        return Ok(Response::error(Some(answers.id), error));
+    }
+    loop {
+        // A connection that is over drops its end; what it said last does not matter then.
+        if wanted.changed().await.is_err() {
+            return Ok(Response::result(answers.id, &Ended { name }));
+        }
+        let asking = *wanted.borrow_and_update();
+        match asking {
+            Asking::Nothing => {}
+            Asking::Wanted(ask) => {
+                let within_ms = u64::try_from(ask.within.as_millis()).unwrap_or(u64::MAX);
+                answers.event(Event::CredentialsWanted { ask: ask.id.0, within_ms }).await?;
+            }
+            Asking::Replaced => {
+                let message = format!("connection {name}: another keeper took this one's place");
+                return Ok(Response::error(Some(answers.id), UserError::new(Reason::Cancelled, message, "")));
+            }
         }
     }
 }

@@ -121,6 +121,24 @@ pub enum Op {
         name: String,
         /// How to reach the cluster.
         access: Box<ClusterAccess>,
+        /// The question of [`Op::Keep`] that it answers.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ask: Option<u64>,
+    },
+    /// Keep the credentials of a connection: be asked for new ones, by events, which [`Op::Renew`] or [`Op::Forgo`]
+    /// answers. In place of whoever keeps them already. [`Ended`].
+    Keep {
+        /// Which.
+        name: String,
+    },
+    /// Say that there are no new credentials. [`Renewed`].
+    Forgo {
+        /// Which.
+        name: String,
+        /// The question.
+        ask: u64,
+        /// Why, for people; nothing secret.
+        why: String,
     },
     /// What the daemon logged that concerns the caller, or nobody. Log events, then [`LogTold`].
     Logs {
@@ -156,6 +174,8 @@ struct Wire<'a> {
     name: Option<String>,
     clean: Option<bool>,
     all: Option<bool>,
+    ask: Option<u64>,
+    why: Option<String>,
     level: Option<Level>,
     follow: Option<bool>,
 }
@@ -209,8 +229,14 @@ impl Wire<'_> {
             "watch" => Op::Watch { name: self.name.take() },
             "renew" => {
                 let name = self.name.take().ok_or_else(|| self.missing("name"))?;
-                Op::Renew { name, access: Box::new(self.access()?) }
+                Op::Renew { name, access: Box::new(self.access()?), ask: self.ask.take() }
             }
+            "keep" => Op::Keep { name: self.name.take().ok_or_else(|| self.missing("name"))? },
+            "forgo" => Op::Forgo {
+                name: self.name.take().ok_or_else(|| self.missing("name"))?,
+                ask: self.ask.take().ok_or_else(|| self.missing("ask"))?,
+                why: self.why.take().ok_or_else(|| self.missing("why"))?,
+            },
             "logs" => Op::Logs {
                 level: self.level.take().unwrap_or_default(),
                 follow: self.follow.take().unwrap_or_default(),
@@ -219,7 +245,7 @@ impl Wire<'_> {
             "version" => Op::Version,
             unknown => {
                 return Err(bad_request(format!(
-                    "request: unknown op {:?}, expected connect, plan, disconnect, status, watch, renew, logs, config or version",
+                    "request: unknown op {:?}, expected connect, plan, disconnect, status, watch, renew, keep, forgo, logs, config or version",
                     shortened(unknown)
                 )));
             }
@@ -254,6 +280,8 @@ impl Wire<'_> {
             (self.name.is_some(), "name"),
             (self.clean.is_some(), "clean"),
             (self.all.is_some(), "all"),
+            (self.ask.is_some(), "ask"),
+            (self.why.is_some(), "why"),
             (self.level.is_some(), "level"),
             (self.follow.is_some(), "follow"),
         ]
@@ -331,6 +359,14 @@ pub enum Event {
     Status {
         /// The state.
         status: Box<SessionStatus>,
+    },
+    /// New credentials are wanted of who keeps them.
+    #[serde(rename = "credentials_wanted")]
+    CredentialsWanted {
+        /// The question, which the answer names.
+        ask: u64,
+        /// How long the answer may take, in milliseconds.
+        within_ms: u64,
     },
     /// Lines of the log since the last event, oldest first.
     Log {
@@ -435,14 +471,14 @@ pub struct Sessions {
     pub sessions: Vec<SessionStatus>,
 }
 
-/// Result of `watch`: the connection is gone.
+/// Result of `watch` and `keep`: the connection is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     /// Name.
     pub name: String,
 }
 
-/// Result of `renew`.
+/// Result of `renew` and `forgo`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewed {
     /// Name.

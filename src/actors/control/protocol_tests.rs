@@ -43,11 +43,14 @@ fn every_op() -> Vec<Op> {
         Op::Disconnect { name: None, clean: false, all: true },
         Op::Status { name: None },
         Op::Watch { name: Some("demo".into()) },
-        Op::Renew { name: "demo".into(), access: Box::new(access()) },
+        Op::Renew { name: "demo".into(), access: Box::new(access()), ask: None },
         Op::Version,
         Op::Logs { level: Level::Warn, follow: true },
         Op::Config,
         Op::Plan { spec: Box::new(spec()), access: Box::new(access()) },
+        Op::Keep { name: "demo".into() },
+        Op::Renew { name: "demo".into(), access: Box::new(access()), ask: Some(3) },
+        Op::Forgo { name: "demo".into(), ask: 3, why: "the login plugin \"x\" failed".into() },
     ]
 }
 
@@ -108,6 +111,7 @@ fn every_response_is_as_committed_and_reads_back() {
         Response::result(6, &Version { version: "0.1.0".into(), protocol: VERSION }),
         Response::event(7, Event::Log { lines: vec![line], missed: true }),
         Response::result(7, &LogTold { upto: 12 }),
+        Response::event(9, Event::CredentialsWanted { ask: 3, within_ms: 45_000 }),
         Response::result(8, &Settings { settings: vec![setting] }),
         Response::error(Some(7), error.clone()),
         Response::error(None, error),

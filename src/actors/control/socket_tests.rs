@@ -12,12 +12,15 @@ use super::listener::{Owner, bind};
 use super::protocol::{MAX_LINE, Op, Request};
 use super::*;
 use crate::actors::daemon::messages::{
-    CloseSession, Closed, ListSessions, OpenSession, Opened, PlanSession, RenewCredentials, SessionView,
+    CloseSession, Closed, ForgoCredentials, KeepCredentials, ListSessions, OpenSession, Opened, PlanSession,
+    RenewCredentials, SessionView, not_found,
 };
-use crate::actors::session::messages::Remains;
+use crate::actors::session::core::renewal::Ask;
+use crate::actors::session::messages::{Asking, KeeperCame, Remains};
+use crate::ids::AskId;
 use crate::logs::{Level, LogLine, LogRing, PAGE, Whose};
 use crate::spec::{AgentMode, ClusterAccess, ConnectSpec, Credential, DnsMode};
-use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
+use crate::status::{ConnectOutcome, Mark, Phase, SessionStatus, Step};
 
 const CANARY: &str = "canary-7f3a";
 
@@ -79,6 +82,37 @@ impl Handler<RenewCredentials> for FakeDaemon {
     fn handle(&mut self, _: RenewCredentials, _: &mut Context<FakeDaemon>) {}
 }
 
+impl Handler<ForgoCredentials> for FakeDaemon {
+    type Result = ();
+    fn handle(&mut self, message: ForgoCredentials, _: &mut Context<FakeDaemon>) {
+        message.reply.answer(Err(not_found(Some(&format!("{} {} {}", message.name, message.ask, message.why)), true)));
+    }
+}
+
+impl Handler<KeepCredentials> for FakeDaemon {
+    type Result = ();
+    // Asks at once. Its connection is replaced or over when the phase says so; that the keeper went, the name says.
+    fn handle(&mut self, message: KeepCredentials, _: &mut Context<FakeDaemon>) {
+        let KeeperCame { asking, gone } = message.keeper;
+        let states = self.0.clone();
+        message.reply.answer(Ok(()));
+        tokio::spawn(async move {
+            asking.send_replace(Asking::Wanted(Ask { id: AskId(3), within: Duration::from_secs(45) }));
+            let mut states_rx = states.subscribe();
+            tokio::select! {
+                _ = gone => {
+                    states.send_modify(|status| Arc::make_mut(status).name = "the keeper is gone".into());
+                }
+                ends = states_rx.wait_for(|status| status.phase >= Phase::Disconnecting) => {
+                    if ends.is_ok_and(|status| status.phase == Phase::Disconnecting) {
+                        asking.send_replace(Asking::Replaced);
+                    }
+                }
+            }
+        });
+    }
+}
+
 struct Peer(BufReader<UnixStream>);
 
 impl Peer {
@@ -133,7 +167,9 @@ fn serve<F: Future<Output = ()>>(test: impl FnOnce(std::path::PathBuf, actix::Ad
             plan: daemon.clone().recipient(),
             close: daemon.clone().recipient(),
             list: daemon.clone().recipient(),
-            renew: daemon.recipient(),
+            renew: daemon.clone().recipient(),
+            forgo: daemon.clone().recipient(),
+            keep: daemon.recipient(),
             logs: logs.clone(),
             settings: Arc::default(),
         };
@@ -249,6 +285,38 @@ fn the_other_requests_are_answered() {
         let access = r#"{"server":"https://192.0.2.1"}"#;
         let renewed = peer.ask(&format!(r#"{{"id":7,"op":"renew","name":"demo","access":{access}}}"#)).await;
         assert!(renewed.contains("it is stopping"), "{renewed}");
+    });
+}
+
+#[test]
+fn a_keeper_is_asked_and_told_the_end_or_that_another_took_its_place() {
+    with_daemon(async |path, states| {
+        let wanted = r#"{"id":1,"event":"credentials_wanted","ask":3,"within_ms":45000}"#;
+        for (phase, last) in [
+            (Phase::Disconnecting, "another keeper took this one's place"),
+            (Phase::Disconnected, r#"{"id":1,"result":{"name":"demo"}}"#),
+        ] {
+            states.send_modify(|status| Arc::make_mut(status).phase = Phase::Connected);
+            let mut peer = Peer::new(&path).await;
+            assert_eq!(peer.ask(r#"{"id":1,"op":"keep","name":"demo"}"#).await, wanted);
+            // Others are answered meanwhile.
+            let forgone = peer.ask(r#"{"id":2,"op":"forgo","name":"demo","ask":3,"why":"no login"}"#).await;
+            assert!(forgone.contains("demo 3 no login"), "{forgone}");
+            states.send_modify(|status| Arc::make_mut(status).phase = phase);
+            let told = peer.line().await;
+            assert!(told.contains(last), "{told}");
+        }
+    });
+}
+
+#[test]
+fn a_keeper_that_goes_away_is_noticed() {
+    with_daemon(async |path, states| {
+        let mut peer = Peer::new(&path).await;
+        assert!(peer.ask(r#"{"id":1,"op":"keep","name":"demo"}"#).await.contains("credentials_wanted"));
+        drop(peer);
+        let mut states = states.subscribe();
+        drop(states.wait_for(|status| status.name == "the keeper is gone").await.expect("the daemon is there"));
     });
 }
 

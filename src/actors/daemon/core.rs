@@ -296,11 +296,7 @@ impl DaemonCore {
     ///
     /// There is none, it is another's, it only waits, or the credentials lead elsewhere.
     pub fn renewable(&self, caller: Caller, name: &str, cluster: &Cluster) -> Result<Arc<str>, UserError> {
-        let name = self.find(caller, Some(name))?;
-        let Some(known) = self.sessions.get(&name).filter(|known| may_see(caller, known.owner_uid)) else {
-            let message = format!("connection {name}: waits for an earlier one to end");
-            return Err(UserError::new(Reason::NotConnected, message, "try again in a moment"));
-        };
+        let (name, known) = self.known(caller, name)?;
         // Links and watches go on over what they were made with; another authority may mean another cluster.
         let changed = changed(&known.cluster, cluster);
         if changed.is_empty() {
@@ -308,6 +304,26 @@ impl DaemonCore {
         }
         let message = format!("renew {name}: differs in {}", changed.join(", "));
         Err(UserError::new(Reason::BadRequest, message, format!("podway disconnect {name}, then connect again")))
+    }
+
+    /// The name of the connection that a caller means, where he may see it and it runs.
+    ///
+    /// # Errors
+    ///
+    /// There is none of that name that the caller may see, or it only waits for an earlier one to end.
+    pub fn running(&self, caller: Caller, name: &str) -> Result<Arc<str>, UserError> {
+        self.known(caller, name).map(|(name, _)| name)
+    }
+
+    fn known(&self, caller: Caller, name: &str) -> Result<(Arc<str>, &Known), UserError> {
+        let name = self.find(caller, Some(name))?;
+        match self.sessions.get(&name) {
+            Some(known) if may_see(caller, known.owner_uid) => Ok((name, known)),
+            _ => {
+                let message = format!("connection {name}: waits for an earlier one to end");
+                Err(UserError::new(Reason::NotConnected, message, "try again in a moment"))
+            }
+        }
     }
 }
 

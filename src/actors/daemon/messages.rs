@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::actors::session::messages::Remains;
+use crate::actors::session::messages::{KeeperCame, Remains};
 use crate::actors::shell::{Exit, Reply, told};
 use crate::error::{Reason, UserError};
+use crate::ids::AskId;
 use crate::plan::ConnectPlan;
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::SessionStatus;
@@ -108,7 +109,37 @@ pub struct RenewCredentials {
     pub name: String,
     /// The access.
     pub access: ClusterAccess,
+    /// The question of the connection that they answer; none where nobody asked.
+    pub ask: Option<AskId>,
     /// Done, or a refusal.
+    pub reply: Reply<Result<(), UserError>>,
+}
+
+/// Control → Daemon. A keeper could not do what a connection asked of it.
+#[derive(Debug)]
+pub struct ForgoCredentials {
+    /// Who tells.
+    pub caller: Caller,
+    /// Which connection.
+    pub name: String,
+    /// The question.
+    pub ask: AskId,
+    /// Why, for people.
+    pub why: String,
+    /// Heard, or a refusal.
+    pub reply: Reply<Result<(), UserError>>,
+}
+
+/// Control → Daemon. Somebody keeps the credentials of a connection, and is asked for them from now on.
+#[derive(Debug)]
+pub struct KeepCredentials {
+    /// Who.
+    pub caller: Caller,
+    /// Which connection.
+    pub name: String,
+    /// The keeper.
+    pub keeper: KeeperCame,
+    /// It is one, or a refusal.
     pub reply: Reply<Result<(), UserError>>,
 }
 
@@ -135,4 +166,14 @@ pub fn not_found(name: Option<&str>, others: bool) -> UserError {
     UserError::new(Reason::NotConnected, message, hint)
 }
 
-told!(OpenSession, PlanSession, CloseSession, ListSessions, RenewCredentials, Shutdown, SessionEnded);
+told!(
+    OpenSession,
+    PlanSession,
+    CloseSession,
+    ListSessions,
+    RenewCredentials,
+    ForgoCredentials,
+    KeepCredentials,
+    Shutdown,
+    SessionEnded,
+);

@@ -119,7 +119,13 @@ async fn clusters_behind_one_url_are_told_apart_by_their_names_in_tls() {
         assert_eq!(refused.message, "connection a: exists and differs in the server's name in TLS");
         assert_eq!(refused.hint, "podway disconnect a first, or choose another --name");
         let (reply, renewed) = Reply::new();
-        daemon.do_send(RenewCredentials { caller: caller(1000), name: "a".into(), access: named("b.example"), reply });
+        daemon.do_send(RenewCredentials {
+            caller: caller(1000),
+            name: "a".into(),
+            access: named("b.example"),
+            ask: None,
+            reply,
+        });
         assert_eq!(renewed.await.unwrap().unwrap_err().message, "renew a: differs in the server's name in TLS");
         assert!(ask_for(&daemon, 1000, "b", named("b.example")).await.unwrap().is_ok());
         let refused = ask_for(&daemon, 1000, "c", named("b.example")).await.unwrap().unwrap_err();
@@ -196,7 +202,7 @@ async fn a_way_to_the_cluster_that_changed_is_named_and_taken_up_by_a_new_connec
             assert_eq!(refused.message, format!("connection a: exists and differs in {parts}"));
             assert_eq!(refused.hint, "podway disconnect a first");
             let (reply, renewed) = Reply::new();
-            daemon.do_send(RenewCredentials { caller: caller(1000), name: "a".into(), access, reply });
+            daemon.do_send(RenewCredentials { caller: caller(1000), name: "a".into(), access, ask: None, reply });
             let refused = renewed.await.unwrap().unwrap_err();
             assert_eq!(refused.message, format!("renew a: differs in {parts}"));
             assert_eq!(refused.hint, "podway disconnect a, then connect again");

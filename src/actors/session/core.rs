@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::remains::RunningAgent;
+use self::renewal::{Ask, Renewal};
 use super::messages::{Child, Remains};
 use crate::actors::client_list::messages::{LinkState, LinkStatus, TargetState, WaiterOutcome};
 use crate::actors::dns::messages::DnsState;
@@ -25,7 +26,7 @@ use crate::actors::shell::{Core, Exit};
 use crate::actors::vif::messages::{FlowStats, VifState};
 use crate::cluster::{NamespaceRights, Resolution, Resolutions, Rights};
 use crate::error::UserError;
-use crate::ids::{Generation, Millis, ReplyId, WaiterId};
+use crate::ids::{AskId, Generation, KeeperId, Millis, ReplyId, WaiterId};
 use crate::net::resolver::Outlook;
 use crate::net::views::Target;
 use crate::spec::{ConnectSpec, DnsMode, ViaRule};
@@ -34,6 +35,7 @@ use crate::workload::{Workload, WorkloadRef};
 
 pub mod errors;
 mod remains;
+pub mod renewal;
 pub mod report;
 
 /// A child that has not finished its teardown step by then is passed over; only the removal of agents may take longer.
@@ -78,9 +80,19 @@ pub enum Input {
     Flows(FlowStats),
     /// Credentials were renewed.
     Renewed {
-        /// When the new ones end.
+        /// The question that they answer; none where nobody asked.
+        ask: Option<AskId>,
+        /// When the new ones end, in seconds since 1970.
         expires_at: Option<i64>,
+        /// How long that is from now.
+        lasts: Option<Duration>,
     },
+    /// The keeper could not renew them, or what it gave cannot be used.
+    NotRenewed(AskId, String),
+    /// A keeper came; it takes the place of any that was there.
+    KeeperCame(KeeperId),
+    /// One went.
+    KeeperWent(KeeperId),
     /// A child ended.
     ChildExited(Child, Exit),
     /// Tear down.
@@ -145,6 +157,8 @@ pub enum Effect {
     Teardown(TeardownStep),
     /// Drop all children.
     DropChildren,
+    /// Ask the keeper for credentials.
+    Ask(Ask),
     /// Publish the status document.
     Publish,
     /// Answer a `Disconnect`.
@@ -215,7 +229,10 @@ pub struct SessionCore {
     agents: BTreeSet<RunningAgent>,
     replies: Vec<ReplyId>,
     restarts: Vec<Millis>,
-    expires_at: Option<i64>,
+    /// Credentials that end.
+    renewal: Renewal,
+    /// How long the first ones last, and a random byte.
+    lasting: (Option<Duration>, u8),
     next_waiter: WaiterId,
     dirty: bool,
     effects: VecDeque<Effect>,
@@ -284,7 +301,8 @@ impl SessionCore {
             agents: BTreeSet::new(),
             replies: Vec::new(),
             restarts: Vec::new(),
-            expires_at,
+            renewal: Renewal::new(expires_at),
+            lasting: (None, 0),
             next_waiter: WaiterId(0),
             dirty: false,
             effects: VecDeque::new(),
@@ -294,6 +312,16 @@ impl SessionCore {
     /// The same, for a user who named this agent image and is told where another serves.
     pub fn naming_image(self, named_image: Option<String>) -> Self {
         SessionCore { named_image, ..self }
+    }
+
+    /// The same, with credentials that last so long from its beginning on; `jitter` is a random byte.
+    pub fn lasting(self, lasts: Option<Duration>, jitter: u8) -> Self {
+        SessionCore { lasting: (lasts, jitter), ..self }
+    }
+
+    /// Whether credentials that were asked for so are still of use.
+    pub fn accepts(&self, ask: Option<AskId>) -> bool {
+        self.renewal.accepts(ask)
     }
 
     /// How `connect` ended, once it has.
@@ -337,6 +365,8 @@ impl SessionCore {
                 if self.life == Life::New {
                     self.begun = now;
                     self.deadline = now + Duration::from_millis(self.spec.timeout_ms);
+                    let (lasts, jitter) = self.lasting;
+                    self.renewal.begin(now, lasts, jitter);
                     self.start();
                 }
             }
@@ -350,7 +380,18 @@ impl SessionCore {
             }
             Input::Rights(generation, rights) if generation > facts.rights.0 => facts.rights = (generation, rights),
             Input::Rights(..) => {}
-            Input::Watch(generation, health) => newer(&mut facts.watch, generation, health),
+            Input::Watch(generation, health) => {
+                let is_newer = facts.watch.as_ref().is_none_or(|(known, _)| generation > *known);
+                match &health {
+                    WatchHealth::Unauthorized { .. } if is_newer => self.renewal.judged(true),
+                    WatchHealth::Fresh if is_newer => self.renewal.judged(false),
+                    WatchHealth::Starting
+                    | WatchHealth::Fresh
+                    | WatchHealth::Stale { .. }
+                    | WatchHealth::Unauthorized { .. } => {}
+                }
+                newer(&mut facts.watch, generation, health);
+            }
             Input::Vif(generation, state) => newer(&mut facts.vif, generation, state),
             Input::Dns(generation, state) => newer(&mut facts.dns, generation, state),
             Input::Via(generation, state) => newer(&mut facts.via, generation, state),
@@ -362,7 +403,10 @@ impl SessionCore {
                 }
             }
             Input::Flows(stats) => self.flows = stats,
-            Input::Renewed { expires_at } => self.expires_at = expires_at,
+            Input::Renewed { ask, expires_at, lasts } => self.renewal.renewed(now, ask, expires_at, lasts),
+            Input::NotRenewed(ask, why) => self.renewal.failed(now, ask, &why),
+            Input::KeeperCame(keeper) => self.renewal.came(now, keeper),
+            Input::KeeperWent(keeper) => self.renewal.went(keeper),
             Input::ChildExited(child, exit) => self.child_exited(now, child, &exit),
             Input::Disconnect { clean, reply } => {
                 self.replies.push(reply);
@@ -496,6 +540,9 @@ impl SessionCore {
         if let Some(error) = self.hopeless() {
             self.fail(now, error);
             return;
+        }
+        if let Some(ask) = self.renewal.reconcile(now) {
+            self.effects.push_back(Effect::Ask(ask));
         }
         self.select_and_wait();
         if self.silent_until().is_some_and(|until| until <= now) {
@@ -636,11 +683,12 @@ impl Core for SessionCore {
 
     fn poll_deadline(&self) -> Option<Millis> {
         match &self.life {
-            Life::Running if self.outcome.is_none() => {
-                Some(self.silent_until().map_or(self.deadline, |until| until.min(self.deadline)))
+            Life::Running => {
+                let connecting = self.outcome.is_none().then_some(self.deadline);
+                connecting.into_iter().chain(self.silent_until()).chain(self.renewal.deadline()).min()
             }
             Life::Stopping { until, .. } => Some(*until),
-            Life::New | Life::Running | Life::Over => None,
+            Life::New | Life::Over => None,
         }
     }
 

@@ -1,6 +1,10 @@
 //! What Session takes.
 
+use tokio::sync::{oneshot, watch};
+
+use super::core::renewal::Ask;
 use crate::actors::shell::{Exit, Reply, told};
+use crate::ids::AskId;
 use crate::spec::ClusterAccess;
 
 /// The children of a session, in the order in which they start.
@@ -43,6 +47,38 @@ pub struct Remains {
 pub struct CredentialsRenewed {
     /// The access.
     pub access: ClusterAccess,
+    /// The question that they answer; none where nobody asked.
+    pub ask: Option<AskId>,
+}
+
+/// Daemon → Session. A keeper could not do what it was asked. Of another question than the last it means nothing.
+#[derive(Debug)]
+pub struct CredentialsForgone {
+    /// The question.
+    pub ask: AskId,
+    /// Why, for people.
+    pub why: String,
+}
+
+/// Daemon → Session. A keeper of credentials came; it takes the place of the one before, which is told so.
+#[derive(Debug)]
+pub struct KeeperCame {
+    /// Where it is asked. Its end is the end of the connection.
+    pub asking: watch::Sender<Asking>,
+    /// Ends when the keeper goes.
+    pub gone: oneshot::Receiver<()>,
+}
+
+/// What a keeper is told: the latest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asking {
+    /// Wait.
+    #[default]
+    Nothing,
+    /// Credentials are wanted.
+    Wanted(Ask),
+    /// Another keeper took its place.
+    Replaced,
 }
 
 /// Monitor → Session. A child ended.
@@ -54,4 +90,4 @@ pub struct ChildExited {
     pub exit: Exit,
 }
 
-told!(Disconnect, CredentialsRenewed, ChildExited);
+told!(Disconnect, CredentialsRenewed, CredentialsForgone, KeeperCame, ChildExited);

@@ -210,7 +210,7 @@ impl SessionWorld {
             }
             Effect::Answer(reply, _) => self.answered.push(reply),
             Effect::End => self.ended += 1,
-            Effect::Publish => {}
+            Effect::Publish | Effect::Ask(_) => {}
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::renewal::Outlook as Renewing;
 use super::{Facts, Life, SILENCE, SessionCore, needed};
 use crate::actors::client_list::messages::{LinkState, Placement, TargetState};
 use crate::actors::pod_watcher::messages::WatchHealth;
@@ -14,7 +15,8 @@ use crate::net::route_plan::Ipv6;
 use crate::net::views::Target;
 use crate::spec::{AgentMode, DnsMode};
 use crate::status::{
-    Condition, ConnectOutcome, DeviceLine, DnsLine, LinkLine, Mark, Phase, RangeLine, SessionStatus, Vips, WorkloadLine,
+    Condition, ConnectOutcome, CredentialsLine, DeviceLine, DnsLine, LinkLine, Mark, Phase, RangeLine, RenewalLine,
+    SessionStatus, Vips, WorkloadLine,
 };
 
 /// A `placement`.
@@ -91,7 +93,10 @@ impl SessionCore {
         let (status, reason, message) = match &self.facts.watch {
             Some((_, WatchHealth::Fresh)) => (true, "Fresh", String::new()),
             Some((_, WatchHealth::Stale { why })) => (false, "Stale", why.clone()),
-            Some((_, WatchHealth::Unauthorized { why })) => (false, "NeedsLogin", why.clone()),
+            Some((_, WatchHealth::Unauthorized { why })) => {
+                let trouble = self.renewal.trouble().map(|trouble| format!("; not renewed: {trouble}"));
+                (false, "NeedsLogin", format!("{why}{}", trouble.unwrap_or_default()))
+            }
             Some((_, WatchHealth::Starting)) | None => (false, "Starting", "the cluster is being listed".to_owned()),
         };
         Holds { kind: "WatchReady", subject: String::new(), status, reason, message }
@@ -274,9 +279,23 @@ impl SessionCore {
             device: device_line(facts),
             flows: self.flows,
             warnings: self.warnings(wall),
-            credentials_expire_at: self.expires_at,
+            credentials_expire_at: self.renewal.expires_at(),
+            credentials: self.credentials(),
             suggestion: self.suggestion(),
         }
+    }
+
+    /// Who renews the credentials; nothing where they do not end, as far as is known.
+    fn credentials(&self) -> Option<CredentialsLine> {
+        let outlook = match self.renewal.outlook() {
+            Renewing::ByHand if self.renewal.expires_at().is_none() => return None,
+            Renewing::ByHand => RenewalLine::ByHand,
+            Renewing::Automatic => RenewalLine::Automatic,
+            Renewing::Failing => RenewalLine::Failing,
+            Renewing::NeedsLogin => RenewalLine::NeedsLogin,
+        };
+        let message = self.renewal.trouble().unwrap_or_default().to_owned();
+        Some(CredentialsLine { renewal: outlook, message })
     }
 
     /// What a person may type next: Session knows no service names, so it is a command of ours.
@@ -342,7 +361,11 @@ impl SessionCore {
         if let Some(named) = &self.named_image {
             warnings.extend(self.facts.links.1.iter().filter_map(|(target, state)| other_image(target, state, named)));
         }
-        if self.expires_at.is_some_and(|at| at <= wall) {
+        let ended = self.renewal.expires_at().is_some_and(|at| at <= wall);
+        if let Some(trouble) = self.renewal.trouble() {
+            let what = if ended { "have ended and are not renewed" } else { "are not renewed" };
+            warnings.push(format!("the credentials {what}: {trouble}; log in, then podway connect again"));
+        } else if ended {
             warnings.push("the credentials have ended: log in and connect again".to_owned());
         }
         warnings

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::*;
@@ -8,7 +10,7 @@ use crate::actors::session::core::{Effect, Input, TeardownStep, errors};
 use crate::actors::session::messages::Remains;
 use crate::actors::shell::Core as _;
 use crate::cluster::Resolution;
-use crate::ids::{Generation, ReplyId, WaiterId};
+use crate::ids::{AskId, Generation, KeeperId, ReplyId, WaiterId};
 use crate::workload::{PodUid, Workload, WorkloadKind};
 
 fn running() -> SessionCore {
@@ -47,6 +49,30 @@ fn a_resolver_file_that_works_is_a_step_and_no_warning() {
     assert_eq!(status.notices(), Vec::<&str>::new());
     let step = status.steps.iter().find(|step| step.text.starts_with("names")).expect("a step");
     assert!(step.text.ends_with("/etc/resolv.conf; the former file comes back at disconnect"), "{}", step.text);
+}
+
+#[test]
+fn who_renews_credentials_is_told_where_they_end_and_why_it_fails() {
+    let mut core = running();
+    assert_eq!(status(&core).credentials, None, "no end is known, and nobody keeps them");
+    core.handle(Millis(1), Input::Renewed { ask: None, expires_at: Some(50), lasts: Some(Duration::from_secs(10)) });
+    let renewal = |core: &SessionCore| status(core).credentials.map(|line| line.renewal);
+    assert_eq!(renewal(&core), Some(RenewalLine::ByHand));
+    core.handle(Millis(1), Input::KeeperCame(KeeperId(1)));
+    assert_eq!((renewal(&core), status(&core).warnings.len()), (Some(RenewalLine::Automatic), 0));
+    core.handle(Millis(5001), Input::Woke);
+    core.handle(Millis(5002), Input::NotRenewed(AskId(1), "no login".into()));
+    let failing = status(&core);
+    assert_eq!(renewal(&core), Some(RenewalLine::Failing));
+    assert_eq!(failing.warnings, ["the credentials are not renewed: no login; log in, then podway connect again"]);
+    let ended = core.status(&SessionStatus::default(), 50, 0).warnings;
+    let told = "the credentials have ended and are not renewed: no login; log in, then podway connect again";
+    assert_eq!(ended, [told]);
+    core.outcome = Some(ConnectOutcome::Ready);
+    core.handle(Millis(5003), Input::Watch(Generation(1), WatchHealth::Unauthorized { why: "expired".into() }));
+    let watch = status(&core).conditions.into_iter().find(|c| c.r#type == "WatchReady").expect("a condition");
+    assert_eq!((watch.reason.as_str(), watch.message.as_str()), ("NeedsLogin", "expired; not renewed: no login"));
+    assert_eq!(renewal(&core), Some(RenewalLine::NeedsLogin));
 }
 
 #[test]

@@ -14,6 +14,7 @@ fn torn_down(core: &mut SessionCore, left: impl Fn(TeardownStep) -> Vec<String>)
             | Effect::Select(_)
             | Effect::Register(..)
             | Effect::DropChildren
+            | Effect::Ask(_)
             | Effect::Publish
             | Effect::End => {}
         }
@@ -26,6 +27,54 @@ fn begun(rules: &[&str]) -> SessionCore {
     let mut core = SessionCore::new(serde_json::from_value(spec).expect("a spec"), None);
     core.handle(Millis(0), Input::Begin);
     core
+}
+
+fn asks(core: &mut SessionCore) -> Vec<Ask> {
+    let effects = std::iter::from_fn(|| core.poll_effect());
+    let asks = effects.filter_map(|effect| match effect {
+        Effect::Ask(ask) => Some(ask),
+        Effect::Start { .. }
+        | Effect::Resolve(_)
+        | Effect::Select(_)
+        | Effect::Register(..)
+        | Effect::Teardown(_)
+        | Effect::DropChildren
+        | Effect::Publish
+        | Effect::Answer(..)
+        | Effect::End => None,
+    });
+    asks.collect()
+}
+
+#[test]
+fn credentials_are_asked_for_when_due_and_at_a_refusal_but_not_while_it_ends() {
+    let spec = serde_json::json!({ "name": "demo", "namespace": "shop", "timeout_ms": 30_000 });
+    let spec: ConnectSpec = serde_json::from_value(spec).expect("a spec");
+    let mut core = SessionCore::new(spec, Some(100)).lasting(Some(Duration::from_secs(1)), 0);
+    core.handle(Millis(0), Input::Begin);
+    core.handle(Millis(0), Input::KeeperCame(KeeperId(1)));
+    assert_eq!((asks(&mut core), core.poll_deadline()), (vec![], Some(Millis(500))));
+    let mut ending = core.clone();
+    ending.handle(Millis(499), Input::Disconnect { clean: false, reply: ReplyId(1) });
+    ending.handle(Millis(500), Input::Woke);
+    assert_eq!(asks(&mut ending), []);
+    core.handle(Millis(500), Input::Woke);
+    let [ask] = asks(&mut core)[..] else { panic!("not asked") };
+    // An answer that comes while it ends changes nothing but the end that is told.
+    let mut ending = core.clone();
+    ending.handle(Millis(501), Input::Disconnect { clean: false, reply: ReplyId(1) });
+    let renewed = Input::Renewed { ask: Some(ask.id), expires_at: Some(101), lasts: Some(Duration::ZERO) };
+    ending.handle(Millis(502), renewed);
+    assert_eq!((asks(&mut ending), ending.is_running()), (vec![], false));
+    let renewed = Input::Renewed { ask: Some(ask.id), expires_at: Some(200), lasts: Some(Duration::from_secs(99)) };
+    core.handle(Millis(501), renewed);
+    core.outcome = Some(ConnectOutcome::Ready);
+    let refused = WatchHealth::Unauthorized { why: "expired".into() };
+    core.handle(Millis(9_000), Input::Watch(Generation(2), refused.clone()));
+    assert_eq!(asks(&mut core).len(), 1, "long before they end");
+    core.handle(Millis(9_001), Input::Renewed { ask: None, expires_at: None, lasts: None });
+    core.handle(Millis(99_000), Input::Watch(Generation(1), refused));
+    assert_eq!(asks(&mut core), [], "an older fact says nothing of newer credentials");
 }
 
 #[test]

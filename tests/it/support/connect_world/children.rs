@@ -47,7 +47,7 @@ impl ConnectWorld {
                 self.teardown(step);
             }
             session::Effect::DropChildren => self.drop_children(),
-            session::Effect::Publish => {}
+            session::Effect::Publish | session::Effect::Ask(_) => {}
             session::Effect::Answer(reply, _) => self.answered(reply),
             session::Effect::End => self.session_ended(),
         }

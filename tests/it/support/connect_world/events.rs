@@ -47,7 +47,7 @@ impl ConnectWorld {
                 }
             }
             Event::CredentialsChange => {
-                self.session(session::Input::Renewed { expires_at: None });
+                self.session(session::Input::Renewed { ask: None, expires_at: None, lasts: None });
                 self.watcher_credentials();
             }
             Event::ResolverChanges => {

@@ -1,0 +1,258 @@
+//! Credentials that end: the keeper that `connect` leaves behind, with plugins as users have them.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use podway::status::{RenewalLine, SessionStatus};
+use serde_json::{Value, json};
+
+use crate::world::{Daemon, LIMIT, World, seconds, until};
+
+/// How long a credential of the plugin lasts, in seconds.
+const LASTS: u64 = 6;
+
+/// A kubeconfig whose user logs in by a plugin, which does what the files beside it say.
+struct Login {
+    directory: PathBuf,
+    kubeconfig: String,
+}
+
+impl Login {
+    /// The plugin gives the certificate of that user of the cluster.
+    fn of(world: &World, user: &str) -> Login {
+        let directory = world.directory().join("login");
+        fs::create_dir(&directory).unwrap();
+        let mut login = Login { directory, kubeconfig: String::new() };
+        login.gives(world, user);
+        let place = login.directory.display();
+        let script = format!(
+            r#"#!/bin/sh
+echo run >>{place}/runs
+if test -e {place}/hang; then echo $$ >{place}/hangs; exec sleep 600; fi
+if test -e {place}/fail; then cat {place}/fail >&2; exit 3; fi
+test -e {place}/endless || ends=",\"expirationTimestamp\":\"$(date -u -d '+{LASTS} seconds' +%Y-%m-%dT%H:%M:%SZ)\""
+printf '{{"status":{{%s%s}}}}' "$(cat {place}/credential)" "$ends"
+"#
+        );
+        login.put("plugin", &script);
+        fs::set_permissions(login.directory.join("plugin"), fs::Permissions::from_mode(0o755)).unwrap();
+        let exec = json!({"exec": {
+            "apiVersion": "client.authentication.k8s.io/v1", "command": format!("{place}/plugin"), "interactiveMode": "Never",
+        }});
+        let mut config = config_of(world, "admin");
+        config["users"][0]["user"] = exec;
+        login.put("config", &config.to_string());
+        login.kubeconfig = login.directory.join("config").display().to_string();
+        login
+    }
+
+    /// From now on that of this one; a line of its key.
+    fn gives(&self, world: &World, user: &str) -> String {
+        let user = &config_of(world, user)["users"][0]["user"];
+        let [certificate, key] = ["client-certificate-data", "client-key-data"]
+            .map(|field| String::from_utf8(STANDARD.decode(user[field].as_str().unwrap()).unwrap()).unwrap());
+        let credential = json!({"clientCertificateData": certificate, "clientKeyData": key}).to_string();
+        // Never seen half written. Its braces are the plugin's.
+        self.put("credential.new", &credential[1..credential.len() - 1]);
+        fs::rename(self.directory.join("credential.new"), self.directory.join("credential")).unwrap();
+        key.lines().nth(1).unwrap().to_owned()
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        fs::write(self.directory.join(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.join(name)).unwrap_or_default()
+    }
+
+    fn runs(&self) -> usize {
+        self.read("runs").lines().count()
+    }
+}
+
+fn config_of(world: &World, user: &str) -> Value {
+    let path = world.cluster.kubeconfig(user).unwrap();
+    serde_json::from_str(&world.ws.read(&path)).unwrap()
+}
+
+fn keepers(world: &World) -> usize {
+    world.ws.processes().iter().filter(|words| words.contains("podway-keeper")).count()
+}
+
+fn no_keeper(world: &World) {
+    until("the keeper's end", seconds(10), || (keepers(world) == 0).then_some(()));
+}
+
+fn renewal(status: &SessionStatus) -> Option<RenewalLine> {
+    status.credentials.as_ref().map(|credentials| credentials.renewal)
+}
+
+/// Waits for that state of the renewal.
+fn renews(podway: &Daemon<'_>, wanted: RenewalLine, limit: Duration) -> SessionStatus {
+    let look = || Some(podway.status()).filter(|status| renewal(status) == Some(wanted));
+    until(&format!("{wanted:?}"), limit, look).0
+}
+
+/// The API server takes that user no more, and closes what is open.
+fn refuse(world: &World, user: &str) {
+    let rule = json!({"fault": "refuse", "code": 401, "message": "Unauthorized", "on": {"user": user}});
+    world.cluster.fault(json!({"do": "set", "rule": rule})).unwrap();
+    world.cluster.fault(json!({"do": "cut"})).unwrap();
+}
+
+/// Gives a user of the cluster all rights.
+fn may_all(world: &World, user: &str) {
+    world
+        .cluster
+        .apply(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "all"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
+        }))
+        .unwrap();
+}
+
+#[test]
+fn a_connection_goes_on_past_the_end_of_its_credentials_and_no_secret_is_anywhere() {
+    let Some(world) = World::start() else { return };
+    let login = Login::of(&world, "admin");
+    let secret = login.gives(&world, "admin");
+    world.with_daemon(|podway| {
+        podway.connect(&["--kubeconfig", &login.kubeconfig]);
+        let first = renews(podway, RenewalLine::Automatic, LIMIT).credentials_expire_at.unwrap();
+        let mut stream = world.ws.reach("web", 9001).unwrap();
+        let mut echo = || {
+            stream.write_all(b"as before").unwrap();
+            let mut back = [0; 9];
+            stream.read_exact(&mut back).unwrap();
+            assert_eq!(&back, b"as before");
+        };
+        echo();
+        // Twice, and past the end of the first ones.
+        let ends = i64::try_from(LASTS).unwrap();
+        let later = || podway.status().credentials_expire_at.filter(|at| *at > first + ends);
+        let (last, took) = until("credentials that end later", seconds(40), later);
+        println!("{} runs of the plugin in {took:?}: {first}, then {last}", login.runs());
+        echo();
+        let status = podway.status();
+        assert!(status.warnings.is_empty() && status.holds("Ready"), "{status:?}");
+        assert_eq!((keepers(&world), world.ws.who("web").is_ok()), (1, true));
+        // As often as they end, not more.
+        assert!(login.runs() <= 4 + usize::try_from(took.as_secs()).unwrap() / 2, "{} runs", login.runs());
+
+        let shown = [&["status", "-o", "json"][..], &["status"], &["logs", "--level", "trace"], &["config", "view"]];
+        for words in shown {
+            let done = podway.expect(0, words);
+            assert!(!done.out.contains(&secret) && !done.err.contains(&secret), "podway {words:?}: {done:?}");
+        }
+        assert!(!podway.log().contains(&secret), "in the log");
+        for (words, secrets) in world.ws.secrets(&secret) {
+            assert!(secrets.is_empty(), "{words}: in its {secrets:?}");
+        }
+        assert_eq!(world.ws.files_with("/run/podway", &secret), Vec::<String>::new());
+        podway.disconnect(&[]);
+        no_keeper(&world);
+    });
+}
+
+#[test]
+fn other_credentials_are_asked_for_when_the_api_server_refuses_these() {
+    let Some(world) = World::start() else { return };
+    let login = Login::of(&world, "admin");
+    may_all(&world, "none");
+    // The certificates last for years: the first refusal tells.
+    login.put("endless", "");
+    world.with_daemon(|podway| {
+        podway.connect(&["--kubeconfig", &login.kubeconfig]);
+        renews(podway, RenewalLine::Automatic, LIMIT);
+        login.gives(&world, "none");
+        refuse(&world, "admin");
+        let needs_login = |status: &SessionStatus| status.conditions.iter().any(|c| c.reason == "NeedsLogin");
+        // A service of now is known to whom the API server takes.
+        let name = "podway-new.demo.svc.cluster.local";
+        let metadata = json!({"namespace": "demo", "name": "podway-new"});
+        let spec = json!({"selector": {"app": "web"}, "ports": [{"port": 80}]});
+        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec});
+        world.cluster.apply(service).unwrap();
+        let (_, took) = until("its name", seconds(30), || world.ws.lookup(name).ok());
+        println!("other credentials after {took:?}");
+        let look = || Some(podway.status()).filter(|status| status.holds("Ready"));
+        let (status, _) = until("Ready", seconds(30), look);
+        assert!(!needs_login(&status) && status.warnings.is_empty(), "{status:?}");
+        podway.disconnect(&[]);
+        no_keeper(&world);
+    });
+}
+
+#[test]
+fn a_plugin_that_fails_is_told_with_its_last_words_and_what_comes_later_is_taken() {
+    let Some(world) = World::start() else { return };
+    let login = Login::of(&world, "admin");
+    world.with_daemon(|podway| {
+        podway.connect(&["--kubeconfig", &login.kubeconfig]);
+        login.put("fail", "no session: log in at https://login.example\n");
+        let status = renews(podway, RenewalLine::Failing, LIMIT);
+        let words = "exit status: 3: no session: log in at https://login.example";
+        assert!(status.credentials.unwrap().message.ends_with(words), "{:?}", status.warnings);
+        assert!(status.warnings.iter().any(|line| line.contains(words) && line.contains("podway connect")));
+        refuse(&world, "admin");
+        let status = renews(podway, RenewalLine::NeedsLogin, LIMIT);
+        let watch = status.conditions.iter().find(|c| c.r#type == "WatchReady").unwrap();
+        assert!(watch.reason == "NeedsLogin" && watch.message.contains(words), "{watch:?}");
+        may_all(&world, "none");
+        login.gives(&world, "none");
+        fs::remove_file(login.directory.join("fail")).unwrap();
+        // Connecting again asks at once, and leaves another keeper.
+        podway.connect(&["--kubeconfig", &login.kubeconfig]);
+        renews(podway, RenewalLine::Automatic, LIMIT);
+        until("the older keeper's end", seconds(10), || (keepers(&world) == 1).then_some(()));
+        podway.disconnect(&[]);
+        no_keeper(&world);
+    });
+}
+
+#[test]
+fn a_plugin_that_hangs_holds_nothing_up_and_ends_with_the_connection() {
+    let Some(world) = World::start() else { return };
+    let login = Login::of(&world, "admin");
+    let hangs = || world.ws.processes().iter().filter(|words| words.contains("sleep 600")).count();
+    world.with_daemon(|podway| {
+        podway.connect(&["--kubeconfig", &login.kubeconfig]);
+        login.put("hang", "");
+        until("a plugin that hangs", LIMIT, || (hangs() == 1).then_some(()));
+        world.ws.who("web").unwrap();
+        let status = renews(podway, RenewalLine::Failing, seconds(60));
+        assert!(status.credentials.unwrap().message.contains("no answer in 30 s"), "{:?}", status.warnings);
+        until("another try", seconds(30), || (login.runs() >= 3 && hangs() == 1).then_some(()));
+        let took = podway.disconnect(&[]);
+        println!("disconnected in {took:?}");
+        no_keeper(&world);
+        until("the plugin's end", seconds(10), || (hangs() == 0).then_some(()));
+    });
+}
+
+#[test]
+fn the_keeper_ends_with_the_daemon_and_by_a_signal_and_connecting_again_leaves_another() {
+    let Some(world) = World::start() else { return };
+    let login = Login::of(&world, "admin");
+    let connect = ["--kubeconfig", login.kubeconfig.as_str()];
+    world.with_daemon(|podway| {
+        podway.connect(&connect);
+        renews(podway, RenewalLine::Automatic, LIMIT);
+        world.ws.end_processes("podway-keeper");
+        no_keeper(&world);
+        // It may have been renewed just before: what it is by then is told by its absence.
+        renews(podway, RenewalLine::ByHand, LIMIT);
+        podway.connect(&connect);
+        renews(podway, RenewalLine::Automatic, LIMIT);
+        podway.kill();
+        no_keeper(&world);
+        podway.start();
+    });
+}
