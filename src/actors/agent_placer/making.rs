@@ -67,12 +67,32 @@ impl Maker {
                 (outcome_of(&self.place, why), Made::Nothing)
             }
             Err(kube::Error::Api(status)) if status.is_already_exists() => {
-                (outcome_of(&self.place, kube::Error::Api(status)), Made::Before)
+                let refused = match self.place {
+                    Place::OwnJob => self.refused_to_the_job().await,
+                    Place::OwnPod | Place::Pod(_) => None,
+                };
+                (refused.unwrap_or_else(|| outcome_of(&self.place, kube::Error::Api(status))), Made::Before)
             }
             Err(error) => {
                 let refused = matches!(&error, kube::Error::Api(status) if status.code < 500);
                 (outcome_of(&self.place, error), if refused { Made::Nothing } else { Made::Perhaps })
             }
+        }
+    }
+
+    /// Why the API server takes no pod of a Job that is there. Its controller is told, and we are not: only who may list
+    /// events could read of it. So the pod is made without being stored (`dryRun=All`), through the same admission, quotas
+    /// among it.
+    async fn refused_to_the_job(&self) -> Option<PlaceOutcome> {
+        let pod: Pod = serde_json::from_value(manifest::own_pod(&self.agent, self.port)).ok()?;
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        match outcome_of(&self.place, self.api::<Pod>().create(&dry, &pod).await.err()?) {
+            // That is about us, who may make Jobs only.
+            PlaceOutcome::Forbidden(why) if why.contains("cannot create resource") => None,
+            PlaceOutcome::Forbidden(why) => Some(PlaceOutcome::Forbidden(why)),
+            // Not that a webhook cannot be asked without consequences.
+            PlaceOutcome::Rejected(why) if why.contains("denied the request") => Some(PlaceOutcome::Rejected(why)),
+            PlaceOutcome::Rejected(_) | PlaceOutcome::Accepted | PlaceOutcome::Gone | PlaceOutcome::Failed(_) => None,
         }
     }
 
@@ -184,3 +204,6 @@ fn gone(deleted: kube::Result<()>) -> kube::Result<()> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,10 +14,10 @@ use crate::ids::Generation;
 use crate::spec::AgentMode;
 use crate::workload::{Workload, WorkloadKind};
 
-type Asked = Arc<Mutex<Vec<String>>>;
+pub(super) type Asked = Arc<Mutex<Vec<String>>>;
 
 /// A client of an API server that answers each request with a code and a body, and what it was asked.
-fn api(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> (kube::Client, Asked) {
+pub(super) fn api(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> (kube::Client, Asked) {
     let asked = Asked::default();
     let (seen, answer) = (Arc::clone(&asked), Arc::new(answer));
     let serve = move |request: http::Request<kube::client::Body>| {
@@ -34,7 +34,7 @@ fn api(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> (kube:
     (kube::Client::new(tower::service_fn(serve), "demo"), asked)
 }
 
-fn agent() -> Agent {
+pub(super) fn agent() -> Agent {
     Agent { image: "podway-agent:1".into(), key: "a2V5".into(), fingerprint: "1a2b3c4d".into(), mark: "00ff".into() }
 }
 

@@ -12,6 +12,8 @@ use crate::refusal::{self, Readiness};
 
 /// A placed agent that no snapshot shows for this long is placed again.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
+/// A Job whose pod no snapshot shows for this long is looked at: a quota refuses its pod, and nothing tells us.
+const JOB_SEEN_WITHIN: Duration = Duration::from_secs(1);
 /// The first pause after a failure; doubles.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// The longest pause.
@@ -77,7 +79,8 @@ impl AgentPlacerCore {
         let before = placement.refused.take();
         let (why, how) = match outcome {
             PlaceOutcome::Accepted => {
-                placement.progress = Progress::Accepted { until: now + SEEN_WITHIN };
+                let within = if *place == Place::OwnJob { JOB_SEEN_WITHIN } else { SEEN_WITHIN };
+                placement.progress = Progress::Accepted { until: now + within };
                 self.own.made |= place.is_own();
                 self.refused_alone(place);
                 return;

@@ -456,6 +456,21 @@ fn a_bare_pod_is_made_where_a_job_is_refused_and_both_refusals_are_told_soon() {
 }
 
 #[test]
+fn a_job_that_gets_no_pod_is_looked_at_and_what_refuses_its_pod_is_told_soon() {
+    let mut bench = Bench::new();
+    bench.rights(0, |rights| rights.create_pods = false);
+    bench.pods(0, &[]);
+    let via = ViaFact { general: GeneralEgress::Wanted, ..ViaFact::default() };
+    let effects = bench.feed(0, Input::Via(Generation(1), via));
+    bench.end(0, &effects, &PlaceOutcome::Accepted);
+    assert_eq!(placed(&bench.feed(999, Input::Woke)), [], "a pod takes its time");
+    let effects = bench.feed(1_000, Input::Woke);
+    assert_eq!(placed(&effects), [(Place::OwnJob, "podway-agent".to_owned())]);
+    let (told_at, told) = bench.refuse(1_000, &effects, 60_000);
+    assert!(told_at < 3_000 && hopeless(&told).is_some_and(|told| !told.is_empty()), "told after {told_at} ms");
+}
+
+#[test]
 fn ephemeral_mode_makes_no_pod_of_our_own_and_says_so() {
     let mut bench = Bench::new();
     bench.core = AgentPlacerCore::new(Plan { mode: AgentMode::Ephemeral, ..plan() });
