@@ -194,10 +194,9 @@ def quota(w):
         full = lambda: "hard" in w.cluster.get("quota", "full", ns=space)["status"]
         until("the quota is in force", full, 10)
         with w.daemon() as p:
-            p.connect(ns=space)
-            done = p.command("wait", "--for=condition=AgentReady", "--timeout", "5s")
-            expect("full" in done.err and "quota" in done.err, f"exit {done.code}: {done.said()} {p.conditions()}")
-            w.note(done.err.strip().splitlines()[0])
-            p.ok("disconnect")
+            done = p.connect(ns=space, code=1)
+            expect("exceeded quota: full" in done.err and "hint:" in done.err, f"not clear: {done.err}")
+            expect(done.seconds < 4, f"after {done.seconds:.2f} s")
+            w.note(f"{done.seconds:.2f} s")
     finally:
         w.cluster.kubectl("delete", "namespace", space, "--wait=false")
