@@ -93,7 +93,11 @@ fn credentials_that_are_refused_again_and_again_are_asked_for_ever_more_seldom()
         renewal.renewed(now, Some(ask.id), None, None);
     }
     assert!(pauses.windows(2).all(|two| two[0] < two[1]), "{pauses:?}");
+    renewal.judged(true);
+    // Nobody is told that this goes well.
+    assert_eq!((renewal.outlook(), renewal.trouble()), (Outlook::NeedsLogin, Some(UNTAKEN)));
     renewal.judged(false);
+    assert_eq!((renewal.outlook(), renewal.trouble()), (Outlook::Automatic, None));
     renewal.judged(true);
     let mut waited = renewal.clone();
     let ask = waited.reconcile(at(100_000)).expect("refused");
@@ -104,7 +108,7 @@ fn credentials_that_are_refused_again_and_again_are_asked_for_ever_more_seldom()
 #[test]
 fn what_fails_is_told_and_asked_again_later() {
     let (mut renewal, ask) = asked();
-    renewal.failed(at(2881), ask, "the plugin \"x\" failed:\u{1b}[31m no\n login");
+    renewal.failed(at(2881), Some(ask), "the plugin \"x\" failed:\u{1b}[31m no\n login");
     assert_eq!(renewal.outlook(), Outlook::Failing);
     assert_eq!(renewal.trouble(), Some("the plugin \"x\" failed:[31m no login"));
     assert_eq!(renewal.reconcile(at(2882)), None);
@@ -114,7 +118,7 @@ fn what_fails_is_told_and_asked_again_later() {
     renewal.renewed(at(2885), Some(again.id), Some(7000), Some(seconds(3600)));
     assert_eq!((renewal.outlook(), renewal.trouble()), (Outlook::Automatic, None));
     let (mut renewal, ask) = asked();
-    renewal.failed(at(2881), ask, &"é".repeat(4000));
+    renewal.failed(at(2881), Some(ask), &"é".repeat(4000));
     assert_eq!(renewal.trouble().map(|why| why.chars().count()), Some(LONGEST));
 }
 
@@ -125,7 +129,7 @@ fn who_gives_no_answer_is_asked_again_and_a_late_answer_still_counts() {
     assert_eq!(renewal.reconcile(at(2925)), None, "after a pause only");
     assert!(renewal.trouble().is_some_and(|why| why.contains("no answer")));
     let second = renewal.reconcile(at(2930)).expect("the pause is over");
-    renewal.failed(at(2931), first, "late, and of another question");
+    renewal.failed(at(2931), Some(first), "late, and of another question");
     assert!(renewal.trouble().is_some_and(|why| why.contains("no answer")));
     assert!(renewal.accepts(Some(first)));
     renewal.renewed(at(2931), Some(first), Some(7000), Some(seconds(3600)));
@@ -139,7 +143,7 @@ fn an_answer_for_older_credentials_is_of_no_use_and_connecting_again_always_is()
     let (mut renewal, ask) = asked();
     renewal.renewed(at(2881), None, Some(9000), Some(seconds(6000)));
     assert!(!renewal.accepts(Some(ask)));
-    renewal.failed(at(2882), ask, "too late");
+    renewal.failed(at(2882), Some(ask), "too late");
     assert_eq!((renewal.trouble(), renewal.expires_at()), (None, Some(9000)));
     assert_eq!(renewal.deadline(), Some(at(2881 + 4800)));
 }
@@ -154,9 +158,9 @@ fn a_keeper_that_goes_while_asked_leaves_no_question_and_a_newer_one_takes_its_p
     let second = renewal.reconcile(at(2890)).expect("still due");
     renewal.went(KEEPER);
     assert_eq!(renewal.reconcile(at(2891)), None);
-    renewal.failed(at(2891), ask, "of the one before");
+    renewal.failed(at(2891), Some(ask), "of the one before");
     assert_eq!((renewal.trouble(), renewal.outlook()), (None, Outlook::Automatic));
-    renewal.failed(at(2892), second.id, "its own");
+    renewal.failed(at(2892), Some(second.id), "its own");
     assert_eq!(renewal.trouble(), Some("its own"));
 }
 
@@ -175,4 +179,36 @@ fn a_plugin_that_gives_the_same_until_it_ends_is_asked_with_pauses_and_is_no_tro
     assert!(count < 12, "{count} times");
     // What has ended is a trouble, and asked for with pauses too.
     assert_eq!((renewal.outlook(), renewal.reconcile(now)), (Outlook::Failing, None));
+}
+
+#[test]
+fn what_the_user_gives_ends_the_keeper_of_what_was_there_at_once() {
+    let (mut renewal, ask) = asked();
+    renewal.by_hand();
+    // The client for them is still being made, and an answer comes.
+    assert!(!renewal.accepts(Some(ask)));
+    assert_eq!((renewal.reconcile(at(4000)), renewal.outlook()), (None, Outlook::ByHand));
+    renewal.failed(at(4000), None, "unusable: no key");
+    assert_eq!((renewal.trouble(), renewal.outlook()), (Some("unusable: no key"), Outlook::ByHand));
+    renewal.came(at(4001), KeeperId(2));
+    assert!(renewal.reconcile(at(4001)).is_some(), "those of before are still there, and due");
+}
+
+#[test]
+fn time_that_passes_while_the_host_sleeps_and_a_clock_that_is_set_count() {
+    let mut renewal = kept();
+    renewal.left(at(60), seconds(3540));
+    assert_eq!(renewal.deadline(), Some(at(2880)), "as it was");
+    let mut slept = renewal.clone();
+    slept.left(at(90), seconds(700));
+    assert!(slept.reconcile(at(90)).is_some());
+    let mut ended = renewal.clone();
+    ended.left(at(90), Duration::ZERO);
+    assert!(ended.reconcile(at(90)).is_some());
+    renewal.left(at(90), seconds(7200));
+    assert_eq!(renewal.deadline(), Some(at(90 + 7200 - 720)), "the clock was set back");
+    let mut endless = Renewal::new(None);
+    endless.came(at(0), KEEPER);
+    endless.left(at(1), Duration::ZERO);
+    assert_eq!(endless.deadline(), None);
 }
