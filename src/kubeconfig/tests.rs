@@ -209,8 +209,12 @@ async fn the_last_words_of_a_plugin_that_nobody_watches_are_told_without_secrets
     let error = unwatched(&home).await;
     let told = "exit status: 7: [31mlog in at https://login.example/a-long-path-of-a-page … again";
     assert!(error.ends_with(told), "{error}");
-    let url = "see https://me:pw@login.example/a?code=abc now, or https://login.example/Q2FuYXJ5Q2FuYXJ5Q2FuYXJ5Q2FuYXJ5";
-    home.script(".kube/plugin", &format!("echo '{url} /Q2FuYXJ5Q2FuYXJ5Q2FuYXJ5Q2FuYXJ5+Q2 /home/me/login' >&2; exit 7"));
+    let url =
+        "see https://me:pw@login.example/a?code=abc now, or https://login.example/Q2FuYXJ5Q2FuYXJ5Q2FuYXJ5Q2FuYXJ5";
+    home.script(
+        ".kube/plugin",
+        &format!("echo '{url} /Q2FuYXJ5Q2FuYXJ5Q2FuYXJ5Q2FuYXJ5+Q2 /home/me/login' >&2; exit 7"),
+    );
     let error = unwatched(&home).await;
     assert!(error.ends_with("exit status: 7: see https://login.example/a… now, or … … /home/me/login"), "{error}");
     home.script(".kube/plugin", "head -c 100000 /dev/zero | tr '\\0' 'a b' >&2; exit 7");
