@@ -283,6 +283,14 @@ async fn a_plugin_that_hangs_unwatched_ends_with_all_that_it_started() {
 }
 
 #[tokio::test]
+async fn a_token_file_that_is_empty_gives_no_token() {
+    let home = home("{tokenFile: token}");
+    home.write(".kube/token", "\n");
+    let error = resolve(&ConnectionFlags::default(), &home.around(None)).await.expect_err("no token");
+    assert!(error.message.ends_with("/token is empty"), "{error}");
+}
+
+#[tokio::test]
 async fn where_a_credential_comes_from_says_whether_there_may_be_another() {
     for (user, source) in [
         ("{token: t}", Source::Given),

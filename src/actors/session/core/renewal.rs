@@ -16,6 +16,10 @@ use crate::ids::{AskId, KeeperId, Millis};
 
 /// Asked this long before the end at the latest, where the lifetime is long enough.
 const BEFORE_END: Duration = Duration::from_secs(60);
+/// And no earlier than that: many plugins give what they have until it ends.
+const EARLIEST: Duration = Duration::from_secs(300);
+/// Spread at most so far.
+const SPREAD: Duration = Duration::from_secs(60);
 /// How long an answer may take: the time of a plugin, and of starting it.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(45);
 /// Pause after credentials were taken up: those that last no time at all must not make plugins run without end.
@@ -170,16 +174,23 @@ impl Renewal {
     pub fn renewed(&mut self, now: Millis, ask: Option<AskId>, expires_at: Option<i64>, lasts: Option<Duration>) {
         // A plugin may hand out what it has until that ends.
         let same = ask.is_some() && expires_at.is_some() && expires_at <= self.expires_at;
-        let ended = lasts == Some(Duration::ZERO);
+        let (ended, well) = (lasts == Some(Duration::ZERO), self.trouble.is_none());
         self.outdated = self.last;
         self.asked = None;
         self.trouble = ended.then(|| "what it gave had ended already".to_owned()).filter(|_| ask.is_some());
-        // Whether those helped is known when the API server takes them.
-        self.fruitless = if same || ended || self.refused { self.fruitless + 1 } else { 0 };
+        // Whether those helped is known when the API server takes them. That it gave the same before they ended is no
+        // reason to wait for long after that.
+        self.fruitless = match same || ended || self.refused {
+            true if ended && well => 1,
+            true => self.fruitless.saturating_add(1),
+            false => 0,
+        };
         self.refused = false;
         self.expires_at = expires_at;
         self.wait_for(now, lasts, same);
-        self.not_before = now + self.pause();
+        // Once they have ended there may be others.
+        let longest = lasts.filter(|_| same && !ended).map_or(Duration::MAX, |lasts| lasts + PAUSE_LEAST);
+        self.not_before = now + self.pause().min(longest);
     }
 
     /// The keeper could not do what it was asked, or what the user gave unasked cannot be used.
@@ -228,7 +239,7 @@ impl Renewal {
 
     fn give_up(&mut self, now: Millis, why: String) {
         self.asked = None;
-        self.fruitless += 1;
+        self.fruitless = self.fruitless.saturating_add(1);
         self.not_before = now + self.pause();
         self.trouble = Some(why);
     }
@@ -242,11 +253,13 @@ impl Renewal {
         backoff::spread(backoff::doubling(PAUSE_FIRST, before, PAUSE_LONGEST), jitter)
     }
 
-    /// How long to wait with credentials that last so long: four fifths of it, up to a minute before the end, never less
-    /// than half; up to a tenth less, so that connections of one login do not ask in step.
+    /// How long to wait with credentials that last so long: four fifths of it, and until five minutes before the end; up to
+    /// a minute before the end, never less than half. Up to a tenth and a minute less, so that connections of one login do
+    /// not ask in step.
     fn wait(&self, lasts: Duration) -> Duration {
-        let wait = (lasts * 4 / 5).min(lasts.saturating_sub(BEFORE_END)).max(lasts / 2);
-        wait - wait * u32::from(self.jitter) / 2550
+        let wait = (lasts * 4 / 5).max(lasts.saturating_sub(EARLIEST));
+        let wait = wait.min(lasts.saturating_sub(BEFORE_END)).max(lasts / 2);
+        wait - (wait / 10).min(SPREAD) * u32::from(self.jitter) / 255
     }
 }
 
