@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! podway connect ─ start, errand on stdin ─▶ keeper ══ op keep ══▶ podwayd
+//!                ◀─ it is on its own ───────
 //!                                              ◀═ credentials_wanted ═
 //!                            resolves the kubeconfig, as the user
 //!                                              ── op renew, forgo ──▶
@@ -10,14 +11,16 @@
 //!
 //! It ends with the connection, with the daemon, when a newer one takes its place, and by a signal. It asks nobody
 //! anything, says nothing, and writes nothing; what it needs to know comes by a pipe, so that no list of processes shows
-//! it.
+//! it. It is in no directory but while it resolves: no file system is in use for as long as it lives.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Error, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
@@ -30,6 +33,10 @@ use crate::programs::Program;
 
 /// The longest errand, in bytes: flags of one command line.
 const LONGEST: u64 = 256 * 1024;
+/// How long a keeper may take to be on its own.
+const STARTED: Duration = Duration::from_secs(5);
+/// What it says then.
+const ON_ITS_OWN: &[u8] = b".";
 /// How long the daemon may take to hear an answer.
 const HEARD: Duration = Duration::from_secs(10);
 /// What of the time for an answer is left for telling it.
@@ -43,6 +50,8 @@ pub struct Errand {
     socket: PathBuf,
     name: String,
     flags: ConnectionFlags,
+    /// Where the command ran: paths among the flags and in `$KUBECONFIG` may begin there.
+    directory: Option<PathBuf>,
 }
 
 impl Errand {
@@ -57,23 +66,39 @@ impl Errand {
         // The current context may become another one meanwhile.
         let context = Some(resolved.context.clone()).filter(|context| !context.is_empty());
         let flags = ConnectionFlags { context: context.or(flags.context.clone()), ..flags };
-        wanted.then(|| Errand { socket: socket.to_owned(), name: name.to_owned(), flags })
+        wanted.then(|| Errand {
+            socket: std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned()),
+            name: name.to_owned(),
+            flags,
+            directory: std::env::current_dir().ok(),
+        })
     }
 
-    /// Starts a keeper and gives it this errand.
+    /// Starts a keeper, gives it this errand, and waits until it is on its own: whoever started it may end then, and with
+    /// that a terminal or a login.
     ///
     /// # Errors
     ///
-    /// As the system says.
-    pub fn start(&self) -> std::io::Result<()> {
+    /// As the system says, or it did not become so in time.
+    pub async fn start(&self) -> std::io::Result<()> {
         let line = serde_json::to_vec(self)?;
         let words = Program::Keeper.command_line()?;
         let [program, arguments @ ..] = words.as_slice() else { return Ok(()) };
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn()?;
-        // It is on its own from here on; whoever started it ends soon.
-        child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(&line))
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let starting = async {
+            if let Some(mut stdin) = stdin {
+                stdin.write_all(&line).await?;
+            }
+            let mut said = Vec::new();
+            if let Some(stdout) = stdout {
+                stdout.take(ON_ITS_OWN.len() as u64 + 1).read_to_end(&mut said).await?;
+            }
+            if said == ON_ITS_OWN { Ok(()) } else { Err(Error::other("its keeper ended at once")) }
+        };
+        timeout(STARTED, starting).await.unwrap_or_else(|_| Err(Error::other("its keeper does not start")))
     }
 }
 
@@ -89,6 +114,9 @@ pub fn run() -> ExitCode {
     }
     let Ok(errand) = serde_json::from_slice::<Errand>(&text) else { return ExitCode::FAILURE };
     drop(text);
+    if !on_its_own() {
+        return ExitCode::FAILURE;
+    }
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return ExitCode::FAILURE;
     };
@@ -101,6 +129,14 @@ pub fn run() -> ExitCode {
     // Not even for a thread that waits for something.
     runtime.shutdown_background();
     ExitCode::SUCCESS
+}
+
+/// Tells whoever started this that it may end, and lets go of the way to it and of the directory.
+fn on_its_own() -> bool {
+    let _ = std::env::set_current_dir("/");
+    let nowhere = std::fs::File::options().write(true).open("/dev/null");
+    let told = std::io::stdout().write_all(ON_ITS_OWN).and_then(|()| std::io::stdout().flush());
+    told.is_ok() && nowhere.is_ok_and(|nowhere| nix::unistd::dup2_stdout(nowhere).is_ok())
 }
 
 /// Closes whatever it was given besides its three: a lock, say, that would be held for as long as this lives.
@@ -126,7 +162,7 @@ async fn told_to_end() {
 
 /// Answers what it is asked, until there is nobody to ask any more.
 async fn keep(errand: &Errand) -> Result<(), ClientError> {
-    let mut client = ControlClient::open(&errand.socket).await?;
+    let mut client = open(errand).await?;
     client.send_request(Op::Keep { name: errand.name.clone() }).await?;
     let mut question = None;
     loop {
@@ -136,10 +172,8 @@ async fn keep(errand: &Errand) -> Result<(), ClientError> {
                 // A newer question, or the end: the plugin that runs is killed.
                 biased;
                 next = client.next::<Ended>() => next?,
-                answered = answer(errand, ask, within) => {
-                    answered?;
-                    continue;
-                }
+                // An answer that is not heard, as the daemon is busy, say, is asked for again. Its end shows here.
+                () = answer(errand, ask, within) => continue,
             },
         };
         match next {
@@ -153,10 +187,8 @@ async fn keep(errand: &Errand) -> Result<(), ClientError> {
 }
 
 /// Resolves the kubeconfig again and tells what came of it.
-async fn answer(errand: &Errand, ask: u64, within: Duration) -> Result<(), ClientError> {
-    let around = Surroundings { words: Words::Kept, ..Surroundings::of_process(false) };
-    let resolving = kubeconfig::resolve(&errand.flags, &around);
-    let resolved = timeout(within.saturating_sub(TELLING), resolving)
+async fn answer(errand: &Errand, ask: u64, within: Duration) {
+    let resolved = timeout(within.saturating_sub(TELLING), resolve(errand))
         .await
         .unwrap_or_else(|_| Err(UserError::new(Reason::TimedOut, "the kubeconfig gave no credentials in time", "")));
     let refused = match resolved {
@@ -165,22 +197,53 @@ async fn answer(errand: &Errand, ask: u64, within: Duration) -> Result<(), Clien
             match tell(errand, op).await {
                 // Not the cluster of this connection any more, for example.
                 Err(ClientError::Refused(error)) => error,
-                told @ (Ok(()) | Err(ClientError::NoDaemon(_))) => return told,
+                Ok(()) | Err(ClientError::NoDaemon(_)) => return,
             }
         }
         Err(error) => error,
     };
-    tell(errand, Op::Forgo { name: errand.name.clone(), ask, why: refused.message }).await
+    drop(tell(errand, Op::Forgo { name: errand.name.clone(), ask, why: refused.message }).await);
+}
+
+/// Resolves it where the command ran, if that is still there.
+async fn resolve(errand: &Errand) -> Result<Resolved, UserError> {
+    let _there = errand.directory.as_deref().map(There::go);
+    let around = Surroundings { words: Words::Kept, ..Surroundings::of_process(false) };
+    kubeconfig::resolve(&errand.flags, &around).await
+}
+
+/// In a directory, until it is dropped.
+struct There;
+
+impl There {
+    fn go(directory: &Path) -> There {
+        let _ = std::env::set_current_dir(directory);
+        There
+    }
+}
+
+impl Drop for There {
+    fn drop(&mut self) {
+        let _ = std::env::set_current_dir("/");
+    }
 }
 
 /// One request, on a connection of its own: the first is busy with the questions.
 async fn tell(errand: &Errand, op: Op) -> Result<(), ClientError> {
-    let telling = async {
+    in_time(async {
         let mut client = ControlClient::open(&errand.socket).await?;
         client.ask::<Renewed>(op).await.map(|_| ())
-    };
+    })
+    .await
+}
+
+async fn open(errand: &Errand) -> Result<ControlClient, ClientError> {
+    in_time(ControlClient::open(&errand.socket)).await
+}
+
+async fn in_time<T>(asking: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
     let late = || UserError::new(Reason::TimedOut, "podwayd: no answer", "");
-    timeout(HEARD, telling).await.unwrap_or_else(|_| Err(ClientError::NoDaemon(late())))
+    timeout(HEARD, asking).await.unwrap_or_else(|_| Err(ClientError::NoDaemon(late())))
 }
 
 #[cfg(test)]

@@ -339,7 +339,12 @@ async fn credential(
     }
     // As kubectl: a token file that can be read outweighs the token beside it.
     if let Some(path) = user.token_file.as_deref().filter(|path| !path.is_empty()) {
-        return Ok((token_credential(&files::read(Path::new(path), "token")?), Source::File));
+        let token = files::read(Path::new(path), "token")?;
+        // It is being written anew, say: what was there before is better.
+        if token.trim().is_empty() {
+            return Err(invalid(format!("the token file {path} is empty"), "log in again, or correct the kubeconfig"));
+        }
+        return Ok((token_credential(&token), Source::File));
     }
     if let Some(token) = user.token.as_ref().filter(|token| !token.expose_secret().is_empty()) {
         return Ok((token_credential(token.expose_secret()), Source::Given));

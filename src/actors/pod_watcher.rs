@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 use self::core::{Effect, Input, PodWatcherCore};
 use self::facts::{Trouble, WatchId};
 use self::messages::{
-    ClusterInfoChanged, PodsChanged, RecordsChanged, ResolveWorkloads, RightsChanged, UseClient, Watch,
+    ClusterInfoChanged, Doubt, PodsChanged, RecordsChanged, ResolveWorkloads, RightsChanged, UseClient, Watch,
     WatchHealthChanged,
 };
 use self::watches::Report;
@@ -199,6 +199,13 @@ impl Handler<UseClient> for PodWatcher {
     fn handle(&mut self, message: UseClient, ctx: &mut Context<Self>) {
         self.client.send_replace(message.client);
         drive(self, Input::ClientChanged, ctx);
+    }
+}
+
+impl Handler<Doubt> for PodWatcher {
+    type Result = ();
+    fn handle(&mut self, _: Doubt, ctx: &mut Context<Self>) {
+        drive(self, Input::Doubted, ctx);
     }
 }
 

@@ -50,6 +50,8 @@ pub(crate) mod reach;
 mod wiring;
 
 /// A reachable API server answers the first question within this time.
+/// How often the clock on the wall is asked for the end of the credentials.
+const LOOK_AT_THE_CLOCK: Duration = Duration::from_secs(20);
 const REACH_LIMIT: Duration = Duration::from_secs(20);
 
 /// What a session is made from.
@@ -149,6 +151,14 @@ impl Session {
             keeper: None,
             last_keeper: KeeperId(0),
             renewals: 0,
+        }
+    }
+
+    /// Credentials end by the clock on the wall, which goes on while the host sleeps, and may be set.
+    fn look_at_the_clock(&mut self, ctx: &mut Context<Self>) {
+        let wall = (self.ingredients.wall)();
+        if let Some(left) = lasts(self.ingredients.access.expires_at, wall) {
+            drive(self, Input::Left(left), ctx);
         }
     }
 
@@ -314,6 +324,7 @@ impl Actor for Session {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         drive(self, Input::Begin, ctx);
+        ctx.run_interval(LOOK_AT_THE_CLOCK, Session::look_at_the_clock);
     }
 }
 
@@ -515,6 +526,13 @@ impl Handler<CredentialsRenewed> for Session {
             debug!(?ask, "credentials came too late: there are newer ones");
             return;
         }
+        if ask.is_none() {
+            // Whoever kept those before knows how to get the like of them, which may be another user's.
+            if let Some(before) = self.keeper.take() {
+                before.send_replace(Asking::Replaced);
+            }
+            drive(self, Input::RenewedByHand, ctx);
+        }
         self.renewals += 1;
         let (me, renewal) = (ctx.address(), self.renewals);
         let work = async move { (kube_client::client(&access).await, access) };
@@ -549,9 +567,7 @@ impl Handler<ClientRenewed> for Session {
             }
             Err(why) => {
                 warn!(why, "renewed credentials are not used");
-                if let Some(ask) = ask {
-                    drive(self, Input::NotRenewed(ask, why), ctx);
-                }
+                drive(self, Input::NotRenewed(ask, why), ctx);
             }
         }
     }
@@ -561,7 +577,7 @@ impl Handler<CredentialsForgone> for Session {
     type Result = ();
     fn handle(&mut self, message: CredentialsForgone, ctx: &mut Context<Self>) {
         let CredentialsForgone { ask, why } = message;
-        drive(self, Input::NotRenewed(ask, why), ctx);
+        drive(self, Input::NotRenewed(Some(ask), why), ctx);
     }
 }
 

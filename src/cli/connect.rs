@@ -74,7 +74,9 @@ pub async fn run(
             Next::Event(Event::Status { .. } | Event::Log { .. } | Event::CredentialsWanted { .. }) => {}
             Next::Result(connected) => {
                 // Also where it was connected already: this is how another keeper comes in place of one that has gone.
-                if let Some(Err(error)) = errand.as_ref().map(Errand::start) {
+                if let Some(errand) = errand
+                    && let Err(error) = errand.start().await
+                {
                     progress.tell(format_args!(
                         "{WARN}note:{WARN:#} the credentials will not be renewed by themselves: {error}"
                     ));

@@ -1,6 +1,7 @@
 //! Exec plugins (client.authentication.k8s.io), run as the user, with a time limit.
 
 use std::path::Path;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use super::{Words, expiry, invalid};
 use crate::error::{Reason, UserError};
@@ -21,6 +23,10 @@ use crate::spec::{ClusterAccess, Credential};
 pub const LIMIT: Duration = Duration::from_secs(30);
 /// The longest answer, in bytes: a certificate and a key with all the chain take a few thousand.
 const LONGEST_ANSWER: u64 = 1024 * 1024;
+/// How long its words are waited for once it has ended: what it left behind may hold the pipe for long.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+/// Where a plugin would show a window: where nobody reads its words, nobody may be there to answer one.
+const SCREENS: [&str; 2] = ["DISPLAY", "WAYLAND_DISPLAY"];
 /// How much of the end of its words is kept, in bytes.
 const KEPT: usize = 2048;
 /// How much of its last line is told, in characters.
@@ -78,7 +84,7 @@ pub async fn run_within(
     };
     let child = spawn(plugin, name, cluster, access, (interactive, words))?;
     let mut said = Tail::default();
-    let output = match tokio::time::timeout(limit, output_of(child, words, &mut said)).await {
+    let output = match timeout(limit, output_of(child, words, &mut said)).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => return Err(refused(name, &error.to_string(), hint(plugin))),
         Err(_) => {
@@ -128,7 +134,12 @@ fn spawn(
     match words {
         Words::Shown => command.stderr(Stdio::inherit()),
         // A group of its own could not read from the terminal; here it has none.
-        Words::Kept => command.stderr(Stdio::piped()).process_group(0),
+        Words::Kept => {
+            for screen in SCREENS {
+                command.env_remove(screen);
+            }
+            command.stderr(Stdio::piped()).process_group(0)
+        }
     };
     command.spawn().map_err(|error| {
         if error.kind() == std::io::ErrorKind::NotFound {
@@ -151,10 +162,20 @@ async fn output_of(mut child: Child, words: Words, said: &mut Tail) -> std::io::
         }
         Ok::<_, std::io::Error>(answer)
     };
-    let (answer, said, status) = tokio::join!(answer, said.fill(stderr), child.wait());
+    let mut ended = pin!(async { tokio::join!(answer, child.wait()) });
+    let mut filled = pin!(said.fill(stderr));
+    let mut speaks = true;
+    let (answer, status) = loop {
+        tokio::select! {
+            ended = &mut ended => break ended,
+            () = &mut filled, if speaks => speaks = false,
+        }
+    };
     let done = (status?, answer?);
-    said?;
     group.0 = None;
+    if speaks && !done.0.success() {
+        let _ = timeout(LAST_WORDS, filled).await;
+    }
     Ok(done)
 }
 
@@ -175,14 +196,11 @@ impl Drop for Group {
 struct Tail(Vec<u8>);
 
 impl Tail {
-    async fn fill(&mut self, from: Option<impl AsyncRead + Unpin>) -> std::io::Result<()> {
-        let Some(mut from) = from else { return Ok(()) };
+    /// Until there is no more, or it cannot be read: it says nothing of the answer.
+    async fn fill(&mut self, from: Option<impl AsyncRead + Unpin>) {
+        let Some(mut from) = from else { return };
         let mut block = [0; 1024];
-        loop {
-            let length = from.read(&mut block).await?;
-            if length == 0 {
-                return Ok(());
-            }
+        while let Ok(length @ 1..) = from.read(&mut block).await {
             self.0.extend(block.iter().take(length));
             self.0.drain(..self.0.len().saturating_sub(KEPT));
         }
@@ -193,15 +211,28 @@ impl Tail {
         let text = String::from_utf8_lossy(&self.0);
         let Some(line) = text.lines().rev().map(str::trim).find(|line| !line.is_empty()) else { return String::new() };
         let line: String = line.chars().filter(|c| !c.is_control()).collect();
-        let words: Vec<&str> = line.split(' ').map(|word| if may_be_secret(word) { "…" } else { word }).collect();
+        let words: Vec<String> = line.split(' ').map(harmless).collect();
         let told: String = words.join(" ").chars().take(TOLD).collect();
         format!(": {told}")
     }
 }
 
-/// Whether a word may be a token or a key: long, and neither a path nor a URL.
-fn may_be_secret(word: &str) -> bool {
-    word.len() >= SECRET && !word.starts_with('/') && !word.contains("://")
+/// A word without what may be a token or a key: whatever is long, and neither a path nor a URL of short parts. What follows
+/// the path in a URL, and who logs in by it, is never told.
+fn harmless(word: &str) -> String {
+    let all_short = |path: &str| path.split('/').all(|part| part.len() < SECRET);
+    match word.split_once("://") {
+        Some((scheme, rest)) => {
+            let end = rest.find(['?', '#']).unwrap_or(rest.len());
+            let (place, more) = rest.split_at(end);
+            let at = place.split('/').next().and_then(|host| host.rfind('@')).map_or(0, |at| at + 1);
+            let place = &place[at..];
+            let hidden = if more.is_empty() { "" } else { "…" };
+            if all_short(scheme) && all_short(place) { format!("{scheme}://{place}{hidden}") } else { "…".to_owned() }
+        }
+        None if word.len() < SECRET || word.starts_with('/') && all_short(word) => word.to_owned(),
+        None => "…".to_owned(),
+    }
 }
 
 fn info(plugin: &ExecConfig, cluster: &Cluster, access: &ClusterAccess, interactive: bool) -> serde_json::Value {

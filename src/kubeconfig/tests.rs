@@ -209,10 +209,41 @@ async fn the_last_words_of_a_plugin_that_nobody_watches_are_told_without_secrets
     let error = unwatched(&home).await;
     let told = "exit status: 7: [31mlog in at https://login.example/a-long-path-of-a-page … again";
     assert!(error.ends_with(told), "{error}");
+    let url =
+        "see https://me:pw@login.example/a?code=abc now, or https://login.example/Q2FuYXJ5Q2FuYXJ5Q2FuYXJ5Q2FuYXJ5";
+    home.script(
+        ".kube/plugin",
+        &format!("echo '{url} /Q2FuYXJ5Q2FuYXJ5Q2FuYXJ5Q2FuYXJ5+Q2 /home/me/login' >&2; exit 7"),
+    );
+    let error = unwatched(&home).await;
+    assert!(error.ends_with("exit status: 7: see https://login.example/a… now, or … … /home/me/login"), "{error}");
     home.script(".kube/plugin", "head -c 100000 /dev/zero | tr '\\0' 'a b' >&2; exit 7");
     assert!(unwatched(&home).await.chars().count() < 300);
     home.script(".kube/plugin", "exit 7");
     assert!(unwatched(&home).await.ends_with("exit status: 7"));
+}
+
+#[tokio::test]
+async fn a_plugin_that_nobody_watches_may_leave_something_behind_and_has_no_screen() {
+    let home = home("{exec: {command: ./plugin, env: [{name: DISPLAY, value: \":0\"}]}}");
+    let around = Surroundings { words: Words::Kept, ..home.around(None) };
+    // What it leaves holds its words' end, as an agent that keeps a login does.
+    let (left, screens) = (home.0.path().join("left"), home.0.path().join("screens"));
+    let text = format!(
+        r#"sleep 60 >/dev/null & echo $! >{}; env | grep -c DISPLAY >{}; echo '{{"status":{{"token":"t"}}}}'"#,
+        left.display(),
+        screens.display()
+    );
+    home.script(".kube/plugin", &text);
+    let resolved = tokio::time::timeout(Duration::from_secs(10), async {
+        let flags = ConnectionFlags::default();
+        resolve(&flags, &around).await.map(|resolved| resolved.access.credential)
+    });
+    let resolved = resolved.await;
+    let pid = std::fs::read_to_string(&left).expect("a number").trim().parse().expect("a number");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("it runs on");
+    assert_eq!(resolved.expect("it is waited for"), Ok(Credential::Token("t".into())));
+    assert_eq!(std::fs::read_to_string(&screens).expect("a count").trim(), "0");
 }
 
 #[tokio::test]
@@ -249,6 +280,14 @@ async fn a_plugin_that_hangs_unwatched_ends_with_all_that_it_started() {
     })
     .await
     .expect("what the plugin started goes on");
+}
+
+#[tokio::test]
+async fn a_token_file_that_is_empty_gives_no_token() {
+    let home = home("{tokenFile: token}");
+    home.write(".kube/token", "\n");
+    let error = resolve(&ConnectionFlags::default(), &home.around(None)).await.expect_err("no token");
+    assert!(error.message.ends_with("/token is empty"), "{error}");
 }
 
 #[tokio::test]

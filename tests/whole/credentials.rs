@@ -101,9 +101,14 @@ fn renews(podway: &Daemon<'_>, wanted: RenewalLine, limit: Duration) -> SessionS
 
 /// The API server takes that user no more, and closes what is open.
 fn refuse(world: &World, user: &str) {
+    refuse_anew(world, user);
+    world.cluster.fault(json!({"do": "cut"})).unwrap();
+}
+
+/// The API server takes that user no more; what is open goes on.
+fn refuse_anew(world: &World, user: &str) {
     let rule = json!({"fault": "refuse", "code": 401, "message": "Unauthorized", "on": {"user": user}});
     world.cluster.fault(json!({"do": "set", "rule": rule})).unwrap();
-    world.cluster.fault(json!({"do": "cut"})).unwrap();
 }
 
 /// Gives a user of the cluster all rights.
@@ -187,6 +192,97 @@ fn other_credentials_are_asked_for_when_the_api_server_refuses_these() {
         assert!(!needs_login(&status) && status.warnings.is_empty(), "{status:?}");
         podway.disconnect(&[]);
         no_keeper(&world);
+    });
+}
+
+#[test]
+fn a_dial_that_is_refused_is_enough_to_ask_for_other_credentials() {
+    let Some(world) = World::start() else { return };
+    let login = Login::of(&world, "admin");
+    may_all(&world, "none");
+    login.put("endless", "");
+    world.with_daemon(|podway| {
+        podway.connect(&["--kubeconfig", &login.kubeconfig]);
+        renews(podway, RenewalLine::Automatic, LIMIT);
+        world.ws.who("web").unwrap();
+        login.gives(&world, "none");
+        // The watches go on: only what is asked for anew is refused, and links are.
+        refuse_anew(&world, "admin");
+        let links = json!({"resource": "pods/portforward"});
+        assert!(world.cluster.fault(json!({"do": "cut", "on": links})).unwrap().as_u64().unwrap() > 0);
+        let (_, took) = until("a flow", seconds(30), || world.ws.who("web").ok());
+        println!("a flow with other credentials after {took:?}, {} runs", login.runs());
+        until("Ready", seconds(30), || podway.status().holds("Ready").then_some(()));
+        podway.disconnect(&[]);
+        no_keeper(&world);
+    });
+}
+
+#[test]
+fn a_plugin_that_gives_what_is_refused_is_run_ever_more_seldom_and_that_is_told() {
+    let Some(world) = World::start() else { return };
+    let login = Login::of(&world, "admin");
+    login.put("endless", "");
+    world.with_daemon(|podway| {
+        podway.connect(&["--kubeconfig", &login.kubeconfig]);
+        renews(podway, RenewalLine::Automatic, LIMIT);
+        let before = login.runs();
+        refuse(&world, "admin");
+        let began = std::time::Instant::now();
+        let status = renews(podway, RenewalLine::NeedsLogin, LIMIT);
+        assert!(status.credentials.unwrap().message.contains("refuses what was had anew"), "{:?}", status.warnings);
+        std::thread::sleep(seconds(20).saturating_sub(began.elapsed()));
+        let runs = login.runs() - before;
+        println!("{runs} runs in {:?}", began.elapsed());
+        assert!((2..=6).contains(&runs), "{runs} runs");
+        podway.disconnect(&[]);
+        no_keeper(&world);
+    });
+}
+
+#[test]
+fn the_keeper_outlives_the_terminal_and_no_directory_is_in_use() {
+    let Some(world) = World::start() else { return };
+    let login = Login::of(&world, "admin");
+    world.with_daemon(|podway| {
+        for _ in 0..5 {
+            assert!(world.podway_on_a_terminal(&["connect", "-n", "demo", "--kubeconfig", &login.kubeconfig]));
+            let wanted = || (keepers(&world) == 1).then_some(());
+            until("one keeper", seconds(5), wanted);
+            // One that would end with the terminal has by then.
+            std::thread::sleep(Duration::from_millis(300));
+            assert_eq!(keepers(&world), 1);
+        }
+        login.put("endless", "");
+        let nowhere = || world.ws.directories("podway-keeper") == [PathBuf::from("/")];
+        until("a keeper that is nowhere", LIMIT, || nowhere().then_some(()));
+        renews(podway, RenewalLine::Automatic, LIMIT);
+        podway.disconnect(&[]);
+        no_keeper(&world);
+    });
+}
+
+#[test]
+fn the_keeper_of_former_credentials_ends_when_others_are_given_that_do_not_come_again() {
+    let Some(world) = World::start() else { return };
+    let login = Login::of(&world, "admin");
+    may_all(&world, "none");
+    world.with_daemon(|podway| {
+        podway.connect(&["--kubeconfig", &login.kubeconfig]);
+        renews(podway, RenewalLine::Automatic, LIMIT);
+        // Another user of the same cluster, whose certificate is in the file; what ran before must not come back.
+        let mut config = config_of(&world, "admin");
+        config["users"][0]["user"] = config_of(&world, "none")["users"][0]["user"].take();
+        login.put("given", &config.to_string());
+        let given = login.directory.join("given").display().to_string();
+        podway.connect(&["--kubeconfig", &given]);
+        no_keeper(&world);
+        let runs = login.runs();
+        std::thread::sleep(seconds(LASTS + 2));
+        assert_eq!(login.runs(), runs);
+        let status = podway.status();
+        assert!(renewal(&status) != Some(RenewalLine::Automatic) && status.holds("Ready"), "{status:?}");
+        podway.disconnect(&[]);
     });
 }
 

@@ -52,6 +52,8 @@ enum Request {
     Secrets(String),
     /// The files below a directory that hold a text.
     FilesWith(String, String),
+    /// The directories in which those are that have that in their command lines.
+    Directories(String),
     /// Ends by SIGTERM whoever of them has that in its command line.
     End(String),
     /// Routes a range through a router on the LAN; takes that route away again where there is none.
@@ -199,6 +201,11 @@ impl Workstation {
         self.value(&Request::FilesWith(directory.to_owned(), text.to_owned())).unwrap()
     }
 
+    /// The directories in which the processes are that have that in their command lines.
+    pub fn directories(&self, words: &str) -> Vec<PathBuf> {
+        self.value(&Request::Directories(words.to_owned())).unwrap()
+    }
+
     /// Ends by SIGTERM the processes with that in their command lines.
     pub fn end_processes(&self, words: &str) {
         self.value::<()>(&Request::End(words.to_owned())).unwrap();
@@ -267,6 +274,10 @@ fn answer(request: Request) -> io::Result<(Value, Option<OwnedFd>)> {
             let mut found = Vec::new();
             files_with(Path::new(&directory), &text, &mut found)?;
             found.into()
+        }
+        Request::Directories(wanted) => {
+            let those = processes()?.into_iter().filter(|path| words(path).contains(&wanted));
+            serde_json::to_value(those.map(|path| fs::read_link(path.join("cwd"))).collect::<io::Result<Vec<_>>>()?)?
         }
         Request::End(wanted) => {
             for path in processes()?.into_iter().filter(|path| words(path).contains(&wanted)) {

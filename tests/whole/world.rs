@@ -164,6 +164,14 @@ impl World {
         command
     }
 
+    /// Runs `podway` on a terminal that ends with it, as with `ssh -t HOST podway ...`; says whether that went well.
+    pub fn podway_on_a_terminal(&self, words: &[&str]) -> bool {
+        let line = format!("exec {} {}", self.podway.display(), words.join(" "));
+        let mut command = self.cluster.command(["/usr/bin/script"]);
+        command.args(["-q", "-e", "-c", &line, "/dev/null"]).env_clear().env("PODWAY_SOCKET", SOCKET);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).env("PATH", "/usr/bin:/bin").status().unwrap().success()
+    }
+
     /// Runs `podway` to its end.
     pub fn podway(&self, words: &[&str]) -> Done {
         self.podway_with(words, &[])

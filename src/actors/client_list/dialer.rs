@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use actix::WeakRecipient;
 use podway_tunnel::client::{Carrier, Config, ConnectError};
 use podway_tunnel::credit::Budget;
 use tokio::sync::watch;
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 use super::core::DialOutcome;
 use super::messages::Unfit;
 use super::{Dialed, Dialer};
+use crate::actors::pod_watcher::messages::Doubt;
 use crate::cluster::PodFact;
 use crate::error::chain;
 use crate::identity::Identity;
@@ -27,17 +29,20 @@ pub struct NativeDialer {
     identity: Identity,
     session_id: [u8; 16],
     budget: Arc<Budget>,
+    pod_watcher: WeakRecipient<Doubt>,
 }
 
 impl NativeDialer {
-    /// Dials with whatever client is newest. The flows of all that is dialled share `budget`.
+    /// Dials with whatever client is newest. The flows of all that is dialled share `budget`. PodWatcher is told when the
+    /// API server does not take the credentials.
     pub fn new(
         client: watch::Receiver<kube::Client>,
         identity: Identity,
         session_id: [u8; 16],
         budget: Arc<Budget>,
+        pod_watcher: WeakRecipient<Doubt>,
     ) -> NativeDialer {
-        NativeDialer { client, identity, session_id, budget }
+        NativeDialer { client, identity, session_id, budget, pod_watcher }
     }
 }
 
@@ -56,8 +61,14 @@ impl Dialer for NativeDialer {
             special: special.iter().map(ToString::to_string).collect(),
             budget: Arc::clone(&self.budget),
         };
+        let pod_watcher = self.pod_watcher.clone();
         Box::pin(async move {
-            let stream = portforward::open(&client, &pod.namespace, &pod.name, port).await.map_err(|e| outcome(&e))?;
+            let stream = portforward::open(&client, &pod.namespace, &pod.name, port).await.map_err(|error| {
+                if let (PortForwardError::Unauthorized(_), Some(pod_watcher)) = (&error, pod_watcher.upgrade()) {
+                    pod_watcher.do_send(Doubt);
+                }
+                outcome(&error)
+            })?;
             let fault = stream.fault();
             let carrier = Carrier::connect(stream, &config).await.map_err(|error| {
                 match (handshake_outcome(&error), fault.get()) {

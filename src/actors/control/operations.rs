@@ -238,7 +238,9 @@ async fn keep(edges: &Edges, caller: Caller, name: String, answers: &Answers) ->
                 answers.event(Event::CredentialsWanted { ask: ask.id.0, within_ms }).await?;
             }
             Asking::Replaced => {
-                let message = format!("connection {name}: another keeper took this one's place");
+                let message = format!(
+                    "connection {name}: another keeper took this one's place, or the user gave other credentials"
+                );
                 return Ok(Response::error(Some(answers.id), UserError::new(Reason::Cancelled, message, "")));
             }
         }

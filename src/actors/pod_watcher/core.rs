@@ -27,6 +27,8 @@ use crate::refusal;
 const GATHER: Duration = Duration::from_millis(5);
 /// Pods that lengthen [`GATHER`] by a millisecond: a snapshot costs in proportion to them.
 const PODS_PER_MILLISECOND: usize = 400;
+/// Watches are made anew because of refused dials no more often than that.
+const DOUBT_AGAIN: Duration = Duration::from_secs(10);
 /// Pause before rights that could not be asked for are asked for again.
 const RIGHTS_RETRY: Duration = Duration::from_secs(3);
 /// How soon a missing right is asked for again; doubles, jittered by a quarter either way. An API server that has just
@@ -48,6 +50,8 @@ pub enum Input {
     Rights(Arc<str>, Attempt, Option<Reviewed>, u8),
     /// There is a new client.
     ClientChanged,
+    /// A dial was refused with the credentials that the watches began with, or with older ones.
+    Doubted,
     /// Stop everything.
     Stop,
     /// Time has passed.
@@ -98,6 +102,8 @@ pub struct PodWatcherCore {
     look_again: Option<Millis>,
     /// Looks in a row that found a right missing.
     looks: u32,
+    /// When a watch was last made anew because the credentials are in doubt.
+    doubted: Option<Millis>,
     dirty: BTreeSet<Kind>,
     tell_at: Option<Millis>,
     told: Told,
@@ -130,6 +136,7 @@ impl Core for PodWatcherCore {
                 self.rights_came(now, namespace, attempt, reviewed, jitter);
             }
             Input::ClientChanged => self.restart(now),
+            Input::Doubted => self.doubt(now),
             Input::Stop => {
                 self.stopped = true;
                 self.effects.extend(self.watches.keys().cloned().map(Effect::End));
@@ -364,6 +371,23 @@ impl PodWatcherCore {
         self.asking.clear();
         self.doubts.clear();
         (self.looks, self.look_again) = (0, Some(now));
+    }
+
+    /// Asks the API server anew, by the watch that has least to list.
+    fn doubt(&mut self, now: Millis) {
+        let soon = self.doubted.is_some_and(|before| now.since(before) < DOUBT_AGAIN);
+        // What is refused already tells by itself.
+        let known = self.watches.values().any(|watched| matches!(watched.trouble, Some(Trouble::Unauthorized(_))));
+        if soon || known {
+            return;
+        }
+        let well = self.watches.iter_mut().filter(|(_, watched)| watched.trouble.is_none() && watched.listed);
+        if let Some((id, watched)) = well.min_by_key(|(_, watched)| watched.objects.len()) {
+            self.doubted = Some(now);
+            self.attempts = self.attempts.next();
+            watched.restart(self.attempts);
+            self.effects.push_back(Effect::Start(id.clone(), self.attempts));
+        }
     }
 
     fn resume(&mut self, now: Millis) {

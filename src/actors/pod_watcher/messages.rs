@@ -100,4 +100,9 @@ pub struct UseClient {
     pub client: kube::Client,
 }
 
-told!(UseClient);
+/// ClientList → PodWatcher. The API server refused the credentials of a dial (401). A watch that goes on says nothing of
+/// that, and may go on for long: one is made anew.
+#[derive(Debug)]
+pub struct Doubt;
+
+told!(UseClient, Doubt);

@@ -122,12 +122,17 @@ impl Watched {
         self.resume_at = Some(now + (pause / 2 + pause * u32::from(jitter) / 510));
     }
 
-    /// Restarts it with another task; what it knows stays.
+    /// Restarts it with another task and other credentials; what it knows stays. One that was down is so until it is heard:
+    /// whether the API server takes these is not known yet.
     pub fn restart(&mut self, attempt: Attempt) {
         self.attempt = attempt;
         self.building = None;
         self.refused = None;
-        self.trouble = None;
+        self.trouble = match self.trouble.take() {
+            Some(Trouble::Unauthorized(_)) => Some(Trouble::Down("other credentials are tried".to_owned())),
+            down @ Some(Trouble::Down(_)) => down,
+            Some(Trouble::Forbidden(_) | Trouble::Unknown(_)) | None => None,
+        };
         self.failures = 0;
         self.resume_at = None;
     }

@@ -87,8 +87,12 @@ pub enum Input {
         /// How long that is from now.
         lasts: Option<Duration>,
     },
-    /// The keeper could not renew them, or what it gave cannot be used.
-    NotRenewed(AskId, String),
+    /// The keeper could not renew them, or what it or the user gave cannot be used.
+    NotRenewed(Option<AskId>, String),
+    /// The user gives credentials: no keeper's count any more that was asked before.
+    RenewedByHand,
+    /// So long is left of the credentials, by the clock on the wall.
+    Left(Duration),
     /// A keeper came; it takes the place of any that was there.
     KeeperCame(KeeperId),
     /// One went.
@@ -405,6 +409,8 @@ impl SessionCore {
             Input::Flows(stats) => self.flows = stats,
             Input::Renewed { ask, expires_at, lasts } => self.renewal.renewed(now, ask, expires_at, lasts),
             Input::NotRenewed(ask, why) => self.renewal.failed(now, ask, &why),
+            Input::RenewedByHand => self.renewal.by_hand(),
+            Input::Left(left) => self.renewal.left(now, left),
             Input::KeeperCame(keeper) => self.renewal.came(now, keeper),
             Input::KeeperWent(keeper) => self.renewal.went(keeper),
             Input::ChildExited(child, exit) => self.child_exited(now, child, &exit),

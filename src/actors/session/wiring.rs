@@ -45,7 +45,11 @@ pub fn start(
 
     let session_id = podway_tunnel::handshake::random().unwrap_or_default();
     let buffers = podway_tunnel::client::budget();
-    let dialer = NativeDialer::new(client_rx.clone(), identity.clone(), session_id, Arc::clone(&buffers));
+    // PodWatcher tells ClientList what there is, and hears of refused dials: it is made here, and takes that up later.
+    let pod_watcher_context = Context::<PodWatcher>::new();
+    let pod_watcher = pod_watcher_context.address();
+    let doubts = pod_watcher.downgrade().recipient();
+    let dialer = NativeDialer::new(client_rx.clone(), identity.clone(), session_id, Arc::clone(&buffers), doubts);
     // ClientList and AgentPlacer tell each other: the second is made first, with an address that it takes up when it starts.
     let agent_placer_context = Context::<AgentPlacer>::new();
     let agent_placer = agent_placer_context.address();
@@ -109,7 +113,7 @@ pub fn start(
         rights: vec![gate.clone().recipient(), client_list.clone().recipient(), agent_placer.clone().recipient()],
         health: gate.clone().recipient(),
     };
-    let pod_watcher = child(Child::PodWatcher, PodWatcher::new(client, edges), &gate);
+    monitor(Child::PodWatcher, PodWatcher::new(client, edges), pod_watcher_context, &gate);
 
     let mut namespaces = BTreeSet::from([Arc::from(spec.namespace.as_str())]);
     let named = spec.proxy_via.iter().filter_map(|rule| rule.workload.namespace.as_deref());

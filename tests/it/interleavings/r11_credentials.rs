@@ -78,6 +78,11 @@ impl Keeping {
             Input::KeeperWent(keeper) => {
                 self.keepers.remove(keeper);
             }
+            // As good as there: what was asked for before is none of the like.
+            Input::RenewedByHand => {
+                self.credentials += 1;
+                self.keepers.clear();
+            }
             Input::Renewed { .. } => {
                 self.credentials += 1;
                 self.refused = false;
@@ -134,7 +139,7 @@ impl World for Keeping {
             Step::Gives(ask) => self.gives(*ask),
             Step::Forgoes(ask) => {
                 self.questions.remove(ask);
-                self.input(Input::NotRenewed(*ask, "no login".into()));
+                self.input(Input::NotRenewed(Some(*ask), "no login".into()));
             }
             Step::Waits => {
                 self.waits -= 1;
@@ -170,7 +175,7 @@ fn scenario() -> Keeping {
     Keeping::new()
         .says("keeper 1", [Input::KeeperCame(KeeperId(1)), Input::KeeperWent(KeeperId(1))])
         .says("PodWatcher", [refused(1), Input::Watch(Generation(2), WatchHealth::Fresh)])
-        .says("user", [again, Input::Disconnect { clean: false, reply: ReplyId(1) }])
+        .says("user", [Input::RenewedByHand, again, Input::Disconnect { clean: false, reply: ReplyId(1) }])
 }
 
 #[test]

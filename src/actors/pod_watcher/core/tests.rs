@@ -335,7 +335,7 @@ fn ranges_of_nodes_and_service_cidrs_outweigh_addresses() {
 }
 
 #[test]
-fn refused_credentials_ask_for_a_login_and_a_new_client_ends_that() {
+fn refused_credentials_ask_for_a_login_until_others_are_taken() {
     let mut world = World::fresh();
     let effects = world.fail(&pods(), Trouble::Unauthorized("expired".into()));
     assert!(matches!(health(&effects), Some(WatchHealth::Stale { .. })), "it may be starting: {effects:?}");
@@ -344,11 +344,45 @@ fn refused_credentials_ask_for_a_login_and_a_new_client_ends_that() {
         world.wake();
         world.fail(&pods(), Trouble::Unauthorized("expired".into()));
     }
-    let before = world.attempts[&pods()];
-    let effects = world.input(Input::ClientChanged);
+    // Others that are refused as well are told to be so, and were never said to be well.
+    for _ in 0..2 {
+        let before = world.attempts[&pods()];
+        let effects = world.input(Input::ClientChanged);
+        assert!(matches!(health(&effects), Some(WatchHealth::Stale { .. })), "{effects:?}");
+        assert!(world.attempts[&pods()] > before);
+        assert_eq!(told_pods(&effects), None);
+        let mut told = None;
+        while told != Some(WatchHealth::Unauthorized { why: "expired".into() }) {
+            let effects = world.fail(&pods(), Trouble::Unauthorized("expired".into()));
+            told = health(&effects).or(told);
+            assert_ne!(told, Some(WatchHealth::Fresh));
+            world.wake();
+        }
+    }
+    world.input(Input::ClientChanged);
+    let effects = world.observe(&pods(), vec![Event::Alive]);
     assert_eq!(health(&effects), Some(WatchHealth::Fresh));
-    assert!(world.attempts[&pods()] > before);
-    assert_eq!(told_pods(&effects), None);
+}
+
+#[test]
+fn a_dial_that_is_refused_has_one_watch_made_anew_which_tells() {
+    let mut world = World::fresh();
+    let started = |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::Start(..))).count();
+    let effects = world.input(Input::Doubted);
+    let Some(Effect::Start(id, attempt)) = effects.first().cloned() else { panic!("{effects:?}") };
+    assert_eq!((started(&effects), health(&effects)), (1, None), "{effects:?}");
+    // Many dials are refused at once.
+    assert_eq!(started(&world.input(Input::Doubted)), 0);
+    let expired = || Trouble::Unauthorized("expired".into());
+    while health(&world.seen) != Some(WatchHealth::Unauthorized { why: "expired".into() }) {
+        assert!(world.now < Millis(2_000), "{:?}", health(&world.seen));
+        world.input(Input::Failed(id.clone(), attempt, expired(), 255));
+        world.wake();
+    }
+    world.now = world.now + DOUBT_AGAIN;
+    assert_eq!(started(&world.input(Input::Doubted)), 0, "it is known");
+    world.input(Input::Observed(id, attempt, vec![Event::Alive]));
+    assert_eq!(started(&world.input(Input::Doubted)), 1);
 }
 
 #[test]

@@ -16,6 +16,10 @@ use crate::ids::{AskId, KeeperId, Millis};
 
 /// Asked this long before the end at the latest, where the lifetime is long enough.
 const BEFORE_END: Duration = Duration::from_secs(60);
+/// And no earlier than that: many plugins give what they have until it ends.
+const EARLIEST: Duration = Duration::from_secs(300);
+/// Spread at most so far.
+const SPREAD: Duration = Duration::from_secs(60);
 /// How long an answer may take: the time of a plugin, and of starting it.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(45);
 /// Pause after credentials were taken up: those that last no time at all must not make plugins run without end.
@@ -24,6 +28,8 @@ const PAUSE_LEAST: Duration = Duration::from_secs(1);
 const PAUSE_FIRST: Duration = Duration::from_secs(2);
 /// The longest pause: whoever logs in meanwhile waits no longer for that to be noticed, and `connect` does it at once.
 const PAUSE_LONGEST: Duration = Duration::from_secs(300);
+/// What is told where the API server refuses what a keeper gave, as it did what was there before.
+const UNTAKEN: &str = "the API server refuses what was had anew, too";
 /// The longest text of a failure, in characters.
 const LONGEST: usize = 300;
 
@@ -35,6 +41,8 @@ pub struct Renewal {
     expires_at: Option<i64>,
     /// When new ones are wanted, where it is known when these end.
     due: Option<Millis>,
+    /// How much is left of these then.
+    spare: Duration,
     /// Whether the API server does not take them.
     refused: bool,
     asked: Option<(AskId, Millis)>,
@@ -79,6 +87,7 @@ impl Renewal {
             keeper: None,
             expires_at,
             due: None,
+            spare: Duration::ZERO,
             refused: false,
             asked: None,
             last: AskId(0),
@@ -93,7 +102,19 @@ impl Renewal {
     /// The first credentials last so long from `now` on.
     pub fn begin(&mut self, now: Millis, lasts: Option<Duration>, jitter: u8) {
         self.jitter = jitter;
-        self.due = lasts.map(|lasts| now + self.wait(lasts));
+        self.wait_for(now, lasts, false);
+    }
+
+    /// Sets when others are wanted; at once where these are the `same` as before.
+    fn wait_for(&mut self, now: Millis, lasts: Option<Duration>, same: bool) {
+        let wait = lasts.map(|lasts| if same { Duration::ZERO } else { self.wait(lasts) });
+        self.due = wait.map(|wait| now + wait);
+        self.spare = lasts.unwrap_or_default().saturating_sub(wait.unwrap_or_default());
+    }
+
+    /// So long is left of them: while the host slept, `now` stood still, and clocks are set.
+    pub fn left(&mut self, now: Millis, left: Duration) {
+        self.due = self.due.map(|_| now + left.saturating_sub(self.spare));
     }
 
     /// When the credentials end, in seconds since 1970.
@@ -101,14 +122,16 @@ impl Renewal {
         self.expires_at
     }
 
-    /// Why the last asking failed.
+    /// Why the last asking failed, or did not help.
     pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+        // It gave something, and that is refused as well.
+        let untaken = self.refused && self.fruitless > 0;
+        self.trouble.as_deref().or_else(|| untaken.then_some(UNTAKEN))
     }
 
     /// Who renews them.
     pub fn outlook(&self) -> Outlook {
-        match (self.keeper, &self.trouble) {
+        match (self.keeper, self.trouble()) {
             (_, Some(_)) if self.refused => Outlook::NeedsLogin,
             (None, _) if self.refused => Outlook::NeedsLogin,
             (Some(_), Some(_)) => Outlook::Failing,
@@ -134,6 +157,14 @@ impl Renewal {
         }
     }
 
+    /// The user gives others, and is about to leave a keeper for them where there can be one. That of those before is none
+    /// of these, nor is what it was asked for.
+    pub fn by_hand(&mut self) {
+        self.keeper = None;
+        self.asked = None;
+        self.outdated = self.last;
+    }
+
     /// Whether credentials that were asked for so are still of use; those that nobody asked for always are.
     pub fn accepts(&self, ask: Option<AskId>) -> bool {
         ask.is_none_or(|ask| ask > self.outdated && ask <= self.last)
@@ -143,22 +174,31 @@ impl Renewal {
     pub fn renewed(&mut self, now: Millis, ask: Option<AskId>, expires_at: Option<i64>, lasts: Option<Duration>) {
         // A plugin may hand out what it has until that ends.
         let same = ask.is_some() && expires_at.is_some() && expires_at <= self.expires_at;
-        let ended = lasts == Some(Duration::ZERO);
+        let (ended, well) = (lasts == Some(Duration::ZERO), self.trouble.is_none());
         self.outdated = self.last;
         self.asked = None;
         self.trouble = ended.then(|| "what it gave had ended already".to_owned()).filter(|_| ask.is_some());
-        // Whether those helped is known when the API server takes them.
-        self.fruitless = if same || ended || self.refused { self.fruitless + 1 } else { 0 };
+        // Whether those helped is known when the API server takes them. That it gave the same before they ended is no
+        // reason to wait for long after that.
+        self.fruitless = match same || ended || self.refused {
+            true if ended && well => 1,
+            true => self.fruitless.saturating_add(1),
+            false => 0,
+        };
         self.refused = false;
         self.expires_at = expires_at;
-        self.due = lasts.map(|lasts| now + if same { Duration::ZERO } else { self.wait(lasts) });
-        self.not_before = now + self.pause();
+        self.wait_for(now, lasts, same);
+        // Once they have ended there may be others.
+        let longest = lasts.filter(|_| same && !ended).map_or(Duration::MAX, |lasts| lasts + PAUSE_LEAST);
+        self.not_before = now + self.pause().min(longest);
     }
 
-    /// The keeper could not do what it was asked.
-    pub fn failed(&mut self, now: Millis, ask: AskId, why: &str) {
-        if self.asked.is_some_and(|(asked, _)| asked == ask) {
-            self.give_up(now, printable(why));
+    /// The keeper could not do what it was asked, or what the user gave unasked cannot be used.
+    pub fn failed(&mut self, now: Millis, ask: Option<AskId>, why: &str) {
+        match ask {
+            None => self.trouble = Some(printable(why)),
+            Some(ask) if self.asked.is_some_and(|(asked, _)| asked == ask) => self.give_up(now, printable(why)),
+            Some(_) => {}
         }
     }
 
@@ -199,7 +239,7 @@ impl Renewal {
 
     fn give_up(&mut self, now: Millis, why: String) {
         self.asked = None;
-        self.fruitless += 1;
+        self.fruitless = self.fruitless.saturating_add(1);
         self.not_before = now + self.pause();
         self.trouble = Some(why);
     }
@@ -213,11 +253,13 @@ impl Renewal {
         backoff::spread(backoff::doubling(PAUSE_FIRST, before, PAUSE_LONGEST), jitter)
     }
 
-    /// How long to wait with credentials that last so long: four fifths of it, up to a minute before the end, never less
-    /// than half; up to a tenth less, so that connections of one login do not ask in step.
+    /// How long to wait with credentials that last so long: four fifths of it, and until five minutes before the end; up to
+    /// a minute before the end, never less than half. Up to a tenth and a minute less, so that connections of one login do
+    /// not ask in step.
     fn wait(&self, lasts: Duration) -> Duration {
-        let wait = (lasts * 4 / 5).min(lasts.saturating_sub(BEFORE_END)).max(lasts / 2);
-        wait - wait * u32::from(self.jitter) / 2550
+        let wait = (lasts * 4 / 5).max(lasts.saturating_sub(EARLIEST));
+        let wait = wait.min(lasts.saturating_sub(BEFORE_END)).max(lasts / 2);
+        wait - (wait / 10).min(SPREAD) * u32::from(self.jitter) / 255
     }
 }
 

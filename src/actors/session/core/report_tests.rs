@@ -61,7 +61,7 @@ fn who_renews_credentials_is_told_where_they_end_and_why_it_fails() {
     core.handle(Millis(1), Input::KeeperCame(KeeperId(1)));
     assert_eq!((renewal(&core), status(&core).warnings.len()), (Some(RenewalLine::Automatic), 0));
     core.handle(Millis(5001), Input::Woke);
-    core.handle(Millis(5002), Input::NotRenewed(AskId(1), "no login".into()));
+    core.handle(Millis(5002), Input::NotRenewed(Some(AskId(1)), "no login".into()));
     let failing = status(&core);
     assert_eq!(renewal(&core), Some(RenewalLine::Failing));
     assert_eq!(failing.warnings, ["the credentials are not renewed: no login; log in, then podway connect again"]);
