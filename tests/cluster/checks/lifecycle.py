@@ -1,5 +1,6 @@
 """The end: quick, complete, and again and again."""
 
+import subprocess
 import time
 
 from lib import check, expect, until
@@ -26,13 +27,15 @@ def open_connections(w):
     with w.daemon() as p:
         p.connect()
         w.ws.get("http://web/", 15)
-        stream = w.ws.spawn("curl", "-sS", "--max-time", "30", "-o", "/dev/null", "http://web/stream?ms=50")
+        stream = w.ws.spawn("curl", "-sSN", "--max-time", "30", "http://web/stream?ms=50",
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         try:
+            expect(stream.stdout.read(1), "nothing came")
             took = p.ok("disconnect").seconds
             w.nothing_connected()
         finally:
             stream.kill()
-            stream.wait()
+            stream.communicate()
         expect(took <= 0.2, f"{took:.3f} s")
 
 
