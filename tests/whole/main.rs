@@ -24,6 +24,7 @@ mod workstation;
 mod world;
 
 mod changes;
+mod clusters;
 mod connect;
 mod credentials;
 mod faults;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -155,6 +155,16 @@ impl Workstation {
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true)?;
         Ok(stream)
+    }
+
+    /// A socket there that takes TCP connections to its own loopback, and its port.
+    pub fn listen(&self) -> io::Result<(TcpListener, u16)> {
+        let socket = self.ask(&Request::Socket(Kind::Tcp4))?.1.unwrap();
+        rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        rustix::net::listen(&socket, 64)?;
+        let listener = TcpListener::from(socket);
+        let port = listener.local_addr()?.port();
+        Ok((listener, port))
     }
 
     /// A UDP socket there that speaks with one other.

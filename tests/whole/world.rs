@@ -43,6 +43,8 @@ static MACHINE: RwLock<()> = RwLock::new(());
 enum Share {
     Part(RwLockReadGuard<'static, ()>),
     All(RwLockWriteGuard<'static, ()>),
+    /// Of what another world has.
+    Same,
 }
 
 impl Share {
@@ -83,6 +85,11 @@ impl World {
     /// Starts one that no other is beside, for a test that measures time.
     pub fn start_alone() -> Option<World> {
         World::with(Share::all())
+    }
+
+    /// Starts another one for the same test.
+    pub fn beside(&self) -> Option<World> {
+        World::with(Share::Same)
     }
 
     fn with(share: Share) -> Option<World> {
@@ -154,6 +161,11 @@ impl World {
 
     pub fn before(&self) -> &Traces {
         &self.before
+    }
+
+    /// Path of the administrator's kubeconfig on the workstation.
+    pub fn kubeconfig(&self) -> &str {
+        &self.kubeconfig
     }
 
     /// A program of podway's on the workstation, in an environment of its own.
@@ -332,12 +344,13 @@ impl Daemon<'_> {
             }
         });
         self.process = Some(process);
-        serves.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("podwayd does not serve: {}", self.log.lock().unwrap()));
+        serves.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("podwayd does not serve: {}", self.log()));
     }
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        // Whoever fails while it holds it has it printed.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The daemon's own number: the child of the process that entered the workstation.
@@ -353,7 +366,7 @@ impl Daemon<'_> {
         kill(self.pid(), Signal::SIGTERM).unwrap();
         let status = self.process.take().unwrap().wait().unwrap();
         let took = began.elapsed();
-        assert!(status.success(), "podwayd ended with {status}: {}", self.log.lock().unwrap());
+        assert!(status.success(), "podwayd ended with {status}: {}", self.log());
         self.world.assert_nothing_left();
         took
     }
@@ -385,12 +398,18 @@ impl Daemon<'_> {
 
     pub fn expect(&self, code: i32, words: &[&str]) -> Done {
         let done = self.world.podway(words);
-        assert_eq!(done.status.code(), Some(code), "podway {words:?}: {done:?}\n{}", self.log.lock().unwrap());
+        assert_eq!(done.status.code(), Some(code), "podway {words:?}: {done:?}\n{}", self.log());
         done
     }
 
     pub fn status(&self) -> SessionStatus {
-        let mut document: Value = serde_json::from_str(&self.expect(0, &["status", "-o", "json"]).out).unwrap();
+        self.status_of(&[])
+    }
+
+    /// The same of the connection with this name, where there are several.
+    pub fn status_of(&self, name: &[&str]) -> SessionStatus {
+        let words = [&["status", "-o", "json"], name].concat();
+        let mut document: Value = serde_json::from_str(&self.expect(0, &words).out).unwrap();
         serde_json::from_value(document["status"].take()).unwrap()
     }
 
@@ -403,7 +422,7 @@ impl Daemon<'_> {
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            println!("--- podwayd\n{}", self.log.lock().unwrap());
+            println!("--- podwayd\n{}", self.log());
         }
         if let Some(mut process) = self.process.take() {
             // A test that failed: the workstation ends soon, and it with that.

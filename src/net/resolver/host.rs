@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::watch;
 
 use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, is_marked, servers};
 use super::systemd_resolved::{Resolved, ResolvedError};
-use super::{AttachFailed, Attached, Backend, LinkPlan, Outlook, REPLACED};
+use super::{AttachFailed, Attached, BESIDE, Backend, LinkPlan, Outlook, REPLACED};
 use crate::net::os_journal::{Change, OsJournal, Undone};
 use crate::spec::DnsMode;
 
@@ -17,8 +19,8 @@ const UPLINK: &str = "/run/systemd/resolve/resolv.conf";
 const OFF_HINT: &str = "names are not attached: the host does not use systemd-resolved and its resolv.conf cannot be \
                         replaced; set your resolver to ask the DNS address that podway status shows, and connect with \
                         --dns off";
-const TAKEN: &str = "another connection has replaced resolv.conf, and without systemd-resolved only one can; end that \
-                     one, or connect with --dns off";
+const TAKEN: &str =
+    "another connection is about to replace resolv.conf, or cannot; end that one, or connect with --dns off";
 
 /// The host's resolver. Cheap to clone; clones share what was done.
 #[derive(Clone, Debug)]
@@ -30,40 +32,93 @@ pub struct HostResolver {
 }
 
 /// Who may edit `resolv.conf`: one connection of those that share this. A program asks the servers of that file in turn
-/// and believes the first answer, so the names of two connections cannot both be found through it.
+/// and believes the first answer, so the editor alone is named there; what it has no answer for it passes on to those beside
+/// it.
 #[derive(Clone, Debug, Default)]
 pub struct FileEditor {
     /// What the editor did; gone with it, so that nobody needs to give it back.
     by: Arc<Mutex<Weak<Mutex<Done>>>>,
+    /// Who is beside the editor, in the order in which they came: those of a connection that is gone are gone too. As many
+    /// as there are connections.
+    beside: Arc<Mutex<Vec<Weak<Mutex<Done>>>>>,
+    /// Counts how often an editor gave the file back.
+    given_back: Arc<watch::Sender<u64>>,
     /// Held while the file, its backup and the journal are changed: by threads that may block, and no longer than that.
     writing: Arc<Mutex<()>>,
 }
 
+/// How far another connection is with the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Other {
+    /// It is to edit the file, and has not yet.
+    Begins,
+    /// The file is its own.
+    Edits,
+}
+
 impl FileEditor {
-    /// Makes `done` the editor unless another is, and says whether it is now.
-    fn take(&self, done: &Arc<Mutex<Done>>) -> bool {
-        let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
-        let edits = |other: &Arc<Mutex<Done>>| other.lock().unwrap_or_else(PoisonError::into_inner).file;
-        if by.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, done) && edits(&other)) {
-            return false;
+    /// Makes `done` the editor.
+    ///
+    /// # Errors
+    /// Another is.
+    fn take(&self, done: &Arc<Mutex<Done>>) -> Result<(), Other> {
+        let mut by = locked(&self.by);
+        if let Some(other) = of_another(&by, done) {
+            return Err(other);
         }
         *by = Arc::downgrade(done);
-        done.lock().unwrap_or_else(PoisonError::into_inner).file = true;
-        true
+        locked(done).file = true;
+        Ok(())
     }
 
-    /// Whether another than `done` edits the file.
-    fn is_taken(&self, done: &Arc<Mutex<Done>>) -> bool {
-        let by = self.by.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        by.is_some_and(|other| !Arc::ptr_eq(&other, done) && other.lock().unwrap_or_else(PoisonError::into_inner).file)
+    /// How far another than `done` is, where one edits the file.
+    fn other(&self, done: &Arc<Mutex<Done>>) -> Option<Other> {
+        of_another(&locked(&self.by), done)
     }
+
+    /// Has whoever edits the file pass on to these servers what it has no answer for.
+    fn join(&self, done: &Arc<Mutex<Done>>, servers: &[IpAddr]) {
+        locked(done).beside = servers.to_vec();
+        let mut beside = locked(&self.beside);
+        beside.retain(|other| other.strong_count() > 0);
+        if !beside.iter().any(|other| other.as_ptr() == Arc::as_ptr(done)) {
+            beside.push(Arc::downgrade(done));
+        }
+    }
+
+    /// A server of each connection beside this one.
+    fn beside(&self, done: &Arc<Mutex<Done>>) -> Vec<IpAddr> {
+        let others = locked(&self.beside).iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+        let others = others.iter().filter(|other| !Arc::ptr_eq(other, done));
+        others.filter_map(|other| locked(other).beside.first().copied()).collect()
+    }
+}
+
+fn of_another(by: &Weak<Mutex<Done>>, done: &Arc<Mutex<Done>>) -> Option<Other> {
+    let other = by.upgrade().filter(|other| !Arc::ptr_eq(other, done))?;
+    let other = locked(&other);
+    match (other.file, other.replaced) {
+        (false, _) => None,
+        (true, false) => Some(Other::Begins),
+        (true, true) => Some(Other::Edits),
+    }
+}
+
+/// What it guards is whole between any two statements.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What was done to the host in this run.
 #[derive(Clone, Debug, Default)]
 struct Done {
     link: Option<u32>,
+    /// Whether the file is ours to change.
     file: bool,
+    /// Whether it was changed.
+    replaced: bool,
+    /// Our servers, where another connection edits the file.
+    beside: Vec<IpAddr>,
     upstream: Vec<IpAddr>,
     /// Counts detaching: what was begun before is not done after.
     detached: u64,
@@ -86,11 +141,7 @@ impl HostResolver {
         match mode {
             DnsMode::Off => Ok(attached(Backend::Off, false, "")),
             DnsMode::Resolved => self.by_resolved(plan).await,
-            // The user wants the file, now; who takes what there is can wait for it.
-            DnsMode::File => self.by_file(plan).await.map_err(|failed| match failed.outlook {
-                Outlook::Taken | Outlook::Hopeless => AttachFailed { outlook: Outlook::Hopeless, ..failed },
-                Outlook::Open | Outlook::Overwritten => failed,
-            }),
+            DnsMode::File => self.by_file(plan).await,
             DnsMode::Auto if self.done().file => self.by_file(plan).await,
             DnsMode::Auto => {
                 let uses_it = self.uses_resolved();
@@ -104,7 +155,7 @@ impl HostResolver {
                 }
                 let file = self.file();
                 // The one that edits the file left no doubt that it can be replaced.
-                if !self.editor.is_taken(&self.done) && blocking(move || file.replaceable()).await.is_err() {
+                if self.editor.other(&self.done).is_none() && blocking(move || file.replaceable()).await.is_err() {
                     return Err(AttachFailed { message: OFF_HINT.to_owned(), outlook: Outlook::Hopeless });
                 }
                 self.by_file(plan).await
@@ -124,9 +175,13 @@ impl HostResolver {
             }
         };
         let by_file = || async {
-            if self.editor.is_taken(&self.done) {
-                let message = format!("names would not be attached: {TAKEN}");
-                return Err(AttachFailed { message, outlook: Outlook::Taken });
+            match self.editor.other(&self.done) {
+                None => {}
+                Some(Other::Edits) => return Ok(attached(Backend::Beside, false, BESIDE)),
+                Some(Other::Begins) => {
+                    let message = format!("names would not be attached: {TAKEN}");
+                    return Err(AttachFailed { message, outlook: Outlook::Taken });
+                }
             }
             let file = self.file();
             match blocking(move || file.seems_replaceable()).await {
@@ -149,7 +204,10 @@ impl HostResolver {
     /// Undoes everything done to the host, and keeps an attaching that goes on meanwhile from doing more. Twice is
     /// harmless. Returns what could not be undone, in the user's words.
     pub async fn detach(&self) -> Vec<String> {
-        self.update(|done| done.detached += 1);
+        self.update(|done| {
+            done.detached += 1;
+            done.beside.clear();
+        });
         let Done { link, file, .. } = self.done();
         let mut left = Vec::new();
         if file {
@@ -162,7 +220,10 @@ impl HostResolver {
                 Ok(())
             });
             match restored.await {
-                Ok(()) => self.update(|done| done.file = false),
+                Ok(()) => {
+                    self.update(|done| (done.file, done.replaced) = (false, false));
+                    self.editor.given_back.send_modify(|times| *times += 1);
+                }
                 Err(error) => left.push(format!("{error}; run: podwayd cleanup")),
             }
         }
@@ -185,6 +246,20 @@ impl HostResolver {
         self.done().upstream
     }
 
+    /// Name servers of the connections beside this one, which edits the file.
+    pub fn beside(&self) -> Vec<IpAddr> {
+        self.editor.beside(&self.done)
+    }
+
+    /// Ends when the connection that edits the file has given it back after this call. One that fell gives no sign.
+    pub fn given_back(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut times = self.editor.given_back.subscribe();
+        async move {
+            // Its sender is gone with the daemon.
+            let _ = times.changed().await;
+        }
+    }
+
     async fn by_resolved(&self, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
         let failed = |error: ResolvedError| AttachFailed {
             outlook: if matches!(error, ResolvedError::Absent(_)) { Outlook::Hopeless } else { Outlook::Open },
@@ -205,16 +280,31 @@ impl HostResolver {
     async fn by_file(&self, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
         let (file, journal, change, plan) = (self.file(), self.journal.clone(), self.change(), plan.clone());
         let begun = self.done().detached;
-        if !self.editor.take(&self.done) {
-            return Err(AttachFailed { message: format!("names are not attached: {TAKEN}"), outlook: Outlook::Taken });
+        match self.editor.take(&self.done) {
+            Ok(()) => self.update(|done| done.beside.clear()),
+            Err(Other::Edits) => {
+                self.editor.join(&self.done, &plan.servers);
+                // Whoever detached meanwhile did not see that.
+                self.update(|done| {
+                    if done.detached != begun {
+                        done.beside.clear()
+                    }
+                });
+                return Ok(attached(Backend::Beside, false, BESIDE));
+            }
+            Err(Other::Begins) => {
+                let message = format!("names are not attached: {TAKEN}");
+                return Err(AttachFailed { message, outlook: Outlook::Taken });
+            }
         }
         // The thread goes on when this future is dropped; by then somebody may have detached.
         let applied = self.writing(move |done| {
-            if done.lock().unwrap_or_else(PoisonError::into_inner).detached != begun {
+            if locked(done).detached != begun {
                 return Err(ResolvConfError::Withdrawn);
             }
             journal.record(&change).map_err(|source| ResolvConfError::Io { path: "os-journal.json".into(), source })?;
             let applied = file.apply(&plan)?;
+            locked(done).replaced = true;
             Ok((applied, file.previous_servers()))
         });
         let (applied, upstream) = applied.await.map_err(|error| {
@@ -254,7 +344,7 @@ impl HostResolver {
     ) -> Result<T, ResolvConfError> {
         let (one, done) = (Arc::clone(&self.editor.writing), Arc::clone(&self.done));
         blocking(move || {
-            let _one = one.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one = locked(&one);
             work(&done)
         })
         .await
@@ -269,11 +359,11 @@ impl HostResolver {
     }
 
     fn done(&self) -> Done {
-        self.done.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.done).clone()
     }
 
     fn update(&self, change: impl FnOnce(&mut Done)) {
-        change(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut locked(&self.done));
     }
 }
 
@@ -419,6 +509,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nobody_is_beside_a_connection_that_has_not_got_the_file() {
+        let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = etc.path().join("resolv.conf");
+        let editor = FileEditor::default();
+        let resolver = || HostResolver::new(etc.path(), OsJournal::new(run.path()), editor.clone());
+        let (first, second) = (resolver(), resolver());
+        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+        assert_eq!(first.attach(DnsMode::File, &plan("podway0")).await.unwrap_err().outlook, Outlook::Hopeless);
+        for mode in [DnsMode::File, DnsMode::Auto] {
+            let waits = second.attach(mode, &plan("podway1")).await.unwrap_err();
+            assert_eq!((waits.outlook, waits.message.contains("another connection")), (Outlook::Taken, true));
+        }
+        assert!(first.beside().is_empty());
+        first.detach().await;
+        fs::remove_file(&path).unwrap();
+        assert_eq!(second.attach(DnsMode::Auto, &plan("podway1")).await.unwrap().backend, Backend::File);
+        second.detach().await;
+    }
+
+    #[tokio::test]
     async fn one_connection_edits_the_file_and_another_after_it() {
         const THEIRS: &str = "nameserver 192.0.2.53\n";
         let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -429,19 +539,23 @@ mod tests {
         let (first, second) = (resolver(), resolver());
         assert_eq!(first.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
         let ours = fs::read(&path).unwrap();
-        let refused = second.attach(DnsMode::File, &plan("podway1")).await.unwrap_err();
-        assert!(refused.message.contains("another connection"), "{refused:?}");
-        assert_eq!(refused.outlook, Outlook::Hopeless);
-        let waits = second.attach(DnsMode::Auto, &plan("podway1")).await.unwrap_err();
-        assert_eq!((waits.message, waits.outlook), (refused.message, Outlook::Taken));
+        for mode in [DnsMode::File, DnsMode::Auto] {
+            let beside = second.attach(mode, &plan("podway1")).await.unwrap();
+            assert_eq!((beside.backend, beside.message.as_str()), (Backend::Beside, BESIDE));
+        }
+        assert_eq!(first.beside(), plan("podway1").servers, "asked once");
+        assert!(second.beside().is_empty(), "it is not asked itself");
         // What another connection did is not the second's to undo.
         assert_eq!(second.detach().await, Vec::<String>::new());
         assert_eq!(fs::read(&path).unwrap(), ours);
+        assert!(first.beside().is_empty(), "what has detached is asked no more");
+        second.attach(DnsMode::Auto, &plan("podway1")).await.unwrap();
         assert_eq!(first.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
 
         assert_eq!(first.detach().await, Vec::<String>::new());
         assert_eq!(fs::read_to_string(&path).unwrap(), THEIRS);
         assert_eq!(second.attach(DnsMode::File, &plan("podway1")).await.unwrap().backend, Backend::File);
+        assert!(first.beside().is_empty(), "who edits the file is beside nobody");
         // Without a word, as a connection that panicked: the next takes it over.
         drop(second);
         let third = resolver();

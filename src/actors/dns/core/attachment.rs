@@ -89,7 +89,8 @@ impl Attachment {
                     self.repairs = 0;
                 }
                 let pause = match (attached.backend, self.overwritten()) {
-                    (Backend::File, None) => CHECK_FILE,
+                    // Whoever edits the file may end: then it is ours.
+                    (Backend::File, None) | (Backend::Beside, _) => CHECK_FILE,
                     (Backend::File, Some(more)) => doubling(CHECK_FILE, more, LONGEST_TRUCE),
                     (Backend::Resolved | Backend::Off, _) => CHECK,
                 };
