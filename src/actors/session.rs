@@ -26,8 +26,8 @@ use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, UseC
 use crate::actors::proxy_via::ProxyVia;
 use crate::actors::proxy_via::messages::ViaChanged;
 use crate::actors::shell::{
-    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, blocking, drive, jitter, spawn, spawn_reporting,
-    stop, told,
+    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, blocking, drive, jitter, now, spawn,
+    spawn_reporting, stop, told,
 };
 use crate::actors::vif::messages::{Close, FlowStats, StopDataPlane, VifChanged};
 use crate::actors::vif::{self, Vif};
@@ -48,6 +48,9 @@ mod gate;
 pub mod messages;
 pub(crate) mod reach;
 mod wiring;
+
+/// The wall clock leaps where it gets ahead of ours by so many seconds from one look to the next.
+const LEAP: i64 = 5;
 
 /// A reachable API server answers the first question within this time.
 const REACH_LIMIT: Duration = Duration::from_secs(20);
@@ -113,6 +116,8 @@ pub struct Session {
     /// What Dns changes; held here too, so that a Dns that died does not take with it how to undo it.
     host: HostResolver,
     since: i64,
+    /// How far the wall clock was ahead of ours, in seconds, when last looked at.
+    ahead: i64,
     /// Counts runs of the children, so that what an earlier run still sends is told apart.
     run: u64,
     children: Option<Children>,
@@ -141,6 +146,7 @@ impl Session {
             ingredients,
             host,
             since,
+            ahead: ahead(since),
             run: 0,
             children: None,
             unresolved: None,
@@ -162,6 +168,15 @@ impl Session {
             *status = Arc::new(fresh);
             true
         });
+    }
+
+    /// Ours stands still while the host sleeps, and is nobody's to set. There is always something to publish soon after.
+    fn look_at_the_clock(&mut self, ctx: &mut Context<Self>) {
+        let ahead = ahead((self.ingredients.wall)());
+        if ahead.saturating_sub(std::mem::replace(&mut self.ahead, ahead)) >= LEAP {
+            debug!("the clock leapt, or the host slept");
+            ctx.address().do_send(ClockLeapt);
+        }
     }
 
     fn start_children(&mut self, client: kube::Client, identity: &Identity, ctx: &mut Context<Self>) {
@@ -374,7 +389,10 @@ impl Shell for Session {
                     keeper.send_replace(Asking::Wanted(ask));
                 }
             }
-            Effect::Publish => self.publish(),
+            Effect::Publish => {
+                self.publish();
+                self.look_at_the_clock(ctx);
+            }
             Effect::Answer(id, remains) => {
                 if let Some(reply) = self.replies.remove(&id) {
                     reply.answer(remains);
@@ -407,7 +425,7 @@ struct KeeperWent {
     keeper: KeeperId,
 }
 
-told!(Made, ClientRenewed, KeeperWent);
+told!(Made, ClientRenewed, ClockLeapt, KeeperWent);
 
 impl From<ChildExited> for Input {
     fn from(message: ChildExited) -> Input {
@@ -557,6 +575,17 @@ impl Handler<ClientRenewed> for Session {
     }
 }
 
+/// self → Session. The wall clock is further ahead of ours than before.
+struct ClockLeapt;
+
+impl Handler<ClockLeapt> for Session {
+    type Result = ();
+    fn handle(&mut self, ClockLeapt: ClockLeapt, ctx: &mut Context<Self>) {
+        let lasts = lasts(self.ingredients.access.expires_at, (self.ingredients.wall)());
+        drive(self, Input::ClockLeapt(lasts), ctx);
+    }
+}
+
 impl Handler<CredentialsForgone> for Session {
     type Result = ();
     fn handle(&mut self, message: CredentialsForgone, ctx: &mut Context<Self>) {
@@ -584,6 +613,11 @@ impl Handler<KeeperWent> for Session {
     fn handle(&mut self, message: KeeperWent, ctx: &mut Context<Self>) {
         drive(self, Input::KeeperWent(message.keeper), ctx);
     }
+}
+
+/// How far the wall clock is ahead of ours, in seconds.
+fn ahead(wall: i64) -> i64 {
+    wall.saturating_sub(i64::try_from(now().0 / 1000).unwrap_or(i64::MAX))
 }
 
 /// How long credentials last from `wall` on.

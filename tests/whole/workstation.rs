@@ -10,6 +10,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
@@ -40,10 +41,16 @@ const SERVES: &str = "PODWAY_WHOLE_SERVES";
 enum Request {
     /// A socket.
     Socket(Kind),
+    /// A connection to a socket in the file system.
+    Unix(String),
     /// The addresses of a name.
     Lookup(String),
     /// The text of a file.
     Read(String),
+    /// Makes that the text of a file.
+    Write(String, String),
+    /// Removes a file.
+    Remove(String),
     /// Names in a directory.
     List(String),
     /// Command lines of the processes in its network.
@@ -70,6 +77,9 @@ pub enum Kind {
     Ping6,
     /// What tells of devices, addresses, routes and rules.
     Route,
+    /// Packets as they are, whole with their headers.
+    Raw4,
+    Raw6,
 }
 
 impl Kind {
@@ -91,6 +101,8 @@ impl Kind {
             Kind::Ping4 => (v4, SocketType::DGRAM, Some(ipproto::ICMP)),
             Kind::Ping6 => (v6, SocketType::DGRAM, Some(ipproto::ICMPV6)),
             Kind::Route => (route, SocketType::RAW, None),
+            Kind::Raw4 => (v4, SocketType::RAW, Some(ipproto::RAW)),
+            Kind::Raw6 => (v6, SocketType::RAW, Some(ipproto::RAW)),
         };
         Ok(socket_with(family, kind, SocketFlags::CLOEXEC, protocol)?)
     }
@@ -167,6 +179,14 @@ impl Workstation {
         Ok((listener, port))
     }
 
+    /// A connection to a socket in the file system there.
+    pub fn unix(&self, path: &str) -> io::Result<UnixStream> {
+        let stream = UnixStream::from(self.ask(&Request::Unix(path.to_owned()))?.1.unwrap());
+        stream.set_read_timeout(Some(SILENCE))?;
+        stream.set_write_timeout(Some(SILENCE))?;
+        Ok(stream)
+    }
+
     /// A UDP socket there that speaks with one other.
     pub fn datagrams(&self, to: SocketAddr) -> io::Result<UdpSocket> {
         let socket = self.socket(Kind::udp(to.ip()));
@@ -176,6 +196,14 @@ impl Workstation {
 
     pub fn read(&self, path: &str) -> String {
         self.value(&Request::Read(path.to_owned())).unwrap()
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        self.value::<()>(&Request::Write(path.to_owned(), text.to_owned())).unwrap();
+    }
+
+    pub fn remove(&self, path: &str) {
+        self.value::<()>(&Request::Remove(path.to_owned())).unwrap();
     }
 
     /// Names in a directory; none where there is no such directory.
@@ -246,11 +274,14 @@ fn serve() {
 fn answer(request: Request) -> io::Result<(Value, Option<OwnedFd>)> {
     let value = match request {
         Request::Socket(kind) => return Ok((Value::Null, Some(kind.open()?))),
+        Request::Unix(path) => return Ok((Value::Null, Some(UnixStream::connect(path)?.into()))),
         Request::Lookup(name) => {
             let found: BTreeSet<IpAddr> = (name.as_str(), 0).to_socket_addrs()?.map(|address| address.ip()).collect();
             serde_json::to_value(found)?
         }
         Request::Read(path) => fs::read_to_string(path)?.into(),
+        Request::Write(path, text) => fs::write(path, text).map(|()| Value::Null)?,
+        Request::Remove(path) => fs::remove_file(path).map(|()| Value::Null)?,
         Request::List(path) => {
             let names = fs::read_dir(path).into_iter().flatten().flatten();
             names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()

@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Of the workstation, whose /run is its own.
 const RUNTIME: &str = "/run/podway";
 const STATE: &str = "/run/podway/state";
-const SOCKET: &str = "/run/podway/podway.sock";
+pub const SOCKET: &str = "/run/podway/podway.sock";
 
 /// Who runs: any number of tests, or one that measures time.
 static MACHINE: RwLock<()> = RwLock::new(());
@@ -92,13 +92,28 @@ impl World {
         World::with(Share::Same)
     }
 
+    /// Starts one whose agents are this program, started with these words before an agent's own.
+    pub fn with_agent(words: &[&str]) -> Option<World> {
+        World::with_its(Share::part(), Some(words))
+    }
+
     fn with(share: Share) -> Option<World> {
+        World::with_its(share, None)
+    }
+
+    fn with_its(share: Share, agent: Option<&[&str]>) -> Option<World> {
         if !geteuid().is_root() && !tun_is_open() {
             skipped("/dev/net/tun is closed to this user");
             return None;
         }
         let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
-        World::of(share, directory, env!("CARGO_BIN_EXE_podway").into(), std::env::current_exe().unwrap(), None)
+        let own = std::env::current_exe().unwrap();
+        let agent = agent.map(|words| {
+            // Pods have users of their own, who may not look everywhere.
+            let copy = copied(&directory, "agent", &own);
+            std::iter::once(copy.to_str().unwrap().to_owned()).chain(words.iter().map(ToString::to_string)).collect()
+        });
+        World::of(share, directory, env!("CARGO_BIN_EXE_podway").into(), own, None, agent)
     }
 
     /// One of an ordinary user, by root; `None` where the machine does not allow it.
@@ -108,16 +123,9 @@ impl World {
             return None;
         }
         let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
-        // Where everybody may start them. By another process: what a test starts meanwhile would hold a file that we write,
-        // which then cannot be started.
-        let copied = |name: &str, from: PathBuf| {
-            let to = directory.path().join(name);
-            assert!(Command::new("cp").args([&from, &to]).status().unwrap().success());
-            to
-        };
-        let podway = copied("podway", env!("CARGO_BIN_EXE_podway").into());
-        let own = copied("test", std::env::current_exe().unwrap());
-        World::of(Share::part(), directory, podway, own, Some(NOBODY))
+        let podway = copied(&directory, "podway", Path::new(env!("CARGO_BIN_EXE_podway")));
+        let own = copied(&directory, "test", &std::env::current_exe().unwrap());
+        World::of(Share::part(), directory, podway, own, Some(NOBODY), None)
     }
 
     fn of(
@@ -126,9 +134,12 @@ impl World {
         podway: PathBuf,
         own: PathBuf,
         user: Option<(u32, u32)>,
+        agent: Option<Vec<String>>,
     ) -> Option<World> {
         let words = |program: Program| [AS, program.name()];
-        let agent = std::iter::once(podway.to_str().unwrap()).chain(words(Program::Agent)).map(str::to_owned).collect();
+        let real =
+            || std::iter::once(podway.to_str().unwrap()).chain(words(Program::Agent)).map(str::to_owned).collect();
+        let agent = agent.unwrap_or_else(real);
         let settings = Settings { agent, ..Settings::default() };
         let program = sandbox::Program::new(&podway, words(Program::Cluster));
         let cluster = match Handle::start_as(program, &settings, user) {
@@ -299,6 +310,14 @@ impl World {
     }
 }
 
+/// A program where everybody may start it. By another process: what a test starts meanwhile would hold a file that we
+/// write, which then cannot be started.
+fn copied(directory: &tempfile::TempDir, name: &str, from: &Path) -> PathBuf {
+    let to = directory.path().join(name);
+    assert!(Command::new("cp").args([from, &to]).status().unwrap().success());
+    to
+}
+
 pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
@@ -358,6 +377,13 @@ impl Daemon<'_> {
         let entered = self.process.as_ref().unwrap().id();
         let children = fs::read_to_string(format!("/proc/{entered}/task/{entered}/children")).unwrap();
         Pid::from_raw(children.trim().parse().unwrap())
+    }
+
+    /// Resident memory of the daemon, bytes (proc_pid_status(5)).
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     /// Ends it by SIGTERM; fails when it leaves anything behind. How long it took.

@@ -89,6 +89,8 @@ pub enum Input {
     },
     /// The keeper could not renew them, or what it gave cannot be used.
     NotRenewed(AskId, String),
+    /// The wall clock leapt ahead of ours, as where the host slept: how long the credentials last from now on.
+    ClockLeapt(Option<Duration>),
     /// A keeper came; it takes the place of any that was there.
     KeeperCame(KeeperId),
     /// One went.
@@ -405,6 +407,7 @@ impl SessionCore {
             Input::Flows(stats) => self.flows = stats,
             Input::Renewed { ask, expires_at, lasts } => self.renewal.renewed(now, ask, expires_at, lasts),
             Input::NotRenewed(ask, why) => self.renewal.failed(now, ask, &why),
+            Input::ClockLeapt(lasts) => self.renewal.leapt(now, lasts),
             Input::KeeperCame(keeper) => self.renewal.came(now, keeper),
             Input::KeeperWent(keeper) => self.renewal.went(keeper),
             Input::ChildExited(child, exit) => self.child_exited(now, child, &exit),

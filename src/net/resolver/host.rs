@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
-use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, is_marked, servers};
+use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, Restored, is_marked, servers};
 use super::systemd_resolved::{Resolved, ResolvedError};
 use super::{AttachFailed, Attached, BESIDE, Backend, LinkPlan, Outlook, REPLACED};
 use crate::net::os_journal::{Change, OsJournal, Undone};
@@ -21,6 +21,19 @@ const OFF_HINT: &str = "names are not attached: the host does not use systemd-re
                         --dns off";
 const TAKEN: &str =
     "another connection is about to replace resolv.conf, or cannot; end that one, or connect with --dns off";
+
+const EDITED: &str = "somebody edited podway's resolv.conf: the edit stays until the disconnect, and is then kept beside it as \
+                      resolv.conf.podway-edited";
+
+/// What is told of an edit that was moved aside.
+pub(crate) fn kept_edit(restored: &Restored) -> Option<String> {
+    match restored {
+        Restored::KeptEdit(path) => {
+            Some(format!("resolv.conf was edited while podway had it: the edit is now in {}", path.display()))
+        }
+        Restored::Nothing | Restored::Exactly | Restored::LeftToOther => None,
+    }
+}
 
 /// The host's resolver. Cheap to clone; clones share what was done.
 #[derive(Clone, Debug)]
@@ -213,14 +226,15 @@ impl HostResolver {
         if file {
             let (file, journal, change) = (self.file(), self.journal.clone(), self.change());
             let restored = self.writing(move |_| {
-                file.restore()?;
+                let restored = file.restore()?;
                 if let Err(error) = journal.forget(&change) {
                     tracing::debug!(%error, "the journal could not be written");
                 }
-                Ok(())
+                Ok(restored)
             });
             match restored.await {
-                Ok(()) => {
+                Ok(restored) => {
+                    left.extend(kept_edit(&restored));
                     self.update(|done| (done.file, done.replaced) = (false, false));
                     self.editor.given_back.send_modify(|times| *times += 1);
                 }
@@ -321,7 +335,8 @@ impl HostResolver {
         })?;
         let upstream = upstream.into_iter().filter(|server| !plan_has(&self.etc, *server)).collect();
         self.update(|done| done.upstream = upstream);
-        Ok(attached(Backend::File, applied == Applied::Repaired, REPLACED))
+        let message = if applied == Applied::Edited { EDITED } else { REPLACED };
+        Ok(attached(Backend::File, applied == Applied::Repaired, message))
     }
 
     /// Whether the host's programs ask resolved: its stub is in resolv.conf, or its module in nsswitch.conf.

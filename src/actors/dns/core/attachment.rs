@@ -34,6 +34,10 @@ const LONGEST_TRUCE: Duration = Duration::from_secs(300);
 /// that they were also seen to stay.
 const STAYS: Duration = Duration::from_secs(600);
 
+/// What is told for as long as that counts.
+const OVERWRITTEN: &str = "something else wrote resolv.conf while connected; podway put its own back, and what was written \
+                           comes back at the disconnect";
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Running {
     Attaching(LinkPlan),
@@ -260,6 +264,9 @@ impl Attachment {
             state.backend = attached.backend.to_string();
             state.message = attached.message.clone();
             state.ready = plan == Some(applied);
+            if self.repairs > 0 && attached.backend == Backend::File {
+                state.message = OVERWRITTEN.to_owned();
+            }
             if self.overwritten().is_some() {
                 state.ready = false;
                 state.outlook = Outlook::Overwritten;

@@ -155,6 +155,13 @@ impl Renewal {
         self.not_before = now + self.pause();
     }
 
+    /// The clock leapt, or the host slept: the credentials last so long from `now` on, which may be less than was thought.
+    pub fn leapt(&mut self, now: Millis, lasts: Option<Duration>) {
+        let Some(lasts) = lasts else { return };
+        let sooner = now + self.wait(lasts);
+        self.due = self.due.map(|due| due.min(sooner));
+    }
+
     /// The keeper could not do what it was asked.
     pub fn failed(&mut self, now: Millis, ask: AskId, why: &str) {
         if self.asked.is_some_and(|(asked, _)| asked == ask) {

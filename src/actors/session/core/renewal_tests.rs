@@ -55,6 +55,28 @@ fn nothing_is_asked_before_it_is_due_nor_twice() {
 }
 
 #[test]
+fn after_a_leap_of_the_clock_what_is_left_counts_and_nothing_comes_later_for_it() {
+    // Ten minutes in, the host slept for half an hour, in which its own time stood still.
+    let mut renewal = kept();
+    renewal.leapt(at(600), Some(seconds(1200)));
+    assert_eq!(renewal.deadline(), Some(at(600 + 960)));
+    // A clock that was set back gives nobody more time.
+    renewal.leapt(at(700), Some(seconds(9000)));
+    renewal.leapt(at(700), None);
+    assert_eq!(renewal.deadline(), Some(at(600 + 960)));
+    // Over by now: at once, and once.
+    renewal.leapt(at(800), Some(Duration::ZERO));
+    let ask = renewal.reconcile(at(800)).expect("it is due");
+    renewal.leapt(at(801), Some(Duration::ZERO));
+    assert_eq!(renewal.reconcile(at(801)), None, "it has been asked");
+    renewal.renewed(at(802), Some(ask.id), Some(9000), Some(seconds(3600)));
+    assert_eq!(renewal.deadline(), Some(at(802 + 2880)));
+    let mut endless = Renewal::new(None);
+    endless.leapt(at(1), Some(Duration::ZERO));
+    assert_eq!(endless.deadline(), None);
+}
+
+#[test]
 fn without_a_keeper_nobody_is_asked_and_one_that_comes_is_at_once() {
     let mut renewal = Renewal::new(Some(3600));
     renewal.begin(at(0), Some(seconds(3600)), 0);
