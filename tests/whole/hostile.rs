@@ -264,7 +264,7 @@ fn packets4(world: &World, podway: &Daemon<'_>, dice: &mut Dice) {
         packet.extend((0..4 * options).map(|_| dice.byte()));
         packet.extend(body);
         // The kernel refuses some itself.
-        drop(rustix::net::sendto(&socket, &packet, SendFlags::DONTWAIT, &SocketAddr::new(target.into(), 0)));
+        let _ = rustix::net::sendto(&socket, &packet, SendFlags::DONTWAIT, &SocketAddr::new(target.into(), 0));
     }
 }
 
@@ -291,7 +291,7 @@ fn packets6(world: &World, podway: &Daemon<'_>, dice: &mut Dice) {
         packet.extend(Ipv6Addr::octets(&source).iter().chain(&target.octets()));
         packet.extend(extensions);
         packet.extend(body);
-        drop(rustix::net::sendto(&socket, &packet, SendFlags::DONTWAIT, &SocketAddr::new(target.into(), 0)));
+        let _ = rustix::net::sendto(&socket, &packet, SendFlags::DONTWAIT, &SocketAddr::new(target.into(), 0));
     }
 }
 

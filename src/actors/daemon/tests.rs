@@ -164,8 +164,13 @@ fn hold(daemon: &mut Daemon, name: &str, phase: Phase, access: &ClusterAccess) -
     let spec = serde_json::json!({ "name": name, "namespace": "demo", "timeout_ms": 1, "agent_image": "agent" });
     let (spec, cluster) = (serde_json::from_value(spec).unwrap(), Cluster::of(access));
     daemon.driven.core.hold(name, 1000, spec, cluster);
-    let running =
-        Running { owner_uid: 1000, device: "podway0".to_owned(), address: session.address(), status: receiver };
+    let running = Running {
+        place: Place { context: String::new(), namespace: String::new() },
+        owner_uid: 1000,
+        device: "podway0".to_owned(),
+        address: session.address(),
+        status: receiver,
+    };
     daemon.sessions.insert(name.into(), running);
     Played { session, _status: status }
 }

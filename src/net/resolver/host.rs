@@ -42,6 +42,9 @@ pub struct HostResolver {
     journal: OsJournal,
     editor: FileEditor,
     done: Arc<Mutex<Done>>,
+    /// In the place of the one on the system bus.
+    #[cfg(test)]
+    resolved: Option<Resolved>,
 }
 
 /// Who may edit `resolv.conf`: one connection of those that share this. A program asks the servers of that file in turn
@@ -141,7 +144,14 @@ impl HostResolver {
     /// The resolver whose files are in `etc` (`/etc`); changes that outlive us are noted in `journal`. All connections of
     /// one daemon share `editor`.
     pub fn new(etc: impl Into<PathBuf>, journal: OsJournal, editor: FileEditor) -> HostResolver {
-        HostResolver { etc: etc.into(), journal, editor, done: Arc::default() }
+        HostResolver {
+            etc: etc.into(),
+            journal,
+            editor,
+            done: Arc::default(),
+            #[cfg(test)]
+            resolved: None,
+        }
     }
 
     /// Makes the host ask us as planned; what is already so stays untouched.
@@ -242,7 +252,7 @@ impl HostResolver {
             }
         }
         if let Some(ifindex) = link {
-            let reverted = match Resolved::connect().await {
+            let reverted = match self.resolved().await {
                 Ok(resolved) => resolved.revert(ifindex).await,
                 Err(error) => Err(error),
             };
@@ -258,6 +268,14 @@ impl HostResolver {
     /// The servers that the host used before us; empty unless the file is ours.
     pub fn upstream(&self) -> Vec<IpAddr> {
         self.done().upstream
+    }
+
+    async fn resolved(&self) -> Result<Resolved, ResolvedError> {
+        #[cfg(test)]
+        if let Some(resolved) = &self.resolved {
+            return Ok(resolved.clone());
+        }
+        Resolved::connect().await
     }
 
     /// Name servers of the connections beside this one, which edits the file.
@@ -280,7 +298,7 @@ impl HostResolver {
             message: format!("{error}; connect with --dns file or --dns off if the host does without it"),
         };
         let before = self.done().link;
-        let resolved = Resolved::connect().await.map_err(failed)?;
+        let resolved = self.resolved().await.map_err(failed)?;
         self.update(|done| done.link = Some(plan.ifindex));
         resolved.apply(plan).await.map_err(|error| AttachFailed { outlook: Outlook::Open, ..failed(error) })?;
         if let Some(old) = before.filter(|old| *old != plan.ifindex)
@@ -521,6 +539,114 @@ mod tests {
         assert_eq!(resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
         resolver.detach().await;
         assert!(fs::read_dir(run.path()).unwrap().next().is_none(), "nothing is left in the journal");
+    }
+
+    /// What a resolved of the test was told.
+    #[derive(Debug, Default)]
+    struct Told {
+        servers: Vec<(i32, Vec<u8>)>,
+        domains: Vec<(String, bool)>,
+        reverted: Vec<i32>,
+        /// Whether it answers nothing about links any more.
+        hangs: bool,
+    }
+
+    /// A resolved at the other end of a socket, which keeps what it is told.
+    async fn fake_resolved() -> (Resolved, Arc<Mutex<Told>>) {
+        use futures_util::StreamExt as _;
+        use zbus::{ObjectPath, Variant as Value};
+
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let guid = zbus::Guid::generate();
+        let server = zbus::connection::Builder::unix_stream(theirs).server(guid).p2p().build();
+        let client = zbus::connection::Builder::unix_stream(ours).p2p().build();
+        let (server, client) = tokio::try_join!(server, client).unwrap();
+        let told = Arc::new(Mutex::new(Told::default()));
+        let keeps = Arc::clone(&told);
+        tokio::spawn(async move {
+            let mut calls = zbus::MessageStream::from(&server);
+            while let Some(Ok(call)) = calls.next().await {
+                let header = call.header();
+                let (member, body) = (header.member().unwrap().to_string(), call.body());
+                if member.contains("Link") && locked(&keeps).hangs {
+                    continue;
+                }
+                match member.as_str() {
+                    "GetLink" => {
+                        let path = ObjectPath::try_from("/org/freedesktop/resolve1/link/_7").unwrap();
+                        server.reply(&header, &path).await.unwrap();
+                        continue;
+                    }
+                    "Get" => {
+                        let (_, name): (String, String) = body.deserialize().unwrap();
+                        let value = {
+                            let told = locked(&keeps);
+                            match name.as_str() {
+                                "DNS" => Value::from(told.servers.clone()),
+                                "Domains" => Value::from(told.domains.clone()),
+                                "DefaultRoute" => Value::from(false),
+                                _ => Value::from(1_u64),
+                            }
+                        };
+                        server.reply(&header, &value).await.unwrap();
+                        continue;
+                    }
+                    "SetLinkDNS" => locked(&keeps).servers = body.deserialize::<(i32, _)>().unwrap().1,
+                    "SetLinkDomains" => locked(&keeps).domains = body.deserialize::<(i32, _)>().unwrap().1,
+                    "RevertLink" => {
+                        let (index,) = body.deserialize().unwrap();
+                        let mut told = locked(&keeps);
+                        told.reverted.push(index);
+                        (told.servers, told.domains) = Default::default();
+                    }
+                    _ => {}
+                }
+                server.reply(&header, &()).await.unwrap();
+            }
+        });
+        (Resolved::over(client), told)
+    }
+
+    #[tokio::test]
+    async fn settings_of_resolved_are_reverted_by_who_outlives_the_one_that_made_them() {
+        let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (resolved, told) = fake_resolved().await;
+        let mut session = HostResolver::new(etc.path(), OsJournal::new(run.path()), FileEditor::default());
+        session.resolved = Some(resolved);
+        // Dns has a clone, and panics: what it did is the session's to undo.
+        let dns = session.clone();
+        assert_eq!(dns.attach(DnsMode::Resolved, &plan("podway0")).await.unwrap().backend, Backend::Resolved);
+        assert_eq!(locked(&told).servers, [(2, vec![246, 246, 0, 2])]);
+        assert_eq!(locked(&told).domains, [("cluster.local".to_owned(), true)]);
+        drop(dns);
+        assert_eq!(session.detach().await, Vec::<String>::new());
+        let seen = || {
+            let told = locked(&told);
+            (told.reverted.len(), told.servers.len(), told.domains.len())
+        };
+        assert_eq!(seen(), (1, 0, 0));
+        assert_eq!(locked(&told).reverted, [7]);
+        assert_eq!(session.detach().await, Vec::<String>::new());
+        assert_eq!(seen().0, 1, "once is enough");
+
+        // In the middle of it, too.
+        let dns = session.clone();
+        let attaching = tokio::spawn(async move { dns.attach(DnsMode::Resolved, &plan("podway0")).await });
+        while locked(&told).domains.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        attaching.abort();
+        assert_eq!(session.detach().await, Vec::<String>::new());
+        assert_eq!(seen(), (2, 0, 0));
+
+        // One that hangs is told of, and tried again by the next.
+        session.attach(DnsMode::Resolved, &plan("podway0")).await.unwrap();
+        locked(&told).hangs = true;
+        let left = session.detach().await;
+        assert!(left.len() == 1 && left[0].contains("did not answer RevertLink within 1 s"), "{left:?}");
+        locked(&told).hangs = false;
+        assert_eq!(session.detach().await, Vec::<String>::new());
+        assert_eq!(seen().0, 3);
     }
 
     #[tokio::test]
