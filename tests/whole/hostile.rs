@@ -382,7 +382,7 @@ async fn lie_to(stream: tokio::net::TcpStream, pod_uid: String, seed: u8) {
             continue;
         }
         let (request, mut stream) = (request, stream);
-        if calls % 3 != 0 {
+        if !calls.is_multiple_of(3) {
             let opened = flow_frame::Frame::Opened(Opened { limit: u64::MAX, ..Opened::default() });
             let mut frame = vec![0];
             let message = podway_tunnel::frames::FlowFrame { frame: Some(opened) };
@@ -393,7 +393,7 @@ async fn lie_to(stream: tokio::net::TcpStream, pod_uid: String, seed: u8) {
         for piece in said {
             drop(stream.send_data(piece, false));
         }
-        if calls % 2 == 0 {
+        if calls.is_multiple_of(2) {
             drop(stream.send_data(Bytes::new(), true));
         }
         held.push((request, respond, stream));
