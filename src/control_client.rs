@@ -3,10 +3,12 @@
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 use tokio_util::codec::{Framed, LinesCodec};
 
 use crate::actors::control::protocol::{Body, Event, Greeting, Op, Request, Response, read_result};
@@ -18,11 +20,33 @@ pub const DEFAULT_SOCKET: &str = "/run/podway/podway.sock";
 /// A status document is at most this long; the daemon is trusted, its bugs are not.
 const MAX_RESPONSE: usize = 16 * 1024 * 1024;
 
+/// How long the daemon may take for its greeting, which waits for nothing there.
+const GREETING: Duration = Duration::from_secs(5);
+/// How long it may take for an answer that it has at once.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long the end of connections may take: each step of it has a limit of seconds.
+const END: Duration = Duration::from_secs(60);
+
 /// A connection to the daemon, with one request at a time.
 #[derive(Debug)]
 pub struct ControlClient {
     lines: Framed<UnixStream, LinesCodec>,
     last_id: u64,
+    /// How long the next line may take; none where it may never come.
+    patience: Option<Duration>,
+}
+
+/// How long each line of the answer may take. A connect waits for an earlier one to end, and then for its own time.
+fn patience(op: &Op) -> Option<Duration> {
+    match op {
+        Op::Status { .. } | Op::Config | Op::Version | Op::Renew { .. } | Op::Forgo { .. } => Some(ANSWER),
+        Op::Logs { follow, .. } => (!follow).then_some(ANSWER),
+        Op::Disconnect { .. } => Some(END),
+        Op::Connect { spec, .. } | Op::Plan { spec, .. } => {
+            Some(Duration::from_millis(spec.timeout_ms).saturating_mul(2).saturating_add(END))
+        }
+        Op::Watch { .. } | Op::Keep { .. } => None,
+    }
 }
 
 /// Why the daemon could not be asked.
@@ -45,7 +69,8 @@ impl ControlClient {
     ///
     /// # Errors
     ///
-    /// [`ClientError::NoDaemon`] when nobody listens or the socket is closed to this user; else what refused.
+    /// [`ClientError::NoDaemon`] when nobody listens, nobody answers, or the socket is closed to this user; else what
+    /// refused.
     pub async fn open(path: &Path) -> Result<ControlClient, ClientError> {
         let stream = UnixStream::connect(path).await.map_err(|error| no_connection(path, &error))?;
         let server = stream.peer_cred().map_err(|error| broken(&error))?.uid();
@@ -57,7 +82,7 @@ impl ControlClient {
             )));
         }
         let lines = Framed::new(stream, LinesCodec::new_with_max_length(MAX_RESPONSE));
-        let mut client = ControlClient { lines, last_id: 0 };
+        let mut client = ControlClient { lines, last_id: 0, patience: Some(GREETING) };
         let greeting = serde_json::to_string(&Greeting::OURS).map_err(|error| broken(&error.into()))?;
         client.send(greeting).await?;
         Greeting::check(&client.line().await?)?;
@@ -71,6 +96,7 @@ impl ControlClient {
     /// When the daemon is gone.
     pub async fn send_request(&mut self, op: Op) -> Result<(), ClientError> {
         self.last_id += 1;
+        self.patience = patience(&op);
         let request = Request { id: self.last_id, op };
         let line = request.to_line().map_err(|error| broken(&error.into()))?;
         self.send(line).await
@@ -112,14 +138,20 @@ impl ControlClient {
     }
 
     async fn send(&mut self, line: String) -> Result<(), ClientError> {
-        match self.lines.send(line).await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(broken(&io::Error::other(error))),
+        // It need not take the line either.
+        match timeout(ANSWER, self.lines.send(line)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(broken(&io::Error::other(error))),
+            Err(_) => Err(silent(ANSWER)),
         }
     }
 
     async fn line(&mut self) -> Result<String, ClientError> {
-        match self.lines.next().await {
+        let next = match self.patience {
+            Some(patience) => timeout(patience, self.lines.next()).await.map_err(|_| silent(patience))?,
+            None => self.lines.next().await,
+        };
+        match next {
             Some(Ok(line)) => Ok(line),
             Some(Err(error)) => Err(broken(&io::Error::other(error))),
             None => Err(broken(&io::Error::from(io::ErrorKind::UnexpectedEof))),
@@ -181,6 +213,14 @@ fn who_may(socket: Option<(u32, u32)>) -> String {
     }
 }
 
+fn silent(patience: Duration) -> ClientError {
+    ClientError::NoDaemon(UserError::new(
+        Reason::DaemonUnreachable,
+        format!("podwayd: it runs and has said nothing for {} s", patience.as_secs()),
+        "it is stopped, or hangs: systemctl status podwayd shows which; sudo systemctl restart podwayd puts the host right",
+    ))
+}
+
 fn broken(error: &io::Error) -> ClientError {
     ClientError::NoDaemon(UserError::new(
         Reason::DaemonUnreachable,
@@ -192,6 +232,27 @@ fn broken(error: &io::Error) -> ClientError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_says_nothing_is_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        // Takes connections, as the kernel does for one that is stopped.
+        let Err(ClientError::NoDaemon(error)) = ControlClient::open(&path).await else { panic!("it answered") };
+        assert_eq!(error.message, "podwayd: it runs and has said nothing for 5 s");
+        drop(listener.accept().await.unwrap());
+
+        let serve = async {
+            let mut lines = Framed::new(listener.accept().await.unwrap().0, LinesCodec::new());
+            lines.send(serde_json::to_string(&Greeting::OURS).unwrap()).await.unwrap();
+            lines
+        };
+        let (client, held) = tokio::join!(ControlClient::open(&path), serve);
+        let asked = client.unwrap().ask::<serde_json::Value>(Op::Version).await;
+        assert!(matches!(asked, Err(ClientError::NoDaemon(error)) if error.message.ends_with("for 10 s")));
+        drop(held);
+    }
 
     #[test]
     fn a_closed_socket_says_how_to_get_in() {

@@ -22,6 +22,7 @@ pub mod kubeconfig;
 pub mod logs;
 pub mod near;
 pub mod net;
+pub mod places;
 pub mod plan;
 pub mod programs;
 pub mod refusal;

@@ -276,7 +276,9 @@ async fn remove(client: kube::Client, agent: &Agent, namespace: &str, pods: Vec<
         names_of::<Pod>(&client, namespace, &of_key),
         names_of::<Pod>(&client, namespace, &of_fingerprint),
     );
-    let seen_jobs: BTreeSet<String> = more_jobs.into_iter().collect();
+    // What made a pod in sight is there, too, whoever may list it.
+    let of_pods = pods.iter().filter(|pod| pod.own_job.is_some()).map(|pod| pod.workload.name.to_string());
+    let seen_jobs: BTreeSet<String> = more_jobs.into_iter().chain(of_pods).collect();
     names.extend(more_pods.into_iter().chain(more_of_image));
     let jobs = join_all(guessed.union(&seen_jobs).map(async |name| {
         let left = delete::<Job>(&client, namespace, name, DeleteParams::background()).await?;
@@ -309,6 +311,11 @@ async fn delete<K: Owned>(client: &kube::Client, namespace: &str, name: &str, ho
     let (forbidden, why) = match api.delete(name, &how).await {
         Ok(_) => return None,
         Err(kube::Error::Api(status)) if status.code == 404 => return None,
+        // A policy may refuse as well, in its own words.
+        Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains(" cannot delete resource ") => {
+            debug!(message = status.message, "a deletion was refused");
+            (true, format!("missing right: delete {} in namespace {namespace}", K::plural(&())))
+        }
         Err(kube::Error::Api(status)) => (status.code == 403, status.message.clone()),
         Err(error) => (false, chain(&error)),
     };

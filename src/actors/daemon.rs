@@ -3,12 +3,13 @@
 //! Answers Control. A connect of a name that exists is idempotent when equal and refused with the difference when not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Message};
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use self::cluster::Cluster;
 use self::core::{DaemonCore, Effect, Input, may_see};
@@ -28,6 +29,8 @@ use crate::ids::ReplyId;
 use crate::logs::layer::session_span;
 use crate::net::descriptors;
 use crate::net::tun::link_exists;
+use crate::places::{self, Place};
+use crate::spec::ConnectSpec;
 use crate::status::{Phase, SessionStatus};
 
 pub mod cluster;
@@ -74,6 +77,7 @@ struct Closing {
 /// One connection.
 struct Running {
     owner_uid: u32,
+    place: Place,
     device: String,
     address: Addr<Session>,
     status: watch::Receiver<Arc<SessionStatus>>,
@@ -134,6 +138,8 @@ impl Daemon {
             // It was started as far as the core knows.
             return ctx.address().do_send(SessionEnded { name, exit: Exit::Stopped });
         }
+        let place = place_of(&spec);
+        self.remember(caller.uid, place.clone(), places::add);
         let device = self.free_device(link_exists);
         let status_rx = status.subscribe();
         let span = session_span(&name, caller.uid);
@@ -152,9 +158,19 @@ impl Daemon {
         let context = Context::new();
         let address = context.address();
         span.in_scope(|| start_monitored(session, context, move |exit| me.do_send(SessionEnded { name: ended, exit })));
-        let running = Running { owner_uid: caller.uid, device, address, status: status_rx };
+        let running = Running { owner_uid: caller.uid, place, device, address, status: status_rx };
         reply.answer(Ok(Opened { view: running.view(&name), existed: false }));
         self.sessions.insert(name, running);
+    }
+
+    /// Changes what is known of the places of a user: a hint, for which nothing waits.
+    fn remember(&self, uid: u32, place: Place, change: fn(&Path, u32, Place) -> io::Result<()>) {
+        let state_dir = self.settings.state_dir.clone();
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(error) = change(&state_dir, uid, place) {
+                debug!(%error, "where a user has connections was not noted");
+            }
+        }));
     }
 
     /// Each plan watches a cluster for as long as it is made.
@@ -186,9 +202,14 @@ impl Daemon {
         };
         let (remains, answer) = Reply::new();
         running.address.do_send(Disconnect { clean, reply: remains });
+        let (state_dir, uid, place) = (self.settings.state_dir.clone(), running.owner_uid, running.place.clone());
         tokio::spawn(async move {
             // A session that is no more answers nothing.
             let remains = answer.await.unwrap_or_else(|_| unasked(clean));
+            if clean && remains.left.is_empty() {
+                // A hint: where it cannot be written, more is told than is left.
+                drop(tokio::task::spawn_blocking(move || places::remove(&state_dir, uid, place)));
+            }
             reply.answer(Ok(Closed { name: name.to_string(), remains }));
         });
     }
@@ -290,11 +311,20 @@ fn unasked(clean: bool) -> Remains {
 fn by_hand(refusal: UserError, state_dir: &Path, uid: u32) -> UserError {
     // Without a key pair there never was an agent.
     let Some(identity) = Identity::load(state_dir, uid) else { return refusal };
-    let hint = format!(
-        "kubectl -n NAMESPACE delete jobs,pods -l {} removes what is left; so does to connect again and end that with --clean",
-        of_public_key(&identity.public)
-    );
+    let label = of_public_key(&identity.public);
+    let places = places::load(state_dir, uid);
+    let lines: Vec<String> = places.iter().map(|at| format!("{} delete jobs,pods -l {label}", at.kubectl())).collect();
+    let hint = match lines.as_slice() {
+        [] => format!("kubectl get jobs,pods -A -l {label} shows what is left of earlier connections, if anything is"),
+        lines => {
+            format!("{} removes what is left; so does to connect again and end that with --clean", lines.join("; "))
+        }
+    };
     UserError { hint, ..refusal }
+}
+
+fn place_of(spec: &ConnectSpec) -> Place {
+    Place { context: spec.context.clone(), namespace: spec.namespace.clone() }
 }
 
 impl Actor for Daemon {

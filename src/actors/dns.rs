@@ -19,7 +19,7 @@ use crate::actors::shell::{self, Driven, Reply, Shell, Stop, TaskFailed, Tasks, 
 use crate::actors::vif::messages::VifChanged;
 use crate::ids::{Attempt, Generation, ReplyId};
 use crate::net::dns_tap::{DnsQuery, DnsReply};
-use crate::net::resolver::forward::forward;
+use crate::net::resolver::forward::{Beside, ask_beside, forward, forward_whole};
 use crate::net::resolver::host::HostResolver;
 use crate::net::resolver::systemd_resolved::Resolved;
 use crate::net::resolver::{AttachFailed, Backend, LinkPlan, Outlook};
@@ -109,13 +109,36 @@ impl Dns {
     fn forward(&mut self, id: ReplyId, query: Bytes, transport: Transport, failure: Bytes) {
         let Some(reply) = self.replies.remove(&id) else { return };
         let Ok(permit) = self.forwards.clone().try_acquire_owned() else { return reply.answer(failure) };
-        let servers = self.host.upstream();
+        let (beside, servers, over_tcp) = (self.host.beside(), self.host.upstream(), transport == Transport::Tcp);
         let work = async move {
             let _permit = permit;
-            forward(&servers, &query, transport == Transport::Tcp).await
+            match ask_beside(&beside, &query, over_tcp).await {
+                Beside::Knows(answer) => Some(answer),
+                Beside::Denies | Beside::Fails => forward(&servers, &query, over_tcp).await,
+            }
         };
         self.tasks.keep(spawn_reporting(work, SEQUENCE, move |result| {
             reply.answer(result.ok().flatten().unwrap_or(failure));
+        }));
+    }
+
+    fn deny(&mut self, id: ReplyId, query: Bytes, transport: Transport, denial: Bytes, failure: Bytes) {
+        let Some(reply) = self.replies.remove(&id) else { return };
+        let beside = self.host.beside();
+        if beside.is_empty() {
+            return reply.answer(denial);
+        }
+        let Ok(permit) = self.forwards.clone().try_acquire_owned() else { return reply.answer(failure) };
+        let work = async move {
+            let _permit = permit;
+            ask_beside(&beside, &query, transport == Transport::Tcp).await
+        };
+        self.tasks.keep(spawn_reporting(work, SEQUENCE, move |result| {
+            reply.answer(match result {
+                Ok(Beside::Knows(answer)) => answer,
+                Ok(Beside::Denies) => denial,
+                Ok(Beside::Fails) | Err(_) => failure,
+            });
         }));
     }
 
@@ -128,7 +151,7 @@ impl Dns {
             }
             Upstream::Host => {
                 let servers = self.host.upstream();
-                self.report(ctx, async move { forward(&servers, &query, false).await }, limit, answered);
+                self.report(ctx, async move { forward_whole(&servers, &query).await }, limit, answered);
             }
         }
     }
@@ -159,6 +182,19 @@ impl Dns {
             let late = |_| vec!["the host's resolver did not answer within 5 s; run: podwayd cleanup".to_owned()];
             own.do_send(Report(Input::Restored { attempt, left: result.unwrap_or_else(late) }));
         });
+    }
+
+    /// Hears once that the file may be ours.
+    fn watch_editor(&mut self, ctx: &Context<Dns>) {
+        if self.watching.as_ref().is_some_and(|watching| !watching.is_finished()) {
+            return;
+        }
+        let (own, given_back) = (ctx.address(), self.host.given_back());
+        let task = spawn(async move {
+            given_back.await;
+            own.do_send(Report(Input::ResolverChanged));
+        });
+        self.watching = Some(task.abort_handle());
     }
 
     /// Watches resolved for as long as it is the back end; ends with the bus, and starts anew with the next attaching.
@@ -208,6 +244,7 @@ impl Shell for Dns {
                 }
             }
             Effect::Forward { id, query, transport, failure } => self.forward(id, query, transport, failure),
+            Effect::Deny { id, query, transport, denial, failure } => self.deny(id, query, transport, denial, failure),
             Effect::Ask { id, upstream, query, limit } => self.ask(id, upstream, query, limit, ctx),
             Effect::Translate { id, name, addresses } => {
                 let (reply, translated) = Reply::new();
@@ -230,6 +267,8 @@ impl Shell for Dns {
             Effect::Report(state) => {
                 if state.backend == Backend::Resolved.to_string() {
                     self.watch(ctx);
+                } else if state.backend == Backend::Beside.to_string() {
+                    self.watch_editor(ctx);
                 }
                 self.generation = self.generation.next();
                 self.edges.session.do_send(DnsChanged { generation: self.generation, state });

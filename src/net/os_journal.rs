@@ -43,6 +43,11 @@ impl Undone {
             Ok(Restored::Exactly) => {
                 self.done.push(format!("{} is as it was before podway", resolv_conf.path().display()))
             }
+            Ok(Restored::KeptEdit(edit)) => self.done.push(format!(
+                "{} is as it was before podway; what somebody made of podway's is in {}",
+                resolv_conf.path().display(),
+                edit.display()
+            )),
             Ok(Restored::LeftToOther | Restored::Nothing) => {}
             Err(error) => return Err(error.to_string()),
         }

@@ -19,6 +19,8 @@ pub enum Backend {
     Resolved,
     /// `/etc/resolv.conf`.
     File,
+    /// The connection that edits `/etc/resolv.conf`, which passes on to us what it has no answer for.
+    Beside,
     /// Nothing on the host is changed.
     Off,
 }
@@ -27,11 +29,15 @@ pub enum Backend {
 pub const REPLACED: &str =
     "resolv.conf is replaced while connected; it comes back at disconnect, or by: podwayd cleanup";
 
+/// What there is to say of [`Backend::Beside`].
+pub const BESIDE: &str = "another connection edits resolv.conf; a name that both clusters have means that one's";
+
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Backend::Resolved => "systemd-resolved",
             Backend::File => "/etc/resolv.conf",
+            Backend::Beside => "another connection",
             Backend::Off => "off",
         })
     }

@@ -168,6 +168,49 @@ fn a_cluster_or_a_daemon_that_says_nothing_is_not_waited_for() {
     assert_eq!(offered(&fake, &["connect", "-n", "s"]), ["shop"]);
 }
 
+/// What the scripts of the other shells ask, as they ask it: those shells are not everywhere.
+#[test]
+fn zsh_and_fish_ask_as_their_scripts_say_and_get_live_names() {
+    let fake = two_connections();
+    let script = |shell: &str| fake.run(&["completion", shell]).stdout;
+    let (zsh, fish) = (script("zsh"), script("fish"));
+    let balanced = |text: &str, open: char, close: char| text.matches(open).count() == text.matches(close).count();
+    for (text, shell) in [(&zsh, "zsh"), (&fish, "fish")] {
+        assert!(balanced(text, '(', ')') && balanced(text, '{', '}'), "{shell}: {text}");
+        assert!(text.matches('"').count().is_multiple_of(2), "{shell}: {text}");
+    }
+    // zsh reads the first line where the script is a file in `fpath`, the last where it is sourced.
+    assert!(
+        zsh.starts_with("#compdef podway\n") && zsh.ends_with("compdef _clap_dynamic_completer_podway podway\n"),
+        "{zsh}"
+    );
+    for part in ["_CLAP_COMPLETE_INDEX=", "_CLAP_IFS=", "PODWAY_COMPLETE=\"zsh\"", " -- \"${words[@]}\""] {
+        assert!(zsh.contains(part), "{part} is not in {zsh}");
+    }
+    assert!(fish.starts_with("complete ") && fish.lines().count() == 1, "{fish}");
+    for part in
+        ["--command podway", "PODWAY_COMPLETE=fish", " -- (commandline --current-process --tokenize --cut-at-cursor) "]
+    {
+        assert!(fish.contains(part), "{part} is not in {fish}");
+    }
+    // The values, before what is said of each.
+    let values = |words: &[&str], variables: &[(&str, &str)], end: char| {
+        let ran = fake.run_with(&[&["--", "podway"], words].concat(), variables);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+        let lines = ran.stdout.lines().map(|line| line.split(end).next().unwrap_or_default().to_owned());
+        lines.filter(|line| !line.is_empty()).collect::<Vec<_>>()
+    };
+    let in_zsh = [("PODWAY_COMPLETE", "zsh"), ("_CLAP_COMPLETE_INDEX", "2"), ("_CLAP_IFS", "\n")];
+    assert_eq!(values(&["status", "st"], &in_zsh, ':'), ["staging"]);
+    let in_fish = [("PODWAY_COMPLETE", "fish")];
+    assert_eq!(values(&["status", "st"], &in_fish, '\t'), ["staging"]);
+    assert_eq!(values(&["connect", "--proxy-v"], &in_fish, '\t'), ["--proxy-via"]);
+    assert!(
+        values(&["disc"], &[in_zsh[0], ("_CLAP_COMPLETE_INDEX", "1"), in_zsh[2]], ':')
+            .contains(&"disconnect".to_owned())
+    );
+}
+
 #[test]
 fn each_shell_has_a_script() {
     let fake = Fake::start(sessions(&[]));

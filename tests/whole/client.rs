@@ -4,7 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 use podway::demo::seen::Answer;
 use ring::digest::{Context, SHA256};
@@ -27,6 +27,9 @@ pub struct Told {
     pub records: Vec<String>,
     /// The addresses among it.
     pub addresses: Vec<IpAddr>,
+    pub bytes: usize,
+    /// Whether it says that it is not whole.
+    pub cut: bool,
     pub took: Duration,
 }
 
@@ -122,15 +125,32 @@ impl Workstation {
 
     /// Asks a name server there.
     pub fn query(&self, server: IpAddr, over: Over, kind: RecordType, name: &str) -> io::Result<Told> {
+        self.query_with(server, over, kind, name, None)
+    }
+
+    /// The same with the size that it says to take over UDP.
+    pub fn query_with(
+        &self,
+        server: IpAddr,
+        over: Over,
+        kind: RecordType,
+        name: &str,
+        takes: Option<u16>,
+    ) -> io::Result<Told> {
         let mut question = Message::new(7, MessageType::Query, OpCode::Query);
         question.metadata.recursion_desired = true;
         let mut asked = Name::from_ascii(name).map_err(io::Error::other)?;
         asked.set_fqdn(true);
         question.queries.push(Query::query(asked, kind));
+        question.edns = takes.map(|takes| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(takes);
+            edns
+        });
         let question = question.to_vec().map_err(io::Error::other)?;
         let to = SocketAddr::new(server, 53);
         let began = Instant::now();
-        let mut answer = vec![0; 4096];
+        let mut answer = vec![0; 65_535];
         match over {
             Over::Udp => {
                 let socket = self.datagrams(to)?;
@@ -159,6 +179,8 @@ impl Workstation {
             code: message.metadata.response_code,
             records: message.answers.iter().map(|record| record.data.to_string()).collect(),
             addresses: addresses.collect(),
+            bytes: answer.len(),
+            cut: message.metadata.truncation,
             took,
         })
     }

@@ -108,6 +108,24 @@ fn clean_removes_our_own_pod() {
 }
 
 #[test]
+fn clean_without_a_connection_or_the_right_says_what_to_do() {
+    let Some(world) = World::start() else { return };
+    let kubeconfig = world.cluster.kubeconfig("ephemeral").unwrap();
+    world.with_daemon(|podway| {
+        podway.connect(&["--kubeconfig", &kubeconfig]);
+        world.ws.who("web").unwrap();
+        let [own] = &world.own_pods()[..] else { panic!("{:?}", world.own_pods()) };
+        let done = podway.expect(1, &["disconnect", "--clean"]);
+        let left = format!("left behind: pod {own}: missing right: delete pods in namespace demo");
+        assert!(done.out.contains(&left), "{done:?}");
+        assert!(done.err.contains("podway rbac prints the rights that it takes"), "{done:?}");
+        // Later, without a connection: where it was.
+        let hint = podway.expect(3, &["disconnect", "--clean"]).err;
+        assert!(hint.contains("-n demo delete jobs,pods -l podway.dev/key=") && !hint.contains("NAMESPACE"), "{hint}");
+    });
+}
+
+#[test]
 fn an_ordinary_user_connects_and_nothing_is_left() {
     let Some(world) = World::of_nobody() else { return };
     world.connected(&VIA, |_| assert_eq!(world.seen_from("edge"), "demo/deployment/web"));

@@ -14,6 +14,8 @@
 
 #[path = "../support/allowed.rs"]
 mod allowed;
+#[path = "../../tunnel/tests/support/nonsense.rs"]
+mod nonsense;
 #[expect(dead_code, reason = "what was seen of the schema is asked elsewhere")]
 #[path = "../support/schema.rs"]
 mod schema;
@@ -24,9 +26,11 @@ mod workstation;
 mod world;
 
 mod changes;
+mod clusters;
 mod connect;
 mod credentials;
 mod faults;
+mod hostile;
 mod ipv6;
 mod lifecycle;
 mod names;
@@ -35,4 +39,5 @@ mod ping;
 mod plan;
 mod proxy_via;
 mod rights;
+mod standstill;
 mod traffic;

@@ -120,3 +120,94 @@ fn names_of_the_site_come_from_the_clusters_own_server() {
         assert_eq!(world.ws.query(podway.dns(), Over::Udp, A, "no-such.site.example").unwrap().code, NXDomain);
     });
 }
+
+#[test]
+fn an_answer_is_cut_where_it_is_longer_than_who_asks_takes_and_whole_over_tcp() {
+    let Some(world) = World::start() else { return };
+    // Each address takes 16 bytes: 512, 1232 and 4096 are between these.
+    let sizes = [20_u8, 60, 120, 250];
+    for count in sizes {
+        let name = format!("many-{count}");
+        service(&world, &name, json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]}));
+        for (slice, first) in (0..count).step_by(100).enumerate() {
+            let addresses =
+                (first..count.min(first.saturating_add(100))).map(|n| json!({"addresses": [format!("10.43.7.{n}")]}));
+            let metadata = json!({
+                "namespace": "demo", "name": format!("{name}-{slice}"), "labels": {"kubernetes.io/service-name": name}
+            });
+            let slice = json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata, "addressType": "IPv4",
+                "endpoints": addresses.collect::<Vec<_>>(), "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]
+            });
+            world.cluster.apply(slice).unwrap();
+        }
+    }
+    world.connected(&[], |podway| {
+        let server = podway.dns();
+        for count in sizes {
+            let name = format!("many-{count}.{ZONE}");
+            let whole = world.ws.query(server, Over::Tcp, A, &name).unwrap();
+            assert!(!whole.cut && whole.addresses.len() == usize::from(count), "{count}: {whole:?}");
+            for (takes, most) in [
+                (None, 512),
+                (Some(0), 512),
+                (Some(512), 512),
+                (Some(1232), 1232),
+                (Some(4096), 4096),
+                (Some(65_535), 4096),
+            ] {
+                let told = world.ws.query_with(server, Over::Udp, A, &name, takes).unwrap();
+                assert!(told.bytes <= most, "{takes:?}: {} bytes", told.bytes);
+                let edns = if takes.is_some() { 11 } else { 0 };
+                let fits = whole.bytes + edns <= most;
+                assert_eq!(
+                    (told.cut, told.addresses.len()),
+                    (!fits, if fits { count.into() } else { 0 }),
+                    "{count}, {takes:?}"
+                );
+            }
+            // A program gets all of it, as it asks again.
+            assert_eq!(world.ws.lookup(&name).unwrap().len(), usize::from(count));
+        }
+    });
+}
+
+#[test]
+fn what_others_write_into_resolv_conf_meanwhile_is_neither_overwritten_nor_lost() {
+    const THEIRS: &str = "# by a DHCP client\nnameserver 192.0.2.53\nsearch lan.example\n";
+    let Some(world) = World::start() else { return };
+    world.with_daemon(|podway| {
+        // In the moment before the disconnect: it stays.
+        podway.connect(&["--dns", "file"]);
+        world.ws.write("/etc/resolv.conf", THEIRS);
+        podway.expect(0, &["disconnect"]);
+        assert_eq!(world.ws.read("/etc/resolv.conf"), THEIRS);
+        assert!(!world.is_as_before());
+
+        // Long before: podway puts its own back, says so, and what they wrote comes back.
+        podway.connect(&["--dns", "file"]);
+        let newer = THEIRS.replace("lan", "other");
+        world.ws.write("/etc/resolv.conf", &newer);
+        let (message, took) = until("a word of it", seconds(10), || {
+            Some(podway.status().dns.message).filter(|message| message.contains("something else wrote resolv.conf"))
+        });
+        println!("after {took:?}: {message}");
+        assert_eq!(world.ws.lookup("web").unwrap(), world.service("demo", "web"));
+        podway.expect(0, &["disconnect"]);
+        assert_eq!(world.ws.read("/etc/resolv.conf"), newer);
+
+        // An edit of podway's own file stays while it is there, and beside it afterwards.
+        podway.connect(&["--dns", "file"]);
+        let edited = world.ws.read("/etc/resolv.conf") + "options timeout:3\n";
+        world.ws.write("/etc/resolv.conf", &edited);
+        until("a word of it", seconds(10), || podway.status().dns.message.contains("somebody edited").then_some(()));
+        assert_eq!(world.ws.read("/etc/resolv.conf"), edited);
+        world.ws.who("web").unwrap();
+        let done = podway.expect(0, &["disconnect"]);
+        assert!(done.out.contains("the edit is now in /etc/resolv.conf.podway-edited"), "{done:?}");
+        assert_eq!(world.ws.read("/etc/resolv.conf"), newer);
+        assert_eq!(world.ws.read("/etc/resolv.conf.podway-edited"), edited);
+        world.ws.write("/etc/resolv.conf", &world.before().resolv_conf);
+        world.ws.remove("/etc/resolv.conf.podway-edited");
+    });
+}

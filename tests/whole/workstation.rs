@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
@@ -40,10 +41,16 @@ const SERVES: &str = "PODWAY_WHOLE_SERVES";
 enum Request {
     /// A socket.
     Socket(Kind),
+    /// A connection to a socket in the file system.
+    Unix(String),
     /// The addresses of a name.
     Lookup(String),
     /// The text of a file.
     Read(String),
+    /// Makes that the text of a file.
+    Write(String, String),
+    /// Removes a file.
+    Remove(String),
     /// Names in a directory.
     List(String),
     /// Command lines of the processes in its network.
@@ -72,6 +79,9 @@ pub enum Kind {
     Ping6,
     /// What tells of devices, addresses, routes and rules.
     Route,
+    /// Packets as they are, whole with their headers.
+    Raw4,
+    Raw6,
 }
 
 impl Kind {
@@ -93,6 +103,8 @@ impl Kind {
             Kind::Ping4 => (v4, SocketType::DGRAM, Some(ipproto::ICMP)),
             Kind::Ping6 => (v6, SocketType::DGRAM, Some(ipproto::ICMPV6)),
             Kind::Route => (route, SocketType::RAW, None),
+            Kind::Raw4 => (v4, SocketType::RAW, Some(ipproto::RAW)),
+            Kind::Raw6 => (v6, SocketType::RAW, Some(ipproto::RAW)),
         };
         Ok(socket_with(family, kind, SocketFlags::CLOEXEC, protocol)?)
     }
@@ -159,6 +171,24 @@ impl Workstation {
         Ok(stream)
     }
 
+    /// A socket there that takes TCP connections to its own loopback, and its port.
+    pub fn listen(&self) -> io::Result<(TcpListener, u16)> {
+        let socket = self.ask(&Request::Socket(Kind::Tcp4))?.1.unwrap();
+        rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        rustix::net::listen(&socket, 64)?;
+        let listener = TcpListener::from(socket);
+        let port = listener.local_addr()?.port();
+        Ok((listener, port))
+    }
+
+    /// A connection to a socket in the file system there.
+    pub fn unix(&self, path: &str) -> io::Result<UnixStream> {
+        let stream = UnixStream::from(self.ask(&Request::Unix(path.to_owned()))?.1.unwrap());
+        stream.set_read_timeout(Some(SILENCE))?;
+        stream.set_write_timeout(Some(SILENCE))?;
+        Ok(stream)
+    }
+
     /// A UDP socket there that speaks with one other.
     pub fn datagrams(&self, to: SocketAddr) -> io::Result<UdpSocket> {
         let socket = self.socket(Kind::udp(to.ip()));
@@ -168,6 +198,14 @@ impl Workstation {
 
     pub fn read(&self, path: &str) -> String {
         self.value(&Request::Read(path.to_owned())).unwrap()
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        self.value::<()>(&Request::Write(path.to_owned(), text.to_owned())).unwrap();
+    }
+
+    pub fn remove(&self, path: &str) {
+        self.value::<()>(&Request::Remove(path.to_owned())).unwrap();
     }
 
     /// Names in a directory; none where there is no such directory.
@@ -243,11 +281,14 @@ fn serve() {
 fn answer(request: Request) -> io::Result<(Value, Option<OwnedFd>)> {
     let value = match request {
         Request::Socket(kind) => return Ok((Value::Null, Some(kind.open()?))),
+        Request::Unix(path) => return Ok((Value::Null, Some(UnixStream::connect(path)?.into()))),
         Request::Lookup(name) => {
             let found: BTreeSet<IpAddr> = (name.as_str(), 0).to_socket_addrs()?.map(|address| address.ip()).collect();
             serde_json::to_value(found)?
         }
         Request::Read(path) => fs::read_to_string(path)?.into(),
+        Request::Write(path, text) => fs::write(path, text).map(|()| Value::Null)?,
+        Request::Remove(path) => fs::remove_file(path).map(|()| Value::Null)?,
         Request::List(path) => {
             let names = fs::read_dir(path).into_iter().flatten().flatten();
             names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()

@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Of the workstation, whose /run is its own.
 const RUNTIME: &str = "/run/podway";
 const STATE: &str = "/run/podway/state";
-const SOCKET: &str = "/run/podway/podway.sock";
+pub const SOCKET: &str = "/run/podway/podway.sock";
 
 /// Who runs: any number of tests, or one that measures time.
 static MACHINE: RwLock<()> = RwLock::new(());
@@ -43,6 +43,8 @@ static MACHINE: RwLock<()> = RwLock::new(());
 enum Share {
     Part(RwLockReadGuard<'static, ()>),
     All(RwLockWriteGuard<'static, ()>),
+    /// Of what another world has.
+    Same,
 }
 
 impl Share {
@@ -85,13 +87,33 @@ impl World {
         World::with(Share::all())
     }
 
+    /// Starts another one for the same test.
+    pub fn beside(&self) -> Option<World> {
+        World::with(Share::Same)
+    }
+
+    /// Starts one whose agents are this program, started with these words before an agent's own.
+    pub fn with_agent(words: &[&str]) -> Option<World> {
+        World::with_its(Share::part(), Some(words))
+    }
+
     fn with(share: Share) -> Option<World> {
+        World::with_its(share, None)
+    }
+
+    fn with_its(share: Share, agent: Option<&[&str]>) -> Option<World> {
         if !geteuid().is_root() && !tun_is_open() {
             skipped("/dev/net/tun is closed to this user");
             return None;
         }
         let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
-        World::of(share, directory, env!("CARGO_BIN_EXE_podway").into(), std::env::current_exe().unwrap(), None)
+        let own = std::env::current_exe().unwrap();
+        let agent = agent.map(|words| {
+            // Pods have users of their own, who may not look everywhere.
+            let copy = copied(&directory, "agent", &own);
+            std::iter::once(copy.to_str().unwrap().to_owned()).chain(words.iter().map(ToString::to_string)).collect()
+        });
+        World::of(share, directory, env!("CARGO_BIN_EXE_podway").into(), own, None, agent)
     }
 
     /// One of an ordinary user, by root; `None` where the machine does not allow it.
@@ -101,16 +123,9 @@ impl World {
             return None;
         }
         let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
-        // Where everybody may start them. By another process: what a test starts meanwhile would hold a file that we write,
-        // which then cannot be started.
-        let copied = |name: &str, from: PathBuf| {
-            let to = directory.path().join(name);
-            assert!(Command::new("cp").args([&from, &to]).status().unwrap().success());
-            to
-        };
-        let podway = copied("podway", env!("CARGO_BIN_EXE_podway").into());
-        let own = copied("test", std::env::current_exe().unwrap());
-        World::of(Share::part(), directory, podway, own, Some(NOBODY))
+        let podway = copied(&directory, "podway", Path::new(env!("CARGO_BIN_EXE_podway")));
+        let own = copied(&directory, "test", &std::env::current_exe().unwrap());
+        World::of(Share::part(), directory, podway, own, Some(NOBODY), None)
     }
 
     fn of(
@@ -119,9 +134,12 @@ impl World {
         podway: PathBuf,
         own: PathBuf,
         user: Option<(u32, u32)>,
+        agent: Option<Vec<String>>,
     ) -> Option<World> {
         let words = |program: Program| [AS, program.name()];
-        let agent = std::iter::once(podway.to_str().unwrap()).chain(words(Program::Agent)).map(str::to_owned).collect();
+        let real =
+            || std::iter::once(podway.to_str().unwrap()).chain(words(Program::Agent)).map(str::to_owned).collect();
+        let agent = agent.unwrap_or_else(real);
         let settings = Settings { agent, ..Settings::default() };
         let program = sandbox::Program::new(&podway, words(Program::Cluster));
         let cluster = match Handle::start_as(program, &settings, user) {
@@ -154,6 +172,11 @@ impl World {
 
     pub fn before(&self) -> &Traces {
         &self.before
+    }
+
+    /// Path of the administrator's kubeconfig on the workstation.
+    pub fn kubeconfig(&self) -> &str {
+        &self.kubeconfig
     }
 
     /// A program of podway's on the workstation, in an environment of its own.
@@ -295,6 +318,14 @@ impl World {
     }
 }
 
+/// A program where everybody may start it. By another process: what a test starts meanwhile would hold a file that we
+/// write, which then cannot be started.
+fn copied(directory: &tempfile::TempDir, name: &str, from: &Path) -> PathBuf {
+    let to = directory.path().join(name);
+    assert!(Command::new("cp").args([from, &to]).status().unwrap().success());
+    to
+}
+
 pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
@@ -340,12 +371,13 @@ impl Daemon<'_> {
             }
         });
         self.process = Some(process);
-        serves.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("podwayd does not serve: {}", self.log.lock().unwrap()));
+        serves.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("podwayd does not serve: {}", self.log()));
     }
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        // Whoever fails while it holds it has it printed.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The daemon's own number: the child of the process that entered the workstation.
@@ -355,13 +387,20 @@ impl Daemon<'_> {
         Pid::from_raw(children.trim().parse().unwrap())
     }
 
+    /// Resident memory of the daemon, bytes (proc_pid_status(5)).
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// Ends it by SIGTERM; fails when it leaves anything behind. How long it took.
     pub fn stop(&mut self) -> Duration {
         let began = Instant::now();
         kill(self.pid(), Signal::SIGTERM).unwrap();
         let status = self.process.take().unwrap().wait().unwrap();
         let took = began.elapsed();
-        assert!(status.success(), "podwayd ended with {status}: {}", self.log.lock().unwrap());
+        assert!(status.success(), "podwayd ended with {status}: {}", self.log());
         self.world.assert_nothing_left();
         took
     }
@@ -393,12 +432,18 @@ impl Daemon<'_> {
 
     pub fn expect(&self, code: i32, words: &[&str]) -> Done {
         let done = self.world.podway(words);
-        assert_eq!(done.status.code(), Some(code), "podway {words:?}: {done:?}\n{}", self.log.lock().unwrap());
+        assert_eq!(done.status.code(), Some(code), "podway {words:?}: {done:?}\n{}", self.log());
         done
     }
 
     pub fn status(&self) -> SessionStatus {
-        let mut document: Value = serde_json::from_str(&self.expect(0, &["status", "-o", "json"]).out).unwrap();
+        self.status_of(&[])
+    }
+
+    /// The same of the connection with this name, where there are several.
+    pub fn status_of(&self, name: &[&str]) -> SessionStatus {
+        let words = [&["status", "-o", "json"], name].concat();
+        let mut document: Value = serde_json::from_str(&self.expect(0, &words).out).unwrap();
         serde_json::from_value(document["status"].take()).unwrap()
     }
 
@@ -411,7 +456,7 @@ impl Daemon<'_> {
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            println!("--- podwayd\n{}", self.log.lock().unwrap());
+            println!("--- podwayd\n{}", self.log());
         }
         if let Some(mut process) = self.process.take() {
             // A test that failed: the workstation ends soon, and it with that.

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::actors::daemon::messages::not_found;
 use crate::config::layers::Origin;
@@ -166,5 +168,92 @@ fn no_refusal_and_no_log_repeats_a_credential() {
         assert_ne!(broken, line);
         let refusal = Request::parse(&broken).expect_err("broken");
         assert!(!format!("{refusal:?}").contains(CANARY), "{refusal:?}");
+    }
+}
+
+/// One way to spoil a line: at a place, by what.
+#[derive(Clone, Debug)]
+enum Spoil {
+    Replace(usize, char),
+    Insert(usize, String),
+    Remove(usize),
+    Cut(usize),
+    Repeat(usize, usize),
+}
+
+fn spoil() -> impl Strategy<Value = Spoil> {
+    let odd = prop_oneof![
+        Just("\0".to_owned()),
+        Just("{".repeat(300)),
+        Just("[".repeat(300)),
+        Just("\"".to_owned()),
+        Just("\\u0000".to_owned()),
+        Just("\\ud800".to_owned()),
+        Just("1e999999".to_owned()),
+        Just("-".to_owned()),
+        Just(",\"id\":7".to_owned()),
+        any::<String>(),
+    ];
+    let at = 0..700_usize;
+    prop_oneof![
+        (at.clone(), any::<char>()).prop_map(|(at, with)| Spoil::Replace(at, with)),
+        (at.clone(), odd).prop_map(|(at, with)| Spoil::Insert(at, with)),
+        at.clone().prop_map(Spoil::Remove),
+        at.clone().prop_map(Spoil::Cut),
+        (at, 0..60_usize).prop_map(|(at, length)| Spoil::Repeat(at, length)),
+    ]
+}
+
+fn spoilt(line: &str, spoils: &[Spoil]) -> String {
+    let mut line: Vec<char> = line.chars().collect();
+    for spoil in spoils {
+        let place = |at: usize| at % line.len().max(1);
+        match spoil.clone() {
+            Spoil::Replace(at, with) => {
+                let at = place(at);
+                line.splice(at..line.len().min(at + 1), [with]);
+            }
+            Spoil::Insert(at, with) => {
+                let at = place(at).min(line.len());
+                line.splice(at..at, with.chars());
+            }
+            Spoil::Remove(at) if !line.is_empty() => drop(line.remove(place(at))),
+            Spoil::Remove(_) => {}
+            Spoil::Cut(at) => line.truncate(place(at)),
+            Spoil::Repeat(at, length) => {
+                let from = place(at).min(line.len());
+                let part = line[from..line.len().min(from + length)].to_vec();
+                line.splice(from..from, part);
+            }
+        }
+    }
+    line.into_iter().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn spoilt_requests_are_taken_or_refused_and_no_refusal_repeats_a_credential(
+        which in 0..13_usize, spoils in prop::collection::vec(spoil(), 0..4)
+    ) {
+        let op = every_op().swap_remove(which);
+        let line = spoilt(&Request { id: 1, op }.to_line().expect("JSON"), &spoils);
+        match Request::parse(&line) {
+            // What is taken is written as it was meant, and reads as that.
+            Ok(request) => prop_assert_eq!(Request::parse(&request.to_line().expect("JSON")), Ok(request)),
+            Err(refusal) => {
+                let told = format!("{refusal:?}");
+                prop_assert!(!told.contains(CANARY), "{}", told);
+                prop_assert!(told.len() < 8192, "{} bytes", told.len());
+            }
+        }
+    }
+
+    #[test]
+    fn any_text_is_taken_or_refused(line in any::<String>()) {
+        drop(Request::parse(&line));
+        drop(Greeting::check(&line));
+        drop(serde_json::from_str::<Response>(&line));
     }
 }

@@ -164,8 +164,13 @@ fn hold(daemon: &mut Daemon, name: &str, phase: Phase, access: &ClusterAccess) -
     let spec = serde_json::json!({ "name": name, "namespace": "demo", "timeout_ms": 1, "agent_image": "agent" });
     let (spec, cluster) = (serde_json::from_value(spec).unwrap(), Cluster::of(access));
     daemon.driven.core.hold(name, 1000, spec, cluster);
-    let running =
-        Running { owner_uid: 1000, device: "podway0".to_owned(), address: session.address(), status: receiver };
+    let running = Running {
+        place: Place { context: String::new(), namespace: String::new() },
+        owner_uid: 1000,
+        device: "podway0".to_owned(),
+        address: session.address(),
+        status: receiver,
+    };
     daemon.sessions.insert(name.into(), running);
     Played { session, _status: status }
 }
@@ -369,8 +374,18 @@ async fn a_clean_disconnect_of_no_connection_says_how_to_remove_what_is_left() {
         };
         assert_eq!(hint().await, "podway connect makes a connection", "this user has made nothing");
         let identity = Identity::load_or_create(directory.path(), 1000).expect("a key pair");
-        let line = format!("kubectl -n NAMESPACE delete jobs,pods -l {} ", of_public_key(&identity.public));
-        assert!(hint().await.starts_with(&line));
+        let label = of_public_key(&identity.public);
+        let unknown =
+            format!("kubectl get jobs,pods -A -l {label} shows what is left of earlier connections, if anything is");
+        assert_eq!(hint().await, unknown, "a key of which the places are not known");
+        for (context, namespace) in [("", "till"), ("kind", "shop")] {
+            let place = Place { context: context.into(), namespace: namespace.into() };
+            places::add(directory.path(), 1000, place).expect("noted");
+        }
+        let lines = format!(
+            "kubectl --context kind -n shop delete jobs,pods -l {label}; kubectl -n till delete jobs,pods -l {label} removes what"
+        );
+        assert!(hint().await.starts_with(&lines), "{}", hint().await);
     };
     LocalSet::new().run_until(work).await;
 }

@@ -27,7 +27,9 @@ use crate::actors::shell::Core;
 use crate::actors::vif::messages::VifChanged;
 use crate::cluster::{ClusterInfo, ClusterRecords};
 use crate::ids::{Attempt, Generation, Millis, ReplyId};
-use crate::net::dns_message::{Answer, Code, Limit, Query, Question, Record, Unanswerable, build, parse_query};
+use crate::net::dns_message::{
+    Answer, Code, Limit, Query, Question, Record, Unanswerable, build, failure, parse_query,
+};
 
 mod attachment;
 mod cache;
@@ -139,7 +141,7 @@ pub enum Effect {
         /// The raw answer; `None` leaves it without one.
         answer: Option<Bytes>,
     },
-    /// Pass a query on to the host's previous servers and their answer back untouched.
+    /// Pass a query on to the connections beside this one and the host's previous servers, and the answer back untouched.
     Forward {
         /// Its reply.
         id: ReplyId,
@@ -148,6 +150,19 @@ pub enum Effect {
         /// Over what it goes on.
         transport: Transport,
         /// The raw answer if no server answers.
+        failure: Bytes,
+    },
+    /// Ask the connections beside this one for a name that its cluster does not have.
+    Deny {
+        /// Its reply.
+        id: ReplyId,
+        /// The raw query.
+        query: Bytes,
+        /// Over what it goes on.
+        transport: Transport,
+        /// The raw answer if no cluster has the name.
+        denial: Bytes,
+        /// The raw answer if one of them cannot tell.
         failure: Bytes,
     },
     /// Ask an upstream.
@@ -310,8 +325,15 @@ impl DnsCore {
         };
         let mut answer = answer.clone();
         answer.rotate(usize::from(waiter.query.id));
-        let answer = build(&waiter.query, &answer, limit);
-        self.effects.push_back(Effect::Reply { id: waiter.id, answer: Some(answer) });
+        let built = build(&waiter.query, &answer, limit);
+        self.effects.push_back(if answer.code == Code::NxDomain && self.facts.forwarding {
+            // The host asks nobody after us, so what another connection knows is ours to find out.
+            let failure = failure(&waiter.query, Code::ServFail);
+            let (query, transport) = (waiter.raw.clone(), waiter.transport);
+            Effect::Deny { id: waiter.id, query, transport, denial: built, failure }
+        } else {
+            Effect::Reply { id: waiter.id, answer: Some(built) }
+        });
     }
 
     fn fail(&mut self, waiter: &Waiter) {

@@ -132,6 +132,56 @@ fn an_answer_is_wholly_translated_or_a_failure() {
     assert_eq!(answer.translate(&other_family), Err(real(2)));
 }
 
+/// A part of a name: a label, whose length may lie, a pointer anywhere, or the end.
+fn part() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+    use proptest::prelude::*;
+    let label = proptest::collection::vec(b'a'..=b'z', 1..64)
+        .prop_map(|label| [&[u8::try_from(label.len()).unwrap()][..], &label].concat());
+    let lie =
+        (any::<u8>(), proptest::collection::vec(any::<u8>(), 0..5)).prop_map(|(n, rest)| [&[n][..], &rest].concat());
+    let pointer = (0..90_u16).prop_map(|to| (0xc000 | to).to_be_bytes().to_vec());
+    prop_oneof![5 => label, 1 => lie, 3 => pointer, 2 => Just(vec![0])]
+}
+
+/// A message of names that point at each other, at themselves and beyond, with counts that lie.
+fn entangled() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+    use proptest::prelude::*;
+    let count = || prop_oneof![4 => 0..3_u16, 1 => any::<u16>()];
+    let kind = prop_oneof![Just(1_u16), Just(5), Just(12), Just(33), Just(41), Just(6), any::<u16>()];
+    let class = prop_oneof![4 => Just(1_u16), 1 => any::<u16>()];
+    let record =
+        (proptest::collection::vec(part(), 1..6), kind, class, any::<u32>(), proptest::collection::vec(part(), 0..3));
+    let record = record.prop_map(|(name, kind, class, ttl, data)| {
+        let (name, data) = (name.concat(), data.concat());
+        let length = u16::try_from(data.len()).unwrap();
+        [&name[..], &kind.to_be_bytes(), &class.to_be_bytes(), &ttl.to_be_bytes(), &length.to_be_bytes(), &data]
+            .concat()
+    });
+    let header = (any::<u8>(), any::<u8>(), [count(), count(), count(), count()]);
+    (header, proptest::collection::vec(part(), 1..6), proptest::collection::vec(record, 0..4)).prop_map(
+        |((flags, code, counts), name, records)| {
+            let counts: Vec<u8> = counts.iter().flat_map(|count| count.to_be_bytes()).collect();
+            [&[0, 1, flags & 0x87, code][..], &counts, &name.concat(), &[0, 1, 0, 1], &records.concat()].concat()
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(proptest::test_runner::Config {
+        cases: 2000, failure_persistence: None, ..Default::default()
+    })]
+
+    #[test]
+    fn names_that_point_anywhere_end(bytes in entangled()) {
+        drop(parse_answer(&bytes, 1, &question("web.demo.svc", Kind::A)));
+        if let Ok(query) = parse_query(&bytes) {
+            prop_assert!(query.question.name.len() <= 1024, "{} bytes of a name", query.question.name.len());
+            let told = build(&query, &answer_of(vec![address(&query.question.name, "10.0.0.2")]), Limit::Udp);
+            prop_assert!(Message::from_vec(&told).is_ok());
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, is_marked, servers};
+use tokio::sync::watch;
+
+use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, Restored, is_marked, servers};
 use super::systemd_resolved::{Resolved, ResolvedError};
-use super::{AttachFailed, Attached, Backend, LinkPlan, Outlook, REPLACED};
+use super::{AttachFailed, Attached, BESIDE, Backend, LinkPlan, Outlook, REPLACED};
 use crate::net::os_journal::{Change, OsJournal, Undone};
 use crate::spec::DnsMode;
 
@@ -17,8 +19,21 @@ const UPLINK: &str = "/run/systemd/resolve/resolv.conf";
 const OFF_HINT: &str = "names are not attached: the host does not use systemd-resolved and its resolv.conf cannot be \
                         replaced; set your resolver to ask the DNS address that podway status shows, and connect with \
                         --dns off";
-const TAKEN: &str = "another connection has replaced resolv.conf, and without systemd-resolved only one can; end that \
-                     one, or connect with --dns off";
+const TAKEN: &str =
+    "another connection is about to replace resolv.conf, or cannot; end that one, or connect with --dns off";
+
+const EDITED: &str = "somebody edited podway's resolv.conf: the edit stays until the disconnect, and is then kept beside it as \
+                      resolv.conf.podway-edited";
+
+/// What is told of an edit that was moved aside.
+pub(crate) fn kept_edit(restored: &Restored) -> Option<String> {
+    match restored {
+        Restored::KeptEdit(path) => {
+            Some(format!("resolv.conf was edited while podway had it: the edit is now in {}", path.display()))
+        }
+        Restored::Nothing | Restored::Exactly | Restored::LeftToOther => None,
+    }
+}
 
 /// The host's resolver. Cheap to clone; clones share what was done.
 #[derive(Clone, Debug)]
@@ -27,43 +42,99 @@ pub struct HostResolver {
     journal: OsJournal,
     editor: FileEditor,
     done: Arc<Mutex<Done>>,
+    /// In the place of the one on the system bus.
+    #[cfg(test)]
+    resolved: Option<Resolved>,
 }
 
 /// Who may edit `resolv.conf`: one connection of those that share this. A program asks the servers of that file in turn
-/// and believes the first answer, so the names of two connections cannot both be found through it.
+/// and believes the first answer, so the editor alone is named there; what it has no answer for it passes on to those beside
+/// it.
 #[derive(Clone, Debug, Default)]
 pub struct FileEditor {
     /// What the editor did; gone with it, so that nobody needs to give it back.
     by: Arc<Mutex<Weak<Mutex<Done>>>>,
+    /// Who is beside the editor, in the order in which they came: those of a connection that is gone are gone too. As many
+    /// as there are connections.
+    beside: Arc<Mutex<Vec<Weak<Mutex<Done>>>>>,
+    /// Counts how often an editor gave the file back.
+    given_back: Arc<watch::Sender<u64>>,
     /// Held while the file, its backup and the journal are changed: by threads that may block, and no longer than that.
     writing: Arc<Mutex<()>>,
 }
 
+/// How far another connection is with the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Other {
+    /// It is to edit the file, and has not yet.
+    Begins,
+    /// The file is its own.
+    Edits,
+}
+
 impl FileEditor {
-    /// Makes `done` the editor unless another is, and says whether it is now.
-    fn take(&self, done: &Arc<Mutex<Done>>) -> bool {
-        let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
-        let edits = |other: &Arc<Mutex<Done>>| other.lock().unwrap_or_else(PoisonError::into_inner).file;
-        if by.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, done) && edits(&other)) {
-            return false;
+    /// Makes `done` the editor.
+    ///
+    /// # Errors
+    /// Another is.
+    fn take(&self, done: &Arc<Mutex<Done>>) -> Result<(), Other> {
+        let mut by = locked(&self.by);
+        if let Some(other) = of_another(&by, done) {
+            return Err(other);
         }
         *by = Arc::downgrade(done);
-        done.lock().unwrap_or_else(PoisonError::into_inner).file = true;
-        true
+        locked(done).file = true;
+        Ok(())
     }
 
-    /// Whether another than `done` edits the file.
-    fn is_taken(&self, done: &Arc<Mutex<Done>>) -> bool {
-        let by = self.by.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        by.is_some_and(|other| !Arc::ptr_eq(&other, done) && other.lock().unwrap_or_else(PoisonError::into_inner).file)
+    /// How far another than `done` is, where one edits the file.
+    fn other(&self, done: &Arc<Mutex<Done>>) -> Option<Other> {
+        of_another(&locked(&self.by), done)
     }
+
+    /// Has whoever edits the file pass on to these servers what it has no answer for.
+    fn join(&self, done: &Arc<Mutex<Done>>, servers: &[IpAddr]) {
+        locked(done).beside = servers.to_vec();
+        let mut beside = locked(&self.beside);
+        beside.retain(|other| other.strong_count() > 0);
+        if !beside.iter().any(|other| other.as_ptr() == Arc::as_ptr(done)) {
+            beside.push(Arc::downgrade(done));
+        }
+    }
+
+    /// A server of each connection beside this one.
+    fn beside(&self, done: &Arc<Mutex<Done>>) -> Vec<IpAddr> {
+        let others = locked(&self.beside).iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+        let others = others.iter().filter(|other| !Arc::ptr_eq(other, done));
+        others.filter_map(|other| locked(other).beside.first().copied()).collect()
+    }
+}
+
+fn of_another(by: &Weak<Mutex<Done>>, done: &Arc<Mutex<Done>>) -> Option<Other> {
+    let other = by.upgrade().filter(|other| !Arc::ptr_eq(other, done))?;
+    let other = locked(&other);
+    match (other.file, other.replaced) {
+        (false, _) => None,
+        (true, false) => Some(Other::Begins),
+        (true, true) => Some(Other::Edits),
+    }
+}
+
+/// What it guards is whole between any two statements.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What was done to the host in this run.
 #[derive(Clone, Debug, Default)]
 struct Done {
     link: Option<u32>,
+    /// Whether the file is ours to change.
     file: bool,
+    /// Whether it was changed.
+    replaced: bool,
+    /// Our servers, where another connection edits the file.
+    beside: Vec<IpAddr>,
     upstream: Vec<IpAddr>,
     /// Counts detaching: what was begun before is not done after.
     detached: u64,
@@ -73,7 +144,14 @@ impl HostResolver {
     /// The resolver whose files are in `etc` (`/etc`); changes that outlive us are noted in `journal`. All connections of
     /// one daemon share `editor`.
     pub fn new(etc: impl Into<PathBuf>, journal: OsJournal, editor: FileEditor) -> HostResolver {
-        HostResolver { etc: etc.into(), journal, editor, done: Arc::default() }
+        HostResolver {
+            etc: etc.into(),
+            journal,
+            editor,
+            done: Arc::default(),
+            #[cfg(test)]
+            resolved: None,
+        }
     }
 
     /// Makes the host ask us as planned; what is already so stays untouched.
@@ -86,11 +164,7 @@ impl HostResolver {
         match mode {
             DnsMode::Off => Ok(attached(Backend::Off, false, "")),
             DnsMode::Resolved => self.by_resolved(plan).await,
-            // The user wants the file, now; who takes what there is can wait for it.
-            DnsMode::File => self.by_file(plan).await.map_err(|failed| match failed.outlook {
-                Outlook::Taken | Outlook::Hopeless => AttachFailed { outlook: Outlook::Hopeless, ..failed },
-                Outlook::Open | Outlook::Overwritten => failed,
-            }),
+            DnsMode::File => self.by_file(plan).await,
             DnsMode::Auto if self.done().file => self.by_file(plan).await,
             DnsMode::Auto => {
                 let uses_it = self.uses_resolved();
@@ -104,7 +178,7 @@ impl HostResolver {
                 }
                 let file = self.file();
                 // The one that edits the file left no doubt that it can be replaced.
-                if !self.editor.is_taken(&self.done) && blocking(move || file.replaceable()).await.is_err() {
+                if self.editor.other(&self.done).is_none() && blocking(move || file.replaceable()).await.is_err() {
                     return Err(AttachFailed { message: OFF_HINT.to_owned(), outlook: Outlook::Hopeless });
                 }
                 self.by_file(plan).await
@@ -124,9 +198,13 @@ impl HostResolver {
             }
         };
         let by_file = || async {
-            if self.editor.is_taken(&self.done) {
-                let message = format!("names would not be attached: {TAKEN}");
-                return Err(AttachFailed { message, outlook: Outlook::Taken });
+            match self.editor.other(&self.done) {
+                None => {}
+                Some(Other::Edits) => return Ok(attached(Backend::Beside, false, BESIDE)),
+                Some(Other::Begins) => {
+                    let message = format!("names would not be attached: {TAKEN}");
+                    return Err(AttachFailed { message, outlook: Outlook::Taken });
+                }
             }
             let file = self.file();
             match blocking(move || file.seems_replaceable()).await {
@@ -149,25 +227,32 @@ impl HostResolver {
     /// Undoes everything done to the host, and keeps an attaching that goes on meanwhile from doing more. Twice is
     /// harmless. Returns what could not be undone, in the user's words.
     pub async fn detach(&self) -> Vec<String> {
-        self.update(|done| done.detached += 1);
+        self.update(|done| {
+            done.detached += 1;
+            done.beside.clear();
+        });
         let Done { link, file, .. } = self.done();
         let mut left = Vec::new();
         if file {
             let (file, journal, change) = (self.file(), self.journal.clone(), self.change());
             let restored = self.writing(move |_| {
-                file.restore()?;
+                let restored = file.restore()?;
                 if let Err(error) = journal.forget(&change) {
                     tracing::debug!(%error, "the journal could not be written");
                 }
-                Ok(())
+                Ok(restored)
             });
             match restored.await {
-                Ok(()) => self.update(|done| done.file = false),
+                Ok(restored) => {
+                    left.extend(kept_edit(&restored));
+                    self.update(|done| (done.file, done.replaced) = (false, false));
+                    self.editor.given_back.send_modify(|times| *times += 1);
+                }
                 Err(error) => left.push(format!("{error}; run: podwayd cleanup")),
             }
         }
         if let Some(ifindex) = link {
-            let reverted = match Resolved::connect().await {
+            let reverted = match self.resolved().await {
                 Ok(resolved) => resolved.revert(ifindex).await,
                 Err(error) => Err(error),
             };
@@ -185,13 +270,35 @@ impl HostResolver {
         self.done().upstream
     }
 
+    async fn resolved(&self) -> Result<Resolved, ResolvedError> {
+        #[cfg(test)]
+        if let Some(resolved) = &self.resolved {
+            return Ok(resolved.clone());
+        }
+        Resolved::connect().await
+    }
+
+    /// Name servers of the connections beside this one, which edits the file.
+    pub fn beside(&self) -> Vec<IpAddr> {
+        self.editor.beside(&self.done)
+    }
+
+    /// Ends when the connection that edits the file has given it back after this call. One that fell gives no sign.
+    pub fn given_back(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut times = self.editor.given_back.subscribe();
+        async move {
+            // Its sender is gone with the daemon.
+            let _ = times.changed().await;
+        }
+    }
+
     async fn by_resolved(&self, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
         let failed = |error: ResolvedError| AttachFailed {
             outlook: if matches!(error, ResolvedError::Absent(_)) { Outlook::Hopeless } else { Outlook::Open },
             message: format!("{error}; connect with --dns file or --dns off if the host does without it"),
         };
         let before = self.done().link;
-        let resolved = Resolved::connect().await.map_err(failed)?;
+        let resolved = self.resolved().await.map_err(failed)?;
         self.update(|done| done.link = Some(plan.ifindex));
         resolved.apply(plan).await.map_err(|error| AttachFailed { outlook: Outlook::Open, ..failed(error) })?;
         if let Some(old) = before.filter(|old| *old != plan.ifindex)
@@ -205,16 +312,31 @@ impl HostResolver {
     async fn by_file(&self, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
         let (file, journal, change, plan) = (self.file(), self.journal.clone(), self.change(), plan.clone());
         let begun = self.done().detached;
-        if !self.editor.take(&self.done) {
-            return Err(AttachFailed { message: format!("names are not attached: {TAKEN}"), outlook: Outlook::Taken });
+        match self.editor.take(&self.done) {
+            Ok(()) => self.update(|done| done.beside.clear()),
+            Err(Other::Edits) => {
+                self.editor.join(&self.done, &plan.servers);
+                // Whoever detached meanwhile did not see that.
+                self.update(|done| {
+                    if done.detached != begun {
+                        done.beside.clear()
+                    }
+                });
+                return Ok(attached(Backend::Beside, false, BESIDE));
+            }
+            Err(Other::Begins) => {
+                let message = format!("names are not attached: {TAKEN}");
+                return Err(AttachFailed { message, outlook: Outlook::Taken });
+            }
         }
         // The thread goes on when this future is dropped; by then somebody may have detached.
         let applied = self.writing(move |done| {
-            if done.lock().unwrap_or_else(PoisonError::into_inner).detached != begun {
+            if locked(done).detached != begun {
                 return Err(ResolvConfError::Withdrawn);
             }
             journal.record(&change).map_err(|source| ResolvConfError::Io { path: "os-journal.json".into(), source })?;
             let applied = file.apply(&plan)?;
+            locked(done).replaced = true;
             Ok((applied, file.previous_servers()))
         });
         let (applied, upstream) = applied.await.map_err(|error| {
@@ -231,7 +353,8 @@ impl HostResolver {
         })?;
         let upstream = upstream.into_iter().filter(|server| !plan_has(&self.etc, *server)).collect();
         self.update(|done| done.upstream = upstream);
-        Ok(attached(Backend::File, applied == Applied::Repaired, REPLACED))
+        let message = if applied == Applied::Edited { EDITED } else { REPLACED };
+        Ok(attached(Backend::File, applied == Applied::Repaired, message))
     }
 
     /// Whether the host's programs ask resolved: its stub is in resolv.conf, or its module in nsswitch.conf.
@@ -254,7 +377,7 @@ impl HostResolver {
     ) -> Result<T, ResolvConfError> {
         let (one, done) = (Arc::clone(&self.editor.writing), Arc::clone(&self.done));
         blocking(move || {
-            let _one = one.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one = locked(&one);
             work(&done)
         })
         .await
@@ -269,11 +392,11 @@ impl HostResolver {
     }
 
     fn done(&self) -> Done {
-        self.done.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.done).clone()
     }
 
     fn update(&self, change: impl FnOnce(&mut Done)) {
-        change(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut locked(&self.done));
     }
 }
 
@@ -329,124 +452,4 @@ async fn blocking<T: Send + 'static>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(interface: &str) -> LinkPlan {
-        LinkPlan {
-            ifindex: 7,
-            interface: interface.into(),
-            servers: vec!["246.246.0.2".parse().unwrap()],
-            search: Vec::new(),
-            routing: vec!["cluster.local".into()],
-        }
-    }
-
-    #[test]
-    fn the_host_s_servers_are_those_of_before_and_those_that_resolved_asks() {
-        let etc = tempfile::tempdir().unwrap();
-        let uplink = etc.path().join("uplink");
-        let found = || resolvers(etc.path(), &uplink).iter().map(IpAddr::to_string).collect::<Vec<_>>();
-        assert!(found().is_empty());
-        fs::write(etc.path().join("resolv.conf"), "nameserver 127.0.0.53\nnameserver 192.0.2.53\n").unwrap();
-        fs::write(&uplink, "nameserver 10.96.0.53\n").unwrap();
-        assert_eq!(found(), ["10.96.0.53", "192.0.2.53"]);
-        ResolvConf::new(etc.path()).apply(&plan("podway0")).unwrap();
-        assert_eq!(found(), ["10.96.0.53", "192.0.2.53"], "ours is no server of the host");
-    }
-
-    #[tokio::test]
-    async fn a_host_on_which_nothing_can_be_attached_is_told_so() {
-        let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        std::os::unix::fs::symlink("elsewhere", etc.path().join("resolv.conf")).unwrap();
-        let resolver = HostResolver::new(etc.path(), OsJournal::new(run.path()), FileEditor::default());
-        let failed = resolver.attach(DnsMode::Auto, &plan("podway0")).await.unwrap_err();
-        assert_eq!(failed.outlook, Outlook::Hopeless);
-        assert!(failed.message.contains("not attached") && failed.message.contains("--dns off"), "{}", failed.message);
-        fs::remove_file(etc.path().join("resolv.conf")).unwrap();
-        assert_eq!(resolver.attach(DnsMode::Auto, &plan("podway0")).await.unwrap().backend, Backend::File);
-        assert_eq!(resolver.detach().await, Vec::<String>::new());
-    }
-
-    #[tokio::test]
-    async fn what_was_begun_before_detaching_is_not_done_after() {
-        const THEIRS: &str = "nameserver 192.0.2.53\n";
-        let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let path = etc.path().join("resolv.conf");
-        fs::write(&path, THEIRS).unwrap();
-        let editor = FileEditor::default();
-        let resolver = HostResolver::new(etc.path(), OsJournal::new(run.path()), editor.clone());
-        // Both wait here, and then go on in either order.
-        let (go, gate) = std::sync::mpsc::channel::<()>();
-        let (begin, begun) = tokio::sync::oneshot::channel();
-        let holding = tokio::spawn({
-            let resolver = resolver.clone();
-            async move {
-                let wait = move |_: &Mutex<Done>| {
-                    begin.send(()).unwrap();
-                    gate.recv().unwrap();
-                    Ok(())
-                };
-                resolver.writing(wait).await.unwrap();
-            }
-        });
-        begun.await.unwrap();
-        let attaching = tokio::spawn({
-            let resolver = resolver.clone();
-            async move { resolver.attach(DnsMode::File, &plan("podway0")).await }
-        });
-        while !resolver.done().file {
-            tokio::task::yield_now().await;
-        }
-        attaching.abort();
-        let detaching = tokio::spawn({
-            let resolver = resolver.clone();
-            async move { resolver.detach().await }
-        });
-        while resolver.done().detached == 0 {
-            tokio::task::yield_now().await;
-        }
-        go.send(()).unwrap();
-        holding.await.unwrap();
-        assert_eq!(detaching.await.unwrap(), Vec::<String>::new());
-        // Whoever comes next waits for both.
-        assert_eq!(resolver.detach().await, Vec::<String>::new());
-        resolver.writing(|_| Ok(())).await.unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), THEIRS);
-        assert_eq!(resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
-        resolver.detach().await;
-        assert!(fs::read_dir(run.path()).unwrap().next().is_none(), "nothing is left in the journal");
-    }
-
-    #[tokio::test]
-    async fn one_connection_edits_the_file_and_another_after_it() {
-        const THEIRS: &str = "nameserver 192.0.2.53\n";
-        let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let path = etc.path().join("resolv.conf");
-        fs::write(&path, THEIRS).unwrap();
-        let editor = FileEditor::default();
-        let resolver = || HostResolver::new(etc.path(), OsJournal::new(run.path()), editor.clone());
-        let (first, second) = (resolver(), resolver());
-        assert_eq!(first.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
-        let ours = fs::read(&path).unwrap();
-        let refused = second.attach(DnsMode::File, &plan("podway1")).await.unwrap_err();
-        assert!(refused.message.contains("another connection"), "{refused:?}");
-        assert_eq!(refused.outlook, Outlook::Hopeless);
-        let waits = second.attach(DnsMode::Auto, &plan("podway1")).await.unwrap_err();
-        assert_eq!((waits.message, waits.outlook), (refused.message, Outlook::Taken));
-        // What another connection did is not the second's to undo.
-        assert_eq!(second.detach().await, Vec::<String>::new());
-        assert_eq!(fs::read(&path).unwrap(), ours);
-        assert_eq!(first.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
-
-        assert_eq!(first.detach().await, Vec::<String>::new());
-        assert_eq!(fs::read_to_string(&path).unwrap(), THEIRS);
-        assert_eq!(second.attach(DnsMode::File, &plan("podway1")).await.unwrap().backend, Backend::File);
-        // Without a word, as a connection that panicked: the next takes it over.
-        drop(second);
-        let third = resolver();
-        assert_eq!(third.attach(DnsMode::File, &plan("podway2")).await.unwrap().backend, Backend::File);
-        assert_eq!(third.detach().await, Vec::<String>::new());
-        assert_eq!(fs::read_to_string(&path).unwrap(), THEIRS);
-    }
-}
+mod tests;

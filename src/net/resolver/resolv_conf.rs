@@ -8,6 +8,7 @@
 //! ```
 //!
 //! What somebody else wrote meanwhile stays: only a file with our marker, or one that we left half written, is replaced.
+//! One with our marker that somebody else edited stays while it is ours, and is kept beside when it has to go.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -26,6 +27,8 @@ use crate::net::os_journal::sync_directory;
 
 const FILE: &str = "resolv.conf";
 const BACKUP: &str = "resolv.conf.podway-backup";
+/// What somebody else made of ours.
+const EDITED: &str = "resolv.conf.podway-edited";
 const TEMPORARY: &str = ".resolv.conf.podway-tmp";
 /// In the first line of a file of ours. Not a word that another tool looks for.
 const MARKER: &str = "podway-temporary-resolv-conf";
@@ -72,10 +75,12 @@ pub enum Applied {
     Unchanged,
     /// Somebody else had overwritten ours; theirs is the backup now.
     Repaired,
+    /// Somebody else edited ours, and it was left so.
+    Edited,
 }
 
 /// What came of putting the file back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Restored {
     /// Nothing of ours was there.
     Nothing,
@@ -83,6 +88,8 @@ pub enum Restored {
     Exactly,
     /// Somebody else had overwritten ours; that stays.
     LeftToOther,
+    /// It is as it was before, and what somebody else had made of ours is kept in this file.
+    KeptEdit(PathBuf),
 }
 
 /// The points after which a kill leaves different traces.
@@ -114,6 +121,20 @@ struct Contents {
 /// What was there before: nothing, or contents.
 type Original = Option<Contents>;
 
+/// What a backup says.
+struct Backup {
+    original: Original,
+    /// Digests of what we wrote last, and of what was ours then.
+    ours: [String; 2],
+}
+
+impl Backup {
+    /// Whether somebody else edited a file of ours. One that a kill cut short does not end with a line's end.
+    fn is_edited(&self, current: &Contents) -> bool {
+        is_ours(current) && current.bytes.ends_with(b"\n") && !self.ours.contains(&digest(&current.bytes))
+    }
+}
+
 impl ResolvConf {
     /// The one in `directory` (`/etc`); nothing is read or written yet.
     pub fn new(directory: impl Into<PathBuf>) -> ResolvConf {
@@ -143,10 +164,12 @@ impl ResolvConf {
         let current = self.read()?;
         let ours = current.as_ref().is_some_and(is_ours);
         let backup = self.read_backup()?;
+        let edited = current.as_ref().filter(|now| backup.as_ref().is_some_and(|backup| backup.is_edited(now)));
+        let last = backup.as_ref().map(|backup| backup.ours[0].clone()).unwrap_or_default();
         let (original, applied) = match backup {
             None if ours => return Err(ResolvConfError::NoBackup(self.at(FILE))),
             None => (current.clone(), Applied::Written),
-            Some(original) if ours => (original, Applied::Written),
+            Some(backup) if ours => (backup.original, Applied::Written),
             Some(_) => (current.clone(), Applied::Repaired),
         };
         let wanted = Contents {
@@ -158,7 +181,15 @@ impl ResolvConf {
         if ours && current.as_ref().is_some_and(|current| current.bytes == wanted.bytes) {
             return Ok(Applied::Unchanged);
         }
-        self.write_backup(original.as_ref(), &wanted.bytes)?;
+        if let Some(edited) = edited {
+            // What was wanted is in it, unless that is something else by now.
+            if last == digest(&wanted.bytes) {
+                return Ok(Applied::Edited);
+            }
+            self.write(EDITED, edited, false)?;
+        }
+        let before = current.as_ref().filter(|_| ours).map(|current| digest(&current.bytes)).unwrap_or_default();
+        self.write_backup(original.as_ref(), &wanted.bytes, &before)?;
         self.step(Step::BackedUp)?;
         let owned = original.is_some();
         self.write(FILE, &wanted, owned)?;
@@ -173,7 +204,7 @@ impl ResolvConf {
     /// See [`ResolvConfError`]; the backup is then still there.
     pub fn restore(&self) -> Result<Restored, ResolvConfError> {
         let _ = fs::remove_file(self.at(TEMPORARY));
-        let Some(original) = self.read_backup()? else {
+        let Some(backup) = self.read_backup()? else {
             return match self.read() {
                 Ok(Some(current)) if is_ours(&current) => Err(ResolvConfError::NoBackup(self.at(FILE))),
                 Ok(_) | Err(ResolvConfError::NotRegular(_)) => Ok(Restored::Nothing),
@@ -188,6 +219,12 @@ impl ResolvConf {
             }
             Err(error) => return Err(error),
         };
+        let edited = current.as_ref().filter(|current| backup.is_edited(current));
+        if let Some(edited) = edited {
+            self.write(EDITED, edited, false)?;
+        }
+        let exactly = edited.map_or(Restored::Exactly, |_| Restored::KeptEdit(self.at(EDITED)));
+        let original = backup.original;
         let result = if current == original {
             Restored::Exactly
         } else if current.as_ref().is_some_and(|current| is_ours(current) || half_written(current, original.as_ref())) {
@@ -199,7 +236,7 @@ impl ResolvConf {
                 }
             }
             self.step(Step::Replaced)?;
-            Restored::Exactly
+            exactly
         } else {
             Restored::LeftToOther
         };
@@ -211,7 +248,7 @@ impl ResolvConf {
     /// Servers that the file named before us, or names now if it is not ours.
     pub fn previous_servers(&self) -> Vec<IpAddr> {
         let original = match self.read_backup() {
-            Ok(Some(original)) => original,
+            Ok(Some(backup)) => backup.original,
             Ok(None) | Err(_) => self.read().ok().flatten().filter(|current| !is_ours(current)),
         };
         original.map(|contents| servers(&contents.bytes)).unwrap_or_default()
@@ -253,8 +290,8 @@ impl ResolvConf {
         Ok(Some(Contents { bytes, mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid() }))
     }
 
-    /// The backup: `None` without one, `Some(None)` if there was no file before.
-    fn read_backup(&self) -> Result<Option<Original>, ResolvConfError> {
+    /// The backup, if there is one.
+    fn read_backup(&self) -> Result<Option<Backup>, ResolvConfError> {
         let Some(backup) = self.read_file(BACKUP)? else { return Ok(None) };
         let damaged = || ResolvConfError::Damaged(self.at(BACKUP));
         let end = backup.bytes.iter().position(|b| *b == b'\n').ok_or_else(damaged)?;
@@ -262,23 +299,25 @@ impl ResolvConf {
         let fields = head.strip_prefix(BACKUP_MARKER).ok_or_else(damaged)?;
         let field = |name: &str| fields.split(' ').find_map(|f| f.strip_prefix(name)).ok_or_else(damaged);
         let number = |text: &str, radix| u32::from_str_radix(text, radix).map_err(|_| damaged());
+        // One of an earlier version has no word of the second.
+        let ours = ["written=", "before="].map(|name| field(name).unwrap_or_default().to_owned());
         if field("existed=")? == "no" {
-            return Ok(Some(None));
+            return Ok(Some(Backup { original: None, ours }));
         }
         let bytes = backup.bytes[end + 1..].to_vec();
         if field("original=")? != digest(&bytes) {
             return Err(damaged());
         }
         let (mode, uid, gid) = (number(field("mode=")?, 8)?, number(field("uid=")?, 10)?, number(field("gid=")?, 10)?);
-        Ok(Some(Some(Contents { bytes, mode, uid, gid })))
+        Ok(Some(Backup { original: Some(Contents { bytes, mode, uid, gid }), ours }))
     }
 
-    fn write_backup(&self, original: Option<&Contents>, written: &[u8]) -> Result<(), ResolvConfError> {
+    fn write_backup(&self, original: Option<&Contents>, written: &[u8], before: &str) -> Result<(), ResolvConfError> {
         let written = digest(written);
         let head = match original {
-            None => format!("{BACKUP_MARKER} existed=no written={written}\n"),
+            None => format!("{BACKUP_MARKER} existed=no written={written} before={before}\n"),
             Some(o) => format!(
-                "{BACKUP_MARKER} existed=yes written={written} original={} mode={:o} uid={} gid={}\n",
+                "{BACKUP_MARKER} existed=yes written={written} before={before} original={} mode={:o} uid={} gid={}\n",
                 digest(&o.bytes),
                 o.mode,
                 o.uid,

@@ -71,6 +71,12 @@ impl Resolved {
         }
     }
 
+    /// One that is spoken to over this connection.
+    #[cfg(test)]
+    pub(super) fn over(connection: Connection) -> Resolved {
+        Resolved { connection }
+    }
+
     /// Makes the link as planned, unless it is already, and verifies it. Returns whether anything had to be set.
     ///
     /// Cancel safe: each setting stands by itself and is set again by the next call.

@@ -67,6 +67,14 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     prop::collection::vec(one, 1..=200)
 }
 
+/// The same, with standstills of a second to ten days: a daemon that is stopped and goes on, a host that sleeps.
+fn moves_with_leaps() -> impl Strategy<Value = Vec<Move>> {
+    let leap = prop_oneof![1_000..60_000_u64, Just(3_600_000_u64), Just(864_000_000_u64)].prop_map(Event::TimeLeaps);
+    let event = prop_oneof![3 => event(), 1 => leap].prop_map(Move::Happens);
+    let one = prop_oneof![1 => event, 4 => any::<u16>().prop_map(Move::Goes)];
+    prop::collection::vec(one, 1..=200)
+}
+
 fn start() -> ConnectWorld {
     let mut world = ConnectWorld::via_rule("service=web", [pod("t", "web", Agent::Running)])
         .watching()
@@ -125,8 +133,7 @@ fn runs() -> u32 {
     std::env::var("PODWAY_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(40)
 }
 
-#[test]
-fn long_runs_of_anything_hold_every_property() {
+fn all_hold(moves: impl Strategy<Value = Vec<Move>>) {
     let config = ProptestConfig {
         cases: runs(),
         max_shrink_iters: 2000,
@@ -135,5 +142,15 @@ fn long_runs_of_anything_hold_every_property() {
         ))),
         ..ProptestConfig::default()
     };
-    proptest::test_runner::TestRunner::new(config).run(&moves(), run).unwrap_or_else(|error| panic!("{error}"));
+    proptest::test_runner::TestRunner::new(config).run(&moves, run).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn long_runs_of_anything_hold_every_property() {
+    all_hold(moves());
+}
+
+#[test]
+fn long_runs_with_standstills_hold_every_property_and_no_core_tries_without_a_pause() {
+    all_hold(moves_with_leaps());
 }

@@ -13,7 +13,7 @@ use crate::support::facts::{Agent, pod};
 
 use Event::{
     Again, AgentRestarts, Asks, CarrierLost, Connect, Crash, CredentialsChange, Disconnect, FlowBegins, FlowWaits,
-    FlowsEnd, HostIs, Panics, PodGoes, PodIs, Quit, RangesAreKnown, ResolverChanges, WatchEnds,
+    FlowsEnd, HostIs, Panics, PodGoes, PodIs, Quit, RangesAreKnown, ResolverChanges, TimeLeaps, WatchEnds,
 };
 use Part::{AgentPlacer, ClientList, Daemon, Dns, PodWatcher, ProxyVia, Session, Vif};
 
@@ -269,6 +269,16 @@ fn never() -> Vec<ConnectWorld> {
 
 fn pod_of(pod: PodFact) -> PodFact {
     pod
+}
+
+/// Few senders: times differ by when it stood still, so that no two of its orders meet again.
+#[test]
+fn the_daemon_stands_still_at_any_moment_and_goes_on() {
+    for millis in [61_000, 864_000_000] {
+        let world = all_actors([there()]).says("user", [Connect, Asks, Disconnect]);
+        let world = world.says("network", [CarrierLost]).says("clock", [TimeLeaps(millis)]);
+        assert!(assert_holds(world.begun()).interleavings >= 20);
+    }
 }
 
 #[test]

@@ -34,6 +34,10 @@ const LONGEST_TRUCE: Duration = Duration::from_secs(300);
 /// that they were also seen to stay.
 const STAYS: Duration = Duration::from_secs(600);
 
+/// What is told for as long as that counts.
+const OVERWRITTEN: &str = "something else wrote resolv.conf while connected; podway put its own back, and what was written \
+                           comes back at the disconnect";
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Running {
     Attaching(LinkPlan),
@@ -89,7 +93,8 @@ impl Attachment {
                     self.repairs = 0;
                 }
                 let pause = match (attached.backend, self.overwritten()) {
-                    (Backend::File, None) => CHECK_FILE,
+                    // Whoever edits the file may end: then it is ours.
+                    (Backend::File, None) | (Backend::Beside, _) => CHECK_FILE,
                     (Backend::File, Some(more)) => doubling(CHECK_FILE, more, LONGEST_TRUCE),
                     (Backend::Resolved | Backend::Off, _) => CHECK,
                 };
@@ -259,6 +264,9 @@ impl Attachment {
             state.backend = attached.backend.to_string();
             state.message = attached.message.clone();
             state.ready = plan == Some(applied);
+            if self.repairs > 0 && attached.backend == Backend::File {
+                state.message = OVERWRITTEN.to_owned();
+            }
             if self.overwritten().is_some() {
                 state.ready = false;
                 state.outlook = Outlook::Overwritten;

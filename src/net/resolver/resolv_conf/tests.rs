@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::libc;
 use tempfile::TempDir;
 
-use super::{Applied, BACKUP, FILE, MARKER, ResolvConf, ResolvConfError, Restored, Step, TEMPORARY};
+use super::{Applied, BACKUP, EDITED, FILE, MARKER, ResolvConf, ResolvConfError, Restored, Step, TEMPORARY};
 use crate::net::resolver::LinkPlan;
 
 const THEIRS: &str = "# made by hand\nnameserver 192.0.2.53\nsearch corp.example\noptions ndots:2\n";
@@ -150,6 +150,46 @@ fn a_trampled_file_is_repaired_and_the_newer_one_becomes_the_backup() {
     assert_eq!(conf.apply(&plan()).unwrap(), Applied::Repaired);
     assert_eq!(conf.restore().unwrap(), Restored::Exactly);
     assert_eq!(text(&directory), "nameserver 203.0.113.1\n");
+}
+
+#[test]
+fn an_edit_of_ours_stays_while_connected_and_is_kept_beside_after() {
+    let (directory, conf) = etc();
+    conf.apply(&plan()).unwrap();
+    let edited = format!("{}nameserver 203.0.113.7\n", text(&directory));
+    fs::write(directory.path().join(FILE), &edited).unwrap();
+    for _ in 0..2 {
+        assert_eq!(conf.apply(&plan()).unwrap(), Applied::Edited, "nobody writes over it");
+        assert_eq!(text(&directory), edited);
+    }
+    let beside = directory.path().join(EDITED);
+    assert_eq!(conf.restore().unwrap(), Restored::KeptEdit(beside.clone()));
+    assert_eq!(conf.restore().unwrap(), Restored::Nothing);
+    assert_eq!((text(&directory), fs::read_to_string(&beside).unwrap()), (THEIRS.to_owned(), edited.clone()));
+
+    // Where ours has to say something else, the edit is kept then.
+    fs::remove_file(&beside).unwrap();
+    conf.apply(&plan()).unwrap();
+    fs::write(directory.path().join(FILE), &edited).unwrap();
+    let other = LinkPlan { search: vec!["other.svc.cluster.local".into()], ..plan() };
+    assert_eq!(conf.apply(&other).unwrap(), Applied::Written);
+    assert_eq!(fs::read_to_string(&beside).unwrap(), edited);
+    assert_eq!(conf.restore().unwrap(), Restored::Exactly);
+    assert_eq!(text(&directory), THEIRS);
+}
+
+#[test]
+fn a_kill_between_two_plans_is_no_edit() {
+    for after in
+        [|step| stop(step, Step::BackedUp), |step| stop(step, Step::Prepared), |step| stop(step, Step::Replaced)]
+    {
+        let (directory, good) = etc();
+        good.apply(&plan()).unwrap();
+        let other = LinkPlan { search: vec!["other.svc.cluster.local".into()], ..plan() };
+        assert!(ResolvConf { after, ..good.clone() }.apply(&other).is_err());
+        assert_eq!(good.restore().unwrap(), Restored::Exactly);
+        assert_eq!((text(&directory), names(&directory)), (THEIRS.to_owned(), vec![FILE.to_owned()]));
+    }
 }
 
 #[test]

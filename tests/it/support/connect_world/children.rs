@@ -388,8 +388,8 @@ impl ConnectWorld {
         }
     }
 
-    /// Cores that want to be woken first.
-    pub(super) fn sleepers(&self) -> (Option<Millis>, Vec<Part>) {
+    /// When each core that has a timer wants to be woken; PodWatcher's time is its own.
+    fn deadlines(&self) -> Vec<(Part, Option<Millis>)> {
         let mut wanted = Vec::new();
         if self.seen.started != self.seen.ended {
             wanted.push((Session, self.session.poll_deadline()));
@@ -407,6 +407,12 @@ impl ConnectWorld {
                 wanted.push((part, at));
             }
         }
+        wanted
+    }
+
+    /// Cores that want to be woken first.
+    pub(super) fn sleepers(&self) -> (Option<Millis>, Vec<Part>) {
+        let wanted = self.deadlines();
         let first = wanted.iter().filter_map(|(_, at)| *at).min();
         let due = wanted.into_iter().filter(|(_, at)| first.is_some() && *at == first).map(|(part, _)| part);
         (first, due.collect())
@@ -423,6 +429,26 @@ impl ConnectWorld {
             Daemon => self.daemon(podway::actors::daemon::core::Input::Woke),
             ProxyVia | Vif | PodWatcher | Host | Part::Cluster => self.vif(vif::Input::Woke),
         }
+    }
+
+    /// Time goes on at once. Whoever was to be woken meanwhile is, once: what then still is due would be tried without
+    /// a pause.
+    pub(super) fn leap(&mut self, millis: u64) {
+        let by = std::time::Duration::from_millis(millis);
+        self.hurried = true;
+        (self.now, self.watcher_now) = (self.now + by, self.watcher_now + by);
+        let due = |world: &ConnectWorld, part: Part| {
+            world.deadlines().into_iter().any(|(of, at)| of == part && at.is_some_and(|at| at <= world.now))
+        };
+        for part in [Daemon, Session, ClientList, AgentPlacer, Vif, Dns] {
+            if due(self, part) {
+                self.wake(part);
+            }
+            if due(self, part) {
+                self.fault("no_storm", &format!("{part:?} was woken after {millis} ms and wants to be woken at once"));
+            }
+        }
+        self.watcher_leaps();
     }
 
     /// The addresses that the flows use, as the data plane tells them.

@@ -57,6 +57,7 @@ impl ConnectWorld {
             }
             Event::Panics(part) => self.panics(part),
             Event::Crash => self.crashes(),
+            Event::TimeLeaps(millis) => self.leap(millis),
             Event::Again(from, to) => {
                 // The older of the last two: it is known already, or newer is.
                 let last = self.last.get(&(from, to)).and_then(|last| last.front().cloned());

@@ -54,6 +54,8 @@ impl ConnectWorld {
             match effect {
                 Effect::Reply { id, answer } => self.dns_replied(id, answer.as_deref()),
                 Effect::Forward { id, .. } => self.dns_replied(id, None),
+                // There is no other connection.
+                Effect::Deny { id, denial, .. } => self.dns_replied(id, Some(&denial)),
                 Effect::Ask { id, .. } => self.under_way(Outside::Upstream(id)),
                 Effect::Translate { id, addresses, .. } if self.mutant == Some(Mutant::DnsHandsOutReal) => {
                     let same = addresses.into_iter().map(|real| (real, real)).collect();

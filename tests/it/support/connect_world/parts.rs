@@ -163,6 +163,8 @@ pub enum Event {
     Crash,
     /// A message on an edge comes once more, late.
     Again(Part, Part),
+    /// The process stood still for so many milliseconds; what is due since comes at once.
+    TimeLeaps(u64),
 }
 
 /// One thing that can happen.

@@ -125,6 +125,20 @@ impl ConnectWorld {
         self.watcher(Input::Woke);
     }
 
+    /// Its part of [`ConnectWorld::leap`].
+    pub(super) fn watcher_leaps(&mut self) {
+        let due = |world: &ConnectWorld| {
+            let at = world.watcher.as_ref().and_then(|core| core.poll_deadline());
+            world.alive.contains(&PodWatcher) && at.is_some_and(|at| at <= world.watcher_now)
+        };
+        if due(self) {
+            self.watcher_wakes();
+        }
+        if due(self) {
+            self.fault("no_storm", "PodWatcher was woken after a leap and wants to be woken at once");
+        }
+    }
+
     /// The stream of the pods ends: what happens until it lists again is not told.
     pub(super) fn watch_ends(&mut self) {
         let pods: Vec<_> = self.cluster.streams.iter().filter(|(id, _)| id.kind == Kind::Pods).collect();

@@ -213,6 +213,12 @@ fn by_the_file_other_names_are_passed_on_and_external_names_are_followed_by_the_
         assert!(matches!(&effects[..], [Effect::Forward { .. }]), "{effects:?}");
     }
     assert_eq!(bench.answer("web", Kind::A), ["web. A 10.43.0.9"]);
+    // What this cluster does not have, another connection's may: the host asks nobody after us.
+    let effects = bench.ask("missing.demo", Kind::A);
+    let [Effect::Deny { denial, failure, .. }] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((&text(denial)[0], &text(failure)[0]), (&"NXDomain".to_owned(), &"ServFail".to_owned()));
+    let empty = bench.answer("web.demo", Kind::TXT);
+    assert!(empty.len() == 1 && empty[0].starts_with("authority "), "a name that is there is not denied: {empty:?}");
     let effects = bench.ask("out.demo", Kind::A);
     let [Effect::Ask { id, upstream: Upstream::Host, query, .. }] = &effects[..] else { panic!("{effects:?}") };
     let answer = Some(upstream_answer(query, Code::NoError, &["203.0.113.5"]));

@@ -1,0 +1,251 @@
+use super::*;
+
+fn plan(interface: &str) -> LinkPlan {
+    LinkPlan {
+        ifindex: 7,
+        interface: interface.into(),
+        servers: vec!["246.246.0.2".parse().unwrap()],
+        search: Vec::new(),
+        routing: vec!["cluster.local".into()],
+    }
+}
+
+#[test]
+fn the_host_s_servers_are_those_of_before_and_those_that_resolved_asks() {
+    let etc = tempfile::tempdir().unwrap();
+    let uplink = etc.path().join("uplink");
+    let found = || resolvers(etc.path(), &uplink).iter().map(IpAddr::to_string).collect::<Vec<_>>();
+    assert!(found().is_empty());
+    fs::write(etc.path().join("resolv.conf"), "nameserver 127.0.0.53\nnameserver 192.0.2.53\n").unwrap();
+    fs::write(&uplink, "nameserver 10.96.0.53\n").unwrap();
+    assert_eq!(found(), ["10.96.0.53", "192.0.2.53"]);
+    ResolvConf::new(etc.path()).apply(&plan("podway0")).unwrap();
+    assert_eq!(found(), ["10.96.0.53", "192.0.2.53"], "ours is no server of the host");
+}
+
+#[tokio::test]
+async fn a_host_on_which_nothing_can_be_attached_is_told_so() {
+    let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::os::unix::fs::symlink("elsewhere", etc.path().join("resolv.conf")).unwrap();
+    let resolver = HostResolver::new(etc.path(), OsJournal::new(run.path()), FileEditor::default());
+    let failed = resolver.attach(DnsMode::Auto, &plan("podway0")).await.unwrap_err();
+    assert_eq!(failed.outlook, Outlook::Hopeless);
+    assert!(failed.message.contains("not attached") && failed.message.contains("--dns off"), "{}", failed.message);
+    fs::remove_file(etc.path().join("resolv.conf")).unwrap();
+    assert_eq!(resolver.attach(DnsMode::Auto, &plan("podway0")).await.unwrap().backend, Backend::File);
+    assert_eq!(resolver.detach().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_was_begun_before_detaching_is_not_done_after() {
+    const THEIRS: &str = "nameserver 192.0.2.53\n";
+    let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = etc.path().join("resolv.conf");
+    fs::write(&path, THEIRS).unwrap();
+    let editor = FileEditor::default();
+    let resolver = HostResolver::new(etc.path(), OsJournal::new(run.path()), editor.clone());
+    // Both wait here, and then go on in either order.
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let holding = tokio::spawn({
+        let resolver = resolver.clone();
+        async move {
+            let wait = move |_: &Mutex<Done>| {
+                begin.send(()).unwrap();
+                gate.recv().unwrap();
+                Ok(())
+            };
+            resolver.writing(wait).await.unwrap();
+        }
+    });
+    begun.await.unwrap();
+    let attaching = tokio::spawn({
+        let resolver = resolver.clone();
+        async move { resolver.attach(DnsMode::File, &plan("podway0")).await }
+    });
+    while !resolver.done().file {
+        tokio::task::yield_now().await;
+    }
+    attaching.abort();
+    let detaching = tokio::spawn({
+        let resolver = resolver.clone();
+        async move { resolver.detach().await }
+    });
+    while resolver.done().detached == 0 {
+        tokio::task::yield_now().await;
+    }
+    go.send(()).unwrap();
+    holding.await.unwrap();
+    assert_eq!(detaching.await.unwrap(), Vec::<String>::new());
+    // Whoever comes next waits for both.
+    assert_eq!(resolver.detach().await, Vec::<String>::new());
+    resolver.writing(|_| Ok(())).await.unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), THEIRS);
+    assert_eq!(resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
+    resolver.detach().await;
+    assert!(fs::read_dir(run.path()).unwrap().next().is_none(), "nothing is left in the journal");
+}
+
+/// What a resolved of the test was told.
+#[derive(Debug, Default)]
+struct Told {
+    servers: Vec<(i32, Vec<u8>)>,
+    domains: Vec<(String, bool)>,
+    reverted: Vec<i32>,
+    /// Whether it answers nothing about links any more.
+    hangs: bool,
+}
+
+/// A resolved at the other end of a socket, which keeps what it is told.
+async fn fake_resolved() -> (Resolved, Arc<Mutex<Told>>) {
+    use futures_util::StreamExt as _;
+    use zbus::{ObjectPath, Variant as Value};
+
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let guid = zbus::Guid::generate();
+    let server = zbus::connection::Builder::unix_stream(theirs).server(guid).p2p().build();
+    let client = zbus::connection::Builder::unix_stream(ours).p2p().build();
+    let (server, client) = tokio::try_join!(server, client).unwrap();
+    let told = Arc::new(Mutex::new(Told::default()));
+    let keeps = Arc::clone(&told);
+    tokio::spawn(async move {
+        let mut calls = zbus::MessageStream::from(&server);
+        while let Some(Ok(call)) = calls.next().await {
+            let header = call.header();
+            let (member, body) = (header.member().unwrap().to_string(), call.body());
+            if member.contains("Link") && locked(&keeps).hangs {
+                continue;
+            }
+            match member.as_str() {
+                "GetLink" => {
+                    let path = ObjectPath::try_from("/org/freedesktop/resolve1/link/_7").unwrap();
+                    server.reply(&header, &path).await.unwrap();
+                    continue;
+                }
+                "Get" => {
+                    let (_, name): (String, String) = body.deserialize().unwrap();
+                    let value = {
+                        let told = locked(&keeps);
+                        match name.as_str() {
+                            "DNS" => Value::from(told.servers.clone()),
+                            "Domains" => Value::from(told.domains.clone()),
+                            "DefaultRoute" => Value::from(false),
+                            _ => Value::from(1_u64),
+                        }
+                    };
+                    server.reply(&header, &value).await.unwrap();
+                    continue;
+                }
+                "SetLinkDNS" => locked(&keeps).servers = body.deserialize::<(i32, _)>().unwrap().1,
+                "SetLinkDomains" => locked(&keeps).domains = body.deserialize::<(i32, _)>().unwrap().1,
+                "RevertLink" => {
+                    let (index,) = body.deserialize().unwrap();
+                    let mut told = locked(&keeps);
+                    told.reverted.push(index);
+                    (told.servers, told.domains) = Default::default();
+                }
+                _ => {}
+            }
+            server.reply(&header, &()).await.unwrap();
+        }
+    });
+    (Resolved::over(client), told)
+}
+
+#[tokio::test]
+async fn settings_of_resolved_are_reverted_by_who_outlives_the_one_that_made_them() {
+    let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (resolved, told) = fake_resolved().await;
+    let mut session = HostResolver::new(etc.path(), OsJournal::new(run.path()), FileEditor::default());
+    session.resolved = Some(resolved);
+    // Dns has a clone, and panics: what it did is the session's to undo.
+    let dns = session.clone();
+    assert_eq!(dns.attach(DnsMode::Resolved, &plan("podway0")).await.unwrap().backend, Backend::Resolved);
+    assert_eq!(locked(&told).servers, [(2, vec![246, 246, 0, 2])]);
+    assert_eq!(locked(&told).domains, [("cluster.local".to_owned(), true)]);
+    drop(dns);
+    assert_eq!(session.detach().await, Vec::<String>::new());
+    let seen = || {
+        let told = locked(&told);
+        (told.reverted.len(), told.servers.len(), told.domains.len())
+    };
+    assert_eq!(seen(), (1, 0, 0));
+    assert_eq!(locked(&told).reverted, [7]);
+    assert_eq!(session.detach().await, Vec::<String>::new());
+    assert_eq!(seen().0, 1, "once is enough");
+
+    // In the middle of it, too.
+    let dns = session.clone();
+    let attaching = tokio::spawn(async move { dns.attach(DnsMode::Resolved, &plan("podway0")).await });
+    while locked(&told).domains.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    attaching.abort();
+    assert_eq!(session.detach().await, Vec::<String>::new());
+    assert_eq!(seen(), (2, 0, 0));
+
+    // One that hangs is told of, and tried again by the next.
+    session.attach(DnsMode::Resolved, &plan("podway0")).await.unwrap();
+    locked(&told).hangs = true;
+    let left = session.detach().await;
+    assert!(left.len() == 1 && left[0].contains("did not answer RevertLink within 1 s"), "{left:?}");
+    locked(&told).hangs = false;
+    assert_eq!(session.detach().await, Vec::<String>::new());
+    assert_eq!(seen().0, 3);
+}
+
+#[tokio::test]
+async fn nobody_is_beside_a_connection_that_has_not_got_the_file() {
+    let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = etc.path().join("resolv.conf");
+    let editor = FileEditor::default();
+    let resolver = || HostResolver::new(etc.path(), OsJournal::new(run.path()), editor.clone());
+    let (first, second) = (resolver(), resolver());
+    std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+    assert_eq!(first.attach(DnsMode::File, &plan("podway0")).await.unwrap_err().outlook, Outlook::Hopeless);
+    for mode in [DnsMode::File, DnsMode::Auto] {
+        let waits = second.attach(mode, &plan("podway1")).await.unwrap_err();
+        assert_eq!((waits.outlook, waits.message.contains("another connection")), (Outlook::Taken, true));
+    }
+    assert!(first.beside().is_empty());
+    first.detach().await;
+    fs::remove_file(&path).unwrap();
+    assert_eq!(second.attach(DnsMode::Auto, &plan("podway1")).await.unwrap().backend, Backend::File);
+    second.detach().await;
+}
+
+#[tokio::test]
+async fn one_connection_edits_the_file_and_another_after_it() {
+    const THEIRS: &str = "nameserver 192.0.2.53\n";
+    let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = etc.path().join("resolv.conf");
+    fs::write(&path, THEIRS).unwrap();
+    let editor = FileEditor::default();
+    let resolver = || HostResolver::new(etc.path(), OsJournal::new(run.path()), editor.clone());
+    let (first, second) = (resolver(), resolver());
+    assert_eq!(first.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
+    let ours = fs::read(&path).unwrap();
+    for mode in [DnsMode::File, DnsMode::Auto] {
+        let beside = second.attach(mode, &plan("podway1")).await.unwrap();
+        assert_eq!((beside.backend, beside.message.as_str()), (Backend::Beside, BESIDE));
+    }
+    assert_eq!(first.beside(), plan("podway1").servers, "asked once");
+    assert!(second.beside().is_empty(), "it is not asked itself");
+    // What another connection did is not the second's to undo.
+    assert_eq!(second.detach().await, Vec::<String>::new());
+    assert_eq!(fs::read(&path).unwrap(), ours);
+    assert!(first.beside().is_empty(), "what has detached is asked no more");
+    second.attach(DnsMode::Auto, &plan("podway1")).await.unwrap();
+    assert_eq!(first.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
+
+    assert_eq!(first.detach().await, Vec::<String>::new());
+    assert_eq!(fs::read_to_string(&path).unwrap(), THEIRS);
+    assert_eq!(second.attach(DnsMode::File, &plan("podway1")).await.unwrap().backend, Backend::File);
+    assert!(first.beside().is_empty(), "who edits the file is beside nobody");
+    // Without a word, as a connection that panicked: the next takes it over.
+    drop(second);
+    let third = resolver();
+    assert_eq!(third.attach(DnsMode::File, &plan("podway2")).await.unwrap().backend, Backend::File);
+    assert_eq!(third.detach().await, Vec::<String>::new());
+    assert_eq!(fs::read_to_string(&path).unwrap(), THEIRS);
+}
