@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Message};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tracing::{debug, error, info};
 
 use self::cluster::Cluster;
@@ -73,6 +75,9 @@ struct Closing {
     uid: u32,
     reply: Reply<Result<Closed, UserError>>,
 }
+
+/// Credentials of a connection that is there are taken up within this time, or it is answered as it is.
+const TAKEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// One connection.
 struct Running {
@@ -261,8 +266,14 @@ impl Shell for Daemon {
             Effect::Found(ask, name) => {
                 let (Some(asked), Some(running)) = (self.asked.remove(&ask), self.sessions.get(&name)) else { return };
                 // Connecting again is how a user renews credentials that have ended.
-                running.address.do_send(CredentialsRenewed { access: asked.open.access, ask: None });
-                asked.open.reply.answer(Ok(Opened { view: running.view(&name), existed: true }));
+                let (taken, was_taken) = Reply::new();
+                running.address.do_send(CredentialsRenewed { access: asked.open.access, ask: None, taken });
+                let view = running.view(&name);
+                tokio::spawn(async move {
+                    // What is told of the former credentials is over then. A session that is going takes none.
+                    let _ = timeout(TAKEN_WITHIN, was_taken).await;
+                    asked.open.reply.answer(Ok(Opened { view, existed: true }));
+                });
             }
             Effect::Refuse(ask, refusal) => self.refuse(ask, refusal),
             // Dropping a request answers it.
@@ -408,7 +419,8 @@ impl Handler<RenewCredentials> for Daemon {
     fn handle(&mut self, message: RenewCredentials, _: &mut Context<Self>) {
         let RenewCredentials { caller, name, access, ask, reply } = message;
         let found = self.driven.core.renewable(caller, &name, &Cluster::of(&access));
-        reply.answer(found.map(|name| self.tell(&name, CredentialsRenewed { access, ask })));
+        let (taken, _) = Reply::new();
+        reply.answer(found.map(|name| self.tell(&name, CredentialsRenewed { access, ask, taken })));
     }
 }
 

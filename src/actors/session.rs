@@ -40,7 +40,7 @@ use crate::net::kube_client;
 use crate::net::os_journal::OsJournal;
 use crate::net::resolver::host::{FileEditor, HostResolver};
 use crate::spec::{ClusterAccess, ConnectSpec};
-use crate::status::SessionStatus;
+use crate::status::{ConnectOutcome, SessionStatus};
 use crate::workload::WorkloadRef;
 
 pub mod core;
@@ -392,7 +392,16 @@ impl Shell for Session {
                 }
             }
             Effect::End => {
-                info!(session = self.ingredients.spec.name, "the connection is over");
+                match self.driven.core.outcome() {
+                    Some(ConnectOutcome::Failed(error)) => {
+                        warn!(
+                            session = self.ingredients.spec.name,
+                            why = error.message,
+                            "the connection came to nothing"
+                        );
+                    }
+                    Some(_) | None => info!(session = self.ingredients.spec.name, "the connection is over"),
+                }
                 stop(ctx);
             }
         }
@@ -411,6 +420,7 @@ struct ClientRenewed {
     renewal: u64,
     ask: Option<AskId>,
     made: Result<(ClusterAccess, kube::Client), String>,
+    taken: Reply<()>,
 }
 
 /// self → Session. A keeper went.
@@ -521,7 +531,7 @@ impl Handler<Made> for Session {
 impl Handler<CredentialsRenewed> for Session {
     type Result = ();
     fn handle(&mut self, message: CredentialsRenewed, ctx: &mut Context<Self>) {
-        let CredentialsRenewed { access, ask } = message;
+        let CredentialsRenewed { access, ask, taken } = message;
         if !self.driven.core.accepts(ask) {
             debug!(?ask, "credentials came too late: there are newer ones");
             return;
@@ -542,7 +552,7 @@ impl Handler<CredentialsRenewed> for Session {
                 Ok((Err(error), _)) => Err(format!("unusable: {}", chain(&error))),
                 Err(failed) => Err(format!("they could not be taken up: {failed:?}")),
             };
-            me.do_send(ClientRenewed { renewal, ask, made });
+            me.do_send(ClientRenewed { renewal, ask, made, taken });
         }));
     }
 }
@@ -550,7 +560,7 @@ impl Handler<CredentialsRenewed> for Session {
 impl Handler<ClientRenewed> for Session {
     type Result = ();
     fn handle(&mut self, message: ClientRenewed, ctx: &mut Context<Self>) {
-        let ClientRenewed { renewal, ask, made } = message;
+        let ClientRenewed { renewal, ask, made, taken } = message;
         if renewal != self.renewals {
             return;
         }
@@ -564,6 +574,7 @@ impl Handler<ClientRenewed> for Session {
                 self.ingredients.access = access;
                 let lasts = lasts(expires_at, (self.ingredients.wall)());
                 drive(self, Input::Renewed { ask, expires_at, lasts }, ctx);
+                taken.answer(());
             }
             Err(why) => {
                 warn!(why, "renewed credentials are not used");

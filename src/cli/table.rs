@@ -254,9 +254,10 @@ fn range_rows(ranges: &[RangeLine], detail: Detail) -> Vec<[String; 4]> {
             (true | false, _) => range.cidr.clone(),
         };
         // A range that a flag names is its own source.
-        let flag = match range.treatment.starts_with("via ") {
-            true => "--proxy-via",
-            false => "--vnat",
+        let flag = match range.treatment.as_str() {
+            "excluded" => "a rule",
+            via if via.starts_with("via ") => "--proxy-via",
+            _ => "--vnat",
         };
         let source = if range.source == range.cidr { flag.to_owned() } else { range.source.clone() };
         rows.push([what, source, range.treated(), range.note.clone()]);

@@ -282,6 +282,7 @@ impl Wanted<'_> {
             never: self.never.iter().map(Cidr::trunc).collect(),
             ..Decisions::default()
         };
+        let same = |(earlier, _): &(Cidr, Target), cidr: &Cidr| earlier == cidr;
         let via = self.rules.iter().map(|rule| (rule.range, Target::Workload(rule.workload.clone())));
         for (selector, target) in via.chain(self.vnat.iter().map(|range| (*range, Target::General))) {
             for (cidr, source) in self.expand(selector) {
@@ -289,7 +290,12 @@ impl Wanted<'_> {
                     Treatment::Excluded { why: "default and multicast ranges are never translated".to_owned() }
                 } else if let Some(why) = self.off(&cidr) {
                     Treatment::Excluded { why: why.to_owned() }
-                } else if decisions.rules.iter().any(|(earlier, _)| *earlier == cidr) {
+                } else if cidr.addr().is_loopback()
+                    && decisions.rules.iter().any(|rule| same(rule, &cidr) && rule.1 != target)
+                {
+                    // The names tell the workloads apart, and each has its virtual address.
+                    Treatment::Translated { target: target.clone(), conflict: None }
+                } else if decisions.rules.iter().any(|rule| same(rule, &cidr)) {
                     Treatment::Excluded { why: "an earlier rule has this range".to_owned() }
                 } else {
                     decisions.rules.push((cidr, target.clone()));
@@ -320,6 +326,20 @@ impl Wanted<'_> {
             }
         }
         decisions.routed = subtract(&minimal(&routed), &ruled);
+        let excluded = |range: &&RangeStatus| matches!(range.treatment, Treatment::Excluded { .. });
+        let holds =
+            |range: &RangeStatus, never: &Cidr| !excluded(&range) && range.cidr != *never && covers(&range.cidr, never);
+        let left_out: Vec<Cidr> = decisions
+            .never
+            .iter()
+            .filter(|never| decisions.ranges.iter().any(|range| holds(range, never)))
+            .copied()
+            .collect();
+        decisions.ranges.extend(left_out.into_iter().map(|cidr| RangeStatus {
+            cidr,
+            source: "never".to_owned(),
+            treatment: Treatment::Excluded { why: "never-proxy".to_owned() },
+        }));
         decisions
     }
 }

@@ -212,6 +212,7 @@ impl AgentPlacerCore {
         let pods = Arc::clone(&self.pods.1);
         // A placement in a pod that is gone, or that a snapshot now shows, has served.
         let own_is_shown = self.own_pods(&pods).any(|(_, agent)| !matches!(agent, AgentInPod::Unfit(_)));
+        self.own.job_waits &= !own_is_shown;
         let (plan, unfit) = (&self.plan, &self.unfit.1);
         self.placements.retain(|place, placement| match place {
             Place::Pod(uid) => pods.pods.get(uid).is_some_and(|pod| {

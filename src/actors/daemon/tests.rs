@@ -460,7 +460,7 @@ async fn a_user_has_few_dry_runs_at_once_and_one_that_nobody_waits_for_ends() {
             drop(waiting);
             // Their places are free once they were seen to be given up.
             let mut again = plan(7);
-            while let Ok(Ok(Err(refused))) = tokio::time::timeout(Duration::from_secs(1), &mut again).await {
+            while let Ok(Ok(Err(refused))) = timeout(Duration::from_secs(1), &mut again).await {
                 assert_eq!(refused.reason, Reason::LimitReached);
                 again = plan(7);
             }

@@ -184,6 +184,7 @@ impl ProxyViaCore {
         let translation = TranslationChanged {
             generation: Generation(0),
             translated: BTreeSet::new(),
+            virtual_ranges: Vec::new(),
             dns_addresses: Vec::new(),
             names: Arc::default(),
             namespaces: BTreeSet::new(),
@@ -388,6 +389,7 @@ impl ProxyViaCore {
         let translation = TranslationChanged {
             generation: self.translation.generation,
             translated: self.decisions.translated(),
+            virtual_ranges: self.table.virtual_ranges.clone(),
             dns_addresses: self.table.dns_addresses.clone(),
             names: Arc::new(self.carried().flat_map(|pool| pool.names().clone()).collect()),
             namespaces: selection.rules.iter().map(|rule| Arc::clone(&rule.workload.namespace)).collect(),

@@ -89,6 +89,8 @@ pub struct TranslationChanged {
     pub generation: Generation,
     /// Translated ranges.
     pub translated: BTreeSet<Cidr>,
+    /// Ranges of virtual addresses.
+    pub virtual_ranges: Vec<Cidr>,
     /// DNS addresses on the device, of each family that it has.
     pub dns_addresses: Vec<IpAddr>,
     /// Names of the live VIPs, for PTR.

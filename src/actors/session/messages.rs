@@ -49,6 +49,8 @@ pub struct CredentialsRenewed {
     pub access: ClusterAccess,
     /// The question that they answer; none where nobody asked.
     pub ask: Option<AskId>,
+    /// Answered when they are taken up, dropped where they are not.
+    pub taken: Reply<()>,
 }
 
 /// Daemon → Session. A keeper could not do what it was asked. Of another question than the last it means nothing.

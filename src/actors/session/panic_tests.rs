@@ -131,6 +131,7 @@ impl Bench {
             dns.do_send(TranslationChanged {
                 generation,
                 translated: BTreeSet::new(),
+                virtual_ranges: vec!["246.246.0.0/16".parse().unwrap()],
                 dns_addresses: vec!["246.246.0.2".parse().unwrap()],
                 names: Arc::default(),
                 namespaces: BTreeSet::new(),

@@ -101,6 +101,42 @@ fn a_smaller_also_proxy_wins_over_never_proxy() {
 }
 
 #[test]
+fn what_never_proxy_takes_out_of_a_range_is_shown() {
+    let shown = |never: &[&str]| -> Vec<String> {
+        let ranges = decide(&["10.96.0.0/12"], never, &[], "192.168.0.0/24").ranges;
+        ranges.iter().filter(|range| range.source == "never").map(|range| range.cidr.to_string()).collect()
+    };
+    assert_eq!(shown(&["10.96.5.0/24", "10.97.0.1/32"]), ["10.96.5.0/24", "10.97.0.1/32"]);
+    // All of it is told of the range itself; elsewhere there is nothing to leave out.
+    assert_eq!(shown(&["10.96.0.0/12"]), [""; 0]);
+    assert_eq!(shown(&["10.0.0.0/8", "172.16.0.0/12"]), [""; 0]);
+}
+
+#[test]
+fn loopback_of_two_workloads_is_no_clash() {
+    let rule = |name: &str| ViaRule {
+        range: "127.0.0.1/32".parse().unwrap(),
+        workload: Workload::new("demo", crate::workload::WorkloadKind::Deployment, name),
+    };
+    let (host, none) = (HostFacts::default(), BTreeSet::new());
+    let rules = [rule("web"), rule("db")];
+    let wanted = Wanted {
+        rules: &rules,
+        vnat: &[],
+        also: &[],
+        never: &[],
+        allow: &[],
+        api_server: &BTreeSet::new(),
+        service: &none,
+        pods: &none,
+        host: &host,
+    };
+    let targets: Vec<Treatment> = wanted.decide().ranges.into_iter().map(|range| range.treatment).collect();
+    let through = |name: &str| Treatment::Translated { target: Target::Workload(rule(name).workload), conflict: None };
+    assert_eq!(targets, [through("web"), through("db")]);
+}
+
+#[test]
 fn default_loopback_and_multicast_are_excluded() {
     for text in ["0.0.0.0/0", "127.0.0.1/32", "169.254.169.254/32", "224.0.0.0/8", "::1/128", "fe80::/64"] {
         let decisions = decide(&[text], &[], &[], "192.168.0.0/24");

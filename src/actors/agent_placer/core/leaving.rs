@@ -73,7 +73,7 @@ impl AgentPlacerCore {
         for Removing { reply, .. } in due {
             let ours = self.pods.1.pods.values().filter(|pod| self.plan.owns(pod));
             self.effects.push_back(Effect::Remove(reply, ours.cloned().collect()));
-            self.own.removed = true;
+            (self.own.removed, self.own.job_waits) = (true, false);
             // What was made so far is deleted with it.
             self.placements.retain(|place, placement| !place.is_own() || placement.progress == Progress::Asked);
         }
@@ -116,7 +116,7 @@ impl AgentPlacerCore {
         });
         let fit = |pod: &&Arc<PodFact>| !matches!(self.plan.agent_in(pod, &self.unfit.1), AgentInPod::Unfit(_));
         let phases: Vec<PodPhase> = pods.filter(|pod| !pod.terminating).filter(fit).map(|pod| pod.phase).collect();
-        let placed = self.own_placements().any(|placement| placement.refused.is_none());
+        let placed = self.own.job_waits || self.own_placements().any(|placement| placement.refused.is_none());
         if self.own.removed {
             return placed;
         }

@@ -20,6 +20,8 @@ pub(super) struct OwnRecord {
     pub(super) asked: bool,
     /// One was made.
     pub(super) made: bool,
+    /// A Job was made of which no pod has been in sight: it may get one at any time.
+    pub(super) job_waits: bool,
     /// Those in sight when one was last asked for: it is another than these.
     pub(super) before: BTreeSet<PodUid>,
     /// All were removed.

@@ -82,6 +82,7 @@ impl AgentPlacerCore {
                 let within = if *place == Place::OwnJob { JOB_SEEN_WITHIN } else { SEEN_WITHIN };
                 placement.progress = Progress::Accepted { until: now + within };
                 self.own.made |= place.is_own();
+                self.own.job_waits |= *place == Place::OwnJob;
                 self.refused_alone(place);
                 return;
             }

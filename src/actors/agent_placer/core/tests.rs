@@ -468,6 +468,8 @@ fn a_job_that_gets_no_pod_is_looked_at_and_what_refuses_its_pod_is_told_soon() {
     assert_eq!(placed(&effects), [(Place::OwnJob, "podway-agent".to_owned())]);
     let (told_at, told) = bench.refuse(1_000, &effects, 60_000);
     assert!(told_at < 3_000 && hopeless(&told).is_some_and(|told| !told.is_empty()), "told after {told_at} ms");
+    // It would get its pod as soon as there is room, for nobody.
+    assert_eq!(bench.feed(told_at + 1, STOP), [Effect::Withdraw]);
 }
 
 #[test]

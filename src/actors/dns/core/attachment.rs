@@ -295,13 +295,14 @@ fn reverse_zones(facts: &Facts, servers: &[IpAddr]) -> Vec<String> {
         translated.is_some_and(|all| all.iter().any(|t| t.contains(*range) || range.contains(t)))
     };
     let ranges = facts.info.1.service_cidrs.iter().chain(&facts.info.1.pod_cidrs).filter(|range| !hidden(range));
-    // The virtual range itself is not told; a /24 around the server is part of it, the default one is known whole.
-    let around = servers.iter().filter_map(|server| match server {
-        IpAddr::V4(a) if a.octets().starts_with(&[246, 246]) => Cidr::new(*server, 16).ok(),
-        IpAddr::V4(_) => Cidr::new(*server, 24).ok(),
-        IpAddr::V6(_) => Cidr::new(*server, 64).ok(),
-    });
-    around.chain(ranges.copied()).filter_map(|range| reverse_zone(&range)).take(16).collect()
+    let all = facts.translation.iter().flat_map(|translation| &translation.virtual_ranges);
+    // Of a range that ends within a label, at least where the first addresses are given out.
+    let around = |range: &Cidr| {
+        let at = servers.iter().find(|server| range.contains(*server))?;
+        Cidr::new(*at, if at.is_ipv4() { 24 } else { 64 }).ok()
+    };
+    let own = all.filter_map(|range| reverse_zone(range).map_or_else(|| around(range), |_| Some(*range)));
+    own.chain(ranges.copied()).filter_map(|range| reverse_zone(&range)).take(16).collect()
 }
 
 /// The zone of a range that ends at a label of its family; others would need many and are left out.

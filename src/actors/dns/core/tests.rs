@@ -137,6 +137,7 @@ pub(super) fn translation_of(generation: u64, ready: bool, translated: &[&str]) 
     TranslationChanged {
         generation: Generation(generation),
         translated: translated.iter().map(|c| c.parse().unwrap()).collect(),
+        virtual_ranges: vec!["246.246.0.0/16".parse().unwrap()],
         dns_addresses: vec![ip("246.246.0.2")],
         names: Arc::new(names),
         namespaces: BTreeSet::new(),

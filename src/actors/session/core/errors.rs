@@ -114,6 +114,8 @@ fn advice(why: &str, namespace: &str) -> (Reason, String) {
         )
     } else if why.contains("exceeded quota") {
         format!("make room, or let an administrator raise it: kubectl -n {namespace} describe quota")
+    } else if why.contains("failed quota") {
+        format!("the quota wants limits of each container: a LimitRange in namespace {namespace} gives defaults")
     } else if why.contains("admission webhook") {
         "ask whoever runs that policy to let podway's agent pass, or try the other kind: --agent ephemeral, --agent pod"
             .to_owned()
@@ -273,6 +275,7 @@ mod tests {
                 "pod-security.kubernetes.io/enforce",
             ),
             ("pods \"a\" is forbidden: exceeded quota: small, requested: pods=1", "describe quota"),
+            ("pods \"a\" is forbidden: failed quota: q: must specify limits.cpu for: podway-agent", "LimitRange"),
             ("admission webhook \"a.b\" denied the request: no", "that policy"),
             ("failed calling webhook \"a.b\": context deadline exceeded", "validatingwebhookconfigurations"),
         ] {

@@ -246,8 +246,9 @@ fn remains(clean: bool, left: &[&str]) -> Remains {
         image: "".into(),
         state,
     };
-    let links =
-        vec![link("shop/a", LinkState::Ready), link("shop/b", LinkState::Dialing), link("x/c", LinkState::NoAgent)];
+    let own = LinkStatus { placement: Placement::OwnPod, ..link("other/own", LinkState::Ready) };
+    let (none, dialing) = (link("x/c", LinkState::NoAgent), link("shop/b", LinkState::Dialing));
+    let links = vec![link("shop/a", LinkState::Ready), dialing, none, own];
     let mut targets = core.facts.links.1.clone();
     let web = Target::Workload(Workload::new("shop", WorkloadKind::Deployment, "web"));
     targets.insert(web, TargetState { pods: 3, running: 3, links, hopeless: None });
@@ -272,10 +273,11 @@ fn a_disconnect_says_which_agents_stay_and_which_were_removed() {
     let containers = "left in shop: ephemeral containers in 2 pods, which go with their pods; the agents in them end by \
                       themselves in 8 hours";
     let own = "left in shop: podway's own pod, which ends by itself in 10 minutes (with --clean, at once)";
-    assert_eq!(remains(false, &[]).agents, [containers, own]);
-    assert_eq!(remains(true, &[]).agents, [containers, "removed from shop: podway's own pod"]);
+    let others = "left in other: podway's own pod of another connection, which ends by itself in 10 minutes";
+    assert_eq!(remains(false, &[]).agents, [containers, &own.replace("shop", "other"), own]);
+    assert_eq!(remains(true, &[]).agents, [containers, others, "removed from shop: podway's own pod"]);
     let refused = remains(true, &["pod shop/podway-agent: forbidden"]);
-    assert_eq!((refused.agents.as_slice(), refused.left.len()), (&[containers.to_owned()][..], 1));
+    assert_eq!((refused.agents, refused.left.len()), (vec![containers.to_owned(), others.to_owned()], 1));
 }
 
 /// What the connection says of one condition.

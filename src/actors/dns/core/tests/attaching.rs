@@ -50,6 +50,31 @@ fn the_link_gets_the_search_domain_and_the_routed_ones() {
 }
 
 #[test]
+fn the_zone_of_virtual_addresses_is_that_of_the_range_in_use() {
+    let zones = |range: &str, server: &str| -> Vec<String> {
+        let mut bench = Bench::ready();
+        let mut translation = translation_of(2, true, &[]);
+        translation.virtual_ranges = vec![range.parse().unwrap()];
+        translation.dns_addresses = vec![ip(server)];
+        bench.feed(Input::Translation(translation));
+        bench.feed(mode(DnsMode::Auto));
+        let Input::Device(mut device) = device(1, true) else { panic!() };
+        if let VifState::Up { routes, .. } = &mut device.state {
+            *routes = vec![range.into()];
+        }
+        let (_, plan) = attach_of(&bench.feed(Input::Device(device)));
+        plan.routing
+            .into_iter()
+            .filter(|domain| domain.ends_with("246.in-addr.arpa") || domain.contains("198.in-addr.arpa"))
+            .collect()
+    };
+    assert_eq!(zones("246.246.0.0/16", "246.246.0.2"), ["246.246.in-addr.arpa"]);
+    assert_eq!(zones("198.18.0.0/16", "198.18.0.2"), ["18.198.in-addr.arpa"]);
+    // No one zone is as large as that range.
+    assert_eq!(zones("198.18.4.0/22", "198.18.4.2"), ["4.18.198.in-addr.arpa"]);
+}
+
+#[test]
 fn no_more_than_64_domains_are_set_and_hidden_ranges_stay_the_hosts() {
     let mut bench = Bench::ready();
     bench.feed(Input::Translation(translation_of(2, true, &["10.43.0.0/16"])));
