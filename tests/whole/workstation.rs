@@ -10,6 +10,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
@@ -40,6 +41,8 @@ const SERVES: &str = "PODWAY_WHOLE_SERVES";
 enum Request {
     /// A socket.
     Socket(Kind),
+    /// A connection to a socket of the file system.
+    Unix(String),
     /// The addresses of a name.
     Lookup(String),
     /// The text of a file.
@@ -157,6 +160,24 @@ impl Workstation {
         Ok(stream)
     }
 
+    /// The same, which gives up after so long, and whose silence then is that long too.
+    pub fn connect_within(&self, to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+        let socket = self.socket(Kind::tcp(to.ip()));
+        for timeout in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&socket, timeout, Some(limit))?;
+        }
+        rustix::net::connect(&socket, &to)?;
+        let stream = TcpStream::from(socket);
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// A connection to a socket of the file system there.
+    pub fn unix(&self, path: &str) -> io::Result<UnixStream> {
+        let (_, socket) = self.ask(&Request::Unix(path.to_owned()))?;
+        Ok(socket.ok_or(io::ErrorKind::NotConnected)?.into())
+    }
+
     /// A UDP socket there that speaks with one other.
     pub fn datagrams(&self, to: SocketAddr) -> io::Result<UdpSocket> {
         let socket = self.socket(Kind::udp(to.ip()));
@@ -217,8 +238,13 @@ impl Drop for Workstation {
 #[test]
 #[ignore = "the tests start it themselves"]
 fn serve() {
+    serves();
+}
+
+/// Serves, where this program was started for that; says whether it was.
+pub fn serves() -> bool {
     if std::env::var_os(SERVES).is_none() {
-        return;
+        return false;
     }
     let way = rustix::stdio::stdin();
     while let Ok((question, _)) = receive(way) {
@@ -228,14 +254,16 @@ fn serve() {
             Err(error) => (serde_json::json!({ "error": error.to_string() }), None),
         };
         if reply(way, &serde_json::to_vec(&text).unwrap(), socket.as_ref()).is_err() {
-            return;
+            break;
         }
     }
+    true
 }
 
 fn answer(request: Request) -> io::Result<(Value, Option<OwnedFd>)> {
     let value = match request {
         Request::Socket(kind) => return Ok((Value::Null, Some(kind.open()?))),
+        Request::Unix(path) => return Ok((Value::Null, Some(UnixStream::connect(path)?.into()))),
         Request::Lookup(name) => {
             let found: BTreeSet<IpAddr> = (name.as_str(), 0).to_socket_addrs()?.map(|address| address.ip()).collect();
             serde_json::to_value(found)?
