@@ -24,6 +24,8 @@ mod allowed;
 #[allow(dead_code, reason = "what others ask for")]
 #[path = "../whole/client.rs"]
 mod client;
+#[path = "../whole/login.rs"]
+mod login;
 #[path = "../support/page.rs"]
 mod page;
 #[path = "../support/stable.rs"]

@@ -179,3 +179,10 @@ impl Rig<'_, '_> {
 pub fn wall() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }
+
+/// The memory of a process, in KiB.
+pub fn resident(pid: nix::unistd::Pid) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}

@@ -19,6 +19,7 @@ mod allowed;
 mod schema;
 
 mod client;
+mod login;
 mod traces;
 mod workstation;
 mod world;

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{VIA, seconds};
+use super::{HEALED, VIA, seconds};
 use crate::rig::{PATIENCE, Rig};
 use crate::row::{Group, Row, case, quantile, spread};
 
 /// Longer than it takes to give a carrier up.
 const SILENT: Duration = Duration::from_secs(10);
 const SEEN: Duration = Duration::from_secs(8);
-const HEALED: Duration = Duration::from_secs(5);
+
 const CUTS: usize = 100;
 
 fn portforward() -> Value {
