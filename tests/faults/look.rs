@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use crate::world::SOCKET;
 
 /// A pause between two questions.
 const PAUSE: Duration = Duration::from_millis(25);
+/// What `status` promises.
+pub const STATUS: Duration = Duration::from_millis(100);
 /// No answer for so long is none.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Connections of one user are few.
@@ -35,14 +37,33 @@ struct Seen {
     pictures: Vec<Picture>,
     slowest: Duration,
     asked: usize,
-    late: usize,
+    /// Answers that took longer than promised: when each was asked for, and how long it took.
+    late: Vec<(Instant, Duration)>,
+    /// Pauses that took much longer than they should: the machine had something else to do.
+    overslept: usize,
     failed: Vec<String>,
+}
+
+/// How it answered.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    pub slowest: Duration,
+    pub asked: usize,
+    pub late: Vec<(Instant, Duration)>,
+    pub overslept: usize,
+    pub failed: Vec<String>,
 }
 
 #[derive(Default)]
 struct Shared {
     seen: Mutex<Seen>,
     changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Whoever asks.
@@ -94,19 +115,21 @@ impl Look {
         let (ws, to) = (Arc::clone(ws), Arc::clone(&shared));
         let thread = thread::spawn(move || {
             let mut control = None;
-            while !to.seen.lock().unwrap().over {
+            while !to.lock().over {
                 if control.is_none() {
                     control = Control::open(&ws).ok();
                 }
                 let began = Instant::now();
                 let answer = control.as_mut().map(Control::status);
                 let took = began.elapsed();
-                let mut seen = to.seen.lock().unwrap();
+                let mut seen = to.lock();
                 match answer {
                     Some(Ok(sessions)) => {
                         seen.asked += 1;
                         seen.slowest = seen.slowest.max(took);
-                        seen.late += usize::from(took > Duration::from_millis(100));
+                        if took > STATUS {
+                            seen.late.push((began, took));
+                        }
                         seen.take(sessions.into_iter().find(|session| session.name == NAME));
                     }
                     Some(Err(error)) => {
@@ -120,7 +143,9 @@ impl Look {
                 }
                 drop(seen);
                 to.changed.notify_all();
+                let began = Instant::now();
                 thread::sleep(PAUSE);
+                to.lock().overslept += usize::from(began.elapsed() > PAUSE * 2);
             }
         });
         Look { shared, thread: Some(thread) }
@@ -134,7 +159,7 @@ impl Look {
         mut is: impl FnMut(&SessionStatus) -> bool,
     ) -> (Duration, SessionStatus) {
         let began = Instant::now();
-        let mut seen = self.shared.seen.lock().unwrap();
+        let mut seen = self.shared.lock();
         loop {
             if let Some(status) = seen.latest.as_ref().filter(|status| is(status)) {
                 return (began.elapsed(), status.clone());
@@ -142,23 +167,23 @@ impl Look {
             let left = limit.saturating_sub(began.elapsed());
             let lines = seen.pictures.last().map(|picture| picture.lines.clone());
             assert!(!left.is_zero(), "not within {limit:?}: {what}; status shows {lines:?}");
-            seen = self.shared.changed.wait_timeout(seen, left).unwrap().0;
+            seen = self.shared.changed.wait_timeout(seen, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Waits until a question that is asked from now on is answered so.
     pub fn fresh(&self, what: &str, limit: Duration, is: impl FnMut(&SessionStatus) -> bool) -> Duration {
-        self.shared.seen.lock().unwrap().latest = None;
+        self.shared.lock().latest = None;
         self.until(what, limit, is).0
     }
 
     pub fn latest(&self) -> Option<SessionStatus> {
-        self.shared.seen.lock().unwrap().latest.clone()
+        self.shared.lock().latest.clone()
     }
 
     /// What was shown longest since then that was not well.
     pub fn shown_since(&self, since: Instant) -> Vec<String> {
-        let seen = self.shared.seen.lock().unwrap();
+        let seen = self.shared.lock();
         let mut times: Vec<(Vec<String>, Duration)> = Vec::new();
         for (number, picture) in seen.pictures.iter().enumerate() {
             let until = seen.pictures.get(number + 1).map_or_else(Instant::now, |next| next.at);
@@ -176,7 +201,7 @@ impl Look {
 
     /// All that was shown since then, for people.
     pub fn story_since(&self, since: Instant) -> Vec<String> {
-        let seen = self.shared.seen.lock().unwrap();
+        let seen = self.shared.lock();
         let from = seen.pictures.iter().rposition(|picture| picture.at <= since).unwrap_or(0);
         let told = |picture: &Picture| {
             let at = picture.at.saturating_duration_since(since);
@@ -189,17 +214,22 @@ impl Look {
         seen.pictures[from..].iter().map(told).collect()
     }
 
-    /// Takes the slowest answer, and how many of how many were later than promised, since this was asked last.
-    pub fn slowest(&self) -> (Duration, usize, usize, Vec<String>) {
-        let mut seen = self.shared.seen.lock().unwrap();
-        let failed = std::mem::take(&mut seen.failed);
-        (std::mem::take(&mut seen.slowest), std::mem::take(&mut seen.late), std::mem::take(&mut seen.asked), failed)
+    /// How it answered since this was asked last.
+    pub fn answers(&self) -> Answers {
+        let mut seen = self.shared.lock();
+        Answers {
+            slowest: std::mem::take(&mut seen.slowest),
+            asked: std::mem::take(&mut seen.asked),
+            late: std::mem::take(&mut seen.late),
+            overslept: std::mem::take(&mut seen.overslept),
+            failed: std::mem::take(&mut seen.failed),
+        }
     }
 }
 
 impl Drop for Look {
     fn drop(&mut self) {
-        self.shared.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).over = true;
+        self.shared.lock().over = true;
         if let Some(thread) = self.thread.take() {
             thread.join().ok();
         }
@@ -223,12 +253,16 @@ pub fn lines(status: &SessionStatus) -> Vec<String> {
         lines.push(format!("{:?}", status.phase));
     }
     for condition in status.conditions.iter().filter(|condition| condition.status != "True") {
-        // `Ready` says once more what the others do.
+        // `Ready` says once more what the others do, and which watch is told of several is open.
         if condition.r#type == "Ready" && condition.reason == "NotYet" {
             continue;
         }
         let subject = if condition.subject.is_empty() { String::new() } else { format!(" {}", condition.subject) };
-        lines.push(format!("{}{subject}: {}: {}", condition.r#type, condition.reason, condition.message));
+        let message = match condition.message.split_once(": ") {
+            Some((_, rest)) if condition.reason == "Stale" => format!("*: {rest}"),
+            _ => condition.message.clone(),
+        };
+        lines.push(format!("{}{subject}: {}: {message}", condition.r#type, condition.reason));
     }
     lines.extend(status.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.iter().map(|line| stable(line)).collect()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::flows::{self, Flows};
-use crate::look::Look;
+use crate::look::{Look, lines};
 use crate::row::Row;
 use crate::world::{Daemon, World, until};
 
@@ -85,7 +85,7 @@ impl Rig<'_, '_> {
 
     /// Waits until all is well; how long after `since`.
     pub fn well(&self, since: Instant, limit: Duration) -> Duration {
-        self.look.fresh("Ready", limit, |status| status.holds("Ready"));
+        self.look.fresh("all is well", limit, |status| status.holds("Ready") && lines(status).is_empty());
         since.elapsed()
     }
 

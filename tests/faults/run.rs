@@ -6,15 +6,13 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::look::Look;
+use crate::look::{Answers, Look, STATUS};
 use crate::rig::Rig;
 use crate::row::{Case, Group, Row};
 use crate::world::World;
 
 /// Groups at a time: most of a row's time is waiting.
 const AT_A_TIME: usize = 2;
-/// What `status` promises.
-const STATUS: Duration = Duration::from_millis(100);
 
 /// Runs those that hold `only`, and gives their rows in the order of the groups.
 pub fn all(mut groups: Vec<Group>, only: &str) -> Vec<Row> {
@@ -73,7 +71,7 @@ fn group(group: &Group) -> Vec<Row> {
 fn one(rig: &mut Rig<'_, '_>, group: &Group, case: &Case) -> Row {
     let mut row = Row { group: group.title, fault: case.fault.clone(), bar: case.bar, ..Row::default() };
     let ready = catch_unwind(AssertUnwindSafe(|| rig.mend()));
-    rig.look.slowest();
+    rig.look.answers();
     let began = Instant::now();
     let ran = ready.and_then(|()| catch_unwind(AssertUnwindSafe(|| (case.run)(rig, &mut row))));
     row.took = began.elapsed();
@@ -81,13 +79,20 @@ fn one(rig: &mut Rig<'_, '_>, group: &Group, case: &Case) -> Row {
         row.wrong.push(said_by(&*why));
         row.figures.extend(rig.look.story_since(began));
     }
-    let (slowest, late, asked, failed) = rig.look.slowest();
+    let Answers { slowest, asked, late, overslept, failed } = rig.look.answers();
     row.slowest = slowest;
     row.wrong.extend(failed);
-    // One answer may meet a machine that does something else.
-    row.holds(late * 100 <= asked, || {
-        format!("{late} of {asked} answers to status took longer than {STATUS:?}, one {slowest:.0?}")
-    });
+    let at = |(at, took): &(Instant, Duration)| format!("{took:.0?} at {:.2?}", *at - began);
+    if !late.is_empty() {
+        row.figure(format!("slow answers to status: {}", late.iter().map(at).collect::<Vec<_>>().join(", ")));
+    }
+    // One of a hundred may meet a machine that does something else. One that is as busy tells nothing.
+    match overslept * 100 <= asked {
+        true => row.holds(late.len() * 100 <= asked, || {
+            format!("{} of {asked} answers to status took longer than {STATUS:?}, one {slowest:.0?}", late.len())
+        }),
+        false => row.figure(format!("too busy a machine to hold status to {STATUS:?}: {overslept} of {asked} pauses")),
+    }
     if !row.wrong.is_empty() {
         // What the daemon said since, for whoever looks for the cause.
         let log = rig.podway.log();

@@ -126,10 +126,15 @@ impl LinkStream {
         LinkStream { socket: Arc::new(socket), link, inbound: Inbound::default(), outbound: None, shut: false }
     }
 
+    /// Ends the connection at once: whoever serves it may hold it for longer.
     fn cut(&self, reset: bool) -> io::Error {
+        // If it fails, the connection ends when it is held no more.
         if reset {
-            // If it fails, the connection ends with FIN.
             drop(self.socket.set_zero_linger());
+            // That is what sends RST (tcp(7), connect(2)).
+            rustix::net::connect_unspec(&*self.socket).ok();
+        } else {
+            drop(socket2::SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both));
         }
         io::Error::new(io::ErrorKind::ConnectionReset, "the connection was cut on purpose")
     }

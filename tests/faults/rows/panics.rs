@@ -1,19 +1,17 @@
 //! A bug in each handler of each actor, as `src/actors/falls.rs` makes one.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use podway::actors::falls::VARIABLE;
-use serde_json::json;
+use podway::status::SessionStatus;
+use serde_json::{Value, json};
 
 use super::{HEALED, VIA};
-use crate::look::Control;
+use crate::look::{Control, lines};
 use crate::rig::{PATIENCE, Rig};
-use crate::row::{Case, Group, Row, case, spread};
-use crate::world::until;
+use crate::row::{Case, Group, case, spread};
+use crate::world::{World, until};
 
 const BAR: &str = "the host is as before, and the daemon serves in 5 s";
 
@@ -38,7 +36,7 @@ const CHILDREN: &[(&str, &[&str])] = &[
         ],
     ),
     ("AgentPlacer", &["Pods", "Rights", "Via", "Finished", "RemoveAll", "Stop"]),
-    ("ProxyVia", &["Select", "Cluster", "Host", "Allocate", "InUse", "Remember", "Stop", "Woke"]),
+    ("ProxyVia", &["Select", "Cluster", "Host", "Allocate", "InUse", "Remember", "Stop"]),
     (
         "Vif",
         &["Open", "OpenEnded", "Opened", "Plan", "Applied", "StopDataPlane", "DataPlaneStopped", "Close", "Closed"],
@@ -122,133 +120,109 @@ fn falls(actor: &'static str, words: &'static [&'static str]) -> Case {
             rig.podway.start();
         }
         let mut times = Vec::new();
+        let world = rig.world;
         for word in words {
+            // What is to be placed anew must not be there.
+            if actor == "AgentPlacer" {
+                rig.podway.connect(VIA);
+                rig.podway.disconnect(&["--clean"]);
+            }
             std::fs::write(&file, format!("{actor} {word}\n")).unwrap();
-            let fall = Fall::watch(file.clone());
-            day(rig, &fall);
-            match fall.at() {
-                Some(at) => {
-                    let took = serves(rig, at, row);
+            let fell = thread::scope(|scope| {
+                let working = scope.spawn(|| day(world, actor == "Planner", &|| !file.exists()));
+                while file.exists() && !working.is_finished() {
+                    thread::sleep(Duration::from_millis(2));
+                }
+                let at = (!file.exists()).then(Instant::now);
+                let took = at.map(|at| serves(rig, at));
+                working.join().unwrap();
+                took
+            });
+            match fell {
+                Some((took, step)) => {
                     row.holds(took <= HEALED, || format!("{word}: served again after {took:.2?}"));
                     times.push(took);
+                    if row.shows.is_empty() {
+                        row.shows.extend(step);
+                    }
                 }
                 None => {
                     std::fs::remove_file(&file).ok();
                     row.holds(false, || format!("{word}: a day of work does not lead there"));
                 }
             }
-            // Fails when the host is not as it was.
-            rig.world.podway(&["disconnect", "--all"]);
-            until(&format!("{actor} {word}: the host is as before"), HEALED, || rig.world.is_as_before().then_some(()));
+            let done = world.podway(&[&["connect", "-n", "demo"], VIA].concat());
+            row.holds(done.status.success(), || format!("{word}: it cannot connect: {}", done.err));
+            row.holds(world.ws.who("web").is_ok(), || format!("{word}: no new connection works"));
+            world.podway(&["disconnect", "--all"]);
+            until(&format!("{actor} {word}: the host is as before"), HEALED, || world.is_as_before().then_some(()));
         }
         row.healed = times.iter().max().copied();
         row.figure(format!("{} falls: {}", times.len(), spread(&times)));
     })
 }
 
-/// When the file goes.
-struct Fall {
-    over: Arc<AtomicBool>,
-    thread: thread::JoinHandle<Option<Instant>>,
-    file: PathBuf,
-}
-
-impl Fall {
-    fn watch(file: PathBuf) -> Fall {
-        let over: Arc<AtomicBool> = Arc::default();
-        let (stop, path) = (Arc::clone(&over), file.clone());
-        let thread = thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                if !path.exists() {
-                    return Some(Instant::now());
-                }
-                thread::sleep(Duration::from_millis(2));
-            }
-            None
-        });
-        Fall { over, thread, file }
-    }
-
-    fn is_there(&self) -> bool {
-        !self.file.exists()
-    }
-
-    fn at(self) -> Option<Instant> {
-        // It may be about to look.
-        if self.file.exists() {
-            self.over.store(true, Ordering::Relaxed);
-        }
-        self.thread.join().unwrap()
-    }
-}
-
 /// What a user and the cluster do in a day, until it falls.
-fn day(rig: &mut Rig<'_, '_>, fall: &Fall) {
-    let (world, connect) = (rig.world, [&["connect", "-n", "demo"], VIA].concat());
-    let steps: [&dyn Fn(&Rig<'_, '_>); 9] = [
-        &|_| drop(world.podway(&[&connect[..], &["--dry-run"]].concat())),
-        &|_| drop(world.podway(&connect)),
+fn day(world: &World, plans: bool, fell: &(dyn Fn() -> bool + Sync)) {
+    let connect = [&["connect", "-n", "demo"], VIA].concat();
+    let fault = |line: Value| drop(world.cluster.fault(line).unwrap());
+    let steps: [&dyn Fn(); 9] = [
+        &|| {
+            if plans {
+                drop(world.podway(&[&connect[..], &["--dry-run"]].concat()));
+            }
+        },
+        &|| drop(world.podway(&connect)),
         // Names, and flows.
-        &|_| {
+        &|| {
             for _ in 0..30 {
                 world.ws.get("web", 80, "/").ok();
-                if fall.is_there() {
+                if fell() {
                     return;
                 }
                 thread::sleep(Duration::from_millis(50));
             }
         },
-        // Others credentials.
-        &|_| drop(world.podway(&connect)),
-        &|rig| {
-            rig.cut(json!({}), true);
+        // Other credentials.
+        &|| drop(world.podway(&connect)),
+        &|| {
+            fault(json!({"do": "cut", "reset": true}));
             world.ws.who("web").ok();
         },
-        &|rig| {
-            let fault = rig.fault(&[json!({"fault": "away"})]);
+        &|| {
+            fault(json!({"do": "set", "rule": {"fault": "away"}}));
             thread::sleep(Duration::from_millis(800));
-            rig.end(fault);
+            fault(json!({"do": "clear"}));
             world.ws.who("web").ok();
         },
-        &|rig| {
-            rig.serve("podway-day");
-            thread::sleep(Duration::from_millis(300));
-            world.cluster.delete("services", "demo", "podway-day").unwrap();
-        },
-        &|_| drop(world.podway(&["disconnect", "--clean"])),
-        &|_| drop(world.podway(&["status"])),
+        &|| drop(world.podway(&["status"])),
+        &|| drop(world.podway(&["disconnect", "--clean"])),
+        &|| drop(world.podway(&["status"])),
     ];
     for step in steps {
-        if !fall.is_there() {
-            step(rig);
+        if !fell() {
+            step();
             thread::sleep(Duration::from_millis(30));
         }
     }
 }
 
-/// Waits until the daemon serves again, as systemd would have it, and what was connected is; how long after `at`.
-fn serves(rig: &mut Rig<'_, '_>, at: Instant, row: &mut Row) -> Duration {
-    let answers = until("the daemon answers", PATIENCE, || {
+/// Waits until the daemon serves again, as systemd would have it, and what was connected is; how long after `at`, and the
+/// step that tells of it.
+fn serves(rig: &mut Rig<'_, '_>, at: Instant) -> (Duration, Option<String>) {
+    // It may be about to end.
+    thread::sleep(Duration::from_millis(20));
+    until("the daemon serves, and what is connected works", PATIENCE, || {
         if rig.podway.ended().is_some() {
             rig.podway.start();
         }
-        let mut control = Control::open(&rig.world.ws).ok()?;
-        control.status().ok()
-    });
-    let mut took = at.elapsed();
-    if answers.0.is_empty() {
-        let done = rig.world.podway(&[&["connect", "-n", "demo"], VIA].concat());
-        row.holds(done.status.success(), || format!("it cannot connect: {}", done.err));
-    } else {
-        rig.well(at, PATIENCE);
-        took = at.elapsed();
-        let steps = rig.look.latest().map(|status| status.steps).unwrap_or_default();
-        if let Some(step) = steps.into_iter().find(|step| step.text.contains("panicked"))
-            && row.shows.is_empty()
-        {
-            row.shows = vec![step.text];
+        let sessions = Control::open(&rig.world.ws).ok()?.status().ok()?;
+        let is_well = |status: &SessionStatus| status.holds("Ready") && lines(status).is_empty();
+        if !sessions.iter().all(is_well) {
+            return None;
         }
-    }
-    row.holds(rig.world.ws.who("web").is_ok(), || "no new connection works".to_owned());
-    took
+        let mut steps = sessions.into_iter().flat_map(|status| status.steps);
+        Some((at.elapsed(), steps.find(|step| step.text.contains("panicked")).map(|step| step.text)))
+    })
+    .0
 }
