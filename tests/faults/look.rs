@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::stable::stable;
 use crate::workstation::Workstation;
-use crate::world::SOCKET;
+use crate::world::{SOCKET, World};
 
 /// A pause between two questions.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -68,6 +68,8 @@ impl Shared {
 
 /// Whoever asks.
 pub struct Look {
+    /// Its own: names that are not answered hold up whoever asks after them.
+    ws: Arc<Workstation>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -110,9 +112,10 @@ impl Control {
 }
 
 impl Look {
-    pub fn start(ws: &Arc<Workstation>) -> Look {
+    pub fn start(world: &World) -> Look {
         let shared: Arc<Shared> = Arc::default();
-        let (ws, to) = (Arc::clone(ws), Arc::clone(&shared));
+        let own = Arc::new(Workstation::start(&world.cluster, &std::env::current_exe().unwrap()));
+        let (ws, to) = (Arc::clone(&own), Arc::clone(&shared));
         let thread = thread::spawn(move || {
             let mut control = None;
             while !to.lock().over {
@@ -148,7 +151,12 @@ impl Look {
                 to.lock().overslept += usize::from(began.elapsed() > PAUSE * 2);
             }
         });
-        Look { shared, thread: Some(thread) }
+        Look { ws: own, shared, thread: Some(thread) }
+    }
+
+    /// A connection of one's own.
+    pub fn control(&self) -> std::io::Result<Control> {
+        Control::open(&self.ws)
     }
 
     /// Waits until the status is so; how long that took, and what it was.

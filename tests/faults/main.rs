@@ -24,6 +24,7 @@ mod allowed;
 #[allow(dead_code, reason = "what others ask for")]
 #[path = "../whole/client.rs"]
 mod client;
+#[allow(dead_code, reason = "what others ask for")]
 #[path = "../whole/login.rs"]
 mod login;
 #[path = "../support/page.rs"]

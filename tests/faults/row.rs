@@ -22,6 +22,17 @@ pub struct Case {
     pub bar: &'static str,
     /// Does it, and looks.
     pub run: Act,
+    /// Whether it takes the whole machine.
+    pub alone: bool,
+    /// Whether it asks for the status itself, more often than it can be answered.
+    pub floods: bool,
+}
+
+impl Case {
+    /// It takes the whole machine, and floods the daemon.
+    pub fn flooding(self) -> Case {
+        Case { alone: true, floods: true, ..self }
+    }
 }
 
 pub type Act = Box<dyn Fn(&mut Rig<'_, '_>, &mut Row) + Send + Sync>;
@@ -32,7 +43,7 @@ pub fn case(
     bar: &'static str,
     run: impl Fn(&mut Rig<'_, '_>, &mut Row) + Send + Sync + 'static,
 ) -> Case {
-    Case { fault: fault.into(), bar, run: Box::new(run) }
+    Case { fault: fault.into(), bar, run: Box::new(run), alone: false, floods: false }
 }
 
 /// What came of it.

@@ -6,10 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{HEALED, VIA, seconds};
-use crate::look::Control;
 use crate::rig::{PATIENCE, Rig, resident};
 use crate::row::{Group, case};
-use crate::world::Launch;
+use crate::world::{Launch, SOCKET};
 
 const FLOOD: Duration = Duration::from_secs(5);
 const CLIENTS: usize = 16;
@@ -19,7 +18,7 @@ const AHEAD: usize = 48;
 pub fn group() -> Group {
     let flood = case(
         format!("{CLIENTS} clients ask for the status without a pause for 5 s"),
-        "status in 100 ms, memory + 16 MiB at most, new connections as ever",
+        "all are answered, memory + 16 MiB at most, a new connection in 1 s",
         |rig, row| {
             rig.podway.connect(VIA);
             rig.well(Instant::now(), PATIENCE);
@@ -30,7 +29,7 @@ pub fn group() -> Group {
             let began = Instant::now();
             let clients: Vec<_> = (0..CLIENTS)
                 .map(|_| {
-                    let mut control = Control::open(&rig.world.ws).unwrap();
+                    let mut control = rig.look.control().unwrap();
                     let answers = Arc::clone(&answers);
                     thread::spawn(move || {
                         let mut id = 0;
@@ -66,7 +65,8 @@ pub fn group() -> Group {
             row.flows = flows.end().told();
             rig.world.podway(&["disconnect", "--all"]);
         },
-    );
+    )
+    .flooding();
     let files = case(
         "it may open 40 files, then as many as ever",
         "a clear error, and status as ever; works after the change",
@@ -82,7 +82,7 @@ pub fn group() -> Group {
             row.shows = done.err.lines().skip_while(|line| !line.starts_with("error:")).map(str::to_owned).collect();
             row.holds(done.status.code() == Some(1), || format!("{done:?}"));
             // As many clients as may come in: they take the rest of the files.
-            let clients: Vec<_> = (0..30).map(|_| Control::open(&rig.world.ws)).collect();
+            let clients: Vec<_> = (0..30).map(|_| rig.world.ws.unix(SOCKET)).collect();
             thread::sleep(Duration::from_millis(300));
             drop(clients);
             let since = Instant::now();
@@ -129,7 +129,7 @@ pub fn group() -> Group {
 }
 
 /// Ends the daemon, and starts it so.
-fn again(rig: &mut Rig<'_, '_>, launch: Launch) {
+pub fn again(rig: &mut Rig<'_, '_>, launch: Launch) {
     rig.podway.kill();
     rig.podway.launch = launch;
     rig.podway.start();

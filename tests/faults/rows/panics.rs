@@ -7,11 +7,12 @@ use podway::actors::falls::VARIABLE;
 use podway::status::SessionStatus;
 use serde_json::{Value, json};
 
+use super::host::again;
 use super::{HEALED, VIA};
-use crate::look::{Control, lines};
+use crate::look::lines;
 use crate::rig::{PATIENCE, Rig};
 use crate::row::{Case, Group, case, spread};
-use crate::world::{World, until};
+use crate::world::{Launch, World, until};
 
 const BAR: &str = "the host is as before, and the daemon serves in 5 s";
 
@@ -81,7 +82,6 @@ const ROOTS: &[(&str, &[&str])] = &[
             "Renewed",
             "Disconnect",
             "StepDone",
-            "Woke",
         ],
     ),
     (
@@ -115,9 +115,8 @@ fn falls(actor: &'static str, words: &'static [&'static str]) -> Case {
     case(format!("a panic in each of {} handlers of {actor}", words.len()), BAR, move |rig, row| {
         let file = rig.world.directory().join("falls");
         if rig.podway.launch.variables.is_empty() {
-            rig.podway.stop();
-            rig.podway.launch.variables.push((VARIABLE.to_owned(), file.display().to_string()));
-            rig.podway.start();
+            let variables = vec![(VARIABLE.to_owned(), file.display().to_string())];
+            again(rig, Launch { variables, ..Launch::default() });
         }
         let mut times = Vec::new();
         let world = rig.world;
@@ -129,7 +128,7 @@ fn falls(actor: &'static str, words: &'static [&'static str]) -> Case {
             }
             std::fs::write(&file, format!("{actor} {word}\n")).unwrap();
             let fell = thread::scope(|scope| {
-                let working = scope.spawn(|| day(world, actor == "Planner", &|| !file.exists()));
+                let working = scope.spawn(|| day(world, matches!(actor, "Planner" | "Daemon"), &|| !file.exists()));
                 while file.exists() && !working.is_finished() {
                     thread::sleep(Duration::from_millis(2));
                 }
@@ -216,7 +215,7 @@ fn serves(rig: &mut Rig<'_, '_>, at: Instant) -> (Duration, Option<String>) {
         if rig.podway.ended().is_some() {
             rig.podway.start();
         }
-        let sessions = Control::open(&rig.world.ws).ok()?.status().ok()?;
+        let sessions = rig.look.control().ok()?.status().ok()?;
         let is_well = |status: &SessionStatus| status.holds("Ready") && lines(status).is_empty();
         if !sessions.iter().all(is_well) {
             return None;
