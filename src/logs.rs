@@ -62,14 +62,6 @@ pub struct LogLine {
     pub fields: BTreeMap<String, String>,
 }
 
-impl LogLine {
-    /// Its bytes in memory, about.
-    fn size(&self) -> usize {
-        let fields = self.fields.iter().map(|(name, value)| name.len() + value.len() + size_of::<[String; 2]>());
-        size_of::<Kept>() + size_of::<LogLine>() + self.target.len() + self.message.len() + fields.sum::<usize>()
-    }
-}
-
 /// Whom a line concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
@@ -114,15 +106,26 @@ struct Ring {
 struct Kept {
     number: u64,
     whose: Whose,
-    size: usize,
-    line: Arc<LogLine>,
+    level: Level,
+    /// The line as JSON: one allocation, where its strings and fields would be a dozen that take several times as much.
+    text: Arc<str>,
+}
+
+/// What an allocation takes beside what was asked for: counters of its own, and the heap's.
+const ALLOCATION: usize = 32;
+
+impl Kept {
+    /// Its bytes in memory.
+    fn size(&self) -> usize {
+        size_of::<Kept>() + ALLOCATION + self.text.len()
+    }
 }
 
 /// Some lines in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// Those that the reader may see.
-    pub lines: Vec<Arc<LogLine>>,
+    pub lines: Vec<LogLine>,
     /// The number of the last one that was looked at.
     pub upto: u64,
     /// Whether lines between the last page and this one are gone.
@@ -138,16 +141,18 @@ impl Default for LogRing {
 impl LogRing {
     /// Keeps a line, and forgets the oldest ones that there is no more room for.
     pub fn keep(&self, whose: Whose, line: LogLine) {
+        // Strings and numbers can always be written.
+        let Ok(text) = serde_json::to_string(&line) else { return };
         let newest = {
             let mut ring = self.ring();
-            let size = line.size();
             ring.newest += 1;
-            ring.bytes += size;
             let number = ring.newest;
-            ring.kept.push_back(Kept { number, whose, size, line: Arc::new(line) });
+            let kept = Kept { number, whose, level: line.level, text: text.into() };
+            ring.bytes += kept.size();
+            ring.kept.push_back(kept);
             while ring.kept.len() > LINES || ring.bytes > BYTES {
                 let Some(oldest) = ring.kept.pop_front() else { break };
-                ring.bytes -= oldest.size;
+                ring.bytes -= oldest.size();
             }
             number
         };
@@ -156,21 +161,29 @@ impl LogRing {
 
     /// The lines after the number `after` that a user may see, at least as important as `level`; at most [`PAGE`].
     pub fn after(&self, after: u64, uid: u32, level: Level) -> Page {
+        let (mut page, texts) = self.texts(after, uid, level);
+        page.lines = texts.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
+        page
+    }
+
+    /// The same without its lines, and their texts: whoever logs does not wait while they are read.
+    fn texts(&self, after: u64, uid: u32, level: Level) -> (Page, Vec<Arc<str>>) {
         let ring = self.ring();
         let oldest = ring.kept.front().map_or(ring.newest + 1, |kept| kept.number);
         let mut page = Page { lines: Vec::new(), upto: after, missed: after > 0 && oldest > after + 1 };
+        let mut texts = Vec::new();
         for kept in ring.kept.iter().filter(|kept| kept.number > after) {
             page.upto = kept.number;
-            if kept.whose.may_be_read_by(uid) && kept.line.level <= level {
-                page.lines.push(Arc::clone(&kept.line));
+            if kept.whose.may_be_read_by(uid) && kept.level <= level {
+                texts.push(Arc::clone(&kept.text));
             }
-            if page.lines.len() == PAGE {
-                return page;
+            if texts.len() == PAGE {
+                return (page, texts);
             }
         }
         // Also where the newest lines are gone already.
         page.upto = ring.newest;
-        page
+        (page, texts)
     }
 
     /// Tells the number of the newest line whenever there is another.
@@ -252,7 +265,16 @@ mod tests {
             kept.kept.len(),
             kept.bytes
         );
-        assert_eq!(kept.bytes, kept.kept.iter().map(|kept| kept.size).sum::<usize>());
+        assert_eq!(kept.bytes, kept.kept.iter().map(Kept::size).sum::<usize>());
+    }
+
+    #[test]
+    fn a_line_is_read_as_it_was_logged() {
+        let ring = LogRing::default();
+        let fields = BTreeMap::from([("pod".to_owned(), "a \"b\"\u{1}".to_owned()), ("n".to_owned(), "1".to_owned())]);
+        let logged = LogLine { session: Some("demo".to_owned()), fields, ..line("ready", Level::Debug) };
+        ring.keep(Whose::Nobodys, logged.clone());
+        assert_eq!(ring.after(0, 7, Level::Trace).lines, [logged]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Message};
+use podway_tunnel::heap;
 use tokio::sync::watch;
 use tracing::{error, info};
 
@@ -423,6 +424,8 @@ impl Handler<SessionEnded> for Daemon {
                 on_end.answer(());
             }
         }
+        // Its data plane, which did so in pauses, is no more.
+        drop(tokio::task::spawn_blocking(heap::give_back));
         drive(self, Input::Ended(message.name), ctx);
     }
 }

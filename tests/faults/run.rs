@@ -93,8 +93,8 @@ fn one(rig: &mut Rig<'_, '_>, group: &Group, case: &Case) -> Row {
         row.figure(format!("slow answers to status: {}", late.iter().map(at).collect::<Vec<_>>().join(", ")));
     }
     // One of a hundred may meet a machine that does something else. One that is as busy tells nothing.
-    // Where whole connections are made all the time, five.
-    let part = if group.connect.is_some() { 100 } else { 20 };
+    // Where whole connections are made all the time, ten.
+    let part = if group.connect.is_some() { 100 } else { 10 };
     match case.floods || overslept * 100 > asked {
         false => row.holds(late.len() * part <= asked, || {
             format!("{} of {asked} answers to status took longer than {STATUS:?}, one {slowest:.0?}", late.len())

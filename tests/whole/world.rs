@@ -83,11 +83,14 @@ pub struct Launch {
     pub prefix: Vec<String>,
     pub variables: Vec<(String, String)>,
     pub state: String,
+    /// What it logs.
+    pub log: String,
 }
 
 impl Default for Launch {
     fn default() -> Launch {
-        Launch { prefix: Vec::new(), variables: Vec::new(), state: STATE.to_owned() }
+        let (state, log) = (STATE.to_owned(), "info,podway=debug".to_owned());
+        Launch { prefix: Vec::new(), variables: Vec::new(), state, log }
     }
 }
 
@@ -337,11 +340,11 @@ impl Daemon<'_> {
     /// Starts it, and waits until it serves.
     pub fn start(&mut self) {
         let config = self.world.directory.path().join("config.toml");
-        let Launch { prefix, variables, state } = &self.launch;
+        let Launch { prefix, variables, state, log } = &self.launch;
         let settings = ["--runtime-dir", RUNTIME, "--state-dir", state.as_str(), "--socket", SOCKET];
         let mut command = self.world.program_in(prefix, &[AS, Program::Daemon.name()]);
         command.envs(variables.iter().map(|(name, value)| (name, value)));
-        command.args(settings).arg("--config").arg(config).args(["--log", "info,podway=debug"]);
+        command.args(settings).arg("--config").arg(config).args(["--log", log]);
         let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (serves_tx, serves) = std::sync::mpsc::sync_channel(1);
         let (lines, log) = (BufReader::new(process.stderr.take().unwrap()).lines(), Arc::clone(&self.log));

@@ -24,7 +24,7 @@ use crate::actors::shell::Reply;
 use crate::config::layers::Setting;
 use crate::error::{Reason, UserError};
 use crate::ids::AskId;
-use crate::logs::{Level, LogLine, LogRing};
+use crate::logs::{Level, LogRing};
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::{ConnectOutcome, Phase, SessionStatus};
 
@@ -261,7 +261,7 @@ async fn logs(
             let page = ring.after(told, caller.uid, level);
             told = page.upto;
             if !page.lines.is_empty() || page.missed {
-                let lines = page.lines.iter().map(|line| LogLine::clone(line)).collect();
+                let lines = page.lines;
                 answers.event(Event::Log { lines, missed: page.missed }).await?;
             }
         }
