@@ -161,6 +161,7 @@ impl Workstation {
     }
 
     /// The same, which gives up after so long, and whose silence then is that long too.
+    #[allow(dead_code, reason = "the tests of faults ask for it")]
     pub fn connect_within(&self, to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
         let socket = self.socket(Kind::tcp(to.ip()));
         for timeout in [Timeout::Recv, Timeout::Send] {
@@ -173,6 +174,7 @@ impl Workstation {
     }
 
     /// A connection to a socket of the file system there.
+    #[allow(dead_code, reason = "the tests of faults ask for it")]
     pub fn unix(&self, path: &str) -> io::Result<UnixStream> {
         let (_, socket) = self.ask(&Request::Unix(path.to_owned()))?;
         Ok(socket.ok_or(io::ErrorKind::NotConnected)?.into())

@@ -386,6 +386,7 @@ impl Daemon<'_> {
     }
 
     /// Whether it ended by itself; how.
+    #[allow(dead_code, reason = "the tests of faults ask for it")]
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         let ended = self.process.as_mut()?.try_wait().unwrap();
         if ended.is_some() {

@@ -103,16 +103,20 @@ const ROOTS: &[(&str, &[&str])] = &[
 ];
 
 pub fn children() -> Group {
-    Group { title: "Bugs", connect: None, cases: CHILDREN.iter().map(|(actor, words)| falls(actor, words)).collect() }
+    Group {
+        title: "Bugs",
+        connect: None,
+        cases: CHILDREN.iter().map(|(actor, words)| falls(actor, words, "")).collect(),
+    }
 }
 
 pub fn roots() -> Group {
-    let cases = ROOTS.iter().map(|(actor, words)| falls(actor, words));
+    let cases = ROOTS.iter().map(|(actor, words)| falls(actor, words, ", which end the daemon; it is started again"));
     Group { title: "Bugs", connect: None, cases: cases.collect() }
 }
 
-fn falls(actor: &'static str, words: &'static [&'static str]) -> Case {
-    case(format!("a panic in each of {} handlers of {actor}", words.len()), BAR, move |rig, row| {
+fn falls(actor: &'static str, words: &'static [&'static str], then: &str) -> Case {
+    case(format!("panics in {} handlers of {actor}{then}", words.len()), BAR, move |rig, row| {
         let file = rig.world.directory().join("falls");
         if rig.podway.launch.variables.is_empty() {
             let variables = vec![(VARIABLE.to_owned(), file.display().to_string())];
@@ -142,7 +146,7 @@ fn falls(actor: &'static str, words: &'static [&'static str]) -> Case {
                     row.holds(took <= HEALED, || format!("{word}: served again after {took:.2?}"));
                     times.push(took);
                     if row.shows.is_empty() {
-                        row.shows.extend(step);
+                        row.shows.extend(step.map(|step| step.replace(&format!(" at {word},"), " at *,")));
                     }
                 }
                 None => {
