@@ -94,10 +94,12 @@ struct Inner {
     newest: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Ring {
     kept: VecDeque<Kept>,
-    bytes: usize,
+    /// The lines as JSON, one after another, in one allocation: many small ones that stay would each keep a page of the heap
+    /// in use that all else has left.
+    texts: VecDeque<u8>,
     /// The number of the newest line; the first one is 1.
     newest: u64,
 }
@@ -107,17 +109,36 @@ struct Kept {
     number: u64,
     whose: Whose,
     level: Level,
-    /// The line as JSON: one allocation, where its strings and fields would be a dozen that take several times as much.
-    text: Arc<str>,
+    length: usize,
 }
 
-/// What an allocation takes beside what was asked for: counters of its own, and the heap's.
-const ALLOCATION: usize = 32;
+impl Ring {
+    fn new() -> Ring {
+        Ring { kept: VecDeque::with_capacity(LINES), texts: VecDeque::with_capacity(BYTES), newest: 0 }
+    }
 
-impl Kept {
-    /// Its bytes in memory.
-    fn size(&self) -> usize {
-        size_of::<Kept>() + ALLOCATION + self.text.len()
+    fn keep(&mut self, whose: Whose, level: Level, text: &str) {
+        let length = text.len();
+        while self.kept.len() >= LINES || self.texts.len() + length > BYTES {
+            let Some(oldest) = self.kept.pop_front() else { return };
+            self.texts.drain(..oldest.length);
+        }
+        self.newest += 1;
+        self.texts.extend(text.as_bytes());
+        self.kept.push_back(Kept { number: self.newest, whose, level, length });
+    }
+
+    /// What is kept, and where its text is.
+    fn all(&self) -> impl Iterator<Item = (&Kept, std::ops::Range<usize>)> {
+        self.kept.iter().scan(0, |begin, kept| {
+            let text = *begin..*begin + kept.length;
+            *begin = text.end;
+            Some((kept, text))
+        })
+    }
+
+    fn text(&self, at: std::ops::Range<usize>) -> Vec<u8> {
+        self.texts.range(at).copied().collect()
     }
 }
 
@@ -134,7 +155,7 @@ pub struct Page {
 
 impl Default for LogRing {
     fn default() -> Self {
-        LogRing(Arc::new(Inner { ring: Mutex::default(), newest: watch::Sender::new(0) }))
+        LogRing(Arc::new(Inner { ring: Mutex::new(Ring::new()), newest: watch::Sender::new(0) }))
     }
 }
 
@@ -145,16 +166,8 @@ impl LogRing {
         let Ok(text) = serde_json::to_string(&line) else { return };
         let newest = {
             let mut ring = self.ring();
-            ring.newest += 1;
-            let number = ring.newest;
-            let kept = Kept { number, whose, level: line.level, text: text.into() };
-            ring.bytes += kept.size();
-            ring.kept.push_back(kept);
-            while ring.kept.len() > LINES || ring.bytes > BYTES {
-                let Some(oldest) = ring.kept.pop_front() else { break };
-                ring.bytes -= oldest.size();
-            }
-            number
+            ring.keep(whose, line.level, &text);
+            ring.newest
         };
         self.0.newest.send_replace(newest);
     }
@@ -162,20 +175,20 @@ impl LogRing {
     /// The lines after the number `after` that a user may see, at least as important as `level`; at most [`PAGE`].
     pub fn after(&self, after: u64, uid: u32, level: Level) -> Page {
         let (mut page, texts) = self.texts(after, uid, level);
-        page.lines = texts.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
+        page.lines = texts.iter().filter_map(|text| serde_json::from_slice(text).ok()).collect();
         page
     }
 
     /// The same without its lines, and their texts: whoever logs does not wait while they are read.
-    fn texts(&self, after: u64, uid: u32, level: Level) -> (Page, Vec<Arc<str>>) {
+    fn texts(&self, after: u64, uid: u32, level: Level) -> (Page, Vec<Vec<u8>>) {
         let ring = self.ring();
         let oldest = ring.kept.front().map_or(ring.newest + 1, |kept| kept.number);
         let mut page = Page { lines: Vec::new(), upto: after, missed: after > 0 && oldest > after + 1 };
         let mut texts = Vec::new();
-        for kept in ring.kept.iter().filter(|kept| kept.number > after) {
+        for (kept, at) in ring.all().filter(|(kept, _)| kept.number > after) {
             page.upto = kept.number;
             if kept.whose.may_be_read_by(uid) && kept.level <= level {
-                texts.push(Arc::clone(&kept.text));
+                texts.push(ring.text(at));
             }
             if texts.len() == PAGE {
                 return (page, texts);
@@ -258,14 +271,12 @@ mod tests {
         for _ in 0..1000 {
             ring.keep(Whose::Nobodys, line(&long, Level::Info));
         }
-        let kept = ring.ring();
-        assert!(
-            kept.bytes <= BYTES && kept.kept.len() > BYTES / (2 * LONGEST),
-            "{} in {}",
-            kept.kept.len(),
-            kept.bytes
-        );
-        assert_eq!(kept.bytes, kept.kept.iter().map(Kept::size).sum::<usize>());
+        let ring = ring.ring();
+        let (lines, bytes) = (ring.kept.len(), ring.texts.len());
+        assert!(bytes <= BYTES && lines > BYTES / (2 * LONGEST), "{lines} in {bytes}");
+        assert_eq!(bytes, ring.kept.iter().map(|kept| kept.length).sum::<usize>());
+        // What there is room for is there from the beginning.
+        assert_eq!((ring.texts.capacity(), ring.kept.capacity()), (BYTES, LINES));
     }
 
     #[test]

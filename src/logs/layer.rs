@@ -169,7 +169,7 @@ mod tests {
 
     fn kept(ring: &LogRing) -> Vec<(Whose, LogLine)> {
         let ring = ring.ring();
-        ring.kept.iter().map(|kept| (kept.whose, serde_json::from_str(&kept.text).unwrap())).collect()
+        ring.all().map(|(kept, at)| (kept.whose, serde_json::from_slice(&ring.text(at)).unwrap())).collect()
     }
 
     #[test]
