@@ -13,7 +13,7 @@ default:
 check:
     cargo fmt --all --check
     cargo clippy --locked --workspace --all-targets -- -D warnings
-    cargo clippy --locked --test errors -- -D warnings
+    cargo clippy --locked --test errors --test faults -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
     just deny
 
@@ -42,6 +42,10 @@ e2e:
 # what is said when something fails, against docs/errors.md, as root; with --write it is written there
 errors *args:
     cargo test --locked --test errors -- {{args}}
+
+# the daemon under faults, against docs/reliability.md, as root; with --write it is written there
+faults *args:
+    cargo test --locked --test faults -- {{args}}
 
 # the systemd files
 unit:

@@ -18,6 +18,7 @@ pub mod client_list;
 pub mod control;
 pub mod daemon;
 pub mod dns;
+pub mod falls;
 pub mod planner;
 pub mod pod_watcher;
 pub mod proxy_via;

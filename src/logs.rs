@@ -62,14 +62,6 @@ pub struct LogLine {
     pub fields: BTreeMap<String, String>,
 }
 
-impl LogLine {
-    /// Its bytes in memory, about.
-    fn size(&self) -> usize {
-        let fields = self.fields.iter().map(|(name, value)| name.len() + value.len() + size_of::<[String; 2]>());
-        size_of::<Kept>() + size_of::<LogLine>() + self.target.len() + self.message.len() + fields.sum::<usize>()
-    }
-}
-
 /// Whom a line concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
@@ -102,10 +94,12 @@ struct Inner {
     newest: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Ring {
     kept: VecDeque<Kept>,
-    bytes: usize,
+    /// The lines as JSON, one after another, in one allocation: many small ones that stay would each keep a page of the heap
+    /// in use that all else has left.
+    texts: VecDeque<u8>,
     /// The number of the newest line; the first one is 1.
     newest: u64,
 }
@@ -114,15 +108,45 @@ struct Ring {
 struct Kept {
     number: u64,
     whose: Whose,
-    size: usize,
-    line: Arc<LogLine>,
+    level: Level,
+    length: usize,
+}
+
+impl Ring {
+    fn new() -> Ring {
+        Ring { kept: VecDeque::with_capacity(LINES), texts: VecDeque::with_capacity(BYTES), newest: 0 }
+    }
+
+    fn keep(&mut self, whose: Whose, level: Level, text: &str) {
+        let length = text.len();
+        while self.kept.len() >= LINES || self.texts.len() + length > BYTES {
+            let Some(oldest) = self.kept.pop_front() else { return };
+            self.texts.drain(..oldest.length);
+        }
+        self.newest += 1;
+        self.texts.extend(text.as_bytes());
+        self.kept.push_back(Kept { number: self.newest, whose, level, length });
+    }
+
+    /// What is kept, and where its text is.
+    fn all(&self) -> impl Iterator<Item = (&Kept, std::ops::Range<usize>)> {
+        self.kept.iter().scan(0, |begin, kept| {
+            let text = *begin..*begin + kept.length;
+            *begin = text.end;
+            Some((kept, text))
+        })
+    }
+
+    fn text(&self, at: std::ops::Range<usize>) -> Vec<u8> {
+        self.texts.range(at).copied().collect()
+    }
 }
 
 /// Some lines in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// Those that the reader may see.
-    pub lines: Vec<Arc<LogLine>>,
+    pub lines: Vec<LogLine>,
     /// The number of the last one that was looked at.
     pub upto: u64,
     /// Whether lines between the last page and this one are gone.
@@ -131,46 +155,48 @@ pub struct Page {
 
 impl Default for LogRing {
     fn default() -> Self {
-        LogRing(Arc::new(Inner { ring: Mutex::default(), newest: watch::Sender::new(0) }))
+        LogRing(Arc::new(Inner { ring: Mutex::new(Ring::new()), newest: watch::Sender::new(0) }))
     }
 }
 
 impl LogRing {
     /// Keeps a line, and forgets the oldest ones that there is no more room for.
     pub fn keep(&self, whose: Whose, line: LogLine) {
+        // Strings and numbers can always be written.
+        let Ok(text) = serde_json::to_string(&line) else { return };
         let newest = {
             let mut ring = self.ring();
-            let size = line.size();
-            ring.newest += 1;
-            ring.bytes += size;
-            let number = ring.newest;
-            ring.kept.push_back(Kept { number, whose, size, line: Arc::new(line) });
-            while ring.kept.len() > LINES || ring.bytes > BYTES {
-                let Some(oldest) = ring.kept.pop_front() else { break };
-                ring.bytes -= oldest.size;
-            }
-            number
+            ring.keep(whose, line.level, &text);
+            ring.newest
         };
         self.0.newest.send_replace(newest);
     }
 
     /// The lines after the number `after` that a user may see, at least as important as `level`; at most [`PAGE`].
     pub fn after(&self, after: u64, uid: u32, level: Level) -> Page {
+        let (mut page, texts) = self.texts(after, uid, level);
+        page.lines = texts.iter().filter_map(|text| serde_json::from_slice(text).ok()).collect();
+        page
+    }
+
+    /// The same without its lines, and their texts: whoever logs does not wait while they are read.
+    fn texts(&self, after: u64, uid: u32, level: Level) -> (Page, Vec<Vec<u8>>) {
         let ring = self.ring();
         let oldest = ring.kept.front().map_or(ring.newest + 1, |kept| kept.number);
         let mut page = Page { lines: Vec::new(), upto: after, missed: after > 0 && oldest > after + 1 };
-        for kept in ring.kept.iter().filter(|kept| kept.number > after) {
+        let mut texts = Vec::new();
+        for (kept, at) in ring.all().filter(|(kept, _)| kept.number > after) {
             page.upto = kept.number;
-            if kept.whose.may_be_read_by(uid) && kept.line.level <= level {
-                page.lines.push(Arc::clone(&kept.line));
+            if kept.whose.may_be_read_by(uid) && kept.level <= level {
+                texts.push(ring.text(at));
             }
-            if page.lines.len() == PAGE {
-                return page;
+            if texts.len() == PAGE {
+                return (page, texts);
             }
         }
         // Also where the newest lines are gone already.
         page.upto = ring.newest;
-        page
+        (page, texts)
     }
 
     /// Tells the number of the newest line whenever there is another.
@@ -245,14 +271,21 @@ mod tests {
         for _ in 0..1000 {
             ring.keep(Whose::Nobodys, line(&long, Level::Info));
         }
-        let kept = ring.ring();
-        assert!(
-            kept.bytes <= BYTES && kept.kept.len() > BYTES / (2 * LONGEST),
-            "{} in {}",
-            kept.kept.len(),
-            kept.bytes
-        );
-        assert_eq!(kept.bytes, kept.kept.iter().map(|kept| kept.size).sum::<usize>());
+        let ring = ring.ring();
+        let (lines, bytes) = (ring.kept.len(), ring.texts.len());
+        assert!(bytes <= BYTES && lines > BYTES / (2 * LONGEST), "{lines} in {bytes}");
+        assert_eq!(bytes, ring.kept.iter().map(|kept| kept.length).sum::<usize>());
+        // What there is room for is there from the beginning.
+        assert_eq!((ring.texts.capacity(), ring.kept.capacity()), (BYTES, LINES));
+    }
+
+    #[test]
+    fn a_line_is_read_as_it_was_logged() {
+        let ring = LogRing::default();
+        let fields = BTreeMap::from([("pod".to_owned(), "a \"b\"\u{1}".to_owned()), ("n".to_owned(), "1".to_owned())]);
+        let logged = LogLine { session: Some("demo".to_owned()), fields, ..line("ready", Level::Debug) };
+        ring.keep(Whose::Nobodys, logged.clone());
+        assert_eq!(ring.after(0, 7, Level::Trace).lines, [logged]);
     }
 
     #[test]

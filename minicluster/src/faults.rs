@@ -7,7 +7,7 @@
 pub mod link;
 pub mod rule;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use self::link::{Link, Mode};
 use self::rule::Scope;
-pub use self::rule::{Command, Fault, Matcher, Rule, Who};
+pub use self::rule::{Command, Fault, Matcher, Rule, Way, Who};
 
 /// The faults in force. A clone is another handle to the same ones.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,12 @@ struct State {
     last: u64,
     rules: Vec<Active>,
     links: Vec<Weak<Link>>,
+    /// How many requests of a verb for a resource came.
+    requests: BTreeMap<(String, String), u64>,
 }
+
+/// Most kinds of requests that are counted: resources are few, paths are anything.
+const KINDS: usize = 1024;
 
 #[derive(Debug)]
 struct Active {
@@ -130,6 +135,16 @@ impl Faults {
         links.iter().filter(|link| on.matches(link.who().as_ref())).count()
     }
 
+    /// How many requests with the verb and the resource of `on` came so far.
+    pub fn requests(&self, on: &Matcher) -> u64 {
+        let state = self.state();
+        let counted = state.requests.iter().filter(|((verb, resource), _)| {
+            let who = Who { verb: verb.clone(), resource: resource.clone(), ..Who::default() };
+            on.matches(Some(&who))
+        });
+        counted.map(|(_, count)| count).sum()
+    }
+
     /// Does what a control line says; answers with the rule's number, or a count, or nothing.
     ///
     /// # Errors
@@ -144,6 +159,7 @@ impl Faults {
                 Value::Null
             }
             Command::Cut { on, reset } => json!(self.cut(&on, reset)),
+            Command::Requests { on } => json!(self.requests(&on)),
             Command::Connections { on } => json!(self.connections(&on)),
         })
     }
@@ -175,6 +191,10 @@ impl Faults {
     pub(crate) fn requested(&self, link: &Arc<Link>, who: &Who) -> Vec<Met> {
         link.asks(who.clone());
         let mut state = self.state();
+        let kind = (who.verb.clone(), who.resource.clone());
+        if state.requests.len() < KINDS || state.requests.contains_key(&kind) {
+            *state.requests.entry(kind).or_default() += 1;
+        }
         let mut met = Vec::new();
         for active in &mut state.rules {
             if active.rule.fault.scope() == Scope::Request && active.rule.on.matches(Some(who)) && active.spend() {

@@ -18,6 +18,7 @@ use self::messages::{
     AgentsUnfit, CancelWaiter, FlowsBlocked, LinksChanged, PlacementHopeless, RegisterWaiter, ViaWorkloadsChanged,
     WaiterSettled,
 };
+use crate::actors::falls;
 use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged};
 use crate::actors::shell::{Driven, NO_LIMIT, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told};
 use crate::cluster::PodFact;
@@ -242,6 +243,7 @@ told!(DialEnded, LinkEnded, HangUpAll);
 impl Handler<DialEnded> for ClientList {
     type Result = ();
     fn handle(&mut self, message: DialEnded, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("DialEnded");
         self.dial_ended(message, ctx);
     }
 }
@@ -249,6 +251,7 @@ impl Handler<DialEnded> for ClientList {
 impl Handler<LinkEnded> for ClientList {
     type Result = ();
     fn handle(&mut self, message: LinkEnded, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("LinkEnded");
         let LinkEnded { pod, attempt, why } = message;
         if self.links.remove(&(pod.clone(), attempt)).is_some() {
             info!(%pod, why, "a link to an agent ended");
@@ -278,6 +281,7 @@ impl Handler<HangUpAll> for ClientList {
 impl Handler<Stop> for ClientList {
     type Result = ();
     fn handle(&mut self, message: Stop, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("Stop");
         stop(ctx);
         message.reply.answer(());
     }

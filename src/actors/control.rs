@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::actors::daemon::messages::Caller;
+use crate::actors::falls;
 use crate::actors::shell::{NO_LIMIT, Reply, Stop, spawn_reporting, stop};
 use crate::error::UserError;
 use admission::Admission;
@@ -101,6 +102,7 @@ impl Handler<ConnectionOpened> for Control {
     type Result = ();
 
     fn handle(&mut self, message: ConnectionOpened, ctx: &mut Context<Control>) {
+        falls::at_message::<Self>("ConnectionOpened");
         let ConnectionOpened { stream, caller, place } = message;
         drop(place);
         if let Err(error) = self.admission.enter(caller.uid) {
@@ -125,6 +127,7 @@ impl Handler<RequestArrived> for Control {
     type Result = ();
 
     fn handle(&mut self, message: RequestArrived, _ctx: &mut Context<Control>) {
+        falls::at_message::<Self>("RequestArrived");
         let RequestArrived { caller, request, responses, in_flight, place } = message;
         drop(place);
         let id = request.id;
@@ -148,6 +151,7 @@ impl Handler<ConnectionClosed> for Control {
     type Result = ();
 
     fn handle(&mut self, message: ConnectionClosed, ctx: &mut Context<Control>) {
+        falls::at_message::<Self>("ConnectionClosed");
         self.admission.leave(message.uid);
         self.end_if_all_ended(ctx);
     }
@@ -157,6 +161,7 @@ impl Handler<AcceptEnded> for Control {
     type Result = ();
 
     fn handle(&mut self, message: AcceptEnded, ctx: &mut Context<Control>) {
+        falls::at_message::<Self>("AcceptEnded");
         self.accepting = false;
         if !message.why.is_empty() {
             warn!(why = message.why, "control socket is no longer served");
@@ -172,6 +177,7 @@ impl Handler<Stop> for Control {
     type Result = ();
 
     fn handle(&mut self, message: Stop, ctx: &mut Context<Control>) {
+        falls::at_message::<Self>("Stop");
         self.stopping.cancel();
         self.stopped.push(message.reply);
         self.end_if_all_ended(ctx);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Message};
+use podway_tunnel::heap;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, error, info};
@@ -20,6 +21,7 @@ use self::messages::{
     RenewCredentials, SessionEnded, SessionView, Shutdown,
 };
 use crate::actors::agent_placer::manifest::of_public_key;
+use crate::actors::falls;
 use crate::actors::planner::Planner;
 use crate::actors::session::core::NOT_REMOVED;
 use crate::actors::session::messages::{CredentialsForgone, CredentialsRenewed, Disconnect, Remains};
@@ -345,6 +347,7 @@ impl Actor for Daemon {
 impl Handler<OpenSession> for Daemon {
     type Result = ();
     fn handle(&mut self, mut open: OpenSession, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("OpenSession");
         self.look(ctx);
         let status = watch::Sender::new(Arc::new(self.initial(&open)));
         let named_image = Some(open.spec.agent_image.clone()).filter(|image| !image.is_empty());
@@ -359,6 +362,7 @@ impl Handler<OpenSession> for Daemon {
 impl Handler<PlanSession> for Daemon {
     type Result = ();
     fn handle(&mut self, mut message: PlanSession, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("PlanSession");
         if message.spec.agent_image.is_empty() {
             message.spec.agent_image.clone_from(&self.agent_image);
         }
@@ -390,6 +394,7 @@ told!(PlanEnded);
 impl Handler<PlanEnded> for Daemon {
     type Result = ();
     fn handle(&mut self, PlanEnded { uid }: PlanEnded, _: &mut Context<Self>) {
+        falls::at_message::<Self>("PlanEnded");
         if let Some(at) = self.plans.iter().position(|of| *of == uid) {
             self.plans.swap_remove(at);
         }
@@ -399,6 +404,7 @@ impl Handler<PlanEnded> for Daemon {
 impl Handler<CloseSession> for Daemon {
     type Result = ();
     fn handle(&mut self, message: CloseSession, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("CloseSession");
         self.look(ctx);
         let CloseSession { caller, name, clean, reply } = message;
         let ask = self.next_reply();
@@ -410,6 +416,7 @@ impl Handler<CloseSession> for Daemon {
 impl Handler<ListSessions> for Daemon {
     type Result = ();
     fn handle(&mut self, message: ListSessions, _: &mut Context<Self>) {
+        falls::at_message::<Self>("ListSessions");
         message.reply.answer(self.views(message.caller).into_values().collect());
     }
 }
@@ -417,6 +424,7 @@ impl Handler<ListSessions> for Daemon {
 impl Handler<RenewCredentials> for Daemon {
     type Result = ();
     fn handle(&mut self, message: RenewCredentials, _: &mut Context<Self>) {
+        falls::at_message::<Self>("RenewCredentials");
         let RenewCredentials { caller, name, access, ask, reply } = message;
         let found = self.driven.core.renewable(caller, &name, &Cluster::of(&access));
         let (taken, _) = Reply::new();
@@ -427,6 +435,7 @@ impl Handler<RenewCredentials> for Daemon {
 impl Handler<ForgoCredentials> for Daemon {
     type Result = ();
     fn handle(&mut self, message: ForgoCredentials, _: &mut Context<Self>) {
+        falls::at_message::<Self>("ForgoCredentials");
         let ForgoCredentials { caller, name, ask, why, reply } = message;
         let found = self.driven.core.running(caller, &name);
         reply.answer(found.map(|name| self.tell(&name, CredentialsForgone { ask, why })));
@@ -436,6 +445,7 @@ impl Handler<ForgoCredentials> for Daemon {
 impl Handler<KeepCredentials> for Daemon {
     type Result = ();
     fn handle(&mut self, message: KeepCredentials, _: &mut Context<Self>) {
+        falls::at_message::<Self>("KeepCredentials");
         let KeepCredentials { caller, name, keeper, reply } = message;
         let found = self.driven.core.running(caller, &name);
         reply.answer(found.map(|name| self.tell(&name, keeper)));
@@ -445,6 +455,7 @@ impl Handler<KeepCredentials> for Daemon {
 impl Handler<SessionEnded> for Daemon {
     type Result = ();
     fn handle(&mut self, message: SessionEnded, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("SessionEnded");
         self.look(ctx);
         let over = self.sessions.remove(&message.name);
         if let Exit::Panicked(why) = &message.exit {
@@ -455,6 +466,8 @@ impl Handler<SessionEnded> for Daemon {
                 on_end.answer(());
             }
         }
+        // Its data plane, which did so in pauses, is no more.
+        drop(tokio::task::spawn_blocking(heap::give_back));
         drive(self, Input::Ended(message.name), ctx);
     }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 
+use crate::actors::falls;
 use crate::actors::pod_watcher::messages::{ClusterInfoChanged, RecordsChanged};
 use crate::actors::proxy_via::messages::{AllocateVips, TranslationChanged};
 use crate::actors::shell::{self, Driven, Reply, Shell, Stop, TaskFailed, Tasks, drive, spawn, spawn_reporting, told};
@@ -307,6 +308,7 @@ impl Handler<Report> for Dns {
 impl Handler<Stop> for Dns {
     type Result = ();
     fn handle(&mut self, Stop { reply }: Stop, ctx: &mut Context<Dns>) {
+        falls::at_message::<Self>("Stop");
         if let Some(watching) = self.watching.take() {
             watching.abort();
         }

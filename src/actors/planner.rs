@@ -16,6 +16,7 @@ use actix::{Actor, Addr, AsyncContext as _, Context, Handler};
 use self::core::{Facts, Wanted};
 use crate::actors::agent_placer::core::Plan;
 use crate::actors::daemon::messages::PlanSession;
+use crate::actors::falls;
 use crate::actors::pod_watcher::messages::{
     ClusterInfoChanged, PodsChanged, RecordsChanged, ResolveWorkloads, RightsChanged, Watch, WatchHealthChanged,
 };
@@ -255,6 +256,7 @@ impl Actor for Planner {
 impl Handler<Learned> for Planner {
     type Result = ();
     fn handle(&mut self, Learned(learn): Learned, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("Learned");
         learn(self, ctx);
     }
 }
@@ -262,6 +264,7 @@ impl Handler<Learned> for Planner {
 impl Handler<PodsChanged> for Planner {
     type Result = ();
     fn handle(&mut self, message: PodsChanged, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("PodsChanged");
         self.facts.pods = Some(message.pods);
         self.review(ctx);
     }
@@ -270,6 +273,7 @@ impl Handler<PodsChanged> for Planner {
 impl Handler<ClusterInfoChanged> for Planner {
     type Result = ();
     fn handle(&mut self, message: ClusterInfoChanged, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("ClusterInfoChanged");
         self.facts.info = Some(message.info);
         self.review(ctx);
     }
@@ -278,6 +282,7 @@ impl Handler<ClusterInfoChanged> for Planner {
 impl Handler<RightsChanged> for Planner {
     type Result = ();
     fn handle(&mut self, message: RightsChanged, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("RightsChanged");
         self.facts.rights = Some(message.rights);
         self.review(ctx);
     }
@@ -286,6 +291,7 @@ impl Handler<RightsChanged> for Planner {
 impl Handler<WatchHealthChanged> for Planner {
     type Result = ();
     fn handle(&mut self, message: WatchHealthChanged, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("WatchHealthChanged");
         self.facts.watch = Some(message.health);
         self.review(ctx);
     }

@@ -29,6 +29,7 @@ use self::messages::{
     WatchHealthChanged,
 };
 use self::watches::Report;
+use crate::actors::falls;
 use crate::actors::shell::{self, Driven, NO_LIMIT, Shell, TaskFailed, Tasks, drive, jitter, spawn, spawn_reporting};
 use crate::cluster::PodSnapshot;
 use crate::ids::Attempt;
@@ -212,6 +213,7 @@ impl Handler<Doubt> for PodWatcher {
 impl Handler<ResolveWorkloads> for PodWatcher {
     type Result = ();
     fn handle(&mut self, message: ResolveWorkloads, _: &mut Context<Self>) {
+        falls::at_message::<Self>("ResolveWorkloads");
         let ResolveWorkloads { default_namespace, references, reply } = message;
         let asked = references.clone();
         let work =

@@ -21,6 +21,7 @@ use crate::actors::client_list::messages::{LinksChanged, RegisterWaiter, WaiterS
 use crate::actors::client_list::{ClientList, HangUpAll};
 use crate::actors::dns::Dns;
 use crate::actors::dns::messages::{DnsChanged, Restore};
+use crate::actors::falls;
 use crate::actors::pod_watcher::PodWatcher;
 use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, UseClient, WatchHealthChanged};
 use crate::actors::proxy_via::ProxyVia;
@@ -517,6 +518,7 @@ impl Handler<Disconnect> for Session {
 impl Handler<Made> for Session {
     type Result = ();
     fn handle(&mut self, message: Made, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("Made");
         // A session that was told to end meanwhile starts nothing.
         if message.run != self.run || !self.driven.core.is_running() {
             return;
@@ -531,6 +533,7 @@ impl Handler<Made> for Session {
 impl Handler<CredentialsRenewed> for Session {
     type Result = ();
     fn handle(&mut self, message: CredentialsRenewed, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("CredentialsRenewed");
         let CredentialsRenewed { access, ask, taken } = message;
         if !self.driven.core.accepts(ask) {
             debug!(?ask, "credentials came too late: there are newer ones");
@@ -560,6 +563,7 @@ impl Handler<CredentialsRenewed> for Session {
 impl Handler<ClientRenewed> for Session {
     type Result = ();
     fn handle(&mut self, message: ClientRenewed, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("ClientRenewed");
         let ClientRenewed { renewal, ask, made, taken } = message;
         if renewal != self.renewals {
             return;

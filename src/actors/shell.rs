@@ -1,6 +1,7 @@
 //! What every shell shares: driving a core, monitored start, tasks that always report back, replies.
 #![expect(clippy::disallowed_methods, reason = "shells read the clock, spawn and touch actix; cores do not")]
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,12 +13,13 @@ use tokio::time::Instant;
 
 use tracing::{Instrument as _, Span};
 
+use crate::actors::falls;
 use crate::ids::Millis;
 
 /// A pure machine: inputs and a time in, effects out.
 pub trait Core {
     /// What goes in.
-    type Input;
+    type Input: Debug;
     /// What it asks the shell to do.
     type Effect;
 
@@ -58,6 +60,7 @@ pub trait Shell: Actor<Context = Context<Self>> {
 
 /// Feeds one input to the shell's core, carries out what comes of it, and re-arms the timer.
 pub fn drive<S: Shell>(shell: &mut S, input: <S::Core as Core>::Input, ctx: &mut Context<S>) {
+    falls::at_input::<S>(&input);
     let now = now();
     shell.driven().core.handle(now, input);
     while let Some(effect) = shell.driven().core.poll_effect() {

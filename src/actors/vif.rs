@@ -20,6 +20,7 @@ use self::feeds::{pump_blocked, pump_in_use, pump_stats, watch_host};
 use self::messages::{Close, FlowStats, Open, StopDataPlane, VifChanged};
 use crate::actors::client_list::messages::FlowsBlocked;
 use crate::actors::dns::messages::QueryArrived;
+use crate::actors::falls;
 use crate::actors::proxy_via::messages::{HostFactsChanged, RoutePlanChanged, VipsInUseChanged};
 use crate::actors::shell::{
     Driven, NO_LIMIT, Reply, Shell, Stop, TaskFailed, Tasks, drive, spawn_reporting, stop, told,
@@ -352,6 +353,7 @@ told!(OpenEnded, ApplyEnded, PlaneEnded, PlaneStopped, CloseEnded);
 impl Handler<OpenEnded> for Vif {
     type Result = ();
     fn handle(&mut self, message: OpenEnded, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("OpenEnded");
         self.opened(message.0, ctx);
     }
 }
@@ -375,6 +377,7 @@ impl Handler<Close> for Vif {
 impl Handler<Stop> for Vif {
     type Result = ();
     fn handle(&mut self, message: Stop, ctx: &mut Context<Self>) {
+        falls::at_message::<Self>("Stop");
         self.tasks.end();
         let Some(device) = self.device.take() else {
             stop(ctx);

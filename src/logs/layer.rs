@@ -151,7 +151,6 @@ fn wall_millis() -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use actix::AsyncContext as _;
     use tracing_subscriber::layer::SubscriberExt as _;
@@ -160,12 +159,17 @@ mod tests {
     use crate::actors::shell::{NO_LIMIT, Reply, Stop, blocking, spawn_reporting, start_monitored, stop};
 
     /// What is logged by `work`.
-    fn logged(filter: &str, work: impl FnOnce()) -> Vec<(Whose, Arc<LogLine>)> {
+    fn logged(filter: &str, work: impl FnOnce()) -> Vec<(Whose, LogLine)> {
         let ring = LogRing::default();
         let filter = tracing_subscriber::EnvFilter::new(filter);
         let subscriber = tracing_subscriber::registry().with(filter).with(RingLayer(ring.clone()));
         tracing::subscriber::with_default(subscriber, work);
-        ring.ring().kept.iter().map(|kept| (kept.whose, Arc::clone(&kept.line))).collect()
+        kept(&ring)
+    }
+
+    fn kept(ring: &LogRing) -> Vec<(Whose, LogLine)> {
+        let ring = ring.ring();
+        ring.all().map(|(kept, at)| (kept.whose, serde_json::from_slice(&ring.text(at)).unwrap())).collect()
     }
 
     #[test]
@@ -243,7 +247,7 @@ mod tests {
             tracing::error!("outside");
         });
         drop(here);
-        let told: Vec<_> = ring.ring().kept.iter().map(|kept| (kept.line.message.clone(), kept.whose)).collect();
+        let told: Vec<_> = kept(&ring).into_iter().map(|(whose, line)| (line.message, whose)).collect();
         let of = |message: &str| told.iter().find(|(said, _)| said == message).map(|(_, whose)| *whose);
         for message in ["in an actor", "in a task", "on a thread", "in a report", "in a handler"] {
             assert_eq!(of(message), Some(Whose::User(1000)), "{message}: {told:?}");

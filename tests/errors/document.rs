@@ -1,21 +1,11 @@
 //! `docs/errors.md`: the table between its markers.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
-use std::time::Duration;
 
+use crate::page::{Page, cell, seconds};
 use crate::run::{Row, Seen};
 
-const BEGIN: &str = "<!-- errors: what follows is written by `just errors --write` -->\n";
-const END: &str = "<!-- errors: end -->\n";
-/// Seconds that are told apart.
-const STEPS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 35.0];
-
-pub struct Document {
-    path: PathBuf,
-    text: String,
-}
+pub struct Document(Page);
 
 /// A row as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,33 +16,20 @@ struct Written {
 
 impl Document {
     pub fn read() -> Document {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md");
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert!(text.contains(BEGIN) && text.contains(END), "{} has no markers", path.display());
-        Document { path, text }
-    }
-
-    fn table(&self) -> &str {
-        let from = self.text.find(BEGIN).unwrap() + BEGIN.len();
-        &self.text[from..self.text.find(END).unwrap()]
+        Document(Page::read("errors", "errors"))
     }
 
     /// The rows that are there, by heading and case.
     fn written(&self) -> BTreeMap<(String, String), Written> {
-        let mut heading = String::new();
         let mut rows = BTreeMap::new();
-        for line in self.table().lines() {
-            if let Some(title) = line.strip_prefix("## ") {
-                heading = title.to_owned();
-            }
-            let mut cells = line.strip_prefix("| ").into_iter().flat_map(|line| line.splitn(3, " | "));
-            if let (Some(name), Some(seconds), Some(rest)) = (cells.next(), cells.next(), cells.next()) {
-                let written = Written { seconds: seconds.to_owned(), rest: rest.to_owned() };
-                rows.insert((heading.clone(), name.to_owned()), written);
+        for (heading, cells) in self.0.rows() {
+            if let [name, seconds, rest @ ..] = cells.as_slice()
+                && name != "Case"
+            {
+                let written = Written { seconds: seconds.clone(), rest: format!("{} |", rest.join(" | ")) };
+                rows.insert((heading, name.clone()), written);
             }
         }
-        rows.remove(&(String::new(), String::new()));
-        rows.retain(|(_, name), _| name != "Case");
         rows
     }
 
@@ -72,10 +49,7 @@ impl Document {
             table.push_str(&format!("| {} | {seconds} | {}\n", row.name, rest(row)));
         }
         table.push('\n');
-        let (from, to) = (self.text.find(BEGIN).unwrap() + BEGIN.len(), self.text.find(END).unwrap());
-        self.text.replace_range(from..to, &table);
-        fs::write(&self.path, &self.text).unwrap();
-        println!("wrote {}", self.path.display());
+        self.0.renew(&table);
     }
 
     /// In what the rows differ from those written.
@@ -105,17 +79,6 @@ fn rest(row: &Row) -> String {
     let reason = if reason.starts_with(char::is_alphabetic) { format!("`{reason}`") } else { reason.clone() };
     // What works without a word.
     let nothing = if text.is_empty() { "it works" } else { "" };
-    let lines: Vec<String> =
-        text.lines().map(|line| format!("`{}`", line.replace('`', "'").replace('|', "\\|"))).collect();
     let slow = if row.slow.is_empty() { String::new() } else { format!("<br>*{}*", row.slow) };
-    format!("{exit} | {reason} | {}{slow} |", nothing.to_owned() + &lines.join("<br>"))
-}
-
-/// The time, rounded up. What is written stays while it is about true, so that a busy machine changes nothing.
-fn seconds(took: Duration, before: Option<&str>) -> String {
-    let took = took.as_secs_f64();
-    let written = STEPS.iter().find(|step| before == Some(&format!("< {step}")));
-    let stays = written.filter(|step| took < **step * 2.0 && took >= **step / 20.0);
-    let step = stays.or_else(|| STEPS.iter().find(|step| took < **step));
-    format!("< {}", step.unwrap_or(&STEPS[STEPS.len() - 1]))
+    format!("{exit} | {reason} | {}{slow} |", nothing.to_owned() + &cell(text))
 }

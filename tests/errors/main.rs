@@ -21,7 +21,11 @@ mod case;
 mod cases;
 mod document;
 mod far;
+#[path = "../support/page.rs"]
+mod page;
 mod run;
+#[path = "../support/stable.rs"]
+mod stable;
 mod world;
 
 use std::process::ExitCode;

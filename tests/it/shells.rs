@@ -19,6 +19,7 @@ struct Bell {
     effects: Vec<u32>,
 }
 
+#[derive(Debug)]
 enum Input {
     Start,
     Woke,

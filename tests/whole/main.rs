@@ -21,6 +21,7 @@ mod nonsense;
 mod schema;
 
 mod client;
+mod login;
 mod traces;
 mod workstation;
 mod world;

@@ -189,6 +189,19 @@ impl Workstation {
         Ok(stream)
     }
 
+    /// The same, which gives up after so long, and whose silence then is that long too.
+    #[allow(dead_code, reason = "the tests of faults ask for it")]
+    pub fn connect_within(&self, to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+        let socket = self.socket(Kind::tcp(to.ip()));
+        for timeout in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&socket, timeout, Some(limit))?;
+        }
+        rustix::net::connect(&socket, &to)?;
+        let stream = TcpStream::from(socket);
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
     /// A UDP socket there that speaks with one other.
     pub fn datagrams(&self, to: SocketAddr) -> io::Result<UdpSocket> {
         let socket = self.socket(Kind::udp(to.ip()));
@@ -262,8 +275,13 @@ impl Drop for Workstation {
 #[test]
 #[ignore = "the tests start it themselves"]
 fn serve() {
+    serves();
+}
+
+/// Serves, where this program was started for that; says whether it was.
+pub fn serves() -> bool {
     if std::env::var_os(SERVES).is_none() {
-        return;
+        return false;
     }
     let way = rustix::stdio::stdin();
     while let Ok((question, _)) = receive(way) {
@@ -273,9 +291,10 @@ fn serve() {
             Err(error) => (serde_json::json!({ "error": error.to_string() }), None),
         };
         if reply(way, &serde_json::to_vec(&text).unwrap(), socket.as_ref()).is_err() {
-            return;
+            break;
         }
     }
+    true
 }
 
 fn answer(request: Request) -> io::Result<(Value, Option<OwnedFd>)> {

@@ -1,6 +1,7 @@
 //! A cluster with a workstation, podwayd on it, and the command that speaks to it.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
@@ -60,7 +61,7 @@ impl Share {
 /// A cluster whose samples are ready, and a workstation that nothing is done to yet.
 pub struct World {
     // In this order they end.
-    pub ws: Workstation,
+    pub ws: Arc<Workstation>,
     pub cluster: Handle,
     podway: PathBuf,
     kubeconfig: String,
@@ -74,6 +75,25 @@ pub struct Daemon<'a> {
     world: &'a World,
     process: Option<Child>,
     log: Arc<Mutex<String>>,
+    pub launch: Launch,
+}
+
+/// How the daemon is started.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// What it is an argument of.
+    pub prefix: Vec<String>,
+    pub variables: Vec<(String, String)>,
+    pub state: String,
+    /// What it logs.
+    pub log: String,
+}
+
+impl Default for Launch {
+    fn default() -> Launch {
+        let (state, log) = (STATE.to_owned(), "info,podway=debug".to_owned());
+        Launch { prefix: Vec::new(), variables: Vec::new(), state, log }
+    }
 }
 
 impl World {
@@ -153,7 +173,7 @@ impl World {
         // The site's names are the cluster's only: podway has to be told to ask there.
         fs::write(directory.path().join("config.toml"), "[dns]\ninclude_suffixes = [\"site.example\"]\n").unwrap();
         cluster.wait(Condition::SamplesReady, LIMIT).unwrap();
-        let ws = Workstation::start(&cluster, &own);
+        let ws = Arc::new(Workstation::start(&cluster, &own));
         let kubeconfig = cluster.sandbox().started().kubeconfig.clone();
         let before = Traces::of(&ws);
         assert!(before.devices.iter().all(|device| !device.contains("podway")), "{before:?}");
@@ -181,7 +201,12 @@ impl World {
 
     /// A program of podway's on the workstation, in an environment of its own.
     fn program(&self, words: &[&str]) -> Command {
-        let mut command = self.cluster.command([self.podway.as_os_str()]);
+        self.program_in(&[], words)
+    }
+
+    /// The same as an argument of something else.
+    fn program_in(&self, prefix: &[String], words: &[&str]) -> Command {
+        let mut command = self.cluster.command(prefix.iter().map(OsStr::new).chain([self.podway.as_os_str()]));
         command.args(words).env_clear();
         command.env("KUBECONFIG", &self.kubeconfig).env("PODWAY_SOCKET", SOCKET).env("PATH", "/usr/bin:/bin");
         command
@@ -209,7 +234,7 @@ impl World {
 
     /// Does something with a daemon that runs; fails when it leaves anything behind.
     pub fn with_daemon<T>(&self, act: impl FnOnce(&mut Daemon<'_>) -> T) -> T {
-        let mut daemon = Daemon { world: self, process: None, log: Arc::default() };
+        let mut daemon = Daemon { world: self, process: None, log: Arc::default(), launch: Launch::default() };
         daemon.start();
         let done = act(&mut daemon);
         daemon.stop();
@@ -354,9 +379,11 @@ impl Daemon<'_> {
     /// Starts it, and waits until it serves.
     pub fn start(&mut self) {
         let config = self.world.directory.path().join("config.toml");
-        let settings = ["--runtime-dir", RUNTIME, "--state-dir", STATE, "--socket", SOCKET];
-        let mut command = self.world.program(&[AS, Program::Daemon.name()]);
-        command.args(settings).arg("--config").arg(config).args(["--log", "info,podway=debug"]);
+        let Launch { prefix, variables, state, log } = &self.launch;
+        let settings = ["--runtime-dir", RUNTIME, "--state-dir", state.as_str(), "--socket", SOCKET];
+        let mut command = self.world.program_in(prefix, &[AS, Program::Daemon.name()]);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        command.args(settings).arg("--config").arg(config).args(["--log", log]);
         let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (serves_tx, serves) = std::sync::mpsc::sync_channel(1);
         let (lines, log) = (BufReader::new(process.stderr.take().unwrap()).lines(), Arc::clone(&self.log));
@@ -403,6 +430,16 @@ impl Daemon<'_> {
         assert!(status.success(), "podwayd ended with {status}: {}", self.log());
         self.world.assert_nothing_left();
         took
+    }
+
+    /// Whether it ended by itself; how.
+    #[allow(dead_code, reason = "the tests of faults ask for it")]
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        let ended = self.process.as_mut()?.try_wait().unwrap();
+        if ended.is_some() {
+            self.process = None;
+        }
+        ended
     }
 
     /// Kills it.

@@ -185,6 +185,10 @@ impl Carrier {
         let running = tokio::spawn(async move {
             let why = match connection.await {
                 Ok(()) => "the agent closed the connection".to_owned(),
+                // In the words of TLS that is an essay.
+                Err(error) if error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof) => {
+                    "the connection was cut".to_owned()
+                }
                 Err(error) => format!("the connection broke: {error}"),
             };
             end(&tell, why);

@@ -233,7 +233,7 @@ async fn answer(
             // They happen to connections and to watches.
             Fault::Cut { .. }
             | Fault::Away
-            | Fault::BlackHole
+            | Fault::BlackHole { .. }
             | Fault::Link { .. }
             | Fault::DuplicateEvents
             | Fault::SwapEvents

@@ -322,7 +322,7 @@ impl Meddler {
                 | Fault::DropAfter
                 | Fault::Cut { .. }
                 | Fault::Away
-                | Fault::BlackHole
+                | Fault::BlackHole { .. }
                 | Fault::Link { .. } => {}
             }
         }

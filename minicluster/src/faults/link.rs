@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 
-use super::rule::Who;
+use super::rule::{Way, Who};
 
 /// Bytes under way in one direction of a long connection without a limit of its speed.
 const UNDER_WAY: usize = 32 << 20;
@@ -34,8 +34,8 @@ pub enum Mode {
     /// Nothing.
     #[default]
     Normal,
-    /// Nothing passes.
-    BlackHole,
+    /// Nothing passes that way.
+    BlackHole(Way),
     /// It is long or thin.
     Shaped {
         /// Added to the way of each byte.
@@ -126,10 +126,15 @@ impl LinkStream {
         LinkStream { socket: Arc::new(socket), link, inbound: Inbound::default(), outbound: None, shut: false }
     }
 
+    /// Ends the connection at once: whoever serves it may hold it for longer.
     fn cut(&self, reset: bool) -> io::Error {
+        // If it fails, the connection ends when it is held no more.
         if reset {
-            // If it fails, the connection ends with FIN.
             drop(self.socket.set_zero_linger());
+            // That is what sends RST (tcp(7), connect(2)).
+            rustix::net::connect_unspec(&*self.socket).ok();
+        } else {
+            drop(socket2::SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both));
         }
         io::Error::new(io::ErrorKind::ConnectionReset, "the connection was cut on purpose")
     }
@@ -162,8 +167,8 @@ impl LinkStream {
         self.link.writer.register(cx.waker());
         match self.link.mode() {
             Mode::Cut { reset } => Poll::Ready(Err(self.cut(reset))),
-            Mode::BlackHole => Poll::Pending,
-            Mode::Normal => {
+            Mode::BlackHole(Way::Both | Way::ToClient) => Poll::Pending,
+            Mode::Normal | Mode::BlackHole(Way::ToServer) => {
                 if let Some(outbound) = &self.outbound {
                     if !outbound.is_empty()? {
                         return Poll::Pending;
@@ -186,9 +191,9 @@ impl AsyncRead for LinkStream {
         this.link.reader.register(cx.waker());
         match this.link.mode() {
             Mode::Cut { reset } => Poll::Ready(Err(this.cut(reset))),
-            Mode::BlackHole => Poll::Pending,
-            Mode::Normal if this.inbound.is_empty() => this.poll_read_now(cx, buf),
-            Mode::Normal => {
+            Mode::BlackHole(Way::Both | Way::ToServer) => Poll::Pending,
+            Mode::Normal | Mode::BlackHole(Way::ToClient) if this.inbound.is_empty() => this.poll_read_now(cx, buf),
+            Mode::Normal | Mode::BlackHole(Way::ToClient) => {
                 this.inbound.take(buf);
                 Poll::Ready(Ok(()))
             }
@@ -241,8 +246,8 @@ impl AsyncWrite for LinkStream {
         this.link.writer.register(cx.waker());
         match this.link.mode() {
             Mode::Cut { reset } => return Poll::Ready(Err(this.cut(reset))),
-            Mode::BlackHole => return Poll::Pending,
-            Mode::Normal | Mode::Shaped { .. } => {}
+            Mode::BlackHole(Way::Both | Way::ToClient) => return Poll::Pending,
+            Mode::Normal | Mode::BlackHole(Way::ToServer) | Mode::Shaped { .. } => {}
         }
         if let Some(outbound) = &this.outbound
             && !outbound.is_empty()?

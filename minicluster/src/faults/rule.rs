@@ -81,6 +81,19 @@ pub(super) enum Scope {
     Watch,
 }
 
+/// Directions of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// Both.
+    #[default]
+    Both,
+    /// From clients.
+    ToServer,
+    /// From the server.
+    ToClient,
+}
+
 /// What happens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fault", rename_all = "snake_case")]
@@ -116,8 +129,12 @@ pub enum Fault {
     /// All connections end by RST, and new ones are refused while the rule is in force: the server is not there. It is
     /// about nobody in particular.
     Away,
-    /// Nothing passes a connection in either direction while the rule is in force; nothing of it is lost.
-    BlackHole,
+    /// Nothing passes a connection while the rule is in force; nothing of it is lost.
+    BlackHole {
+        /// In which direction.
+        #[serde(default)]
+        way: Way,
+    },
     /// A connection is long or thin.
     Link {
         /// Added to the way of each byte, in each direction.
@@ -152,7 +169,7 @@ impl Fault {
             Fault::Delay { .. } | Fault::Refuse { .. } | Fault::Hang | Fault::DropBefore | Fault::DropAfter => {
                 Scope::Request
             }
-            Fault::Cut { .. } | Fault::Away | Fault::BlackHole | Fault::Link { .. } => Scope::Connection,
+            Fault::Cut { .. } | Fault::Away | Fault::BlackHole { .. } | Fault::Link { .. } => Scope::Connection,
             Fault::DuplicateEvents
             | Fault::SwapEvents
             | Fault::LoseEvents { .. }
@@ -166,7 +183,7 @@ impl Fault {
         match self {
             Fault::Cut { reset } => Some(Mode::Cut { reset: *reset }),
             Fault::Away => Some(Mode::Cut { reset: true }),
-            Fault::BlackHole => Some(Mode::BlackHole),
+            Fault::BlackHole { way } => Some(Mode::BlackHole(*way)),
             Fault::Link { delay_millis, bytes_per_second } => {
                 let delay = Duration::from_millis(*delay_millis);
                 Some(Mode::Shaped { delay, bytes_per_second: bytes_per_second.filter(|bytes| *bytes > 0) })
@@ -235,6 +252,12 @@ pub enum Command {
         /// By RST instead of FIN.
         #[serde(default)]
         reset: bool,
+    },
+    /// Count the requests that came so far.
+    Requests {
+        /// Whose; of verb and resource alone.
+        #[serde(default)]
+        on: Matcher,
     },
     /// Count the connections that are there now.
     Connections {

@@ -36,10 +36,11 @@ fn a_counted_rule_is_used_up_by_those_it_is_about() {
 
 #[test]
 fn rules_are_data() {
-    let rule = json!({"on": {"resource": "pods/portforward", "user": "jane"}, "fault": "black_hole", "times": 1});
+    let mut rule = json!({"on": {"resource": "pods/portforward", "user": "jane"}, "fault": "black_hole", "times": 1});
     let read: Rule = serde_json::from_value(rule.clone()).unwrap();
     let on = Matcher { user: Some("jane".to_owned()), ..Matcher::portforward() };
-    assert_eq!(read, Rule::times(1, on, Fault::BlackHole));
+    assert_eq!(read, Rule::times(1, on, Fault::BlackHole { way: Way::Both }));
+    rule["way"] = json!("both");
     assert_eq!(serde_json::to_value(&read).unwrap(), rule);
     let faults = Faults::new();
     let set = json!({"do": "set", "rule": {"fault": "refuse", "code": 429, "retry_after": 1}});
@@ -62,7 +63,7 @@ async fn a_cut_ends_the_connections_of_those_it_is_about() {
     // It is noticed although nothing comes.
     let (read, cut) = tokio::join!(timeout(PATIENCE, jane.read_u8()), async { faults.cut(&on, true) });
     assert_eq!((read.unwrap().unwrap_err().kind(), cut), (std::io::ErrorKind::ConnectionReset, 1));
-    drop(jane);
+    // Though it is still held.
     let error = timeout(PATIENCE, jane_far.read_u8()).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     john_far.write_all(b"x").await.unwrap();
@@ -74,7 +75,7 @@ async fn a_cut_ends_the_connections_of_those_it_is_about() {
 async fn a_black_hole_holds_all_bytes_and_lets_them_go() {
     let faults = Faults::new();
     let (mut near, mut far, _link) = connection(&faults).await;
-    let id = faults.set(Rule::always(Matcher::all(), Fault::BlackHole));
+    let id = faults.set(Rule::always(Matcher::all(), Fault::BlackHole { way: Way::Both }));
     far.write_all(b"there").await.unwrap();
     assert!(timeout(QUIET, near.read_u8()).await.is_err(), "a byte came in");
     assert!(timeout(QUIET, near.write_all(b"back")).await.is_err(), "a byte went out");
@@ -86,6 +87,32 @@ async fn a_black_hole_holds_all_bytes_and_lets_them_go() {
     let mut got = [0; 4];
     far.read_exact(&mut got).await.unwrap();
     assert_eq!(&got, b"back");
+}
+
+#[tokio::test]
+async fn a_black_hole_of_one_way_lets_the_other_pass() {
+    for way in [Way::ToServer, Way::ToClient] {
+        let faults = Faults::new();
+        let (mut near, mut far, _link) = connection(&faults).await;
+        faults.set(Rule::always(Matcher::all(), Fault::BlackHole { way }));
+        far.write_all(b"x").await.unwrap();
+        assert_eq!(timeout(QUIET, near.read_u8()).await.is_ok(), way == Way::ToClient, "{way:?}");
+        assert_eq!(timeout(QUIET, near.write_all(b"y")).await.is_ok(), way == Way::ToServer, "{way:?}");
+        assert_eq!(timeout(QUIET, far.read_u8()).await.is_ok(), way == Way::ToServer, "{way:?}");
+    }
+}
+
+#[test]
+fn requests_are_counted_by_verb_and_resource() {
+    let faults = Faults::new();
+    let link = faults.connected();
+    for (verb, user) in [("list", "jane"), ("list", "john"), ("watch", "jane")] {
+        faults.requested(&link, &who(verb, user));
+    }
+    let counted = |on: Value| faults.control(json!({"do": "requests", "on": on})).unwrap();
+    assert_eq!(counted(json!({"verb": "list", "resource": "pods"})), json!(2));
+    assert_eq!(counted(json!({})), json!(3));
+    assert_eq!(counted(json!({"resource": "services"})), json!(0));
 }
 
 #[tokio::test]

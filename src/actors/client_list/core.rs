@@ -36,6 +36,9 @@ const LIVED: Duration = Duration::from_secs(5);
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
 /// A blocked flow skips the rest of a pause, but never makes dials denser than this.
 const RETRY_WHEN_BLOCKED: Duration = Duration::from_millis(500);
+/// So long after it was told that flows wait, some may still: what the longest waits, and the second in which the same is
+/// not told again.
+const BLOCKED: Duration = Duration::from_secs(11);
 
 /// What goes in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,6 +205,8 @@ struct Refused {
 enum LinkPhase {
     Dialing {
         tries: u32,
+        /// Why the link before it was lost, or the dial failed.
+        after: Option<Arc<str>>,
     },
     /// `tries` are those that failed before it, and links that were lost at once.
     Ready {
@@ -248,6 +253,8 @@ pub struct ClientListCore {
     /// Agents that said that they will not do. A container of a pod never becomes another.
     unfit: UnfitAgents,
     waiters: BTreeMap<WaiterId, Waiter>,
+    /// Until when flows to these may be waiting.
+    blocked: BTreeMap<Target, Millis>,
     next_attempt: Attempt,
     mode: Mode,
     table: Table,
@@ -269,6 +276,7 @@ impl ClientListCore {
             links: BTreeMap::new(),
             unfit: UnfitAgents::new(),
             waiters: BTreeMap::new(),
+            blocked: BTreeMap::new(),
             next_attempt: Attempt(1),
             mode: Mode::Serving,
             table: Table::default(),
@@ -322,7 +330,7 @@ impl ClientListCore {
                     link.phase = failed(now, why, tries, pause);
                 }
             }
-            Input::FlowsBlocked(target) => self.hurry(now, &target),
+            Input::FlowsBlocked(target) => _ = self.blocked.insert(target, now + BLOCKED),
             Input::HangUpAll(reply) => self.hang_up_all(reply),
             Input::Woke => {}
         }
@@ -340,7 +348,7 @@ impl ClientListCore {
             }
             return;
         };
-        let LinkPhase::Dialing { tries } = link.phase else { return };
+        let LinkPhase::Dialing { tries, .. } = link.phase else { return };
         let tries = tries + 1;
         let before = link.refused.take();
         let why: Arc<str> = match outcome {
@@ -386,8 +394,11 @@ impl ClientListCore {
         }
     }
 
-    fn hurry(&mut self, now: Millis, target: &Target) {
-        let wanted = self.pods_of(target).map(|pod| pod.uid.clone()).collect::<Vec<_>>();
+    /// Skips pauses of links that flows may be waiting for.
+    fn hurry(&mut self, now: Millis) {
+        self.blocked.retain(|_, until| *until > now);
+        let wanted: Vec<PodUid> =
+            self.blocked.keys().flat_map(|target| self.pods_of(target)).map(|pod| pod.uid.clone()).collect();
         for uid in wanted {
             if let Some(Link { phase: LinkPhase::Failed { not_before, retry_at, .. }, .. }) = self.links.get_mut(&uid) {
                 *retry_at = (*retry_at).min((*not_before).max(now));
@@ -444,22 +455,24 @@ impl ClientListCore {
             let Some(agent) = self.usable_agent(pod) else { continue };
             let (port, name) = (agent.port, Arc::clone(&agent.name));
             let special = self.via.1.special.get(&pod.workload).cloned().unwrap_or_default();
-            let tries = match self.links.get(&uid) {
-                None => 0,
+            let (tries, after) = match self.links.get(&uid) {
+                None => (0, None),
                 // A waiter may have had it dialled before the rules were known: the handshake asked for too little.
                 Some(link) if link.special != special => {
                     if !matches!(link.phase, LinkPhase::Failed { .. }) {
                         self.effects.push_back(Effect::HangUp { pod: uid.clone(), attempt: link.attempt });
                     }
-                    0
+                    (0, None)
                 }
-                Some(Link { phase: LinkPhase::Failed { tries, retry_at, .. }, .. }) if *retry_at <= now => *tries,
+                Some(Link { phase: LinkPhase::Failed { why, tries, retry_at, .. }, .. }) if *retry_at <= now => {
+                    (*tries, Some(Arc::clone(why)))
+                }
                 Some(_) => continue,
             };
             let attempt = self.next_attempt;
             self.next_attempt = attempt.next();
             let refused = self.links.get(&uid).and_then(|link| link.refused.clone());
-            let phase = LinkPhase::Dialing { tries };
+            let phase = LinkPhase::Dialing { tries, after };
             let link = Link { attempt, pod: Arc::clone(pod), agent: name, special: special.clone(), refused, phase };
             self.links.insert(uid, link);
             self.effects.push_back(Effect::Dial { pod: Arc::clone(pod), attempt, port, special });
@@ -656,8 +669,11 @@ impl ClientListCore {
         let state = match phase {
             Some(LinkPhase::Ready { .. }) if takes_new_flows(pod) => LinkState::Ready,
             Some(LinkPhase::Ready { .. }) => LinkState::Draining,
-            Some(LinkPhase::Dialing { .. }) => LinkState::Dialing,
-            Some(LinkPhase::Failed { why, .. }) => LinkState::Failed { why: Arc::clone(why) },
+            Some(LinkPhase::Dialing { after: None, .. }) => LinkState::Dialing,
+            Some(LinkPhase::Dialing { after: Some(why), .. }) => {
+                LinkState::Lost { why: Arc::clone(why), dialing: true }
+            }
+            Some(LinkPhase::Failed { why, .. }) => LinkState::Lost { why: Arc::clone(why), dialing: false },
             None => match self.unfit_in(pod) {
                 Some(why) => LinkState::Failed { why },
                 None => self.unlinked(pod)?,
@@ -684,6 +700,7 @@ impl Core for ClientListCore {
 
     fn handle(&mut self, now: Millis, input: Input) {
         self.store(now, input);
+        self.hurry(now);
         self.reconcile(now);
         self.publish();
         self.settle_waiters(now);

@@ -184,13 +184,20 @@ pub enum LinkState {
         /// Its image.
         image: Arc<str>,
     },
-    /// Being dialled.
+    /// Being dialled for the first time.
     Dialing,
     /// Works.
     Ready,
     /// Works for the flows it has; takes no new ones (the pod is terminating).
     Draining,
-    /// The last dial failed, and is made again later; or the kubelet says that the agent does not start.
+    /// The last dial failed, or the link was lost: it is dialled again.
+    Lost {
+        /// Why.
+        why: Arc<str>,
+        /// Whether that is being done now.
+        dialing: bool,
+    },
+    /// The kubelet says that the agent does not start, or the agent that it will not do.
     Failed {
         /// Why.
         why: Arc<str>,

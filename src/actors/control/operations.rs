@@ -24,7 +24,7 @@ use crate::actors::shell::Reply;
 use crate::config::layers::Setting;
 use crate::error::{Reason, UserError};
 use crate::ids::AskId;
-use crate::logs::{Level, LogLine, LogRing};
+use crate::logs::{Level, LogRing};
 use crate::spec::{ClusterAccess, ConnectSpec};
 use crate::status::{ConnectOutcome, Phase, SessionStatus};
 
@@ -74,14 +74,23 @@ impl Answers {
 pub async fn carry_out(edges: Edges, caller: Caller, request: Request, responses: mpsc::Sender<Response>) {
     let answers = Answers { id: request.id, tx: responses };
     let peer = answers.tx.clone();
+    // These are long, and easily asked for: one is made only once there is room for it.
+    let room = if matches!(request.op, Op::Status { .. }) {
+        let Ok(room) = peer.reserve().await else { return };
+        Some(room)
+    } else {
+        None
+    };
     let response = tokio::select! {
         biased;
         // A watched session may be silent for hours: the peer's end must not go unnoticed.
         () = peer.closed() => return,
         response = answer(&edges, caller, request.op, &answers) => response,
     };
-    if let Ok(response) = response {
-        drop(answers.tx.send(response).await);
+    match (response, room) {
+        (Ok(response), Some(room)) => room.send(response),
+        (Ok(response), None) => drop(answers.tx.send(response).await),
+        (Err(PeerGone), _) => {}
     }
 }
 
@@ -263,7 +272,7 @@ async fn logs(
             let page = ring.after(told, caller.uid, level);
             told = page.upto;
             if !page.lines.is_empty() || page.missed {
-                let lines = page.lines.iter().map(|line| LogLine::clone(line)).collect();
+                let lines = page.lines;
                 answers.event(Event::Log { lines, missed: page.missed }).await?;
             }
         }

@@ -21,6 +21,8 @@ use crate::net::obstacle::Obstacle;
 
 /// Objects of one page: the usual size, a few MiB of JSON.
 const PAGE: u32 = 500;
+/// How often a list is begun that is forgotten while it is read, before there is a pause.
+const LISTS: usize = 2;
 /// Length of one watch request in seconds. A dead connection is noticed after it and [`MARGIN`].
 const WATCH_SECONDS: u32 = 30;
 /// What a server may take beyond [`WATCH_SECONDS`] to end a watch.
@@ -106,16 +108,31 @@ struct PageMeta {
 }
 
 impl<F: Fn(Report) + Send + Sync> Feed<F> {
-    /// Lists everything, page after page; returns where to go on.
+    /// Lists everything; returns where to go on.
     async fn list(&mut self) -> Result<String, Trouble> {
+        for _ in 0..LISTS {
+            if let Some(version) = self.pages().await? {
+                return Ok(version);
+            }
+        }
+        Err(Trouble::Down("the API server forgets a list while it is read".into()))
+    }
+
+    /// Lists everything, page after page; returns where to go on. `None` when the API server has forgotten the rest (410):
+    /// pages are all of one moment, and it keeps some minutes.
+    async fn pages(&mut self) -> Result<Option<String>, Trouble> {
         self.names.shrink();
         self.send(vec![Event::Init]).await;
         let mut more = None;
         loop {
+            let goes_on = more.is_some();
             let params = ListParams { limit: Some(PAGE), continue_token: more, ..self.params() };
             let request = Request::new(&self.path).list(&params).map_err(|e| Trouble::Down(chain(&e)))?;
             let text = timeout(LIST_LIMIT, self.client.request_text(request)).await.map_err(|_| late("list"))?;
-            let text = text.map_err(|e| trouble(&e))?;
+            let text = match text {
+                Err(kube::Error::Api(status)) if goes_on && status.code == 410 => return Ok(None),
+                text => text.map_err(|e| trouble(&e))?,
+            };
             let page: Page = serde_json::from_str(&text).map_err(|e| Trouble::Down(e.to_string()))?;
             drop(text);
             let mut events: Vec<Event> = Vec::with_capacity(PAGE as usize + 1);
@@ -130,7 +147,7 @@ impl<F: Fn(Report) + Send + Sync> Feed<F> {
             }
             self.send(events).await;
             if more.is_none() {
-                return Ok(page.metadata.resource_version);
+                return Ok(Some(page.metadata.resource_version));
             }
         }
     }

@@ -356,6 +356,53 @@ fn a_blocked_flow_shortens_a_long_pause() {
 }
 
 #[test]
+fn what_is_lost_while_flows_may_still_wait_is_dialled_after_the_shortest_pause() {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    let lose = |bench: &mut Bench, attempt| {
+        bench.feed(Input::LinkLost { pod: "a".into(), attempt, why: "cut".into() });
+        let at = bench.core.poll_deadline().expect("a retry");
+        let pause = at.since(bench.now);
+        bench.now = at;
+        let (_, attempt) = dials(&bench.feed(Input::Woke)).remove(0);
+        bench.finish("a", attempt, connected());
+        (pause, attempt)
+    };
+    // Told once: whoever waits within that second is not told of again.
+    bench.feed(Input::FlowsBlocked(target("web")));
+    let mut attempt = Attempt(1);
+    while bench.now < Millis(9_000) {
+        let pause;
+        (pause, attempt) = lose(&mut bench, attempt);
+        assert!(pause <= RETRY_WHEN_BLOCKED, "{pause:?}");
+    }
+    bench.now = Millis(0) + BLOCKED;
+    assert!(lose(&mut bench, attempt).0 > RETRY_WHEN_BLOCKED * 2, "no flow waits any more");
+}
+
+#[test]
+fn why_a_link_was_lost_is_told_until_another_works() {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    let told = |effects: &[Effect]| {
+        let states = effects.iter().rev().find_map(|effect| match effect {
+            Effect::TellLinks(_, targets) => Some(targets[&target("web")].links[0].state.clone()),
+            _ => None,
+        });
+        states.expect("it is told")
+    };
+    let lost = |why: &str, dialing| LinkState::Lost { why: why.into(), dialing };
+    let cut = bench.feed(Input::LinkLost { pod: "a".into(), attempt: Attempt(1), why: "cut".into() });
+    assert_eq!(told(&cut), lost("cut", false));
+    bench.now = bench.core.poll_deadline().expect("a retry");
+    let again = bench.feed(Input::Woke);
+    assert_eq!(told(&again), lost("cut", true));
+    let attempt = dials(&again).remove(0).1;
+    assert_eq!(told(&bench.finish("a", attempt, DialOutcome::TimedOut)), lost("no answer in time", false));
+    bench.now = bench.core.poll_deadline().expect("a retry");
+    let attempt = dials(&bench.feed(Input::Woke)).remove(0).1;
+    assert_eq!(told(&bench.finish("a", attempt, connected())), LinkState::Ready);
+}
+
+#[test]
 fn s10_an_empty_report_cuts_nothing() {
     let mut bench = Bench::connected(&[pod("a", "web")]);
     let effects = bench.pods(&[]);

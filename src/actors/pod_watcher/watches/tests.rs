@@ -246,6 +246,28 @@ async fn a_list_comes_in_pages_and_is_told_whole() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_forgotten_between_its_pages_is_begun_again_at_once_and_then_after_a_pause() {
+    let server = Server::new().await;
+    let mut rig = Rig::new(server.client().await);
+    for _ in 0..LISTS {
+        let first = server.request().await;
+        assert!(!first.target.contains("continue="), "{}", first.target);
+        first.list("10", "next", &[("a", "1")]).await;
+        assert_eq!(rig.resumed, 0);
+        server.request().await.refuse(410).await;
+    }
+    let first = loop {
+        tokio::select! {
+            first = server.request() => break first,
+            () = rig.step() => {}
+        }
+    };
+    assert!(rig.resumed > 0, "without a pause");
+    first.list("20", "", &[("b", "2")]).await;
+    rig.until(&["b"]).await;
+}
+
+#[tokio::test]
 async fn a_watch_that_ends_goes_on_from_the_last_bookmark() {
     let server = Server::new().await;
     let (mut rig, watch) = following(&server).await;

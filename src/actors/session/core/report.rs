@@ -92,7 +92,7 @@ impl SessionCore {
     fn watch_ready(&self) -> Holds {
         let (status, reason, message) = match &self.facts.watch {
             Some((_, WatchHealth::Fresh)) => (true, "Fresh", String::new()),
-            Some((_, WatchHealth::Stale { why })) => (false, "Stale", why.clone()),
+            Some((_, WatchHealth::Stale { why })) => (false, "Stale", format!("{why}; it is asked again")),
             Some((_, WatchHealth::Unauthorized { why })) => {
                 let trouble = self.renewal.trouble().map(|trouble| format!("; not renewed: {trouble}"));
                 (false, "NeedsLogin", format!("{why}{}", trouble.unwrap_or_default()))
@@ -186,7 +186,8 @@ impl SessionCore {
                 LinkState::Dialing => ("dialing", String::new()),
                 LinkState::Ready => ("ready", String::new()),
                 LinkState::Draining => ("draining", String::new()),
-                LinkState::Failed { why } => ("failed", why.to_string()),
+                LinkState::Lost { why, dialing: true } => ("dialing", why.to_string()),
+                LinkState::Lost { why, dialing: false } | LinkState::Failed { why } => ("failed", why.to_string()),
             };
             let placement = match link.placement {
                 Placement::Ephemeral => "ephemeral container",
@@ -466,6 +467,9 @@ fn word_of(target: &Target, state: &TargetState, scaled_to_zero: bool) -> (&'sta
     for link in &state.links {
         match &link.state {
             LinkState::Failed { why } => _ = failed.get_or_insert_with(|| format!("pod {}: {why}", link.pod_name)),
+            LinkState::Lost { why, .. } => {
+                _ = failed.get_or_insert_with(|| format!("pod {}: {why}; it is dialled again", link.pod_name));
+            }
             LinkState::Starting { image } => _ = starting.get_or_insert((&link.pod_name, image)),
             LinkState::NoAgent | LinkState::Dialing | LinkState::Ready | LinkState::Draining => {}
         }

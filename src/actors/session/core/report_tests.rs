@@ -230,7 +230,7 @@ fn where_a_connection_stands_is_told_whatever_its_connect_said() {
     assert!(matches!(core.outcome(), Some(ConnectOutcome::TimedOut { .. })));
     assert_eq!(standing(&core), ConnectOutcome::Ready);
     core.handle(Millis(30_002), Input::Watch(Generation(2), WatchHealth::Stale { why: "no answer".into() }));
-    assert_eq!(missing(&core), ["no answer"]);
+    assert_eq!(missing(&core), ["no answer; it is asked again"]);
     core.handle(Millis(30_003), Input::Disconnect { clean: false, reply: ReplyId(0) });
     assert_eq!(missing(&core), ["the connection is being ended"]);
 }
