@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Message};
 use podway_tunnel::heap;
@@ -39,6 +40,9 @@ pub mod messages;
 /// Dry runs at once, of one user and in all.
 const PLANS_PER_USER: usize = 4;
 const PLANS: usize = 16;
+
+/// When the memory of a connection is given back to the host after its end.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
 
 /// The actor.
 pub struct Daemon {
@@ -424,8 +428,11 @@ impl Handler<SessionEnded> for Daemon {
                 on_end.answer(());
             }
         }
-        // Its data plane, which did so in pauses, is no more.
-        drop(tokio::task::spawn_blocking(heap::give_back));
+        // Its data plane, which did so in pauses, is no more; its tasks go a little later than its actors.
+        tokio::spawn(async {
+            tokio::time::sleep(GIVE_BACK_AFTER).await;
+            drop(tokio::task::spawn_blocking(heap::give_back));
+        });
         drive(self, Input::Ended(message.name), ctx);
     }
 }
