@@ -45,6 +45,9 @@ pub mod messages;
 const PLANS_PER_USER: usize = 4;
 const PLANS: usize = 16;
 
+/// When the memory of a connection is given back to the host after its end.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
+
 /// The actor.
 pub struct Daemon {
     driven: Driven<DaemonCore>,
@@ -466,8 +469,11 @@ impl Handler<SessionEnded> for Daemon {
                 on_end.answer(());
             }
         }
-        // Its data plane, which did so in pauses, is no more.
-        drop(tokio::task::spawn_blocking(heap::give_back));
+        // Its data plane, which did so in pauses, is no more; its tasks go a little later than its actors.
+        tokio::spawn(async {
+            tokio::time::sleep(GIVE_BACK_AFTER).await;
+            drop(tokio::task::spawn_blocking(heap::give_back));
+        });
         drive(self, Input::Ended(message.name), ctx);
     }
 }
