@@ -233,7 +233,7 @@ impl Actor for Planner {
         );
 
         let Settings { runtime_dir, etc, editor, .. } = &*self.settings;
-        let host = HostResolver::new(etc, OsJournal::new(runtime_dir), editor.clone());
+        let host = HostResolver::new(etc, OsJournal::new(runtime_dir), editor.clone()).of(self.owner_uid);
         let mode = self.wanted.spec.dns;
         self.find_out(
             async move { host.foresee(mode).await },

@@ -138,7 +138,7 @@ impl Session {
             .naming_image(ingredients.named_image.clone())
             .lasting(lasts(expires_at, since), jitter());
         let Settings { runtime_dir, etc, editor, .. } = &*ingredients.settings;
-        let host = HostResolver::new(etc, OsJournal::new(runtime_dir), editor.clone());
+        let host = HostResolver::new(etc, OsJournal::new(runtime_dir), editor.clone()).of(ingredients.owner_uid);
         Session {
             driven: Driven::new(core),
             ingredients,

@@ -22,6 +22,9 @@ const OFF_HINT: &str = "names are not attached: the host does not use systemd-re
 const TAKEN: &str =
     "another connection is about to replace resolv.conf, or cannot; end that one, or connect with --dns off";
 
+const APART: &str = "a connection of another user has replaced resolv.conf, and what one asks is not told to the other's \
+                     cluster; wait for its end, or connect with --dns off";
+
 const EDITED: &str = "somebody edited podway's resolv.conf: the edit stays until the disconnect, and is then kept beside it as \
                       resolv.conf.podway-edited";
 
@@ -70,6 +73,17 @@ enum Other {
     Begins,
     /// The file is its own.
     Edits,
+    /// It is another user's: the names of two users' clusters stay apart.
+    Apart,
+}
+
+impl Other {
+    fn in_the_way(self) -> &'static str {
+        match self {
+            Other::Begins | Other::Edits => TAKEN,
+            Other::Apart => APART,
+        }
+    }
 }
 
 impl FileEditor {
@@ -102,19 +116,22 @@ impl FileEditor {
         }
     }
 
-    /// A server of each connection beside this one.
+    /// A server of each connection of the same user beside this one.
     fn beside(&self, done: &Arc<Mutex<Done>>) -> Vec<IpAddr> {
         let others = locked(&self.beside).iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
-        let others = others.iter().filter(|other| !Arc::ptr_eq(other, done));
+        let owner = locked(done).owner;
+        let others = others.iter().filter(|other| !Arc::ptr_eq(other, done) && locked(other).owner == owner);
         others.filter_map(|other| locked(other).beside.first().copied()).collect()
     }
 }
 
 fn of_another(by: &Weak<Mutex<Done>>, done: &Arc<Mutex<Done>>) -> Option<Other> {
     let other = by.upgrade().filter(|other| !Arc::ptr_eq(other, done))?;
+    let owner = locked(done).owner;
     let other = locked(&other);
     match (other.file, other.replaced) {
         (false, _) => None,
+        (true, _) if other.owner != owner => Some(Other::Apart),
         (true, false) => Some(Other::Begins),
         (true, true) => Some(Other::Edits),
     }
@@ -128,6 +145,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What was done to the host in this run.
 #[derive(Clone, Debug, Default)]
 struct Done {
+    /// Whose connection it is.
+    owner: u32,
     link: Option<u32>,
     /// Whether the file is ours to change.
     file: bool,
@@ -152,6 +171,12 @@ impl HostResolver {
             #[cfg(test)]
             resolved: None,
         }
+    }
+
+    /// The same of a connection of this user; else it is root's.
+    pub fn of(self, uid: u32) -> HostResolver {
+        self.update(|done| done.owner = uid);
+        self
     }
 
     /// Makes the host ask us as planned; what is already so stays untouched.
@@ -201,8 +226,8 @@ impl HostResolver {
             match self.editor.other(&self.done) {
                 None => {}
                 Some(Other::Edits) => return Ok(attached(Backend::Beside, false, BESIDE)),
-                Some(Other::Begins) => {
-                    let message = format!("names would not be attached: {TAKEN}");
+                Some(other @ (Other::Begins | Other::Apart)) => {
+                    let message = format!("names would not be attached: {}", other.in_the_way());
                     return Err(AttachFailed { message, outlook: Outlook::Taken });
                 }
             }
@@ -311,7 +336,7 @@ impl HostResolver {
 
     async fn by_file(&self, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
         let (file, journal, change, plan) = (self.file(), self.journal.clone(), self.change(), plan.clone());
-        let begun = self.done().detached;
+        let (begun, ours) = (self.done().detached, plan.servers.clone());
         match self.editor.take(&self.done) {
             Ok(()) => self.update(|done| done.beside.clear()),
             Err(Other::Edits) => {
@@ -324,8 +349,8 @@ impl HostResolver {
                 });
                 return Ok(attached(Backend::Beside, false, BESIDE));
             }
-            Err(Other::Begins) => {
-                let message = format!("names are not attached: {TAKEN}");
+            Err(other @ (Other::Begins | Other::Apart)) => {
+                let message = format!("names are not attached: {}", other.in_the_way());
                 return Err(AttachFailed { message, outlook: Outlook::Taken });
             }
         }
@@ -351,7 +376,8 @@ impl HostResolver {
             };
             AttachFailed { message: error.to_string(), outlook }
         })?;
-        let upstream = upstream.into_iter().filter(|server| !plan_has(&self.etc, *server)).collect();
+        // Asking those would be asking ourselves.
+        let upstream = upstream.into_iter().filter(|server| !ours.contains(server)).collect();
         self.update(|done| done.upstream = upstream);
         let message = if applied == Applied::Edited { EDITED } else { REPLACED };
         Ok(attached(Backend::File, applied == Applied::Repaired, message))
@@ -431,11 +457,6 @@ fn resolvers(etc: &Path, uplink: &Path) -> BTreeSet<IpAddr> {
     let linked = linked.map(|text| servers(&text)).unwrap_or_default();
     let before = ResolvConf::new(etc).previous_servers();
     uplink.into_iter().chain(linked).chain(before).filter(|server| !server.is_loopback()).collect()
-}
-
-/// Whether the file in `etc` names this server now, so that asking it would be asking ourselves.
-fn plan_has(etc: &Path, server: IpAddr) -> bool {
-    fs::read(etc.join("resolv.conf")).is_ok_and(|text| servers(&text).contains(&server))
 }
 
 fn attached(backend: Backend, repaired: bool, message: &str) -> Attached {

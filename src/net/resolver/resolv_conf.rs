@@ -170,6 +170,12 @@ impl ResolvConf {
             None if ours => return Err(ResolvConfError::NoBackup(self.at(FILE))),
             None => (current.clone(), Applied::Written),
             Some(backup) if ours => (backup.original, Applied::Written),
+            // Cut short, by a kill or by somebody who is still at it: that is nothing to come back to.
+            Some(Backup { original, .. })
+                if current.as_ref().is_none_or(|now| half_written(now, original.as_ref())) =>
+            {
+                (original, Applied::Repaired)
+            }
             Some(_) => (current.clone(), Applied::Repaired),
         };
         let wanted = Contents {

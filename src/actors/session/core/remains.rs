@@ -26,8 +26,8 @@ impl SessionCore {
         }
         let asked = self.begun_steps.contains(&TeardownStep::RemoveAgents);
         let sentence = |((placement, namespace), count): ((Placement, &str), usize)| match placement {
-            Placement::OwnPod if asked && namespace != self.spec.namespace => Some(format!(
-                "left in {namespace}: podway's own pod of another connection, which ends by itself in 10 minutes"
+            Placement::OwnPod if namespace != self.spec.namespace => Some(format!(
+                "left in {namespace}: podway's own pod of another connection, which ends by itself 10 minutes after its last use"
             )),
             Placement::OwnPod if asked && self.left.is_empty() => {
                 Some(format!("removed from {namespace}: podway's own pod"))

@@ -273,8 +273,9 @@ fn a_disconnect_says_which_agents_stay_and_which_were_removed() {
     let containers = "left in shop: ephemeral containers in 2 pods, which go with their pods; the agents in them end by \
                       themselves in 8 hours";
     let own = "left in shop: podway's own pod, which ends by itself in 10 minutes (with --clean, at once)";
-    let others = "left in other: podway's own pod of another connection, which ends by itself in 10 minutes";
-    assert_eq!(remains(false, &[]).agents, [containers, &own.replace("shop", "other"), own]);
+    let others = "left in other: podway's own pod of another connection, which ends by itself 10 minutes after its last \
+                  use";
+    assert_eq!(remains(false, &[]).agents, [containers, others, own]);
     assert_eq!(remains(true, &[]).agents, [containers, others, "removed from shop: podway's own pod"]);
     let refused = remains(true, &["pod shop/podway-agent: forbidden"]);
     assert_eq!((refused.agents, refused.left.len()), (vec![containers.to_owned(), others.to_owned()], 1));

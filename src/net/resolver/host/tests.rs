@@ -249,3 +249,21 @@ async fn one_connection_edits_the_file_and_another_after_it() {
     assert_eq!(third.detach().await, Vec::<String>::new());
     assert_eq!(fs::read_to_string(&path).unwrap(), THEIRS);
 }
+
+#[tokio::test]
+async fn names_of_two_users_stay_apart() {
+    let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(etc.path().join("resolv.conf"), "nameserver 192.0.2.53\n").unwrap();
+    let editor = FileEditor::default();
+    let of = |uid| HostResolver::new(etc.path(), OsJournal::new(run.path()), editor.clone()).of(uid);
+    let (first, second, others) = (of(1000), of(1000), of(1001));
+    assert_eq!(first.attach(DnsMode::File, &plan("podway0")).await.unwrap().backend, Backend::File);
+    assert_eq!(second.attach(DnsMode::File, &plan("podway1")).await.unwrap().backend, Backend::Beside);
+    let refused = others.attach(DnsMode::File, &plan("podway2")).await.unwrap_err();
+    assert!(refused.outlook == Outlook::Taken && refused.message.contains("another user"), "{refused:?}");
+    assert!(first.beside().len() == 1 && others.beside().is_empty(), "{:?}", others.beside());
+    assert_eq!(first.detach().await, Vec::<String>::new());
+    assert_eq!(others.attach(DnsMode::File, &plan("podway2")).await.unwrap().backend, Backend::File);
+    assert!(others.beside().is_empty(), "{:?}", others.beside());
+    assert_eq!(others.detach().await, Vec::<String>::new());
+}

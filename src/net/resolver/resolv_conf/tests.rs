@@ -179,6 +179,20 @@ fn an_edit_of_ours_stays_while_connected_and_is_kept_beside_after() {
 }
 
 #[test]
+fn an_empty_or_missing_file_is_nothing_to_come_back_to() {
+    let empty: fn(&Path) = |path| fs::write(path, "").unwrap();
+    for cut in [empty, |path| fs::remove_file(path).unwrap()] {
+        let (directory, conf) = etc();
+        conf.apply(&plan()).unwrap();
+        cut(&conf.path());
+        assert_eq!(conf.apply(&plan()).unwrap(), Applied::Repaired);
+        assert_eq!(conf.previous_servers().len(), 1);
+        conf.restore().unwrap();
+        assert_eq!(text(&directory), THEIRS);
+    }
+}
+
+#[test]
 fn a_kill_between_two_plans_is_no_edit() {
     for after in
         [|step| stop(step, Step::BackedUp), |step| stop(step, Step::Prepared), |step| stop(step, Step::Replaced)]
