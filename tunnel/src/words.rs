@@ -21,6 +21,11 @@ impl Words {
         self.ack = Some(Ack { received, limit });
     }
 
+    /// What is here, without news of credit.
+    pub fn acknowledge(&mut self, received: u64) {
+        self.ack.get_or_insert_default().received = received;
+    }
+
     /// How far we go, as the peer asked.
     pub fn yielded(&mut self, limit: u64) {
         self.yielded = Some(Yielded { limit });
@@ -29,7 +34,7 @@ impl Words {
     /// Asks the peer for what it does not need. Only where nothing waits: a grant of before would otherwise follow, and
     /// be taken for a newer one.
     pub fn recall(&mut self, limit: u64) {
-        debug_assert!(self.ack.is_none());
+        debug_assert!(self.ack.as_ref().is_none_or(|ack| ack.limit == 0));
         self.recall = Some(Recall { limit });
     }
 
