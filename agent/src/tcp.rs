@@ -131,6 +131,7 @@ pub fn failure(error: &io::Error) -> Failure {
 }
 
 /// A handle on the agent's budget.
+#[derive(Debug)]
 struct Buffers(Arc<Shared>);
 
 impl std::ops::Deref for Buffers {
@@ -229,9 +230,7 @@ impl Flow {
         self.look_at_timers(cx)?;
         self.read_in(cx)?;
         match &self.far_reset {
-            Some(reason) if self.stream.is_some() && !self.outbox.has_again() => {
-                Err(Broken::ByFarEnd(reason.clone()))
-            }
+            Some(reason) if self.stream.is_some() && !self.outbox.has_again() => Err(Broken::ByFarEnd(reason.clone())),
             Some(_) | None => Ok(()),
         }
     }

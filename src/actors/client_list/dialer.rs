@@ -1,10 +1,11 @@
 //! Dials an agent: port-forward, then the handshake of its protocol.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use podway_tunnel::client::{Carrier, Config, ConnectError};
+use podway_tunnel::client::{Carrier, Config, ConnectError, Line};
 use podway_tunnel::credit::Budget;
 use tokio::sync::watch;
 
@@ -17,6 +18,7 @@ use crate::identity::Identity;
 use crate::net::agent::native::NativeLink;
 use crate::net::cidr::Cidr;
 use crate::net::portforward::{self, PortForwardError};
+use crate::workload::PodUid;
 
 /// Bytes of a version that are shown.
 const LONGEST_VERSION: usize = 64;
@@ -27,6 +29,8 @@ pub struct NativeDialer {
     identity: Identity,
     session_id: [u8; 16],
     budget: Arc<Budget>,
+    /// Where the flows of each pod's agent find its next carrier. Those of the pods that ClientList has not abandoned.
+    lines: Mutex<BTreeMap<PodUid, Line>>,
 }
 
 impl NativeDialer {
@@ -37,7 +41,11 @@ impl NativeDialer {
         session_id: [u8; 16],
         budget: Arc<Budget>,
     ) -> NativeDialer {
-        NativeDialer { client, identity, session_id, budget }
+        NativeDialer { client, identity, session_id, budget, lines: Mutex::default() }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, BTreeMap<PodUid, Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -55,6 +63,7 @@ impl Dialer for NativeDialer {
             pod_uid: pod.uid.to_string(),
             special: special.iter().map(ToString::to_string).collect(),
             budget: Arc::clone(&self.budget),
+            line: Some(self.lines().entry(pod.uid.clone()).or_default().clone()),
         };
         Box::pin(async move {
             let stream = portforward::open(&client, &pod.namespace, &pod.name, port).await.map_err(|e| outcome(&e))?;
@@ -70,6 +79,12 @@ impl Dialer for NativeDialer {
             let (closed, version) = (carrier.closed(), readable(carrier.agent_version()));
             Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), version, closed: Box::pin(closed) })
         })
+    }
+
+    fn abandon(&self, pod: &PodUid) {
+        if let Some(line) = self.lines().remove(pod) {
+            line.end();
+        }
     }
 }
 

@@ -340,7 +340,6 @@ impl Flow {
         Poll::Ready(())
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a frame that means nothing where it comes is skipped")]
     fn take(&mut self, frame: Option<flow_frame::Frame>) {
         match frame {
             Some(flow_frame::Frame::Data(Data { offset, bytes })) => {

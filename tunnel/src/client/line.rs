@@ -62,7 +62,8 @@ impl Line {
             Newest::Carrier(carrier) => carrier.upgrade().filter(|carrier| carrier.is_alive()),
         };
         let mut newest = self.0.subscribe();
-        let found = newest.wait_for(|newest| matches!(newest, Newest::Over) || standing(newest).is_some()).await.ok()?;
+        let found =
+            newest.wait_for(|newest| matches!(newest, Newest::Over) || standing(newest).is_some()).await.ok()?;
         standing(&found)
     }
 }

@@ -161,7 +161,13 @@ impl<'a> End<'a> {
                 self.phase = Phase::Going;
                 self.restate();
             }
-            other => panic!("{other:?}"),
+            Frame::Open(_)
+            | Frame::Opened(_)
+            | Frame::Failed(_)
+            | Frame::Attach(_)
+            | Frame::Reset(_)
+            | Frame::Recall(_)
+            | Frame::Yielded(_) => panic!("{frame:?}"),
         }
         Ok(true)
     }
