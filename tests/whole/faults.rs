@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client::{Sum, rest, sum};
+use crate::client::{Sum, exchange, rest, sum};
 use crate::world::{LIMIT, World, seconds, until};
 
 const VIA: [&str; 2] = ["--proxy-via", "service=web"];
@@ -95,6 +95,14 @@ fn the_way_to_the_api_server_is_silent_for_a_while() {
     });
 }
 
+/// A connection whose program has the patience for an outage.
+fn reach(world: &World, port: u16) -> TcpStream {
+    let stream = world.ws.reach("edge", port).unwrap();
+    stream.set_read_timeout(Some(6 * LIMIT)).unwrap();
+    stream.set_write_timeout(Some(6 * LIMIT)).unwrap();
+    stream
+}
+
 /// So many bytes from a sample server's `/bytes`.
 fn download(mut stream: TcpStream, count: usize) -> Sum {
     write!(stream, "GET /bytes?n={count} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n").unwrap();
@@ -110,10 +118,10 @@ fn download(mut stream: TcpStream, count: usize) -> Sum {
 /// Downloads, and uploads to a server that sends all of it back, at a time; `disturb` runs beside them and ends with them.
 /// Every byte has to come, once, and none of them may see a reset.
 fn carries(world: &World, count: usize, disturb: impl FnOnce(&dyn Fn() -> bool)) {
-    let stream = world.ws.reach("edge", 80).unwrap();
+    let (down, up) = (reach(world, 80), reach(world, 9001));
     thread::scope(|scope| {
-        let down = scope.spawn(|| download(stream, count));
-        let up = scope.spawn(|| world.ws.exchange("edge", 9001, count).unwrap());
+        let down = scope.spawn(|| download(down, count));
+        let up = scope.spawn(|| exchange(up, count).unwrap());
         disturb(&|| down.is_finished() && up.is_finished());
         assert_eq!(down.join().unwrap(), sum(count), "down");
         assert_eq!(up.join().unwrap(), sum(count), "up and back");
@@ -163,7 +171,7 @@ fn away(outage: Duration) {
     let Some(world) = World::start() else { return };
     world.connected(&VIA, |podway| {
         // One that is quiet, and says something now and then.
-        let mut quiet = world.ws.reach("edge", 9001).unwrap();
+        let mut quiet = reach(&world, 9001);
         quiet.write_all(b"before").unwrap();
         quiet.read_exact(&mut [0; 6]).unwrap();
         let thin = set(&world, json!({"fault": "link", "bytes_per_second": 8_000_000}));
