@@ -128,6 +128,13 @@ impl Places {
         }
     }
 
+    /// Ends those of a session that are detached: it left on purpose, and does not come back for them.
+    pub fn left(&self, session: [u8; 16]) {
+        let mut state = self.state();
+        let keys: Vec<Key> = state.detached.values().filter(|key| key.0 == session).copied().collect();
+        keys.iter().for_each(|key| state.end(key));
+    }
+
     /// Ends those that are detached, and all that would be from now on.
     pub fn close(&self) {
         let mut state = self.state();

@@ -474,7 +474,10 @@ async fn hello(mut reader: Reader, mut writer: Writer, connection: Arc<Connectio
     match authenticate(&mut reader, &mut writer, &connection, &shared).await {
         Ok(round_trip) => {
             let end = serve_hello(&mut reader, &mut writer, round_trip, &shared).await;
-            connection.left.store(end == End::Left, Ordering::Release);
+            if end == End::Left {
+                connection.left.store(true, Ordering::Release);
+                connection.session.get().into_iter().for_each(|session| shared.places.left(session.id));
+            }
         }
         Err(denied) => {
             let denied = hello_frame::Frame::Denied(denied);

@@ -89,6 +89,7 @@ pub async fn serve(open: Open, to: SocketAddr, key: Option<Key>, mut stream: Str
         shared,
         from_client: Half::Open,
         to_client: Half::Open,
+        client_done: false,
         far_reset: None,
         waits: None,
         orphaned: None,
@@ -166,6 +167,8 @@ struct Flow {
     shared: Arc<Shared>,
     from_client: Half,
     to_client: Half,
+    /// The workstation ended its side of the stream: it has everything, and knows that we do.
+    client_done: bool,
     /// The far end reset it, and why: the workstation is told after all that came before.
     far_reset: Option<String>,
     /// Set while it is detached: until when it waits for another carrier.
@@ -212,7 +215,7 @@ impl Flow {
 
     /// Both ends have all there is, as far as anybody can still be asked.
     fn is_over(&self) -> bool {
-        let told = self.place.is_none() || self.outbox.is_settled();
+        let told = self.place.is_none() || (self.outbox.is_settled() && self.client_done);
         self.from_client == Half::Finished && self.to_client == Half::Finished && told
     }
 
@@ -267,6 +270,7 @@ impl Flow {
         // That this stream ended is read off it.
         drop(stream.writer.send_flow(flow_frame::Frame::Resumed(Resumed { received: self.received() })));
         self.stream = Some(stream);
+        self.client_done = false;
         self.words = Words::default();
         let grant = Grant { received: self.received(), ..self.receiver.resumed() };
         self.grant(grant);
@@ -286,7 +290,10 @@ impl Flow {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Some(Ok(frame))) => frame.frame,
                 // After its Fin the workstation may leave its side of the stream closed.
-                Poll::Ready(None) if self.from_client != Half::Open => return Ok(()),
+                Poll::Ready(None) if self.from_client != Half::Open => {
+                    self.client_done = true;
+                    return Ok(());
+                }
                 Poll::Ready(Some(Err(WireError::Ended(error)))) => {
                     self.lost(&error)?;
                     continue;
@@ -303,7 +310,7 @@ impl Flow {
         // The workstation ended this stream, not its carrier.
         let cancelled = error.is_reset() && error.is_remote();
         let left = self.stream.as_ref().is_none_or(Stream::is_left);
-        if !cancelled && !left && self.place.as_ref().is_some_and(Place::detach) {
+        if !cancelled && !left && !self.client_done && self.place.as_ref().is_some_and(Place::detach) {
             self.stream = None;
             self.waits = Some(Box::pin(sleep(self.shared.limits.resume)));
             return Ok(());

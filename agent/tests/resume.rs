@@ -33,6 +33,8 @@ struct Fate {
     cuts: u64,
     /// Takes nothing off, and says nothing of ends.
     frozen: bool,
+    /// The same, towards the workstation only.
+    mute: bool,
 }
 
 struct World {
@@ -59,6 +61,7 @@ async fn carry(
     mut to: impl AsyncWrite + Unpin,
     mut fate: watch::Receiver<Fate>,
     left: &AtomicU64,
+    passes_when: fn(&Fate) -> bool,
 ) {
     let mut buffer = vec![0; 20_000];
     loop {
@@ -67,7 +70,7 @@ async fn carry(
             left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(length as u64)));
         let passes = length.min(before.map_or(0, |left| usize::try_from(left).unwrap_or(usize::MAX)));
         let cuts = fate.borrow().cuts;
-        if fate.wait_for(|fate| !fate.frozen).await.is_ok_and(|fate| fate.cuts > cuts) {
+        if fate.wait_for(passes_when).await.is_ok_and(|fate| fate.cuts > cuts) {
             return;
         }
         if to.write_all(&buffer[..passes]).await.is_err() || passes < length {
@@ -75,7 +78,7 @@ async fn carry(
         }
     }
     // A frozen way passes no end on.
-    drop(fate.wait_for(|fate| !fate.frozen).await);
+    drop(fate.wait_for(passes_when).await);
 }
 
 impl World {
@@ -154,8 +157,8 @@ impl World {
             let mut told = fate.clone();
             // Both are over when either is: what is under way is lost, in the middle of a frame or not.
             tokio::select! {
-                () = carry(near_read, far_write, fate.clone(), &left) => {}
-                () = carry(far_read, near_write, fate, &left) => {}
+                () = carry(near_read, far_write, fate.clone(), &left, |fate| !fate.frozen) => {}
+                () = carry(far_read, near_write, fate, &left, |fate| !fate.frozen && !fate.mute) => {}
                 _ = told.wait_for(|fate| fate.cuts > cuts) => {}
             }
         });
@@ -381,7 +384,8 @@ async fn halves_that_were_closed_stay_closed_and_those_that_were_not_go_on() {
 
 #[tokio::test]
 async fn what_a_flow_that_is_dropped_has_sent_arrives_over_the_next_carrier() {
-    const BYTES: usize = 200_000;
+    // Fewer than a carrier takes off before it has heard of any window.
+    const BYTES: usize = 40_000;
     let world = World::new().await;
     let (_held, mut flow, mut far) = opened(&world).await;
     far.shutdown().await.expect("finished");
@@ -396,6 +400,32 @@ async fn what_a_flow_that_is_dropped_has_sent_arrives_over_the_next_carrier() {
     let mut all = Vec::new();
     timeout(SOON, far.read_to_end(&mut all)).await.expect("in time").expect("no reset");
     assert!(all == pattern(BYTES, 0), "{} bytes", all.len());
+}
+
+#[tokio::test]
+async fn an_end_in_order_is_no_reset_though_the_last_word_of_it_was_lost() {
+    let world = World::new().await;
+    let (_held, mut flow, mut far) = opened(&world).await;
+    let down = pattern(100_000, 3);
+    far.write_all(&down).await.expect("written");
+    far.shutdown().await.expect("finished");
+    // All of it arrives, while the program reads nothing.
+    let arriving = poll_fn(|cx| {
+        flow.poll_arrivals(cx);
+        Poll::<()>::Pending
+    });
+    timeout(Duration::from_millis(200), arriving).await.expect_err("nothing ends it");
+    world.fate.send_modify(|fate| fate.mute = true);
+    flow.send_fin();
+    assert_eq!(timeout(SOON, far.read(&mut [0; 8])).await.expect("in time").expect("no reset"), 0);
+    world.cut();
+    world.fate.send_modify(|fate| fate.mute = false);
+    sleep(Duration::from_millis(50)).await;
+    let _carrier = world.connect().await;
+    assert!(read(&mut flow, down.len()).await == down);
+    assert_eq!(next(&mut flow).await, Event::Fin);
+    let more = timeout(Duration::from_millis(300), poll_fn(|cx| flow.poll_event(cx))).await;
+    assert!(more.is_err(), "{more:?} after an end in order");
 }
 
 #[tokio::test]

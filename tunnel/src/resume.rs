@@ -108,6 +108,12 @@ impl<B: Deref<Target = Budget>> Outbox<B> {
         }
     }
 
+    /// What was sent need not be told again.
+    pub fn forget(&mut self) {
+        self.let_go();
+        self.again = VecDeque::new();
+    }
+
     /// Keeps nothing of what was sent so far.
     fn let_go(&mut self) {
         self.budget.let_go(self.kept.bytes());

@@ -38,13 +38,18 @@ impl Words {
         self.recall = Some(Recall { limit });
     }
 
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.recall.is_none() && self.ack.is_none() && self.yielded.is_none()
+    }
+
     /// Says what waits, before any more data takes the room. Ready when nothing waits any more.
     ///
     /// # Errors
     ///
     /// The stream ended.
     pub fn poll(&mut self, cx: &mut Context<'_>, writer: &mut Writer) -> Poll<Result<(), WireError>> {
-        while self.recall.is_some() || self.ack.is_some() || self.yielded.is_some() {
+        while !self.is_empty() {
             ready!(writer.poll_room_for_word(cx))?;
             let recall = self.recall.take().map(Frame::Recall);
             let word = recall.or_else(|| self.ack.take().map(Frame::Ack));

@@ -49,6 +49,13 @@ impl NativeDialer {
     }
 }
 
+impl Drop for NativeDialer {
+    fn drop(&mut self) {
+        // Nobody dials any more.
+        self.lines().values().for_each(Line::end);
+    }
+}
+
 impl Dialer for NativeDialer {
     fn dial(
         &self,

@@ -245,6 +245,8 @@ impl Flow {
         self.ours = Side::Reset;
         self.theirs = Side::Reset;
         self.receiver.finished();
+        // Nothing of it is told again, but that it is over.
+        self.outbox.forget();
         if !orderly && let Some(writer) = self.stream.writer() {
             drop(writer.send_flow(flow_frame::Frame::Reset(Reset { reason: reason.to_owned() })));
         }
@@ -333,7 +335,10 @@ impl Flow {
         // What the frame before made us say. That the stream ended is read off it as well.
         drop(self.words.poll(cx, &mut going.writer));
         match ready!(going.reader.poll_next::<FlowFrame>(cx)) {
-            Some(Ok(frame)) => self.take(frame.frame),
+            Some(Ok(frame)) => {
+                self.take(frame.frame);
+                self.close(cx);
+            }
             Some(Err(WireError::Ended(_))) => self.lost(),
             Some(Err(WireError::Malformed)) | None => self.broken(),
         }
@@ -382,6 +387,17 @@ impl Flow {
         }
     }
 
+    /// Ends our side of the stream once both ends have everything and know it: until then the agent keeps the flow, so that
+    /// one it does not know has not ended in order.
+    fn close(&mut self, cx: &mut Context<'_>) {
+        if self.stream.may_resume() && self.is_orderly() {
+            self.speak(cx);
+            if self.words.is_empty() {
+                self.stream.finish();
+            }
+        }
+    }
+
     /// The carrier ended under the flow.
     fn lost(&mut self) {
         if !self.stream.lost(self.received()) {
@@ -391,7 +407,7 @@ impl Flow {
 
     /// The next carrier has taken the flow over; the agent has so much of our direction.
     fn resumed(&mut self, going: Going, has: u64, cx: &mut Context<'_>) {
-        self.stream.way = Way::Going(going);
+        self.stream.resumed(going);
         if self.ours == Side::Reset {
             // Said on the carrier before, which may have taken it along.
             let reset = flow_frame::Frame::Reset(Reset { reason: String::new() });
@@ -421,11 +437,29 @@ impl Flow {
         self.reset_waits = !orderly && !known;
     }
 
+    /// Nobody will take what has come.
+    fn forget_arrivals(&mut self) {
+        let length = self.queue.bytes() + std::mem::take(&mut self.unacknowledged);
+        self.queue = Queue::default();
+        self.receiver.taken(length, self.first.now(), self.first.round_trip());
+    }
+
     /// Sees to it that the agent hears all that was said, over another carrier if need be. Ready when it has, or cannot.
+    fn poll_settle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.is_orderly() || matches!(self.stream.way, Way::Over) {
+                return Poll::Ready(());
+            }
+            self.speak(cx);
+            ready!(self.poll_frame(cx));
+        }
+    }
+
+    /// Ready when the agent has ended the stream, too.
     fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.speak(cx);
-            if self.is_orderly() {
+            if self.is_orderly() && self.words.is_empty() {
                 self.stream.finish();
             }
             if matches!(self.stream.way, Way::Over) {
@@ -449,11 +483,16 @@ impl Drop for TcpFlow {
         if flow.ours == Side::Reset && !may_resume {
             return;
         }
+        flow.forget_arrivals();
         if flow.poll_leave(&mut Context::from_waker(Waker::noop())).is_ready() {
             return;
         }
         // A stream dropped before the agent ended it is cancelled, and what is queued on it is thrown away with it.
-        let limit = if may_resume { RESUME_WINDOW + LEAVE_WITHIN } else { LEAVE_WITHIN };
-        runtime.spawn(async move { drop(timeout(limit, poll_fn(|cx| flow.poll_leave(cx))).await) });
+        runtime.spawn(async move {
+            if may_resume {
+                drop(timeout(RESUME_WINDOW + LEAVE_WITHIN, poll_fn(|cx| flow.poll_settle(cx))).await);
+            }
+            drop(timeout(LEAVE_WITHIN, poll_fn(|cx| flow.poll_leave(cx))).await);
+        });
     }
 }

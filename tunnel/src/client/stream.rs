@@ -30,6 +30,8 @@ pub(super) enum Way {
 /// The way, and how it goes on elsewhere.
 pub(super) struct Stream {
     pub(super) way: Way,
+    /// Our side of it has ended.
+    finished: bool,
     back: Option<WayBack>,
 }
 
@@ -46,7 +48,7 @@ impl std::fmt::Debug for Stream {
 
 impl Stream {
     pub(super) fn new(going: Going, back: Option<WayBack>) -> Stream {
-        Stream { way: Way::Going(going), back }
+        Stream { way: Way::Going(going), finished: false, back }
     }
 
     /// Whether it can go on over another carrier at all.
@@ -59,6 +61,12 @@ impl Stream {
             Way::Going(going) => Some(&mut going.writer),
             Way::Resuming(_) | Way::Over => None,
         }
+    }
+
+    /// It goes on over another carrier.
+    pub(super) fn resumed(&mut self, going: Going) {
+        self.way = Way::Going(going);
+        self.finished = false;
     }
 
     /// The carrier ended: begins the wait for the next one, with a flow of which this side has `received`. Says whether
@@ -75,7 +83,9 @@ impl Stream {
 
     /// Nothing more is said or heard, except that the stream ends in order on our side.
     pub(super) fn finish(&mut self) {
-        if let Some(writer) = self.writer() {
+        if !std::mem::replace(&mut self.finished, true)
+            && let Some(writer) = self.writer()
+        {
             writer.finish();
         }
     }
