@@ -471,7 +471,7 @@ impl Flow {
     }
 }
 
-/// Bytes that do not hold a large buffer for a small chunk: they may be kept until the workstation has them.
+/// Bytes that hold a buffer of at most twice their size: they may be kept until the workstation has them.
 fn compact(buffer: BytesMut) -> Bytes {
-    if buffer.len() * 4 < buffer.capacity() * 3 { Bytes::copy_from_slice(&buffer) } else { buffer.freeze() }
+    if buffer.len() * 2 < buffer.capacity() { Bytes::copy_from_slice(&buffer) } else { buffer.freeze() }
 }

@@ -64,8 +64,7 @@ async fn carry(
     passes_when: fn(&Fate) -> bool,
 ) {
     let mut buffer = vec![0; 20_000];
-    loop {
-        let Ok(length @ 1..) = from.read(&mut buffer).await else { break };
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
         let before =
             left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(length as u64)));
         let passes = length.min(before.map_or(0, |left| usize::try_from(left).unwrap_or(usize::MAX)));

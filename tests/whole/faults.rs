@@ -130,7 +130,7 @@ fn carries(world: &World, count: usize, disturb: impl FnOnce(&dyn Fn() -> bool))
 
 #[test]
 fn downloads_and_uploads_go_on_though_the_way_is_cut_every_two_seconds() {
-    const COUNT: usize = 40_000_000;
+    const COUNT: usize = 30_000_000;
     let Some(world) = World::start() else { return };
     world.connected(&VIA, |_| {
         // So thin that it takes a while.

@@ -85,7 +85,8 @@ impl WayBack {
     }
 
     async fn try_resume(&self, received: u64) -> Option<(Going, u64)> {
-        let [mut pause, longest] = AGAIN;
+        let [first, longest] = AGAIN;
+        let mut pause = first;
         loop {
             // It may be gone between two looks; then the next one is waited for.
             let carrier = self.line.carrier().await?;
@@ -94,11 +95,13 @@ impl WayBack {
                     return Some((Going { reader, writer, shared: Arc::clone(&carrier.shared) }, has));
                 }
                 Err(Failure::UnknownFlow) => return None,
-                Err(_) => {}
+                Err(_) if carrier.is_alive() => {
+                    drop(carrier);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(longest);
+                }
+                Err(_) => pause = first,
             }
-            drop(carrier);
-            sleep(pause).await;
-            pause = (pause * 2).min(longest);
         }
     }
 }
