@@ -53,6 +53,9 @@ pub trait Dialer: Send + Sync {
         port: u16,
         special: Vec<Cidr>,
     ) -> Pin<Box<dyn Future<Output = Result<Dialed, DialOutcome>> + Send>>;
+
+    /// The agent in that pod will not be dialled for what was opened through it: flows that wait for it end.
+    fn abandon(&self, _pod: &PodUid) {}
 }
 
 /// The edges of ClientList.
@@ -190,6 +193,10 @@ impl Shell for ClientList {
         match effect {
             Effect::Dial { pod, attempt, port, special } => {
                 self.dial(pod, attempt, port, special.into_iter().collect(), ctx);
+            }
+            Effect::Abandon { pod } => {
+                debug!(%pod, "an agent is given up");
+                self.dialer.abandon(&pod);
             }
             Effect::HangUp { pod, attempt } => {
                 self.links.remove(&(pod, attempt));

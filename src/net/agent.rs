@@ -95,6 +95,11 @@ pub trait TcpFlow: Send {
     /// [`TcpFlow::poll_event`] is not because nothing can be done with an event: what waits is then kept in as much
     /// memory as it has bytes, and the task is woken when more comes.
     fn poll_arrivals(&mut self, _: &mut Context<'_>) {}
+
+    /// Whether nothing moves because the link was lost, until there is another to the same agent.
+    fn stands_still(&self) -> bool {
+        false
+    }
 }
 
 /// The flow is over; nothing can be sent on it.

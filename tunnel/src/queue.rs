@@ -18,6 +18,7 @@ pub struct Queue {
     chunks: VecDeque<Bytes>,
     /// Small chunks that came last.
     gathered: BytesMut,
+    bytes: u64,
 }
 
 impl Queue {
@@ -26,6 +27,7 @@ impl Queue {
         if chunk.is_empty() {
             return;
         }
+        self.bytes += chunk.len() as u64;
         if chunk.len() >= SMALL || self.is_empty() {
             self.close_block();
             self.chunks.push_back(chunk);
@@ -43,6 +45,7 @@ impl Queue {
             self.close_block();
         }
         let chunk = self.chunks.pop_front();
+        self.bytes -= chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
         if self.chunks.is_empty() && self.chunks.capacity() > SPARE {
             self.chunks = VecDeque::new();
         }
@@ -60,11 +63,33 @@ impl Queue {
     /// Takes bytes off the next chunk, at most as many as it has.
     pub fn advance(&mut self, count: usize) {
         if let Some(front) = self.chunks.front_mut() {
-            front.advance(count.min(front.len()));
+            let count = count.min(front.len());
+            front.advance(count);
+            self.bytes -= count as u64;
             if front.is_empty() {
                 self.pop();
             }
         }
+    }
+
+    /// Takes off `count` bytes, whichever chunks they are in; all there are when they are fewer.
+    pub fn skip(&mut self, mut count: u64) {
+        while count > 0 && !self.is_empty() {
+            let length = usize::try_from(count).unwrap_or(usize::MAX).min(self.front().len());
+            self.advance(length);
+            count -= length as u64;
+        }
+    }
+
+    /// The chunks, in order.
+    pub fn chunks(&mut self) -> impl Iterator<Item = &Bytes> {
+        self.close_block();
+        self.chunks.iter()
+    }
+
+    /// How many bytes wait.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Whether nothing waits.

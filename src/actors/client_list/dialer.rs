@@ -1,11 +1,12 @@
 //! Dials an agent: port-forward, then the handshake of its protocol.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::WeakRecipient;
-use podway_tunnel::client::{Carrier, Config, ConnectError};
+use podway_tunnel::client::{Carrier, Config, ConnectError, Line};
 use podway_tunnel::credit::Budget;
 use tokio::sync::watch;
 
@@ -19,6 +20,7 @@ use crate::identity::Identity;
 use crate::net::agent::native::NativeLink;
 use crate::net::cidr::Cidr;
 use crate::net::portforward::{self, PortForwardError};
+use crate::workload::PodUid;
 
 /// Bytes of a version that are shown.
 const LONGEST_VERSION: usize = 64;
@@ -30,6 +32,8 @@ pub struct NativeDialer {
     session_id: [u8; 16],
     budget: Arc<Budget>,
     pod_watcher: WeakRecipient<Doubt>,
+    /// Where the flows of each pod's agent find its next carrier. Those of the pods that ClientList has not abandoned.
+    lines: Mutex<BTreeMap<PodUid, Line>>,
 }
 
 impl NativeDialer {
@@ -42,7 +46,18 @@ impl NativeDialer {
         budget: Arc<Budget>,
         pod_watcher: WeakRecipient<Doubt>,
     ) -> NativeDialer {
-        NativeDialer { client, identity, session_id, budget, pod_watcher }
+        NativeDialer { client, identity, session_id, budget, pod_watcher, lines: Mutex::default() }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, BTreeMap<PodUid, Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for NativeDialer {
+    fn drop(&mut self) {
+        // Nobody dials any more.
+        self.lines().values().for_each(Line::end);
     }
 }
 
@@ -60,6 +75,7 @@ impl Dialer for NativeDialer {
             pod_uid: pod.uid.to_string(),
             special: special.iter().map(ToString::to_string).collect(),
             budget: Arc::clone(&self.budget),
+            line: Some(self.lines().entry(pod.uid.clone()).or_default().clone()),
         };
         let pod_watcher = self.pod_watcher.clone();
         Box::pin(async move {
@@ -81,6 +97,12 @@ impl Dialer for NativeDialer {
             let (closed, version) = (carrier.closed(), readable(carrier.agent_version()));
             Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), version, closed: Box::pin(closed) })
         })
+    }
+
+    fn abandon(&self, pod: &PodUid) {
+        if let Some(line) = self.lines().remove(pod) {
+            line.end();
+        }
     }
 }
 

@@ -37,7 +37,8 @@ impl NativeLink {
 
 impl Drop for NativeLink {
     fn drop(&mut self) {
-        // Flows that are still open hold their streams; the carrier ends with the link that owned it.
+        // Flows that are still open hold their streams; the carrier ends with the link that owned it. They wait for the next
+        // one, unless the agent was given up.
         self.carrier.close();
     }
 }
@@ -94,6 +95,10 @@ impl TcpFlow for client::TcpFlow {
 
     fn poll_arrivals(&mut self, cx: &mut Context<'_>) {
         client::TcpFlow::poll_arrivals(self, cx);
+    }
+
+    fn stands_still(&self) -> bool {
+        client::TcpFlow::stands_still(self)
     }
 }
 

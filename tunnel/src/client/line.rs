@@ -1,0 +1,107 @@
+//! How flows that lost their carrier find the next one to the same agent.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::Inner;
+use super::stream::Going;
+use crate::frames::Failure;
+
+/// The pause before the same carrier is asked again, at first and at last: it refused for a reason that may pass, or is
+/// about to end.
+const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+
+/// The carriers of a session to one agent, one after the other. A clone is another handle to the same ones.
+#[derive(Clone, Debug, Default)]
+pub struct Line(Arc<watch::Sender<Newest>>);
+
+#[derive(Clone, Debug, Default)]
+enum Newest {
+    /// There was none yet.
+    #[default]
+    None,
+    Carrier(Weak<Inner>),
+    /// None will come any more.
+    Over,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").finish_non_exhaustive()
+    }
+}
+
+impl Line {
+    /// The agent is gone, or nobody wants it any more: flows that wait for a carrier end, and others when theirs does.
+    pub fn end(&self) {
+        self.0.send_replace(Newest::Over);
+    }
+
+    /// Whether [`Line::end`] was called.
+    pub fn is_over(&self) -> bool {
+        matches!(*self.0.borrow(), Newest::Over)
+    }
+
+    pub(super) fn leads_to(&self, carrier: &Arc<Inner>) {
+        self.0.send_if_modified(|newest| {
+            let goes_on = !matches!(newest, Newest::Over);
+            if goes_on {
+                *newest = Newest::Carrier(Arc::downgrade(carrier));
+            }
+            goes_on
+        });
+    }
+
+    /// A carrier that stands; `None` once none will come. Cancel safe.
+    async fn carrier(&self) -> Option<Arc<Inner>> {
+        let standing = |newest: &Newest| match newest {
+            Newest::None | Newest::Over => None,
+            Newest::Carrier(carrier) => carrier.upgrade().filter(|carrier| carrier.is_alive()),
+        };
+        let mut newest = self.0.subscribe();
+        let found =
+            newest.wait_for(|newest| matches!(newest, Newest::Over) || standing(newest).is_some()).await.ok()?;
+        standing(&found)
+    }
+}
+
+/// What it takes to go on with one flow over another carrier.
+#[derive(Clone, Debug)]
+pub(super) struct WayBack {
+    pub(super) line: Line,
+    pub(super) flow_id: [u8; 16],
+    /// How long there may be none.
+    pub(super) within: Duration,
+}
+
+impl WayBack {
+    /// Waits for a carrier and takes the flow over, of which this side has `received`. Gives what the agent has; `None` when
+    /// the flow is over. Cancel safe.
+    pub(super) async fn resume(self, received: u64) -> Option<(Going, u64)> {
+        timeout(self.within, self.try_resume(received)).await.ok()?
+    }
+
+    async fn try_resume(&self, received: u64) -> Option<(Going, u64)> {
+        let [first, longest] = AGAIN;
+        let mut pause = first;
+        loop {
+            // It may be gone between two looks; then the next one is waited for.
+            let carrier = self.line.carrier().await?;
+            match carrier.resume(&self.flow_id, received).await {
+                Ok((reader, writer, has)) => {
+                    return Some((Going { reader, writer, shared: Arc::clone(&carrier.shared) }, has));
+                }
+                Err(Failure::UnknownFlow) => return None,
+                Err(_) if carrier.is_alive() => {
+                    drop(carrier);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(longest);
+                }
+                Err(_) => pause = first,
+            }
+        }
+    }
+}
