@@ -144,6 +144,16 @@ impl Places {
         }
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.state().flows.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// How many are detached.
     pub fn detached(&self) -> usize {
         self.state().detached.len()

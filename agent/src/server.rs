@@ -123,6 +123,11 @@ impl Shared {
         std::fs::read_to_string(&self.serve.resolv_conf).unwrap_or_default()
     }
 
+    /// Flows there are now.
+    pub fn flows(&self) -> u32 {
+        self.flows.load(Ordering::Relaxed)
+    }
+
     /// Counts a flow that was not opened.
     pub fn count_refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
@@ -186,6 +191,11 @@ impl Agent {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.shared.control
+    }
+
+    /// What it holds, also while it runs.
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     /// Serves until `terminate` resolves and flows have drained, or until nobody authenticated has been there for the
@@ -551,7 +561,7 @@ async fn authenticate(
     let special: Result<Vec<IpNet>, _> = proof.allowed_special.iter().map(|prefix| prefix.parse()).collect();
     let special = special.map_err(|_| nonsense())?;
     let id = name(&session_id).ok_or_else(nonsense)?;
-    let resumes = features.iter().any(|feature| feature == RESUME);
+    let resumes = !shared.limits.resume.is_zero() && features.iter().any(|feature| feature == RESUME);
     if connection.session.set(Session { id, special, resumes, _counted: Counted::new(shared) }).is_err() {
         return Err(no("this connection is authenticated already"));
     }

@@ -215,7 +215,8 @@ impl Flow {
 
     /// Both ends have all there is, as far as anybody can still be asked.
     fn is_over(&self) -> bool {
-        let told = self.place.is_none() || (self.outbox.is_settled() && self.client_done);
+        // Who ended its side after its `Fin` has what we sent, or does not want it any more.
+        let told = self.place.is_none() || (self.client_done && !self.outbox.has_again());
         self.from_client == Half::Finished && self.to_client == Half::Finished && told
     }
 
@@ -244,7 +245,7 @@ impl Flow {
         {
             match arrival {
                 Arrival::Stream(stream, received) => self.resume(stream, received)?,
-                Arrival::End => return Err(Broken::ByClient),
+                Arrival::End => self.orphan()?,
             }
         }
         Ok(())
@@ -292,7 +293,11 @@ impl Flow {
                 // After its Fin the workstation may leave its side of the stream closed.
                 Poll::Ready(None) if self.from_client != Half::Open => {
                     self.client_done = true;
-                    return Ok(());
+                    // Behind that end nothing tells what becomes of the stream but its reset (RFC 9113, section 5.1).
+                    return match stream.writer.poll_reset(cx) {
+                        Poll::Ready(()) => self.orphan(),
+                        Poll::Pending => Ok(()),
+                    };
                 }
                 Poll::Ready(Some(Err(WireError::Ended(error)))) => {
                     self.lost(&error)?;
@@ -442,7 +447,7 @@ impl Flow {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(room)) => room,
                 // That a stream ended whose flow may go on is read off it.
-                Poll::Ready(Err(_)) if self.place.is_some() => return Ok(()),
+                Poll::Ready(Err(_)) if self.place.is_some() && !self.client_done => return Ok(()),
                 Poll::Ready(Err(_)) => return Err(Broken::ByClient),
             };
             // A buffer only when there is something to read: idle flows hold none.

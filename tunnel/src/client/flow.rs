@@ -241,13 +241,19 @@ impl Flow {
         if self.ours == Side::Reset {
             return;
         }
-        let orderly = self.is_orderly();
+        if self.is_orderly() {
+            // It is over already. A last word that waits for room goes first, then the drop ends the stream.
+            if self.words.is_empty() {
+                self.stream.finish();
+            }
+            return;
+        }
         self.ours = Side::Reset;
         self.theirs = Side::Reset;
         self.receiver.finished();
         // Nothing of it is told again, but that it is over.
         self.outbox.forget();
-        if !orderly && let Some(writer) = self.stream.writer() {
+        if let Some(writer) = self.stream.writer() {
             drop(writer.send_flow(flow_frame::Frame::Reset(Reset { reason: reason.to_owned() })));
         }
         self.stream.finish();
@@ -277,6 +283,8 @@ impl Flow {
     fn poll_arrivals(&mut self, cx: &mut Context<'_>) {
         self.speak(cx);
         while !self.is_quiet() && self.poll_frame(cx).is_ready() {}
+        // Of what has just come the agent has to hear, though nothing else may wake this task.
+        self.speak(cx);
     }
 
     /// Whether nothing comes any more that changes anything for the program.

@@ -55,16 +55,26 @@ impl Line {
         });
     }
 
-    /// A carrier that stands; `None` once none will come. Cancel safe.
-    async fn carrier(&self) -> Option<Arc<Inner>> {
-        let standing = |newest: &Newest| match newest {
-            Newest::None | Newest::Over => None,
+    /// Resolves once none will come. Cancel safe.
+    async fn over(&self) {
+        // This handle keeps the sender.
+        drop(self.0.subscribe().wait_for(|newest| matches!(newest, Newest::Over)).await);
+    }
+}
+
+/// The newest carrier as soon as it stands; `None` once none will come. Cancel safe.
+async fn standing(newest: &mut watch::Receiver<Newest>) -> Option<Arc<Inner>> {
+    loop {
+        // One look decides: it may end at any time.
+        let found = match &*newest.borrow_and_update() {
+            Newest::Over => return None,
+            Newest::None => None,
             Newest::Carrier(carrier) => carrier.upgrade().filter(|carrier| carrier.is_alive()),
         };
-        let mut newest = self.0.subscribe();
-        let found =
-            newest.wait_for(|newest| matches!(newest, Newest::Over) || standing(newest).is_some()).await.ok()?;
-        standing(&found)
+        if found.is_some() {
+            return found;
+        }
+        newest.changed().await.ok()?;
     }
 }
 
@@ -87,18 +97,28 @@ impl WayBack {
     async fn try_resume(&self, received: u64) -> Option<(Going, u64)> {
         let [first, longest] = AGAIN;
         let mut pause = first;
+        let mut newest = self.line.0.subscribe();
         loop {
-            // It may be gone between two looks; then the next one is waited for.
-            let carrier = self.line.carrier().await?;
-            match carrier.resume(&self.flow_id, received).await {
+            let carrier = standing(&mut newest).await?;
+            let resumed = tokio::select! {
+                resumed = carrier.resume(&self.flow_id, received) => resumed,
+                () = self.line.over() => return None,
+            };
+            match resumed {
                 Ok((reader, writer, has)) => {
                     return Some((Going { reader, writer, shared: Arc::clone(&carrier.shared) }, has));
                 }
                 Err(Failure::UnknownFlow) => return None,
                 Err(_) if carrier.is_alive() => {
                     drop(carrier);
-                    sleep(pause).await;
-                    pause = (pause * 2).min(longest);
+                    tokio::select! {
+                        () = sleep(pause) => pause = (pause * 2).min(longest),
+                        // Another carrier, or the end of the line.
+                        changed = newest.changed() => {
+                            changed.ok()?;
+                            pause = first;
+                        }
+                    }
                 }
                 Err(_) => pause = first,
             }
