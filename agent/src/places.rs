@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use podway_tunnel::wire::{Reader, Writer};
@@ -23,7 +23,7 @@ pub struct Stream {
     pub reader: Reader,
     /// Of ours.
     pub writer: Writer,
-    /// Whether the workstation left that carrier on purpose: then nobody will come for its flows.
+    /// Whether the workstation's session left on purpose: then nobody will come for its flows.
     pub left: Arc<AtomicBool>,
 }
 
@@ -62,6 +62,8 @@ struct State {
     /// Those without a carrier, in the order in which they lost it.
     detached: BTreeMap<u64, Key>,
     next: u64,
+    /// Whether those sessions left that have carriers or flows.
+    sessions: HashMap<[u8; 16], Weak<AtomicBool>>,
     /// The agent ends: nobody can come back.
     closed: bool,
 }
@@ -79,11 +81,16 @@ impl State {
         }
     }
 
+    /// Ends a flow, unless a stream waits for it: that decides.
     fn end(&mut self, key: &Key) {
-        self.attach(key);
         if let Some(arrival) = self.flows.get_mut(key).and_then(|held| held.arrival.take()) {
+            self.attach(key);
             drop(arrival.send(Arrival::End));
         }
+    }
+
+    fn can_end(&self, key: &Key) -> bool {
+        self.flows.get(key).is_some_and(|held| held.arrival.is_some())
     }
 }
 
@@ -123,14 +130,28 @@ impl Places {
     /// Ends the flow that is detached for longest.
     pub fn make_room(&self) {
         let mut state = self.state();
-        if let Some((_, key)) = state.detached.pop_first() {
+        if let Some(key) = state.detached.values().find(|key| state.can_end(key)).copied() {
             state.end(&key);
         }
     }
 
-    /// Ends those of a session that are detached: it left on purpose, and does not come back for them.
-    pub fn left(&self, session: [u8; 16]) {
+    /// Whether a session that has a new carrier left: the same for all its carriers, until it comes back after it did.
+    pub fn session(&self, session: [u8; 16]) -> Arc<AtomicBool> {
         let mut state = self.state();
+        state.sessions.retain(|_, left| left.strong_count() > 0);
+        let known = state.sessions.get(&session).and_then(Weak::upgrade);
+        known.filter(|left| !left.load(Ordering::Acquire)).unwrap_or_else(|| {
+            let left = Arc::default();
+            state.sessions.insert(session, Arc::downgrade(&left));
+            left
+        })
+    }
+
+    /// A session left on purpose, and does not come back for its flows: ends those that are detached. Others end with
+    /// their carrier.
+    pub fn left(&self, session: [u8; 16], left: &AtomicBool) {
+        let mut state = self.state();
+        left.store(true, Ordering::Release);
         let keys: Vec<Key> = state.detached.values().filter(|key| key.0 == session).copied().collect();
         keys.iter().for_each(|key| state.end(key));
     }
@@ -139,9 +160,8 @@ impl Places {
     pub fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        for key in std::mem::take(&mut state.detached).into_values() {
-            state.end(&key);
-        }
+        let keys: Vec<Key> = state.detached.values().copied().collect();
+        keys.iter().for_each(|key| state.end(key));
     }
 
     /// How many there are.
@@ -179,10 +199,10 @@ impl Place {
         Poll::Ready(arrival)
     }
 
-    /// The flow has no carrier any more. Says whether it may wait for another.
-    pub fn detach(&self) -> bool {
+    /// The carrier of the flow's stream ended. Says whether the flow may wait for another.
+    pub fn detach(&self, stream: &Stream) -> bool {
         let mut state = self.places.state();
-        if state.closed {
+        if state.closed || stream.is_left() {
             return false;
         }
         let number = state.next;
@@ -205,5 +225,52 @@ impl Drop for Place {
         let mut state = self.places.state();
         state.attach(&self.key);
         state.flows.remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn detached(places: &Arc<Places>, key: Key) -> Place {
+        let place = places.enter(key).unwrap();
+        let mut state = places.state();
+        let number = state.next;
+        state.next += 1;
+        state.flows.get_mut(&key).unwrap().detached = Some(number);
+        state.detached.insert(number, key);
+        drop(state);
+        place
+    }
+
+    #[test]
+    fn room_is_made_by_the_one_that_is_detached_for_longest_and_has_no_arrival() {
+        let places = Arc::new(Places::default());
+        let mut flows: Vec<Place> = (0..3).map(|name| detached(&places, ([7; 16], [name; 16]))).collect();
+        // A stream for the first is on its way: its task decides what becomes of it.
+        let inbox = places.state().flows.get_mut(&flows[0].key).unwrap().arrival.take();
+        places.make_room();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(matches!(flows[1].poll(&mut cx), Poll::Ready(Arrival::End)));
+        assert!(flows[2].poll(&mut cx).is_pending());
+        assert_eq!(places.detached(), 2, "the first still stands");
+        places.state().flows.get_mut(&flows[0].key).unwrap().arrival = inbox;
+        places.make_room();
+        assert!(matches!(flows[0].poll(&mut cx), Poll::Ready(Arrival::End)));
+        assert_eq!(places.detached(), 1);
+    }
+
+    #[test]
+    fn carriers_of_a_session_share_whether_it_left_until_it_comes_back() {
+        let places = Places::default();
+        let (first, second) = (places.session([7; 16]), places.session([7; 16]));
+        places.left([7; 16], &first);
+        assert!(second.load(Ordering::Acquire));
+        assert!(!places.session([7; 16]).load(Ordering::Acquire), "it came back");
+        drop((first, second));
+        places.session([8; 16]);
+        assert_eq!(places.state().sessions.len(), 1, "sessions that are gone are kept");
     }
 }

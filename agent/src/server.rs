@@ -263,6 +263,8 @@ struct Session {
     special: Vec<IpNet>,
     /// Whether its flows may go on over other carriers.
     resumes: bool,
+    /// Whether the workstation left on purpose. Its other carriers share it, and flows have it beyond the connection.
+    left: Arc<AtomicBool>,
     _counted: Counted,
 }
 
@@ -293,8 +295,13 @@ struct Connection {
     authenticated: Notify,
     /// Told when the connection shall end.
     over: Notify,
-    /// Whether the workstation left on purpose. Flows have it beyond the connection.
-    left: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// Whether its session left.
+    fn left(&self) -> Arc<AtomicBool> {
+        self.session.get().map_or_else(Arc::default, |session| Arc::clone(&session.left))
+    }
 }
 
 async fn carrier(stream: TcpStream, shared: Arc<Shared>) {
@@ -316,7 +323,6 @@ async fn carrier(stream: TcpStream, shared: Arc<Shared>) {
         greeted: AtomicBool::new(false),
         authenticated: Notify::new(),
         over: Notify::new(),
-        left: Arc::default(),
     });
     tokio::pin!(deadline);
     let mut authenticated = false;
@@ -378,7 +384,7 @@ async fn flow(mut reader: Reader, mut writer: Writer, connection: Arc<Connection
     let open = match first {
         flow_frame::Frame::Open(open) => open,
         flow_frame::Frame::Resume(resume) => {
-            let stream = Stream { reader, writer, left: Arc::clone(&connection.left) };
+            let stream = Stream { reader, writer, left: connection.left() };
             return take_over(resume, stream, &connection, &shared);
         }
         // One carrier for a flow at a time in this version.
@@ -395,7 +401,7 @@ async fn flow(mut reader: Reader, mut writer: Writer, connection: Arc<Connection
     }
     let session = connection.session.get().filter(|session| session.resumes);
     let key = session.and_then(|session| Some((session.id, name(&open.flow_id)?)));
-    let left = Arc::clone(&connection.left);
+    let left = connection.left();
     // What still goes out after the carrier's end is no client.
     drop(connection);
     match open.protocol() {
@@ -415,7 +421,7 @@ fn take_over(resume: Resume, stream: Stream, connection: &Connection, shared: &S
     };
     match taken {
         Ok(()) => {}
-        Err(NotTaken::Unknown(mut stream)) => tcp::refuse(&mut stream.writer, Failure::UnknownFlow, shared),
+        Err(NotTaken::Unknown(mut stream)) => tcp::say_failed(&mut stream.writer, Failure::UnknownFlow),
         // The workstation asks again.
         Err(NotTaken::Busy(mut stream)) => stream.writer.abort(),
     }
@@ -485,8 +491,8 @@ async fn hello(mut reader: Reader, mut writer: Writer, connection: Arc<Connectio
         Ok(round_trip) => {
             let end = serve_hello(&mut reader, &mut writer, round_trip, &shared).await;
             if end == End::Left {
-                connection.left.store(true, Ordering::Release);
-                connection.session.get().into_iter().for_each(|session| shared.places.left(session.id));
+                let session = connection.session.get().into_iter();
+                session.for_each(|session| shared.places.left(session.id, &session.left));
             }
         }
         Err(denied) => {
@@ -562,7 +568,11 @@ async fn authenticate(
     let special = special.map_err(|_| nonsense())?;
     let id = name(&session_id).ok_or_else(nonsense)?;
     let resumes = !shared.limits.resume.is_zero() && features.iter().any(|feature| feature == RESUME);
-    if connection.session.set(Session { id, special, resumes, _counted: Counted::new(shared) }).is_err() {
+    if connection
+        .session
+        .set(Session { id, special, resumes, left: shared.places.session(id), _counted: Counted::new(shared) })
+        .is_err()
+    {
         return Err(no("this connection is authenticated already"));
     }
     connection.authenticated.notify_one();

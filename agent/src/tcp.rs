@@ -110,6 +110,11 @@ fn reset_at_once(writer: &mut Writer, error: &io::Error) {
 /// Says why there is no flow.
 pub fn refuse(writer: &mut Writer, failure: Failure, shared: &Shared) {
     shared.count_refused();
+    say_failed(writer, failure);
+}
+
+/// Says why a flow does not go on here, or is not there.
+pub fn say_failed(writer: &mut Writer, failure: Failure) {
     drop(writer.send_flow(flow_frame::Frame::Failed(Failed { failure: failure.into() })));
     writer.finish_ok();
 }
@@ -256,7 +261,7 @@ impl Flow {
         match self.outbox.resume(received) {
             Ok(()) => {}
             Err(why) => {
-                refuse(&mut stream.writer, Failure::UnknownFlow, &self.shared);
+                say_failed(&mut stream.writer, Failure::UnknownFlow);
                 return match why {
                     // Of a carrier that is gone: the word that overtook it counts.
                     ResumeError::Stale => Ok(()),
@@ -314,8 +319,8 @@ impl Flow {
     fn lost(&mut self, error: &h2::Error) -> Result<(), Broken> {
         // The workstation ended this stream, not its carrier.
         let cancelled = error.is_reset() && error.is_remote();
-        let left = self.stream.as_ref().is_none_or(Stream::is_left);
-        if !cancelled && !left && !self.client_done && self.place.as_ref().is_some_and(Place::detach) {
+        let waits = |(place, stream): (&Place, &Stream)| place.detach(stream);
+        if !cancelled && !self.client_done && self.place.as_ref().zip(self.stream.as_ref()).is_some_and(waits) {
             self.stream = None;
             self.waits = Some(Box::pin(sleep(self.shared.limits.resume)));
             return Ok(());

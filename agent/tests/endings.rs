@@ -189,3 +189,40 @@ async fn nothing_stays_of_a_flow_that_was_cancelled_after_the_end_of_its_stream(
     connection.abort();
     drop((greeting, answers));
 }
+
+#[tokio::test]
+async fn a_session_that_left_leaves_nothing_on_carriers_that_the_agent_believed_alive() {
+    let world = World::new().await;
+    let (_older, _flow, mut far) = opened(&world).await;
+    let newer = world.connect().await;
+    world.config.line.as_ref().expect("a line").end();
+    newer.close();
+    timeout(SOON, newer.gone()).await.expect("told");
+    world.cut();
+    assert!(is_reset(&mut far).await);
+    world.agent_is_empty().await;
+    // It may come back, and leaves again only when it does.
+    let _again = world.try_connect(&Config { line: Some(Line::default()), ..world.config.clone() }).await;
+    assert_eq!(world.agents.places.detached(), 0);
+    let line = Line::default();
+    let carrier = world.try_connect(&Config { line: Some(line), ..world.config.clone() }).await.expect("welcome");
+    let (mut flow, _far) = open(&carrier).await;
+    world.cut();
+    stands_still(&mut flow, Duration::from_millis(50)).await;
+    assert_eq!(world.agents.places.detached(), 1);
+}
+
+#[tokio::test]
+async fn a_carrier_is_gone_once_the_agent_knows_that_it_was_left() {
+    let world = World::new().await;
+    let (carrier, _flow, mut far) = opened(&world).await;
+    world.freeze(true);
+    world.config.line.as_ref().expect("a line").end();
+    carrier.close();
+    let gone = timeout(Duration::from_millis(100), carrier.gone()).await;
+    assert!(gone.is_err(), "nobody was told");
+    world.freeze(false);
+    timeout(Duration::from_millis(500), carrier.gone()).await.expect("told");
+    assert!(is_reset(&mut far).await);
+    world.agent_is_empty().await;
+}

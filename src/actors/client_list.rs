@@ -19,7 +19,9 @@ use self::messages::{
     WaiterSettled,
 };
 use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged};
-use crate::actors::shell::{Driven, NO_LIMIT, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told};
+use crate::actors::shell::{
+    Driven, NO_LIMIT, Reply, Shell, Stop, TaskFailed, drive, spawn, spawn_reporting, stop, told,
+};
 use crate::cluster::PodFact;
 use crate::ids::{Attempt, ReplyId, WaiterId};
 use crate::net::agent::AgentLink;
@@ -33,6 +35,9 @@ pub mod messages;
 
 /// A dial that takes longer is given up: TLS, upgrade and handshake at a round trip of a second fit.
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long agents may take to hear that they are left. Whom they do not hear, they wait for; nobody else has to.
+const LEAVE_LIMIT: Duration = Duration::from_millis(200);
 
 /// A link, and the future that ends with it and says why.
 pub struct Dialed {
@@ -76,6 +81,8 @@ pub struct ClientList {
     links: HashMap<(PodUid, Attempt), Held>,
     waiters: HashMap<WaiterId, Recipient<WaiterSettled>>,
     hang_ups: HashMap<ReplyId, Reply<()>>,
+    /// The agents that have to be told of a hang-up.
+    leaving: Vec<Arc<dyn AgentLink>>,
     next_reply: ReplyId,
 }
 
@@ -104,6 +111,7 @@ impl ClientList {
             links: HashMap::new(),
             waiters: HashMap::new(),
             hang_ups: HashMap::new(),
+            leaving: Vec::new(),
             next_reply: ReplyId(0),
         }
     }
@@ -215,8 +223,13 @@ impl Shell for ClientList {
             }
             Effect::HungUp(id) => {
                 self.links.clear();
+                let leaving = std::mem::take(&mut self.leaving);
                 if let Some(reply) = self.hang_ups.remove(&id) {
-                    reply.answer(());
+                    spawn(async move {
+                        let left = futures_util::future::join_all(leaving.iter().map(|link| link.leave()));
+                        drop(tokio::time::timeout(LEAVE_LIMIT, left).await);
+                        reply.answer(());
+                    });
                 }
             }
         }
@@ -278,6 +291,7 @@ impl Handler<HangUpAll> for ClientList {
     fn handle(&mut self, message: HangUpAll, ctx: &mut Context<Self>) {
         self.next_reply = self.next_reply.next();
         self.hang_ups.insert(self.next_reply, message.reply);
+        self.leaving.extend(self.links.values().filter_map(|held| held.link.clone()));
         drive(self, Input::HangUpAll(self.next_reply), ctx);
     }
 }

@@ -34,6 +34,9 @@ pub trait AgentLink: Send + Sync + fmt::Debug {
 
     /// Whether the link still stands. Once false it stays false.
     fn is_alive(&self) -> bool;
+
+    /// Ends the link, and resolves when the agent knows. Has no time limit of its own. Cancel safe: it ends anyway.
+    async fn leave(&self) {}
 }
 
 /// Why a flow could not be opened: what the far side said, or that it could not be asked.

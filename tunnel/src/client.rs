@@ -115,6 +115,8 @@ struct Inner {
     agent_version: String,
     welcome: Welcome,
     closed: watch::Receiver<Option<Arc<str>>>,
+    /// Its sender goes with the connection.
+    gone: watch::Receiver<()>,
     shared: Arc<Shared>,
     line: Option<Line>,
 }
@@ -202,7 +204,8 @@ impl Carrier {
             };
             end(&tell, why);
         });
-        let guard = AbortOnDrop(running.abort_handle());
+        let (_going, gone) = watch::channel(());
+        let guard = AbortOnDrop { task: running.abort_handle(), _going };
         let (response, stream) = requests.send_request(request(HELLO_PATH)?, false)?;
         let mut writer = Writer::new(stream);
         let began = shared.now();
@@ -244,7 +247,7 @@ impl Carrier {
         };
         let line = config.line.clone();
         tokio::spawn(heartbeat(reader, writer, round_trip, Arc::clone(&shared), ended, guard, line.clone()));
-        let inner = Arc::new(Inner { requests, agent_version, welcome, closed, shared, line });
+        let inner = Arc::new(Inner { requests, agent_version, welcome, closed, gone, shared, line });
         if let Some(line) = &inner.line {
             line.leads_to(&inner);
         }
@@ -281,6 +284,13 @@ impl Carrier {
     /// over, or there is none, they end, and the agent is told.
     pub fn close(&self) {
         self.0.shared.close.notify_one();
+    }
+
+    /// Resolves when nothing more goes out: where the agent had to be told of the end, it has ended the carrier as well, or
+    /// did not within a second. Cancel safe.
+    pub fn gone(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut gone = self.0.gone.clone();
+        async move { while gone.changed().await.is_ok() {} }
     }
 
     /// Dials `to` from inside the pod. Cancel safe: dropping it ends the flow.

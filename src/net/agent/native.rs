@@ -66,6 +66,11 @@ impl AgentLink for NativeLink {
     fn is_alive(&self) -> bool {
         self.carrier.is_alive()
     }
+
+    async fn leave(&self) {
+        self.carrier.close();
+        self.carrier.gone().await;
+    }
 }
 
 impl TcpFlow for client::TcpFlow {

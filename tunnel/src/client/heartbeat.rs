@@ -22,12 +22,15 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// Pings whose answer is still waited for.
 const MAX_PINGS: usize = 8;
 
-/// Ends a task with its owner.
-pub(super) struct AbortOnDrop(pub(super) tokio::task::AbortHandle);
+/// Ends a task with its owner, and whoever waits for that hears of it.
+pub(super) struct AbortOnDrop {
+    pub(super) task: tokio::task::AbortHandle,
+    pub(super) _going: watch::Sender<()>,
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 

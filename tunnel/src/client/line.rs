@@ -45,6 +45,11 @@ impl Line {
         matches!(*self.0.borrow(), Newest::Over)
     }
 
+    /// Whether a carrier or a flow has it. Where none has, nobody waits for a carrier.
+    pub fn is_used(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     pub(super) fn leads_to(&self, carrier: &Arc<Inner>) {
         self.0.send_if_modified(|newest| {
             let goes_on = !matches!(newest, Newest::Over);
