@@ -363,7 +363,7 @@ pub struct Ack {
     /// Bytes that this side has so far, and one more once it has the `Fin`.
     #[prost(uint64, tag = "1")]
     pub received: u64,
-    /// The highest offset that may be sent; one that is lower than before says nothing new.
+    /// The highest offset that may be sent; one that is not higher than before says nothing new.
     #[prost(uint64, tag = "2")]
     pub limit: u64,
 }

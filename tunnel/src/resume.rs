@@ -181,6 +181,9 @@ impl<B: Deref<Target = Budget>> Outbox<B> {
         let piece = front.split_to(room.min(front.len()));
         if front.is_empty() {
             self.again.pop_front();
+            if self.again.is_empty() {
+                self.again = VecDeque::new();
+            }
         }
         let offset = self.again_at;
         self.again_at += piece.len() as u64;
