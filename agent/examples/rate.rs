@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use podway_agent::args::Serve;
 use podway_agent::server::{Agent, FlowLimits};
-use podway_tunnel::client::{Carrier, Config, Event, TcpFlow};
+use podway_tunnel::client::{Carrier, Config, Event, Line, TcpFlow};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -269,7 +269,8 @@ async fn main() {
     let agent = agent(pair.public_key().as_ref().try_into().expect("32 bytes"));
     let special = vec!["127.0.0.0/8".to_owned()];
     let budget = podway_tunnel::client::budget();
-    let config = Config { pair, session_id: [7; 16], pod_uid: "pod".into(), special, budget };
+    let config =
+        Config { pair, session_id: [7; 16], pod_uid: "pod".into(), special, budget, line: Some(Line::default()) };
     let stream = TcpStream::connect(agent).await.expect("connected");
     stream.set_nodelay(true).expect("set");
     let carrier = Carrier::connect(stream, &config).await.expect("welcome");

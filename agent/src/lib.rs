@@ -2,6 +2,7 @@
 //!
 //! - [`args`]: the command line.
 //! - [`server`]: carriers and who may use them.
+//! - [`places`]: flows that may go on over another carrier.
 //! - [`tcp`], [`udp`], [`dns`]: what it does for them.
 //! - [`policy`]: what it never dials.
 //! - [`program`]: the process around it.
@@ -9,6 +10,7 @@
 pub mod args;
 pub mod dns;
 pub mod icmp;
+pub mod places;
 pub mod policy;
 pub mod program;
 pub mod server;

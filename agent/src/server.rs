@@ -19,13 +19,13 @@ use ipnet::IpNet;
 use podway_tunnel::credit::Budget;
 use podway_tunnel::frames::{
     Challenge, ClientHello, Denied, DnsAnswer, DnsQuery, Draining, EchoReply, EchoRequest, Failure, FlowFrame,
-    HelloFrame, Limits, Ping, Pong, Protocol, Welcome, flow_frame, hello_frame,
+    HelloFrame, Limits, Ping, Pong, Protocol, RESUME, Resume, Welcome, flow_frame, hello_frame,
 };
 use podway_tunnel::round_trip::RoundTrip;
-use podway_tunnel::wire::{Reader, Writer};
+use podway_tunnel::wire::{Reader, WireError, Writer};
 use podway_tunnel::{
     AGENT_BUFFERS, CONNECTION_WINDOW, DNS_PATH, ECHO_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_ECHO, MAX_FLOWS,
-    MAX_SPECIAL, PROTOCOLS, SEND_BUFFER, STREAM_WINDOW, handshake,
+    MAX_SPECIAL, PROTOCOLS, RESUME_WINDOW, SEND_BUFFER, STREAM_WINDOW, handshake,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -33,6 +33,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::args::Serve;
 use crate::dns::{self, ResolvConf};
+use crate::places::{NotTaken, Places, Stream};
 use crate::{icmp, policy, tcp, udp};
 
 /// A client that has not pinged for this long is gone.
@@ -65,6 +66,8 @@ pub struct FlowLimits {
     pub udp_idle: Duration,
     /// Bytes that all flows may have granted or hold.
     pub buffers: u64,
+    /// How long a flow outlives its carrier.
+    pub resume: Duration,
 }
 
 impl Default for FlowLimits {
@@ -76,6 +79,7 @@ impl Default for FlowLimits {
             dial: Duration::from_secs(10),
             udp_idle: Duration::from_secs(60),
             buffers: AGENT_BUFFERS,
+            resume: RESUME_WINDOW,
         }
     }
 }
@@ -88,6 +92,8 @@ pub struct Shared {
     pub limits: FlowLimits,
     /// What flows may hold.
     pub budget: Budget,
+    /// Those that may go on over another carrier.
+    pub places: Arc<Places>,
     control: SocketAddr,
     began: Instant,
     round_trip: AtomicU64,
@@ -117,6 +123,11 @@ impl Shared {
         std::fs::read_to_string(&self.serve.resolv_conf).unwrap_or_default()
     }
 
+    /// Flows there are now.
+    pub fn flows(&self) -> u32 {
+        self.flows.load(Ordering::Relaxed)
+    }
+
     /// Counts a flow that was not opened.
     pub fn count_refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
@@ -126,6 +137,11 @@ impl Shared {
         let admitted = self.flows.fetch_update(Ordering::AcqRel, Ordering::Acquire, |flows| {
             (flows < self.limits.flows).then_some(flows + 1)
         });
+        // Those that nobody may come for make room before others have to be refused.
+        let (Ok(flows) | Err(flows)) = admitted;
+        if flows >= self.limits.flows - self.limits.flows / 8 {
+            self.places.make_room();
+        }
         admitted.is_ok().then(|| FlowSlot(Arc::clone(self)))
     }
 }
@@ -157,6 +173,7 @@ impl Agent {
             serve,
             limits,
             budget,
+            places: Arc::default(),
             control,
             began: Instant::now(),
             round_trip: AtomicU64::new(10_000),
@@ -174,6 +191,11 @@ impl Agent {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.shared.control
+    }
+
+    /// What it holds, also while it runs.
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     /// Serves until `terminate` resolves and flows have drained, or until nobody authenticated has been there for the
@@ -201,6 +223,7 @@ impl Agent {
             () = idle(&shared) => {}
             () = terminate => {
                 shared.draining.send_replace(true);
+                shared.places.close();
                 drop(timeout(DRAIN, drained(&shared)).await);
             }
         }
@@ -236,7 +259,12 @@ const ECHO_PORT: u16 = 7;
 
 /// What one connection may do; set by its `Hello`.
 struct Session {
+    id: [u8; 16],
     special: Vec<IpNet>,
+    /// Whether its flows may go on over other carriers.
+    resumes: bool,
+    /// Whether the workstation left on purpose. Its other carriers share it, and flows have it beyond the connection.
+    left: Arc<AtomicBool>,
     _counted: Counted,
 }
 
@@ -267,6 +295,13 @@ struct Connection {
     authenticated: Notify,
     /// Told when the connection shall end.
     over: Notify,
+}
+
+impl Connection {
+    /// Whether its session left.
+    fn left(&self) -> Arc<AtomicBool> {
+        self.session.get().map_or_else(Arc::default, |session| Arc::clone(&session.left))
+    }
 }
 
 async fn carrier(stream: TcpStream, shared: Arc<Shared>) {
@@ -348,10 +383,12 @@ async fn flow(mut reader: Reader, mut writer: Writer, connection: Arc<Connection
     let Some(Ok(FlowFrame { frame: Some(first) })) = reader.next::<FlowFrame>().await else { return };
     let open = match first {
         flow_frame::Frame::Open(open) => open,
-        // No flow outlives its carrier in this version.
-        flow_frame::Frame::Resume(_) | flow_frame::Frame::Attach(_) => {
-            return tcp::refuse(&mut writer, Failure::UnknownFlow, &shared);
+        flow_frame::Frame::Resume(resume) => {
+            let stream = Stream { reader, writer, left: connection.left() };
+            return take_over(resume, stream, &connection, &shared);
         }
+        // One carrier for a flow at a time in this version.
+        flow_frame::Frame::Attach(_) => return tcp::refuse(&mut writer, Failure::UnknownFlow, &shared),
         _ => return writer.abort(),
     };
     let Some(slot) = shared.admit() else { return tcp::refuse(&mut writer, Failure::Limit, &shared) };
@@ -362,13 +399,37 @@ async fn flow(mut reader: Reader, mut writer: Writer, connection: Arc<Connection
     if !policy::may_dial(to, special, shared.control) {
         return tcp::refuse(&mut writer, Failure::Forbidden, &shared);
     }
+    let session = connection.session.get().filter(|session| session.resumes);
+    let key = session.and_then(|session| Some((session.id, name(&open.flow_id)?)));
+    let left = connection.left();
     // What still goes out after the carrier's end is no client.
     drop(connection);
     match open.protocol() {
-        Protocol::Tcp => tcp::serve(open, to, reader, writer, shared).await,
+        Protocol::Tcp => tcp::serve(open, to, key, Stream { reader, writer, left }, shared).await,
         Protocol::Udp => udp::serve(to, reader, writer, shared).await,
     }
     drop(slot);
+}
+
+/// Goes on with a flow of the same session on this stream.
+fn take_over(resume: Resume, stream: Stream, connection: &Connection, shared: &Shared) {
+    let session = connection.session.get().filter(|session| session.resumes);
+    let key = session.and_then(|session| Some((session.id, name(&resume.flow_id)?)));
+    let taken = match key {
+        Some(key) => shared.places.hand_over(&key, stream, resume.received),
+        None => Err(NotTaken::Unknown(stream)),
+    };
+    match taken {
+        Ok(()) => {}
+        Err(NotTaken::Unknown(mut stream)) => tcp::say_failed(&mut stream.writer, Failure::UnknownFlow),
+        // The workstation asks again.
+        Err(NotTaken::Busy(mut stream)) => stream.writer.abort(),
+    }
+}
+
+/// A flow's name.
+fn name(flow_id: &[u8]) -> Option<[u8; 16]> {
+    flow_id.try_into().ok()
 }
 
 fn address(bytes: &[u8], port: u32) -> Option<SocketAddr> {
@@ -427,7 +488,13 @@ async fn dns_question(mut reader: Reader, mut writer: Writer, shared: Arc<Shared
 
 async fn hello(mut reader: Reader, mut writer: Writer, connection: Arc<Connection>, shared: Arc<Shared>) {
     match authenticate(&mut reader, &mut writer, &connection, &shared).await {
-        Ok(round_trip) => serve_hello(&mut reader, &mut writer, round_trip, &shared).await,
+        Ok(round_trip) => {
+            let end = serve_hello(&mut reader, &mut writer, round_trip, &shared).await;
+            if end == End::Left {
+                let session = connection.session.get().into_iter();
+                session.for_each(|session| shared.places.left(session.id, &session.left));
+            }
+        }
         Err(denied) => {
             let denied = hello_frame::Frame::Denied(denied);
             drop(writer.send(&HelloFrame { frame: Some(denied) }));
@@ -454,7 +521,11 @@ async fn authenticate(
     let nonsense = || no("the handshake was not understood");
     let frame = |frame| HelloFrame { frame: Some(frame) };
     let Some(hello_frame::Frame::ClientHello(ClientHello {
-        protocol_min, protocol_max, session_id, public_key, ..
+        protocol_min,
+        protocol_max,
+        features,
+        session_id,
+        public_key,
     })) = next(reader).await
     else {
         return Err(nonsense());
@@ -495,7 +566,13 @@ async fn authenticate(
     }
     let special: Result<Vec<IpNet>, _> = proof.allowed_special.iter().map(|prefix| prefix.parse()).collect();
     let special = special.map_err(|_| nonsense())?;
-    if connection.session.set(Session { special, _counted: Counted::new(shared) }).is_err() {
+    let id = name(&session_id).ok_or_else(nonsense)?;
+    let resumes = !shared.limits.resume.is_zero() && features.iter().any(|feature| feature == RESUME);
+    if connection
+        .session
+        .set(Session { id, special, resumes, left: shared.places.session(id), _counted: Counted::new(shared) })
+        .is_err()
+    {
         return Err(no("this connection is authenticated already"));
     }
     connection.authenticated.notify_one();
@@ -508,7 +585,7 @@ async fn authenticate(
             buffer_bytes: shared.limits.buffers,
             dial_timeout_ms: milliseconds(shared.limits.dial),
             udp_idle_ms: milliseconds(shared.limits.udp_idle),
-            resume_window_ms: 0,
+            resume_window_ms: if resumes { milliseconds(shared.limits.resume) } else { 0 },
         }),
         search: conf.search,
         nameservers: conf.nameservers.iter().map(ToString::to_string).collect(),
@@ -526,8 +603,17 @@ fn has_route(to: &str) -> bool {
     std::net::UdpSocket::bind(local).and_then(|socket| socket.connect(to)).is_ok()
 }
 
+/// How a carrier ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The workstation ended it in order.
+    Left,
+    /// It broke, or fell silent.
+    Broke,
+}
+
 /// Answers pings, and sends one with each answer: what the agent lets flows send depends on the round trip as well.
-async fn serve_hello(reader: &mut Reader, writer: &mut Writer, mut round_trip: RoundTrip, shared: &Shared) {
+async fn serve_hello(reader: &mut Reader, writer: &mut Writer, mut round_trip: RoundTrip, shared: &Shared) -> End {
     let mut draining = shared.draining.subscribe();
     let mut told = false;
     let mut pinged_at = None;
@@ -536,17 +622,18 @@ async fn serve_hello(reader: &mut Reader, writer: &mut Writer, mut round_trip: R
     let mut pong = None;
     loop {
         tokio::select! {
-            frame = timeout(CLIENT_SILENCE, next(reader)) => match frame {
-                Ok(Some(hello_frame::Frame::Ping(Ping { id }))) => pong = Some(id),
-                Ok(Some(hello_frame::Frame::Pong(Pong { id }))) if id == next_id => {
+            frame = timeout(CLIENT_SILENCE, hear(reader)) => match frame {
+                Ok(Ok(Some(hello_frame::Frame::Ping(Ping { id })))) => pong = Some(id),
+                Ok(Ok(Some(hello_frame::Frame::Pong(Pong { id })))) if id == next_id => {
                     next_id += 1;
                     if let Some(at) = pinged_at.take() {
                         let now = shared.now();
                         shared.round_trip.store(round_trip.measured(now - at, now), Ordering::Relaxed);
                     }
                 }
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => return,
+                Ok(Ok(Some(_))) => {}
+                Ok(Ok(None)) => return End::Left,
+                Ok(Err(_)) | Err(_) => return End::Broke,
             },
             room = poll_fn(|cx| writer.poll_room_for_word(cx)), if pong.is_some() => {
                 let mut words = Vec::from_iter(pong.take().map(|id| hello_frame::Frame::Pong(Pong { id })));
@@ -556,7 +643,7 @@ async fn serve_hello(reader: &mut Reader, writer: &mut Writer, mut round_trip: R
                 }
                 let mut sent = words.into_iter().map(|word| writer.send(&HelloFrame { frame: Some(word) }));
                 if room.is_err() || sent.any(|sent| sent.is_err()) {
-                    return;
+                    return End::Broke;
                 }
             }
             changed = draining.wait_for(|draining| *draining), if !told => {
@@ -571,11 +658,17 @@ async fn serve_hello(reader: &mut Reader, writer: &mut Writer, mut round_trip: R
 }
 
 async fn next(reader: &mut Reader) -> Option<hello_frame::Frame> {
+    hear(reader).await.ok().flatten()
+}
+
+/// The next frame; `None` when the peer ended the stream in order.
+async fn hear(reader: &mut Reader) -> Result<Option<hello_frame::Frame>, WireError> {
     loop {
         match reader.next::<HelloFrame>().await {
-            Some(Ok(HelloFrame { frame: Some(frame) })) => return Some(frame),
+            Some(Ok(HelloFrame { frame: Some(frame) })) => return Ok(Some(frame)),
             Some(Ok(HelloFrame { frame: None })) => {}
-            Some(Err(_)) | None => return None,
+            Some(Err(error)) => return Err(error),
+            None => return Ok(None),
         }
     }
 }

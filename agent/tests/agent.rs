@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use podway_agent::args::Serve;
 use podway_agent::server::{Agent, FlowLimits};
-use podway_tunnel::client::{Carrier, Config, ConnectError, Event, TcpFlow, UdpEnded};
+use podway_tunnel::client::{Carrier, Config, ConnectError, Event, Line, TcpFlow, UdpEnded};
 use podway_tunnel::frames::{
     Ack, ClientHello, Failure, Fin, FlowFrame, HelloFrame, Open, Opened, Ping, Pong, Proof, Protocol, Recall, Yielded,
     flow_frame, hello_frame,
@@ -64,7 +64,8 @@ async fn world_with(limits: FlowLimits, resolv_conf: &str, idle_exit: Duration) 
     let agent = tokio::spawn(agent.run(std::future::pending()));
     let special = vec!["127.0.0.0/8".to_owned()];
     let budget = podway_tunnel::client::budget();
-    let config = Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special, budget };
+    let line = Some(Line::default());
+    let config = Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special, budget, line };
     World { address, config, agent }
 }
 
@@ -390,6 +391,7 @@ async fn the_end_of_the_agent_is_noticed_and_flows_end_with_it() {
     let (_listener, address) = far_end().await;
     let mut flow = carrier.open_tcp(address, DIAL).await.expect("opened");
     let closed = carrier.closed();
+    world.config.line.as_ref().expect("a line").end();
     carrier.close();
     assert_eq!(timeout(SOON, closed).await.expect("noticed"), "closed");
     assert_eq!(next(&mut flow).await, Event::Reset);

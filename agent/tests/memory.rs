@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use podway_agent::args::Serve;
 use podway_agent::server::{Agent, FlowLimits};
-use podway_tunnel::client::{self, Carrier, Config, Event, TcpFlow};
+use podway_tunnel::client::{self, Carrier, Config, Event, Line, TcpFlow};
 use podway_tunnel::credit::Budget;
 use podway_tunnel::{AGENT_BUFFERS, WORKSTATION_BUFFERS};
 use ring::rand::SystemRandom;
@@ -50,7 +50,9 @@ async fn carrier() -> (Carrier, Arc<Budget>) {
     stream.set_nodelay(true).expect("set");
     tokio::spawn(agent.run(std::future::pending()));
     let (special, budget) = (vec!["127.0.0.0/8".to_owned()], client::budget());
-    let config = Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special, budget: Arc::clone(&budget) };
+    let line = Some(Line::default());
+    let config =
+        Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special, budget: Arc::clone(&budget), line };
     (Carrier::connect(stream, &config).await.expect("welcome"), budget)
 }
 

@@ -20,7 +20,9 @@ use self::messages::{
 };
 use crate::actors::falls;
 use crate::actors::pod_watcher::messages::{PodsChanged, RightsChanged};
-use crate::actors::shell::{Driven, NO_LIMIT, Reply, Shell, Stop, TaskFailed, drive, spawn_reporting, stop, told};
+use crate::actors::shell::{
+    Driven, NO_LIMIT, Reply, Shell, Stop, TaskFailed, drive, spawn, spawn_reporting, stop, told,
+};
 use crate::cluster::PodFact;
 use crate::ids::{Attempt, ReplyId, WaiterId};
 use crate::net::agent::AgentLink;
@@ -34,6 +36,9 @@ pub mod messages;
 
 /// A dial that takes longer is given up: TLS, upgrade and handshake at a round trip of a second fit.
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long agents may take to hear that they are left. Whom they do not hear, they wait for; nobody else has to.
+const LEAVE_LIMIT: Duration = Duration::from_millis(200);
 
 /// A link, and the future that ends with it and says why.
 pub struct Dialed {
@@ -54,6 +59,9 @@ pub trait Dialer: Send + Sync {
         port: u16,
         special: Vec<Cidr>,
     ) -> Pin<Box<dyn Future<Output = Result<Dialed, DialOutcome>> + Send>>;
+
+    /// The agent in that pod will not be dialled for what was opened through it: flows that wait for it end.
+    fn abandon(&self, _pod: &PodUid) {}
 }
 
 /// The edges of ClientList.
@@ -74,6 +82,8 @@ pub struct ClientList {
     links: HashMap<(PodUid, Attempt), Held>,
     waiters: HashMap<WaiterId, Recipient<WaiterSettled>>,
     hang_ups: HashMap<ReplyId, Reply<()>>,
+    /// The agents that have to be told of a hang-up.
+    leaving: Vec<Arc<dyn AgentLink>>,
     next_reply: ReplyId,
 }
 
@@ -102,6 +112,7 @@ impl ClientList {
             links: HashMap::new(),
             waiters: HashMap::new(),
             hang_ups: HashMap::new(),
+            leaving: Vec::new(),
             next_reply: ReplyId(0),
         }
     }
@@ -192,6 +203,10 @@ impl Shell for ClientList {
             Effect::Dial { pod, attempt, port, special } => {
                 self.dial(pod, attempt, port, special.into_iter().collect(), ctx);
             }
+            Effect::Abandon { pod } => {
+                debug!(%pod, "an agent is given up");
+                self.dialer.abandon(&pod);
+            }
             Effect::HangUp { pod, attempt } => {
                 self.links.remove(&(pod, attempt));
             }
@@ -209,8 +224,13 @@ impl Shell for ClientList {
             }
             Effect::HungUp(id) => {
                 self.links.clear();
+                let leaving = std::mem::take(&mut self.leaving);
                 if let Some(reply) = self.hang_ups.remove(&id) {
-                    reply.answer(());
+                    spawn(async move {
+                        let left = futures_util::future::join_all(leaving.iter().map(|link| link.leave()));
+                        drop(tokio::time::timeout(LEAVE_LIMIT, left).await);
+                        reply.answer(());
+                    });
                 }
             }
         }
@@ -274,6 +294,7 @@ impl Handler<HangUpAll> for ClientList {
     fn handle(&mut self, message: HangUpAll, ctx: &mut Context<Self>) {
         self.next_reply = self.next_reply.next();
         self.hang_ups.insert(self.next_reply, message.reply);
+        self.leaving.extend(self.links.values().filter_map(|held| held.link.clone()));
         drive(self, Input::HangUpAll(self.next_reply), ctx);
     }
 }

@@ -34,6 +34,9 @@ pub trait AgentLink: Send + Sync + fmt::Debug {
 
     /// Whether the link still stands. Once false it stays false.
     fn is_alive(&self) -> bool;
+
+    /// Ends the link, and resolves when the agent knows. Has no time limit of its own. Cancel safe: it ends anyway.
+    async fn leave(&self) {}
 }
 
 /// Why a flow could not be opened: what the far side said, or that it could not be asked.
@@ -95,6 +98,11 @@ pub trait TcpFlow: Send {
     /// [`TcpFlow::poll_event`] is not because nothing can be done with an event: what waits is then kept in as much
     /// memory as it has bytes, and the task is woken when more comes.
     fn poll_arrivals(&mut self, _: &mut Context<'_>) {}
+
+    /// Whether nothing moves because the link was lost, until there is another to the same agent.
+    fn stands_still(&self) -> bool {
+        false
+    }
 }
 
 /// The flow is over; nothing can be sent on it.

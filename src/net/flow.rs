@@ -8,6 +8,7 @@
 //! - "Connected" is always true: the handshake with the program completes only after the far end's did.
 //! - Bytes wait only in the socket's two buffers: what the far side cannot take stays there and closes the window, what
 //!   the program does not take stays at the far side.
+//! - While its link is lost, a flow stands still: the windows close, and ClientList is told that somebody waits.
 //! - Buffers are mapped, not allocated: only pages that were touched are resident.
 
 use std::future::{Future, poll_fn};
@@ -31,6 +32,7 @@ use crate::net::data_plane::Plane;
 use crate::net::dns_tap::DnsExchange;
 use crate::net::far::{self, Via};
 use crate::net::packet::{FlowKey, tcp_flags};
+use crate::net::views::Target;
 use port::Port;
 
 mod port;
@@ -44,6 +46,11 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Packets taken in one go before other tasks get their turn.
 const BUDGET: usize = 32;
+
+/// How long a flow stands still before it says so: ClientList hears of the loss by itself, and mostly dials at once.
+const TELL_FIRST: Duration = Duration::from_millis(200);
+/// How often it says so after that. It is passed on once a second for all of a target.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// The shortest wait for a timer of smoltcp, so that none can spin.
 const TICK: Duration = Duration::from_millis(1);
@@ -90,6 +97,10 @@ pub(crate) async fn run(
             }
         }
     };
+    let through = match &far {
+        Far::Dial(via) => Some(&via.target),
+        Far::Dns => None,
+    };
     let far = match opened {
         Ok(far) => far,
         Err(why) => {
@@ -97,7 +108,7 @@ pub(crate) async fn run(
             return None;
         }
     };
-    match serve(&plane, &key, far, syn, packets).await {
+    match serve(&plane, &key, through, far, syn, packets).await {
         Ok(next) => next,
         Err(error) => {
             tracing::warn!(%error, "no memory for a flow");
@@ -121,6 +132,7 @@ fn copied(packet: Bytes) -> Bytes {
 async fn serve(
     plane: &Arc<Plane>,
     key: &FlowKey,
+    through: Option<&Target>,
     far: Box<dyn TcpFlow>,
     syn: Bytes,
     packets: &mut mpsc::Receiver<Bytes>,
@@ -131,6 +143,7 @@ async fn serve(
     memory.advise(Advice::NoHugePage).ok();
     let (receive, send) = memory.split_at_mut(BUFFER);
     let mut flow = Flow::new(plane, key, far, SocketBuffer::new(receive), SocketBuffer::new(send))?;
+    flow.through = through;
     flow.take_packet(syn);
     let mut timer = std::pin::pin!(sleep_until(plane.now() + DORMANT));
     Ok(poll_fn(|cx| flow.poll(cx, packets, timer.as_mut())).await)
@@ -159,6 +172,10 @@ struct Flow<'a> {
     sockets: SocketSet<'a>,
     handle: SocketHandle,
     port: Port,
+    /// Whose link it needs.
+    through: Option<&'a Target>,
+    /// Set while it stands still: when it says so.
+    tells: Option<Instant>,
     /// `None` once both directions are finished.
     far: Option<Box<dyn TcpFlow>>,
     /// From the far side, not yet in the socket.
@@ -204,6 +221,8 @@ impl<'a> Flow<'a> {
             sockets,
             handle,
             port,
+            through: None,
+            tells: None,
             far: Some(far),
             pending: Bytes::new(),
             from_program: Way::Open,
@@ -285,8 +304,11 @@ impl<'a> Flow<'a> {
     /// Lets the socket's next timer wake the task.
     fn wait(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Option<Bytes>> {
         let now = self.plane.now();
-        if let Some(delay) = self.interface.poll_delay(self.plane.stack_time(), &self.sockets) {
-            let at = now + Duration::from_micros(delay.total_micros()).max(TICK);
+        let delay = self.interface.poll_delay(self.plane.stack_time(), &self.sockets);
+        let delay = delay.map(|delay| Duration::from_micros(delay.total_micros()));
+        let tells = self.tell_that_it_stands_still(now);
+        if let Some(delay) = delay.into_iter().chain(tells).min() {
+            let at = now + delay.max(TICK);
             // Never moved to later: most timers are moved again before they fire, and waking early is harmless.
             if timer.is_elapsed() || timer.deadline() > at {
                 timer.as_mut().reset(at);
@@ -298,6 +320,21 @@ impl<'a> Flow<'a> {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    /// Says that it waits for a link, if it does; gives the time until it says so again.
+    fn tell_that_it_stands_still(&mut self, now: Instant) -> Option<Duration> {
+        let target = self.through?;
+        if !self.far.as_ref().is_some_and(|far| far.stands_still()) {
+            self.tells = None;
+            return None;
+        }
+        let at = self.tells.get_or_insert(now + TELL_FIRST);
+        if *at <= now {
+            self.plane.tell_blocked(target);
+            *at = now + TELL_EVERY;
+        }
+        Some(at.saturating_duration_since(now))
     }
 
     /// Gives a packet to the socket.

@@ -132,6 +132,8 @@ struct State {
     window: usize,
     queued: usize,
     echo: bool,
+    /// Its link was lost.
+    still: bool,
     near: Vec<Waker>,
     far: Vec<Waker>,
 }
@@ -189,6 +191,13 @@ impl FarEnd {
         self.event(FlowEvent::Data(data.into()));
     }
 
+    /// Whether its link is lost: nothing passes then.
+    pub(crate) fn stand_still(&self, still: bool) {
+        let mut state = self.state.lock().unwrap();
+        state.still = still;
+        State::wake(&mut state.near);
+    }
+
     /// Bytes sent by the near side that nobody took.
     pub(crate) fn held(&self) -> usize {
         self.state.lock().unwrap().sent.iter().map(|s| if let Sent::Data(d) = s { d.len() } else { 0 }).sum()
@@ -239,7 +248,7 @@ impl TcpFlow for Near {
     fn poll_send_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, FlowEnded>> {
         let mut state = self.0.state.lock().unwrap();
         let room = if state.echo { (1_usize << 20).saturating_sub(state.queued) } else { state.window };
-        if room == 0 {
+        if room == 0 || state.still {
             state.near.push(cx.waker().clone());
             return Poll::Pending;
         }
@@ -262,7 +271,8 @@ impl TcpFlow for Near {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<FlowEvent> {
         let mut state = self.0.state.lock().unwrap();
         let arrived = state.arrived.pop_front();
-        let Some(event) = arrived.or_else(|| state.events.pop_front()) else {
+        let still = state.still;
+        let Some(event) = arrived.or_else(|| if still { None } else { state.events.pop_front() }) else {
             state.near.push(cx.waker().clone());
             return Poll::Pending;
         };
@@ -279,6 +289,10 @@ impl TcpFlow for Near {
         let state = &mut *self.0.state.lock().unwrap();
         state.arrived.append(&mut state.events);
         state.near.push(cx.waker().clone());
+    }
+
+    fn stands_still(&self) -> bool {
+        self.0.state.lock().unwrap().still
     }
 }
 

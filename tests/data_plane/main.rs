@@ -239,6 +239,44 @@ fn a_program_that_does_not_read_holds_the_far_side_back() {
 }
 
 #[test]
+fn a_flow_whose_link_is_lost_stands_still_says_so_and_goes_on() {
+    both(|v6| async move {
+        let (mut bench, mut peer, far) = connected(v6).await;
+        far.stand_still(true);
+        let data: Vec<u8> = (0..600_000_u32).map(|i| (i % 251) as u8).collect();
+        let mut left = data.as_slice();
+        // Longer than any link takes to come back: the program sees a window that is closed.
+        let stuck = tokio::time::timeout(Duration::from_secs(60), async {
+            peer.until(|s| {
+                assert_eq!(s.state(), State::Established);
+                if s.may_send() {
+                    left = &left[s.send_slice(left).unwrap()..];
+                }
+                left.is_empty().then_some(())
+            })
+            .await;
+        });
+        stuck.await.unwrap_err();
+        assert_eq!(far.held(), 0);
+        let mut told = 0;
+        while bench.blocked.try_recv().is_ok() {
+            told += 1;
+        }
+        assert!((10..=61).contains(&told), "told {told} times in a minute");
+        far.stand_still(false);
+        let rest = left.to_vec();
+        let (read, ()) = tokio::join!(far.read(data.len()), async {
+            peer.write(&rest).await;
+            peer.until(|s| (s.send_queue() == 0).then_some(())).await;
+        });
+        assert!(read == data);
+        far.write("answer");
+        assert_eq!(peer.read(6).await, b"answer");
+        assert_eq!(bench.handle.counters().tcp_open, 1);
+    });
+}
+
+#[test]
 fn a_refused_dial_is_refused_and_others_are_told_by_icmp() {
     both(|v6| async move {
         let (host, net, admin) = if v6 { ("1/3", "1/0", "1/1") } else { ("3/1", "3/0", "3/13") };

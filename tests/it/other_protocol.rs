@@ -59,6 +59,7 @@ impl Dialer for Loopback {
             pod_uid: pod.uid.to_string(),
             special: Vec::new(),
             budget: podway_tunnel::client::budget(),
+            line: None,
         };
         Box::pin(async move {
             let stream = TcpStream::connect(address).await.expect("the agent listens");

@@ -87,23 +87,7 @@ impl Workstation {
 
     /// Sends bytes while reading all that comes back, and ends its own direction after them.
     pub fn exchange(&self, host: &str, port: u16, count: usize) -> io::Result<Sum> {
-        let mut stream = self.reach(host, port)?;
-        let mut writing = stream.try_clone()?;
-        std::thread::scope(|scope| {
-            let sending = scope.spawn(move || {
-                let block = pattern(PERIOD * 1000);
-                let mut left = count;
-                while left > 0 {
-                    let length = left.min(block.len());
-                    writing.write_all(&block[..length])?;
-                    left -= length;
-                }
-                writing.shutdown(Shutdown::Write)
-            });
-            let sum = rest(&mut stream);
-            sending.join().unwrap()?;
-            sum
-        })
+        exchange(self.reach(host, port)?, count)
     }
 
     /// Asks for an echo by ICMP; returns what came back, which is what was sent.
@@ -197,6 +181,26 @@ pub fn sum(count: usize) -> Sum {
         left -= length;
     }
     (context.finish().as_ref().to_vec(), count)
+}
+
+/// Sends bytes while reading all that comes back, and ends its own direction after them.
+pub fn exchange(mut stream: TcpStream, count: usize) -> io::Result<Sum> {
+    let mut writing = stream.try_clone()?;
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(move || {
+            let block = pattern(PERIOD * 1000);
+            let mut left = count;
+            while left > 0 {
+                let length = left.min(block.len());
+                writing.write_all(&block[..length])?;
+                left -= length;
+            }
+            writing.shutdown(Shutdown::Write)
+        });
+        let sum = rest(&mut stream);
+        sending.join().unwrap()?;
+        sum
+    })
 }
 
 /// Reads to the end.

@@ -1,10 +1,14 @@
 //! The way to the API server is slow, cut, silent; the API server is away.
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::world::{World, seconds, until};
+use crate::client::{Sum, exchange, rest, sum};
+use crate::world::{LIMIT, World, seconds, until};
 
 const VIA: [&str; 2] = ["--proxy-via", "service=web"];
 
@@ -91,9 +95,132 @@ fn the_way_to_the_api_server_is_silent_for_a_while() {
     });
 }
 
+/// A connection whose program has the patience for an outage.
+fn reach(world: &World, port: u16) -> TcpStream {
+    let stream = world.ws.reach("edge", port).unwrap();
+    stream.set_read_timeout(Some(6 * LIMIT)).unwrap();
+    stream.set_write_timeout(Some(6 * LIMIT)).unwrap();
+    stream
+}
+
+/// So many bytes from a sample server's `/bytes`.
+fn download(mut stream: TcpStream, count: usize) -> Sum {
+    write!(stream, "GET /bytes?n={count} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n").unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    rest(&mut stream).unwrap()
+}
+
+/// Downloads, and uploads to a server that sends all of it back, at a time; `disturb` runs beside them and ends with them.
+/// Every byte has to come, once, and none of them may see a reset.
+fn carries(world: &World, count: usize, disturb: impl FnOnce(&dyn Fn() -> bool)) {
+    let (down, up) = (reach(world, 80), reach(world, 9001));
+    thread::scope(|scope| {
+        let down = scope.spawn(|| download(down, count));
+        let up = scope.spawn(|| exchange(up, count).unwrap());
+        disturb(&|| down.is_finished() && up.is_finished());
+        assert_eq!(down.join().unwrap(), sum(count), "down");
+        assert_eq!(up.join().unwrap(), sum(count), "up and back");
+    });
+}
+
+#[test]
+fn downloads_and_uploads_go_on_though_the_way_is_cut_every_two_seconds() {
+    const COUNT: usize = 30_000_000;
+    let Some(world) = World::start() else { return };
+    world.connected(&VIA, |_| {
+        // So thin that it takes a while.
+        set(&world, json!({"fault": "link", "delay_millis": 2, "bytes_per_second": 10_000_000}));
+        let (began, mut cuts) = (Instant::now(), 0);
+        carries(&world, COUNT, |over| {
+            let mut next = Instant::now() + seconds(2);
+            while !over() {
+                assert!(began.elapsed() < 6 * LIMIT, "it does not come to an end");
+                thread::sleep(Duration::from_millis(20));
+                if Instant::now() >= next {
+                    next += seconds(2);
+                    let reset = cuts % 2 == 0;
+                    let on = json!({"resource": "pods/portforward"});
+                    cuts +=
+                        world.cluster.fault(json!({"do": "cut", "on": on, "reset": reset})).unwrap().as_u64().unwrap();
+                }
+            }
+        });
+        println!("{COUNT} bytes each in {:?}, {cuts} carriers were cut", began.elapsed());
+        assert!(cuts >= 3, "{cuts} carriers were cut: it was too quick");
+    });
+}
+
+#[test]
+fn open_connections_stand_still_while_the_api_server_is_away_and_go_on() {
+    away(seconds(10));
+}
+
+#[test]
+#[ignore = "takes more than a minute"]
+fn open_connections_stand_still_while_the_api_server_is_away_for_a_minute() {
+    away(seconds(60));
+}
+
+fn away(outage: Duration) {
+    const COUNT: usize = 60_000_000;
+    let Some(world) = World::start() else { return };
+    world.connected(&VIA, |podway| {
+        // One that is quiet, and says something now and then.
+        let mut quiet = reach(&world, 9001);
+        quiet.write_all(b"before").unwrap();
+        quiet.read_exact(&mut [0; 6]).unwrap();
+        let thin = set(&world, json!({"fault": "link", "bytes_per_second": 8_000_000}));
+        carries(&world, COUNT, |over| {
+            thread::sleep(seconds(1));
+            assert!(!over(), "it was too quick");
+            // The first rule that is about a connection decides.
+            withdraw(&world, &thin);
+            let (began, id) = (Instant::now(), set(&world, json!({"fault": "away"})));
+            quiet.write_all(b"during").unwrap();
+            lasts(began, outage);
+            assert!(!over());
+            withdraw(&world, &id);
+            let began = Instant::now();
+            let mut back = [0; 6];
+            quiet.read_exact(&mut back).unwrap();
+            assert_eq!(&back, b"during");
+            println!("an open connection goes on {:?} after the API server is back", began.elapsed());
+            assert!(began.elapsed() < seconds(8));
+        });
+        quiet.write_all(b"after").unwrap();
+        quiet.read_exact(&mut [0; 5]).unwrap();
+        until("Ready", seconds(10), || podway.status().holds("Ready").then_some(()));
+    });
+}
+
+#[test]
+fn connections_through_a_pod_that_is_gone_are_reset() {
+    let Some(world) = World::start() else { return };
+    world.connected(&VIA, |_| {
+        let mut stream = world.ws.reach("edge", 9001).unwrap();
+        stream.write_all(b"before").unwrap();
+        stream.read_exact(&mut [0; 6]).unwrap();
+        // Whichever carries it.
+        let pods = world.names("demo", "web");
+        pods.iter().for_each(|pod| world.cluster.delete("pods", "demo", pod).unwrap());
+        pods.iter().for_each(|pod| world.gone("demo", pod));
+        let began = Instant::now();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let error = stream.read(&mut [0; 8]).unwrap_err();
+        println!("reset {:?} after the pods had gone", began.elapsed());
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        assert!(began.elapsed() < seconds(5));
+    });
+}
+
 /// The fault itself, which has no event at its end.
 fn lasts(began: Instant, outage: Duration) {
-    std::thread::sleep(outage.saturating_sub(began.elapsed()));
+    thread::sleep(outage.saturating_sub(began.elapsed()));
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! connect ── HTTP/2 ── Hello … Welcome ──▶ Carrier ──▶ open_tcp / open_udp / dns
 //!                                             └─ closed(): silence, GOAWAY, end of the stream below
 //! ```
+//!
+//! A TCP flow whose carrier ends waits for the next one of its [`Line`] and goes on there.
 #![expect(clippy::wildcard_enum_match_arm, reason = "a frame that means nothing where it comes is skipped")]
 #![expect(clippy::disallowed_methods, reason = "round trips and silence are measured with the clock")]
 
@@ -24,20 +26,26 @@ use self::heartbeat::{AbortOnDrop, Noted, end, heartbeat};
 use crate::credit::{Budget, Receiver};
 use crate::frames::{
     ClientHello, Denied, DnsAnswer, DnsQuery, EchoReply, EchoRequest, Failure, FlowFrame, HelloFrame, Open, Proof,
-    Protocol, Welcome, flow_frame, hello_frame,
+    Protocol, RESUME, Resume, Welcome, flow_frame, hello_frame,
 };
 use crate::round_trip::RoundTrip;
 use crate::wire::{Reader, WireError, Writer};
 use crate::{
-    CONNECTION_WINDOW, DNS_PATH, ECHO_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOLS, SEND_BUFFER,
-    STREAM_WINDOW, WORKSTATION_BUFFERS, handshake,
+    CONNECTION_WINDOW, DNS_PATH, ECHO_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOLS, RESUME_WINDOW,
+    SEND_BUFFER, STREAM_WINDOW, WORKSTATION_BUFFERS, handshake,
 };
 
 mod flow;
 mod heartbeat;
+mod line;
+mod stream;
+mod udp;
 
 use flow::Buffers;
-pub use flow::{Ended, Event, TcpFlow, UdpEnded, UdpFlow};
+pub use flow::{Ended, Event, TcpFlow};
+pub use line::Line;
+use stream::{Going, Stream};
+pub use udp::{UdpEnded, UdpFlow};
 
 /// A budget for all flows of a session, whichever carriers they are on.
 pub fn budget() -> Arc<Budget> {
@@ -57,6 +65,8 @@ pub struct Config {
     pub special: Vec<String>,
     /// What the flows of all carriers of a session share.
     pub budget: Arc<Budget>,
+    /// Where flows find the next carrier to this agent when they lose theirs; without one they end with it.
+    pub line: Option<Line>,
 }
 
 /// Why there is no carrier.
@@ -96,19 +106,24 @@ pub enum ConnectError {
     Random,
 }
 
-/// One HTTP/2 connection to one agent, authenticated.
+/// One HTTP/2 connection to one agent, authenticated. A clone is another handle to it.
 #[derive(Clone)]
-pub struct Carrier {
+pub struct Carrier(Arc<Inner>);
+
+struct Inner {
     requests: SendRequest<Bytes>,
-    agent_version: Arc<str>,
-    welcome: Arc<Welcome>,
+    agent_version: String,
+    welcome: Welcome,
     closed: watch::Receiver<Option<Arc<str>>>,
+    /// Its sender goes with the connection.
+    gone: watch::Receiver<()>,
     shared: Arc<Shared>,
+    line: Option<Line>,
 }
 
 impl std::fmt::Debug for Carrier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Carrier").field("closed", &*self.closed.borrow()).finish_non_exhaustive()
+        f.debug_struct("Carrier").field("closed", &*self.0.closed.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -193,14 +208,15 @@ impl Carrier {
             };
             end(&tell, why);
         });
-        let guard = AbortOnDrop(running.abort_handle());
+        let (_going, gone) = watch::channel(());
+        let guard = AbortOnDrop { task: running.abort_handle(), _going };
         let (response, stream) = requests.send_request(request(HELLO_PATH)?, false)?;
         let mut writer = Writer::new(stream);
         let began = shared.now();
         writer.send(&hello(hello_frame::Frame::ClientHello(ClientHello {
             protocol_min: *PROTOCOLS.start(),
             protocol_max: *PROTOCOLS.end(),
-            features: Vec::new(),
+            features: config.line.iter().map(|_| RESUME.to_owned()).collect(),
             session_id: Bytes::copy_from_slice(&config.session_id),
             public_key: Bytes::copy_from_slice(config.pair.public_key().as_ref()),
         })))?;
@@ -220,7 +236,7 @@ impl Carrier {
         if challenge.pod_uid != config.pod_uid {
             return Err(ConnectError::WrongPod { expected: config.pod_uid.clone(), found: challenge.pod_uid });
         }
-        let agent_version = challenge.agent_version.as_str().into();
+        let agent_version = challenge.agent_version;
         let special = config.special.clone();
         let signature =
             handshake::sign(&config.pair, &challenge.nonce, &config.session_id, &challenge.pod_uid, &special);
@@ -233,28 +249,33 @@ impl Carrier {
                 _ => {}
             }
         };
-        tokio::spawn(heartbeat(reader, writer, round_trip, Arc::clone(&shared), ended, guard));
-        Ok(Carrier { requests, agent_version, welcome: Arc::new(welcome), closed, shared })
+        let line = config.line.clone();
+        tokio::spawn(heartbeat(reader, writer, round_trip, Arc::clone(&shared), ended, guard, line.clone()));
+        let inner = Arc::new(Inner { requests, agent_version, welcome, closed, gone, shared, line });
+        if let Some(line) = &inner.line {
+            line.leads_to(&inner);
+        }
+        Ok(Carrier(inner))
     }
 
     /// What the agent says its version is: any text.
     pub fn agent_version(&self) -> &str {
-        &self.agent_version
+        &self.0.agent_version
     }
 
     /// What the agent said of itself.
     pub fn welcome(&self) -> &Welcome {
-        &self.welcome
+        &self.0.welcome
     }
 
     /// Whether it still stands.
     pub fn is_alive(&self) -> bool {
-        self.closed.borrow().is_none()
+        self.0.is_alive()
     }
 
     /// Resolves when the carrier has ended, with the reason. Cancel safe.
     pub fn closed(&self) -> impl Future<Output = String> + Send + 'static {
-        let mut closed = self.closed.clone();
+        let mut closed = self.0.closed.clone();
         async move {
             match closed.wait_for(Option::is_some).await {
                 Ok(why) => why.as_deref().unwrap_or_default().to_owned(),
@@ -263,23 +284,35 @@ impl Carrier {
         }
     }
 
-    /// Ends the carrier and all its flows, soon: [`Carrier::closed`] tells when.
+    /// Ends the carrier, soon: [`Carrier::closed`] tells when. Its flows wait for the next one of their line; where that is
+    /// over, or there is none, they end, and the agent is told.
     pub fn close(&self) {
-        self.shared.close.notify_one();
+        self.0.shared.close.notify_one();
+    }
+
+    /// Resolves when nothing more goes out: where the agent had to be told of the end, it has ended the carrier as well, or
+    /// did not within a second. Cancel safe.
+    pub fn gone(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut gone = self.0.gone.clone();
+        async move { while gone.changed().await.is_ok() {} }
     }
 
     /// Dials `to` from inside the pod. Cancel safe: dropping it ends the flow.
     pub async fn open_tcp(&self, to: SocketAddr, dial_timeout: Duration) -> Result<TcpFlow, Failure> {
-        let buffers = Buffers(Arc::clone(&self.shared.budget));
-        let receiver = Receiver::new(buffers, self.shared.now()).ok_or(Failure::Limit)?;
+        let shared = &self.0.shared;
+        let receiver = Receiver::new(Buffers(Arc::clone(&shared.budget)), shared.now()).ok_or(Failure::Limit)?;
         let limit = receiver.first_limit();
-        let (reader, writer, opened) = self.open(Protocol::Tcp, to, dial_timeout, limit).await?;
-        Ok(TcpFlow::new(reader, writer, receiver, opened, Arc::clone(&self.shared)))
+        let flow_id = handshake::random::<16>().ok_or(Failure::Unspecified)?;
+        let (reader, writer, opened) = self.open(flow_id, Protocol::Tcp, to, dial_timeout, limit).await?;
+        let going = Going { reader, writer, shared: Arc::clone(shared) };
+        let stream = Stream::new(going, self.0.way_back(flow_id));
+        Ok(TcpFlow::new(stream, Arc::clone(shared), receiver, opened))
     }
 
     /// Opens an association to `to` from inside the pod. Cancel safe.
     pub async fn open_udp(&self, to: SocketAddr) -> Result<UdpFlow, Failure> {
-        let (reader, writer, _) = self.open(Protocol::Udp, to, Duration::ZERO, 0).await?;
+        let flow_id = handshake::random::<16>().ok_or(Failure::Unspecified)?;
+        let (reader, writer, _) = self.open(flow_id, Protocol::Udp, to, Duration::ZERO, 0).await?;
         Ok(UdpFlow::new(reader, writer))
     }
 
@@ -293,7 +326,7 @@ impl Carrier {
     /// Sends one ICMP echo to `to` from inside the pod, and returns what came back within `timeout`. Cancel safe: the
     /// answer is then not heard.
     pub async fn echo(&self, to: IpAddr, sequence: u16, payload: Bytes, timeout: Duration) -> Result<Bytes, Failure> {
-        if !self.welcome.icmp {
+        if !self.0.welcome.icmp {
             return Err(Failure::Forbidden);
         }
         let sequence = sequence.into();
@@ -309,7 +342,7 @@ impl Carrier {
         question: &impl prost::Message,
     ) -> Result<A, Failure> {
         let lost = |_| Failure::Unspecified;
-        let mut requests = self.requests.clone().ready().await.map_err(lost)?;
+        let mut requests = self.0.requests.clone().ready().await.map_err(lost)?;
         let request = request(path).map_err(|_| Failure::Unspecified)?;
         let (response, stream) = requests.send_request(request, false).map_err(lost)?;
         let mut writer = Writer::new(stream);
@@ -324,17 +357,12 @@ impl Carrier {
 
     async fn open(
         &self,
+        flow_id: [u8; 16],
         protocol: Protocol,
         to: SocketAddr,
         dial_timeout: Duration,
         limit: u64,
     ) -> Result<(Reader, Writer, u64), Failure> {
-        let lost = |_| Failure::Unspecified;
-        let mut requests = self.requests.clone().ready().await.map_err(lost)?;
-        let request = request(FLOW_PATH).map_err(|_| Failure::Unspecified)?;
-        let (response, stream) = requests.send_request(request, false).map_err(lost)?;
-        let mut writer = Writer::new(stream);
-        let flow_id = handshake::random::<16>().ok_or(Failure::Unspecified)?;
         let open = Open {
             flow_id: Bytes::copy_from_slice(&flow_id),
             protocol: protocol.into(),
@@ -343,17 +371,65 @@ impl Carrier {
             dial_timeout_ms: millis(dial_timeout),
             limit,
         };
-        writer.send_flow(flow_frame::Frame::Open(open)).map_err(|_| Failure::Unspecified)?;
-        let mut reader = Reader::new(response.await.map_err(lost)?.into_body());
+        let (mut reader, writer) = self.0.flow(flow_frame::Frame::Open(open)).await?;
         loop {
-            let Some(Ok(frame)) = reader.next::<FlowFrame>().await else {
-                return Err(Failure::Unspecified);
-            };
-            match frame.frame {
-                Some(flow_frame::Frame::Opened(opened)) => return Ok((reader, writer, opened.limit)),
-                Some(flow_frame::Frame::Failed(failed)) => return Err(failed.failure()),
+            match answer(&mut reader).await? {
+                flow_frame::Frame::Opened(opened) => return Ok((reader, writer, opened.limit)),
+                flow_frame::Frame::Failed(failed) => return Err(failed.failure()),
                 _ => {}
             }
+        }
+    }
+}
+
+impl Inner {
+    fn is_alive(&self) -> bool {
+        self.closed.borrow().is_none()
+    }
+
+    /// How long the agent keeps a flow whose carrier ended; zero where it does not.
+    fn resume_window(&self) -> Duration {
+        let limits = self.welcome.limits.as_ref();
+        limits.map_or(Duration::ZERO, |limits| Duration::from_millis(limits.resume_window_ms.into()))
+    }
+
+    /// How a flow that was opened here goes on elsewhere; `None` where it cannot.
+    fn way_back(&self, flow_id: [u8; 16]) -> Option<line::WayBack> {
+        let line = self.line.clone().filter(|_| !self.resume_window().is_zero())?;
+        Some(line::WayBack { line, flow_id, within: self.resume_window().min(RESUME_WINDOW) })
+    }
+
+    /// A call about a flow, with its first frame.
+    async fn flow(&self, first: flow_frame::Frame) -> Result<(Reader, Writer), Failure> {
+        let lost = |_| Failure::Unspecified;
+        let mut requests = self.requests.clone().ready().await.map_err(lost)?;
+        let request = request(FLOW_PATH).map_err(|_| Failure::Unspecified)?;
+        let (response, stream) = requests.send_request(request, false).map_err(lost)?;
+        let mut writer = Writer::new(stream);
+        writer.send_flow(first).map_err(|_| Failure::Unspecified)?;
+        Ok((Reader::new(response.await.map_err(lost)?.into_body()), writer))
+    }
+
+    /// Takes a flow over from another carrier, with what this side has of it. Gives what the agent has. Cancel safe: the
+    /// flow may be taken over again.
+    async fn resume(&self, flow_id: &[u8; 16], received: u64) -> Result<(Reader, Writer, u64), Failure> {
+        let resume = Resume { flow_id: Bytes::copy_from_slice(flow_id), received };
+        let (mut reader, writer) = self.flow(flow_frame::Frame::Resume(resume)).await?;
+        loop {
+            match answer(&mut reader).await? {
+                flow_frame::Frame::Resumed(resumed) => return Ok((reader, writer, resumed.received)),
+                flow_frame::Frame::Failed(failed) => return Err(failed.failure()),
+                _ => {}
+            }
+        }
+    }
+}
+
+async fn answer(reader: &mut Reader) -> Result<flow_frame::Frame, Failure> {
+    loop {
+        let Some(Ok(frame)) = reader.next::<FlowFrame>().await else { return Err(Failure::Unspecified) };
+        if let Some(frame) = frame.frame {
+            return Ok(frame);
         }
     }
 }

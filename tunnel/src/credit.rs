@@ -13,6 +13,8 @@
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::WORKSTATION_BUFFERS;
+
 /// A flow's first window where flows are few: a round trip of 1 ms at 2 Gbit/s.
 pub const FIRST_WINDOW: u64 = 256 * 1024;
 /// The window that every flow has at least; it grows as any other.
@@ -43,6 +45,11 @@ pub struct Budget {
     held: AtomicU64,
     /// Flows whose peer broke their credit.
     broken: AtomicU64,
+    /// Bytes that were sent and are kept until the peer has them: it granted them within a budget of its own. See
+    /// [`crate::resume`].
+    kept: AtomicU64,
+    /// The most of them, however much peers grant.
+    keeps: u64,
 }
 
 impl Budget {
@@ -50,8 +57,29 @@ impl Budget {
     pub fn new(total: u64, flows: u32) -> Budget {
         let places = u64::from(flows).min(total / 2 / SMALLEST_WINDOW);
         let pool_size = total - places * SMALLEST_WINDOW;
-        let [held, broken] = [0; 2].map(AtomicU64::new);
-        Budget { places: AtomicU64::new(places), pool_size, pool: AtomicU64::new(pool_size), held, broken }
+        let [held, broken, kept] = [0; 3].map(AtomicU64::new);
+        let (places, pool) = (AtomicU64::new(places), AtomicU64::new(pool_size));
+        Budget { places, pool_size, pool, held, broken, kept, keeps: WORKSTATION_BUFFERS }
+    }
+
+    /// The same, which keeps at most so many bytes of what was sent.
+    pub fn that_keeps(self, bytes: u64) -> Budget {
+        Budget { keeps: bytes, ..self }
+    }
+
+    /// Bytes kept of what was sent, over all flows.
+    pub fn kept(&self) -> u64 {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Room for so many bytes of what was sent.
+    pub(crate) fn keep(&self, bytes: u64) -> bool {
+        let keep = |kept: u64| kept.checked_add(bytes).filter(|kept| *kept <= self.keeps);
+        self.kept.fetch_update(Ordering::AcqRel, Ordering::Acquire, keep).is_ok()
+    }
+
+    pub(crate) fn let_go(&self, bytes: u64) {
+        self.kept.fetch_sub(bytes, Ordering::AcqRel);
     }
 
     /// Bytes that arrived and were not taken off, over all flows.
@@ -113,10 +141,10 @@ enum Recall {
 #[error("the peer broke the flow's credit")]
 pub struct CreditBroken;
 
-/// A word to the sender: `received` bytes were taken off, and it may send up to `limit`.
+/// A word to the sender: `received` bytes are here, and it may send up to `limit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Bytes taken off so far.
+    /// Bytes that arrived so far.
     pub received: u64,
     /// The highest offset that may be sent.
     pub limit: u64,
@@ -164,6 +192,18 @@ impl<B: Deref<Target = Budget>> Receiver<B> {
     /// The limit to name when the flow is opened.
     pub fn first_limit(&self) -> u64 {
         self.granted
+    }
+
+    /// Bytes that arrived.
+    pub fn received(&self) -> u64 {
+        self.arrived
+    }
+
+    /// The flow goes on over another carrier, and what was said on the last one may be lost. Gives what the sender has to
+    /// know.
+    pub fn resumed(&mut self) -> Grant {
+        self.recall = Recall::None;
+        Grant { received: self.arrived, limit: self.granted }
     }
 
     /// Takes a chunk's place in the order.
@@ -229,7 +269,7 @@ impl<B: Deref<Target = Budget>> Receiver<B> {
         if self.recall == Recall::Asked {
             self.recall = Recall::Overtaken;
         }
-        Some(Grant { received: self.taken, limit })
+        Some(Grant { received: self.arrived, limit })
     }
 
     /// Gives back to the pool what neither the window nor what is granted needs.

@@ -54,7 +54,7 @@ pub struct ClientHello {
     /// Newest protocol spoken.
     #[prost(uint32, tag = "2")]
     pub protocol_max: u32,
-    /// Optional features.
+    /// Optional features: [`RESUME`].
     #[prost(string, repeated, tag = "3")]
     pub features: Vec<String>,
     /// 16 random bytes.
@@ -64,6 +64,9 @@ pub struct ClientHello {
     #[prost(bytes = "bytes", tag = "5")]
     pub public_key: Bytes,
 }
+
+/// The feature of a client whose flows may outlive their carriers.
+pub const RESUME: &str = "resume";
 
 /// What the client has to sign.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -319,7 +322,7 @@ pub struct Resume {
     /// Which.
     #[prost(bytes = "bytes", tag = "1")]
     pub flow_id: Bytes,
-    /// Bytes that this side has.
+    /// Bytes that this side has, and one more once it has the `Fin`.
     #[prost(uint64, tag = "2")]
     pub received: u64,
 }
@@ -327,7 +330,7 @@ pub struct Resume {
 /// Going on.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Resumed {
-    /// Bytes that this side has.
+    /// Bytes that this side has, and one more once it has the `Fin`.
     #[prost(uint64, tag = "1")]
     pub received: u64,
 }
@@ -338,7 +341,7 @@ pub struct Attach {
     /// Which.
     #[prost(bytes = "bytes", tag = "1")]
     pub flow_id: Bytes,
-    /// Bytes that this side has.
+    /// Bytes that this side has, and one more once it has the `Fin`.
     #[prost(uint64, tag = "2")]
     pub received: u64,
 }
@@ -354,13 +357,13 @@ pub struct Data {
     pub bytes: Bytes,
 }
 
-/// Credit.
+/// What is here, and credit.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Ack {
-    /// Bytes taken off so far.
+    /// Bytes that this side has so far, and one more once it has the `Fin`.
     #[prost(uint64, tag = "1")]
     pub received: u64,
-    /// The highest offset that may be sent.
+    /// The highest offset that may be sent; one that is not higher than before says nothing new.
     #[prost(uint64, tag = "2")]
     pub limit: u64,
 }

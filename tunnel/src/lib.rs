@@ -3,6 +3,8 @@
 //! - [`frames`]: the messages; `proto/tunnel.proto` is their other form.
 //! - [`handshake`]: who may use an agent.
 //! - [`credit`]: how much of a flow may be under way. Pure.
+//! - [`resume`]: what is kept of what was sent, so that a flow outlives its carrier. Pure.
+//! - [`acks`], [`resend`]: when the peer is told what is here, and what goes out again.
 //! - [`queue`]: what arrived and waits. Pure.
 //! - [`review`]: when a flow gives back what it does not use.
 //! - [`round_trip`]: how long the way is. Pure.
@@ -10,6 +12,7 @@
 //! - [`wire`]: gRPC messages on HTTP/2 streams.
 //! - [`client`]: the workstation's end.
 
+pub mod acks;
 pub mod assembly;
 pub mod client;
 pub mod credit;
@@ -17,6 +20,8 @@ pub mod frames;
 pub mod handshake;
 pub mod heap;
 pub mod queue;
+pub mod resend;
+pub mod resume;
 pub mod review;
 pub mod round_trip;
 pub mod wire;
@@ -41,6 +46,8 @@ pub const WORKSTATION_BUFFERS: u64 = 48 << 20;
 pub const MAX_DATA: usize = 64 * 1024;
 /// A message longer than this is an error of its stream.
 pub const MAX_MESSAGE: usize = 128 * 1024;
+/// How long a flow outlives its carrier.
+pub const RESUME_WINDOW: Duration = Duration::from_secs(180);
 /// A ping is sent this often.
 pub const HEARTBEAT: Duration = Duration::from_millis(2500);
 /// A carrier on which no byte came for this long is dead.

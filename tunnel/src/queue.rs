@@ -18,6 +18,9 @@ pub struct Queue {
     chunks: VecDeque<Bytes>,
     /// Small chunks that came last.
     gathered: BytesMut,
+    bytes: u64,
+    /// Bytes taken off the first chunk, which it still holds.
+    taken: usize,
 }
 
 impl Queue {
@@ -26,6 +29,7 @@ impl Queue {
         if chunk.is_empty() {
             return;
         }
+        self.bytes += chunk.len() as u64;
         if chunk.len() >= SMALL || self.is_empty() {
             self.close_block();
             self.chunks.push_back(chunk);
@@ -43,6 +47,8 @@ impl Queue {
             self.close_block();
         }
         let chunk = self.chunks.pop_front();
+        self.taken = 0;
+        self.bytes -= chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
         if self.chunks.is_empty() && self.chunks.capacity() > SPARE {
             self.chunks = VecDeque::new();
         }
@@ -60,11 +66,45 @@ impl Queue {
     /// Takes bytes off the next chunk, at most as many as it has.
     pub fn advance(&mut self, count: usize) {
         if let Some(front) = self.chunks.front_mut() {
-            front.advance(count.min(front.len()));
+            let count = count.min(front.len());
+            front.advance(count);
+            self.taken += count;
+            self.bytes -= count as u64;
             if front.is_empty() {
                 self.pop();
             }
         }
+    }
+
+    /// Takes off `count` bytes, whichever chunks they are in; all there are when they are fewer.
+    pub fn skip(&mut self, mut count: u64) {
+        while count > 0 && !self.is_empty() {
+            let length = usize::try_from(count).unwrap_or(usize::MAX).min(self.front().len());
+            self.advance(length);
+            count -= length as u64;
+        }
+        self.shrink();
+    }
+
+    /// Copies the first chunk where less than half of it is left: what waits may do so for long.
+    fn shrink(&mut self) {
+        if let Some(front) = self.chunks.front_mut()
+            && front.len() < self.taken
+        {
+            *front = Bytes::copy_from_slice(front);
+            self.taken = 0;
+        }
+    }
+
+    /// The chunks, in order.
+    pub fn chunks(&mut self) -> impl Iterator<Item = &Bytes> {
+        self.close_block();
+        self.chunks.iter()
+    }
+
+    /// How many bytes wait.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Whether nothing waits.
@@ -81,6 +121,8 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::{any, prop_assert, prop_assert_eq};
     use proptest::proptest;
 
@@ -93,6 +135,29 @@ mod tests {
             queue.push(Bytes::from_static(b"."));
         }
         assert!(queue.chunks.len() <= 2 + 100_000 / BLOCK, "{} chunks", queue.chunks.len());
+    }
+
+    #[test]
+    fn what_is_left_of_a_chunk_that_was_skipped_holds_no_more_than_as_much_again() {
+        struct Held(Vec<u8>, #[expect(dead_code, reason = "counted")] Arc<()>);
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        let held = Arc::new(());
+        let chunk = Bytes::from_owner(Held(vec![1; 64 << 10], Arc::clone(&held)));
+        let mut queue = Queue::default();
+        queue.push(chunk);
+        for _ in 0..32 << 10 {
+            queue.skip(1);
+        }
+        assert_eq!(Arc::strong_count(&held), 2, "half of it is left");
+        queue.skip(1);
+        assert_eq!(Arc::strong_count(&held), 1, "the chunk is still held");
+        assert_eq!(queue.bytes(), (32 << 10) - 1);
+        queue.skip((32 << 10) - 2);
+        assert_eq!(queue.pop().unwrap(), [1][..]);
     }
 
     #[test]

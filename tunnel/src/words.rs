@@ -21,6 +21,11 @@ impl Words {
         self.ack = Some(Ack { received, limit });
     }
 
+    /// What is here, without news of credit.
+    pub fn acknowledge(&mut self, received: u64) {
+        self.ack.get_or_insert_default().received = received;
+    }
+
     /// How far we go, as the peer asked.
     pub fn yielded(&mut self, limit: u64) {
         self.yielded = Some(Yielded { limit });
@@ -29,8 +34,13 @@ impl Words {
     /// Asks the peer for what it does not need. Only where nothing waits: a grant of before would otherwise follow, and
     /// be taken for a newer one.
     pub fn recall(&mut self, limit: u64) {
-        debug_assert!(self.ack.is_none());
+        debug_assert!(self.ack.as_ref().is_none_or(|ack| ack.limit == 0));
         self.recall = Some(Recall { limit });
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.recall.is_none() && self.ack.is_none() && self.yielded.is_none()
     }
 
     /// Says what waits, before any more data takes the room. Ready when nothing waits any more.
@@ -39,7 +49,7 @@ impl Words {
     ///
     /// The stream ended.
     pub fn poll(&mut self, cx: &mut Context<'_>, writer: &mut Writer) -> Poll<Result<(), WireError>> {
-        while self.recall.is_some() || self.ack.is_some() || self.yielded.is_some() {
+        while !self.is_empty() {
             ready!(writer.poll_room_for_word(cx))?;
             let recall = self.recall.take().map(Frame::Recall);
             let word = recall.or_else(|| self.ack.take().map(Frame::Ack));

@@ -99,8 +99,14 @@ async fn meet(script: Script) -> Result<(), TestCaseError> {
     let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
     let pair = Arc::new(Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("its pair"));
     let budget = podway_tunnel::client::budget();
-    let config =
-        Config { pair, session_id: [7; 16], pod_uid: "p".into(), special: Vec::new(), budget: Arc::clone(&budget) };
+    let config = Config {
+        pair,
+        session_id: [7; 16],
+        pod_uid: "p".into(),
+        special: Vec::new(),
+        budget: Arc::clone(&budget),
+        line: None,
+    };
     // Whoever dials has a limit of his own.
     let Ok(Ok(carrier)) = timeout(Duration::from_secs(10), Carrier::connect(ours, &config)).await else {
         return Ok(());

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Invariants: one link for each pod UID; each waiter settles exactly once; nothing is dialled after `HangUpAll`; the
-//! table that names a link is published before a waiter is told of it.
+//! table that names a link is published before a waiter is told of it. Flows outlive links: an agent that was reached is
+//! abandoned exactly once, when it is gone or nobody wants it, and before its link is hung up.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -135,6 +136,11 @@ pub enum Effect {
         /// Prefixes to ask permission for.
         special: BTreeSet<Cidr>,
     },
+    /// The agent of this pod is gone, or not wanted any more: flows through it that wait for another link end.
+    Abandon {
+        /// The pod.
+        pod: PodUid,
+    },
     /// End a link or a dial.
     HangUp {
         /// Pod.
@@ -250,6 +256,8 @@ pub struct ClientListCore {
     via: (Generation, ViaFact),
     placement: (Generation, BTreeMap<Target, Arc<str>>),
     links: BTreeMap<PodUid, Link>,
+    /// The containers that were reached last, by pod: flows through them may go on over the next link.
+    reached: BTreeMap<PodUid, Arc<str>>,
     /// Agents that said that they will not do. A container of a pod never becomes another.
     unfit: UnfitAgents,
     waiters: BTreeMap<WaiterId, Waiter>,
@@ -274,6 +282,7 @@ impl ClientListCore {
             via: Default::default(),
             placement: Default::default(),
             links: BTreeMap::new(),
+            reached: BTreeMap::new(),
             unfit: UnfitAgents::new(),
             waiters: BTreeMap::new(),
             blocked: BTreeMap::new(),
@@ -408,6 +417,9 @@ impl ClientListCore {
 
     fn hang_up_all(&mut self, reply: ReplyId) {
         self.mode = Mode::HungUp;
+        for pod in std::mem::take(&mut self.reached).into_keys() {
+            self.effects.push_back(Effect::Abandon { pod });
+        }
         for (pod, link) in std::mem::take(&mut self.links) {
             if !matches!(link.phase, LinkPhase::Failed { .. }) {
                 self.effects.push_back(Effect::HangUp { pod, attempt: link.attempt });
@@ -438,6 +450,7 @@ impl ClientListCore {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in ended {
+            self.abandon(uid.clone());
             if let Some(link) = self.links.remove(&uid)
                 && !matches!(link.phase, LinkPhase::Failed { .. })
             {
@@ -476,6 +489,32 @@ impl ClientListCore {
             let link = Link { attempt, pod: Arc::clone(pod), agent: name, special: special.clone(), refused, phase };
             self.links.insert(uid, link);
             self.effects.push_back(Effect::Dial { pod: Arc::clone(pod), attempt, port, special });
+        }
+    }
+
+    fn abandon(&mut self, pod: PodUid) {
+        if self.reached.remove(&pod).is_some() {
+            self.effects.push_back(Effect::Abandon { pod });
+        }
+    }
+
+    /// Gives up agents that were reached and that nobody can reach again.
+    fn abandon_lost(&mut self) {
+        for (uid, link) in self.links.iter().filter(|(_, link)| link.is_ready()) {
+            self.reached.insert(uid.clone(), Arc::clone(&link.agent));
+        }
+        let runs = |uid: &PodUid, agent: &Arc<str>| {
+            let pod = self.pods.1.pods.get(uid).filter(|pod| !has_ended(pod));
+            let agents = pod.map_or(&[][..], |pod| &pod.agents);
+            agents.iter().any(|a| a.name == *agent && a.state == ContainerState::Running)
+        };
+        let stands = |uid: &PodUid, agent: &Arc<str>| {
+            self.links.get(uid).is_some_and(|link| link.is_ready() || runs(uid, agent))
+        };
+        let lost = self.reached.iter().filter(|(uid, agent)| !stands(uid, agent));
+        let lost: Vec<PodUid> = lost.map(|(uid, _)| uid.clone()).collect();
+        for uid in lost {
+            self.abandon(uid);
         }
     }
 
@@ -702,6 +741,7 @@ impl Core for ClientListCore {
         self.store(now, input);
         self.hurry(now);
         self.reconcile(now);
+        self.abandon_lost();
         self.publish();
         self.settle_waiters(now);
         self.tell();

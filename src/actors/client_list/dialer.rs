@@ -1,11 +1,12 @@
 //! Dials an agent: port-forward, then the handshake of its protocol.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::WeakRecipient;
-use podway_tunnel::client::{Carrier, Config, ConnectError};
+use podway_tunnel::client::{Carrier, Config, ConnectError, Line};
 use podway_tunnel::credit::Budget;
 use tokio::sync::watch;
 
@@ -19,9 +20,33 @@ use crate::identity::Identity;
 use crate::net::agent::native::NativeLink;
 use crate::net::cidr::Cidr;
 use crate::net::portforward::{self, PortForwardError};
+use crate::workload::PodUid;
 
 /// Bytes of a version that are shown.
 const LONGEST_VERSION: usize = 64;
+
+/// Where the flows of each pod's agent find its next carrier: those that ClientList has not abandoned, and that somebody uses.
+#[derive(Default)]
+struct Lines(Mutex<BTreeMap<PodUid, Line>>);
+
+impl Lines {
+    fn get(&self) -> MutexGuard<'_, BTreeMap<PodUid, Line>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The line of the flows that wait for that pod's agent, or a new one. Lines of dials that came to nothing go.
+    fn of(&self, pod: &PodUid) -> Line {
+        let mut lines = self.get();
+        lines.retain(|_, line| line.is_used());
+        lines.entry(pod.clone()).or_default().clone()
+    }
+
+    fn abandon(&self, pod: &PodUid) {
+        if let Some(line) = self.get().remove(pod) {
+            line.end();
+        }
+    }
+}
 
 /// Dials podway's own agents through the API server.
 pub struct NativeDialer {
@@ -30,6 +55,7 @@ pub struct NativeDialer {
     session_id: [u8; 16],
     budget: Arc<Budget>,
     pod_watcher: WeakRecipient<Doubt>,
+    lines: Arc<Lines>,
 }
 
 impl NativeDialer {
@@ -42,7 +68,14 @@ impl NativeDialer {
         budget: Arc<Budget>,
         pod_watcher: WeakRecipient<Doubt>,
     ) -> NativeDialer {
-        NativeDialer { client, identity, session_id, budget, pod_watcher }
+        NativeDialer { client, identity, session_id, budget, pod_watcher, lines: Arc::default() }
+    }
+}
+
+impl Drop for NativeDialer {
+    fn drop(&mut self) {
+        // Nobody dials any more.
+        self.lines.get().values().for_each(Line::end);
     }
 }
 
@@ -54,12 +87,14 @@ impl Dialer for NativeDialer {
         special: Vec<Cidr>,
     ) -> Pin<Box<dyn Future<Output = Result<Dialed, DialOutcome>> + Send>> {
         let client = self.client.borrow().clone();
-        let config = Config {
+        let lines = Arc::clone(&self.lines);
+        let mut config = Config {
             pair: Arc::clone(&self.identity.pair),
             session_id: self.session_id,
             pod_uid: pod.uid.to_string(),
             special: special.iter().map(ToString::to_string).collect(),
             budget: Arc::clone(&self.budget),
+            line: None,
         };
         let pod_watcher = self.pod_watcher.clone();
         Box::pin(async move {
@@ -70,6 +105,8 @@ impl Dialer for NativeDialer {
                 outcome(&error)
             })?;
             let fault = stream.fault();
+            // Not sooner: a line may be ended while the port-forward is opened.
+            let line = config.line.insert(lines.of(&pod.uid)).clone();
             let carrier = Carrier::connect(stream, &config).await.map_err(|error| {
                 match (handshake_outcome(&error), fault.get()) {
                     // What broke afterwards does not unsay it.
@@ -78,9 +115,16 @@ impl Dialer for NativeDialer {
                     (failed, None) => failed,
                 }
             })?;
+            if line.is_over() {
+                return Err(DialOutcome::Failed("the agent was given up meanwhile".into()));
+            }
             let (closed, version) = (carrier.closed(), readable(carrier.agent_version()));
             Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), version, closed: Box::pin(closed) })
         })
+    }
+
+    fn abandon(&self, pod: &PodUid) {
+        self.lines.abandon(pod);
     }
 }
 
@@ -122,6 +166,22 @@ fn outcome(error: &PortForwardError) -> DialOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_kept_for_those_who_use_them_and_replaced_when_ended() {
+        let lines = Lines::default();
+        let (one, other) = (PodUid::from("one"), PodUid::from("other"));
+        for index in 0..100 {
+            drop(lines.of(&PodUid::from(&*format!("in vain {index}"))));
+        }
+        let line = lines.of(&one);
+        assert_eq!(lines.get().len(), 1, "dials in vain leave lines");
+        drop(lines.of(&other));
+        lines.of(&one).end();
+        assert!(line.is_over(), "the same line for the same pod");
+        lines.abandon(&one);
+        assert!(!lines.of(&one).is_over());
+    }
 
     #[test]
     fn only_what_an_agent_says_of_its_protocol_and_key_is_for_good() {

@@ -37,7 +37,8 @@ impl NativeLink {
 
 impl Drop for NativeLink {
     fn drop(&mut self) {
-        // Flows that are still open hold their streams; the carrier ends with the link that owned it.
+        // Flows that are still open hold their streams; the carrier ends with the link that owned it. They wait for the next
+        // one, unless the agent was given up.
         self.carrier.close();
     }
 }
@@ -64,6 +65,11 @@ impl AgentLink for NativeLink {
 
     fn is_alive(&self) -> bool {
         self.carrier.is_alive()
+    }
+
+    async fn leave(&self) {
+        self.carrier.close();
+        self.carrier.gone().await;
     }
 }
 
@@ -94,6 +100,10 @@ impl TcpFlow for client::TcpFlow {
 
     fn poll_arrivals(&mut self, cx: &mut Context<'_>) {
         client::TcpFlow::poll_arrivals(self, cx);
+    }
+
+    fn stands_still(&self) -> bool {
+        client::TcpFlow::stands_still(self)
     }
 }
 

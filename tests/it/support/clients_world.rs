@@ -45,6 +45,8 @@ pub struct ClientsWorld<M> {
     dials: BTreeSet<(PodUid, Attempt)>,
     /// Links that stand.
     links: BTreeSet<(PodUid, Attempt)>,
+    /// Pods whose agent was reached and is not given up.
+    reached: BTreeSet<PodUid>,
     /// Dials that were ended, but whose result is on its way all the same.
     overtaken: BTreeSet<(PodUid, Attempt)>,
     /// How many dials that were ended give their result all the same.
@@ -81,6 +83,7 @@ impl<M: Machine> ClientsWorld<M> {
             senders: BTreeMap::new(),
             dials: BTreeSet::new(),
             links: BTreeSet::new(),
+            reached: BTreeSet::new(),
             overtaken: BTreeSet::new(),
             late_results: 0,
             failing_dials: 0,
@@ -134,6 +137,11 @@ impl<M: Machine> ClientsWorld<M> {
                     self.faults.push(format!("two live clients for pod {}", pod.uid));
                 }
                 self.dials.insert((pod.uid.clone(), attempt));
+            }
+            Effect::Abandon { pod } => {
+                if !self.reached.remove(&pod) {
+                    self.faults.push(format!("{pod} was given up, and had not been reached"));
+                }
             }
             Effect::HangUp { pod, attempt } => {
                 if self.dials.remove(&(pod.clone(), attempt)) && self.late_results > 0 {
@@ -232,6 +240,7 @@ impl<M: Machine> World for ClientsWorld<M> {
             Step::DialOk(pod, attempt) => {
                 self.dials.remove(&(pod.clone(), *attempt));
                 self.links.insert((pod.clone(), *attempt));
+                self.reached.insert(pod.clone());
                 let outcome = connected();
                 self.input(Input::DialFinished { pod: pod.clone(), attempt: *attempt, outcome });
             }
@@ -267,6 +276,9 @@ impl<M: Machine> World for ClientsWorld<M> {
     fn always(&self) -> Result<(), String> {
         if let Some(fault) = self.faults.first() {
             return Err(fault.clone());
+        }
+        if let Some((pod, _)) = self.links.iter().find(|(pod, _)| !self.reached.contains(pod)) {
+            return Err(format!("{pod} was given up, and has a link"));
         }
         match self.answers.iter().find(|(_, answers)| answers.len() > 1) {
             Some((id, answers)) => Err(format!("waiter {id} was answered {} times: {answers:?}", answers.len())),

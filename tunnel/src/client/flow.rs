@@ -1,23 +1,38 @@
-//! Flows as the workstation drives them: by polling, from one task each.
+//! TCP flows as the workstation drives them: by polling, from one task each.
+//!
+//! ```text
+//!   going ──── its carrier ended ───▶ resuming ──── the line is over, the time is over,  ──▶ over
+//!     ▲                                   │          or the agent does not know the flow
+//!     └──── taken over by the next one ───┘
+//! ```
 
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::Shared;
-use crate::credit::{Budget, Receiver, Sender};
-use crate::frames::{Ack, CREDIT_BROKEN, Data, Fin, FlowFrame, REFUSED, Recall, Reset, Yielded, flow_frame};
+use super::stream::{Going, Stream, Way};
+use crate::acks::Acks;
+use crate::credit::{Budget, Grant, Receiver, Sender};
+use crate::frames::{Ack, CREDIT_BROKEN, Data, FlowFrame, Recall, Reset, Yielded, flow_frame};
 use crate::queue::Queue;
+use crate::resend;
+use crate::resume::{Keeping, Outbox};
 use crate::review::Reviews;
-use crate::wire::{Reader, Writer};
+use crate::wire::WireError;
 use crate::words::Words;
+use crate::{RESUME_WINDOW, resume};
 
 /// How long a dropped flow that both ends finished may wait for the agent to end its stream. What takes longer has left
 /// for the agent by then, which needs no carrier to deliver it; a stream of a hung agent must not be held for ever.
 const LEAVE_WITHIN: Duration = Duration::from_secs(30);
+
+/// The reason of a [`Reset`] of a flow that could not go on over another carrier.
+const NOT_KEPT: &str = "what the peer lacks was not kept";
 
 /// How far one direction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,17 +74,26 @@ impl std::ops::Deref for Buffers {
 #[derive(Debug)]
 pub struct TcpFlow {
     /// Taken only by `drop`.
-    reader: Option<Reader>,
-    writer: Writer,
+    flow: Option<Flow>,
+}
+
+#[derive(Debug)]
+struct Flow {
+    stream: Stream,
+    /// Of the carrier that the flow was opened on: its clock stays the flow's.
+    first: Arc<Shared>,
     receiver: Receiver<Buffers>,
     reviews: Reviews,
     words: Words,
+    acks: Acks,
     sender: Sender,
-    shared: Arc<Shared>,
-    /// Bytes handed out by the last event and not yet acknowledged.
+    outbox: Outbox<Buffers>,
+    /// Bytes handed out by the last event, for which no credit was given yet.
     unacknowledged: u64,
     ours: Side,
     theirs: Side,
+    /// Their `Fin` is here, whatever became of the flow since.
+    their_fin: bool,
     /// Taken off the stream and not handed out; the credit we granted bounds it.
     queue: Queue,
     /// Handed out when the queue is empty: the end of their direction, then that of the flow.
@@ -79,91 +103,164 @@ pub struct TcpFlow {
 
 impl TcpFlow {
     /// A flow that the agent has opened, with the limit that it named.
-    pub(super) fn new(
-        reader: Reader,
-        writer: Writer,
-        receiver: Receiver<Buffers>,
-        limit: u64,
-        shared: Arc<Shared>,
-    ) -> TcpFlow {
+    pub(super) fn new(stream: Stream, first: Arc<Shared>, receiver: Receiver<Buffers>, limit: u64) -> TcpFlow {
+        let keeping = if stream.may_resume() { Keeping::Everything } else { Keeping::Nothing };
+        let outbox = Outbox::new(Buffers(Arc::clone(&first.budget)), keeping);
         TcpFlow {
-            reader: Some(reader),
-            writer,
-            receiver,
-            reviews: Reviews::default(),
-            words: Words::default(),
-            sender: Sender::new(limit),
-            shared,
-            unacknowledged: 0,
-            ours: Side::Open,
-            theirs: Side::Open,
-            queue: Queue::default(),
-            fin_waits: false,
-            reset_waits: false,
+            flow: Some(Flow {
+                stream,
+                first,
+                receiver,
+                reviews: Reviews::default(),
+                words: Words::default(),
+                acks: Acks::default(),
+                sender: Sender::new(limit),
+                outbox,
+                unacknowledged: 0,
+                ours: Side::Open,
+                theirs: Side::Open,
+                their_fin: false,
+                queue: Queue::default(),
+                fin_waits: false,
+                reset_waits: false,
+            }),
         }
     }
 
     /// Ready with how many bytes may be sent now.
     pub fn poll_send_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Ended>> {
-        if self.ours != Side::Open {
-            return Poll::Ready(Err(Ended));
-        }
-        while self.sender.available() == 0 {
-            // Credit comes on the same stream as data, so data is taken off to get at it.
-            ready!(self.poll_frame(cx));
-            if self.ours != Side::Open {
-                return Poll::Ready(Err(Ended));
-            }
-        }
-        ready!(self.words.poll(cx, &mut self.writer)).map_err(|_| Ended)?;
-        match ready!(self.writer.poll_room(cx)) {
-            Ok(room) => {
-                let credit = usize::try_from(self.sender.available()).unwrap_or(usize::MAX);
-                Poll::Ready(Ok(room.min(credit)))
-            }
-            Err(_) => Poll::Ready(Err(Ended)),
-        }
+        self.flow.as_mut().map_or(Poll::Ready(Err(Ended)), |flow| flow.poll_send_ready(cx))
     }
 
     /// Sends at most as many bytes as [`TcpFlow::poll_send_ready`] last said.
     pub fn send(&mut self, data: Bytes) -> Result<(), Ended> {
-        if self.ours != Side::Open {
-            return Err(Ended);
-        }
-        let (offset, length) = (self.sender.offset(), data.len() as u64);
-        self.sender.sent(length);
-        self.writer.send_data(offset, data).map_err(|_| Ended)
+        self.flow.as_mut().map_or(Err(Ended), |flow| flow.send(data))
     }
 
     /// Finishes our direction.
     pub fn send_fin(&mut self) {
-        if self.ours == Side::Open {
-            self.ours = Side::Finished;
-            drop(self.writer.send_flow(flow_frame::Frame::Fin(Fin {})));
+        if let Some(flow) = &mut self.flow {
+            flow.send_fin();
         }
     }
 
     /// Ends both directions at once.
     pub fn send_reset(&mut self) {
-        self.reset("");
-    }
-
-    fn reset(&mut self, reason: &str) {
-        if self.ours != Side::Reset {
-            let over = self.ours == Side::Finished && self.theirs == Side::Finished;
-            self.ours = Side::Reset;
-            self.theirs = Side::Reset;
-            self.receiver.finished();
-            if !over {
-                drop(self.writer.send_flow(flow_frame::Frame::Reset(Reset { reason: reason.to_owned() })));
-            }
-            self.writer.finish();
+        if let Some(flow) = &mut self.flow {
+            flow.reset("");
         }
     }
 
-    /// The next event. Taking one acknowledges the data of the event before.
+    /// The next event. Taking one gives credit for the data of the event before.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        self.acknowledge();
+        self.flow.as_mut().map_or(Poll::Pending, |flow| flow.poll_event(cx))
+    }
+
+    /// Takes what came off the carrier, where it would wait uncounted and in pieces of any size. To be called by a task
+    /// that does not take events just now, which is woken when more comes.
+    pub fn poll_arrivals(&mut self, cx: &mut Context<'_>) {
+        if let Some(flow) = &mut self.flow {
+            flow.poll_arrivals(cx);
+        }
+    }
+
+    /// Whether its carrier ended and it waits for the next one.
+    pub fn stands_still(&self) -> bool {
+        self.flow.as_ref().is_some_and(|flow| matches!(flow.stream.way, Way::Resuming(_)))
+    }
+}
+
+impl Flow {
+    /// What is here of their direction, in words of the protocol.
+    fn received(&self) -> u64 {
+        self.receiver.received() + u64::from(self.their_fin)
+    }
+
+    fn poll_send_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Ended>> {
+        loop {
+            if self.ours != Side::Open {
+                return Poll::Ready(Err(Ended));
+            }
+            if self.sender.available() > 0
+                && let Some(room) = ready!(self.poll_room(cx))
+            {
+                let credit = usize::try_from(self.sender.available()).unwrap_or(usize::MAX);
+                return Poll::Ready(Ok(room.min(credit)));
+            }
+            // Credit comes on the same stream as data, so data is taken off to get at it; and so does the stream's end.
+            ready!(self.poll_frame(cx));
+        }
+    }
+
+    /// Room for new data on the carrier; none where there is no carrier.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Option<usize>> {
+        let Some(writer) = self.stream.writer() else { return Poll::Ready(None) };
+        let said = ready!(self.words.poll(cx, writer));
+        if said.is_err() || ready!(resend::poll(&mut self.outbox, writer, cx)).is_err() {
+            return Poll::Ready(None);
+        }
+        writer.poll_room(cx).map(Result::ok)
+    }
+
+    fn send(&mut self, data: Bytes) -> Result<(), Ended> {
+        if self.ours != Side::Open {
+            return Err(Ended);
+        }
+        let (offset, length) = (self.sender.offset(), data.len() as u64);
+        self.sender.sent(length);
+        let behind = self.outbox.has_again();
+        self.outbox.sent(&data);
+        let gone = match self.stream.writer().filter(|_| !behind) {
+            Some(writer) => writer.send_data(offset, data).is_err(),
+            None => false,
+        };
+        if gone && !self.stream.may_resume() { Err(Ended) } else { Ok(()) }
+    }
+
+    fn send_fin(&mut self) {
+        if self.ours == Side::Open {
+            self.ours = Side::Finished;
+            self.outbox.finish();
+            if let Some(writer) = self.stream.writer() {
+                // What it has to follow may need room, for which somebody has to be woken.
+                if !self.outbox.has_again() {
+                    let mut cx = Context::from_waker(Waker::noop());
+                    drop(resend::poll(&mut self.outbox, writer, &mut cx));
+                }
+            }
+        }
+    }
+
+    /// Both directions ended in order, and so does the flow.
+    fn is_orderly(&self) -> bool {
+        let settled = self.outbox.is_settled() || !self.stream.may_resume();
+        self.theirs == Side::Finished && self.ours == Side::Finished && settled
+    }
+
+    fn reset(&mut self, reason: &str) {
+        if self.ours == Side::Reset {
+            return;
+        }
+        if self.is_orderly() {
+            // It is over already. A last word that waits for room goes first, then the drop ends the stream.
+            if self.words.is_empty() {
+                self.stream.finish();
+            }
+            return;
+        }
+        self.ours = Side::Reset;
+        self.theirs = Side::Reset;
+        self.receiver.finished();
+        // Nothing of it is told again, but that it is over.
+        self.outbox.forget();
+        if let Some(writer) = self.stream.writer() {
+            drop(writer.send_flow(flow_frame::Frame::Reset(Reset { reason: reason.to_owned() })));
+        }
+        self.stream.finish();
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        self.give_credit();
         self.speak(cx);
         loop {
             if let Some(data) = self.queue.pop() {
@@ -176,50 +273,87 @@ impl TcpFlow {
             if std::mem::take(&mut self.reset_waits) {
                 return Poll::Ready(Event::Reset);
             }
-            if self.theirs != Side::Open && self.ours != Side::Open {
+            if self.is_quiet() {
                 return Poll::Pending;
             }
             ready!(self.poll_frame(cx));
         }
     }
 
-    /// Takes what came off the carrier, where it would wait uncounted and in pieces of any size. To be called by a task
-    /// that does not take events just now, which is woken when more comes.
-    pub fn poll_arrivals(&mut self, cx: &mut Context<'_>) {
+    fn poll_arrivals(&mut self, cx: &mut Context<'_>) {
         self.speak(cx);
-        while (self.theirs == Side::Open || self.ours == Side::Open) && self.poll_frame(cx).is_ready() {}
+        while !self.is_quiet() && self.poll_frame(cx).is_ready() {}
+        // Of what has just come the agent has to hear, though nothing else may wake this task.
+        self.speak(cx);
     }
 
-    fn acknowledge(&mut self) {
+    /// Whether nothing comes any more that changes anything for the program.
+    fn is_quiet(&self) -> bool {
+        let unsettled = self.ours == Side::Finished && self.stream.may_resume() && !self.outbox.is_settled();
+        self.theirs != Side::Open && self.ours != Side::Open && !unsettled
+    }
+
+    fn give_credit(&mut self) {
         let length = std::mem::take(&mut self.unacknowledged);
         if length > 0 {
-            let grant = self.receiver.taken(length, self.shared.now(), self.shared.round_trip());
-            grant.into_iter().for_each(|grant| self.words.grant(grant));
+            let round_trip = match &self.stream.way {
+                Way::Going(going) => going.shared.round_trip(),
+                Way::Resuming(_) | Way::Over => self.first.round_trip(),
+            };
+            let grant = self.receiver.taken(length, self.first.now(), round_trip);
+            grant.into_iter().for_each(|grant| self.grant(grant));
         }
+    }
+
+    fn grant(&mut self, grant: Grant) {
+        self.acks.told(grant.received);
+        self.words.grant(grant);
     }
 
     /// Says what waits, and asks for what the far side does not use.
     fn speak(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(Ok(())) = self.words.poll(cx, &mut self.writer)
+        let received = self.received();
+        let Some(writer) = self.stream.writer() else { return };
+        if self.theirs != Side::Reset && self.outbox.keeps() && self.acks.poll(cx, received) {
+            self.words.acknowledge(received);
+        }
+        while let Poll::Ready(Ok(())) = self.words.poll(cx, writer)
             && self.theirs == Side::Open
             && let Some(limit) = self.reviews.poll(cx, &mut self.receiver)
         {
             self.words.recall(limit);
         }
+        // That the stream ended is read off it.
+        drop(resend::poll(&mut self.outbox, writer, cx));
     }
 
-    /// Takes one frame off the stream. `Pending` for ever once there is no stream.
+    /// Takes one frame off the stream, or goes over to the next carrier. `Pending` for ever once there is no stream.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(reader) = &mut self.reader else { return Poll::Pending };
-        // What the frame before made us say. That the stream ended is read off it as well.
-        drop(self.words.poll(cx, &mut self.writer));
-        let frame = match ready!(reader.poll_next::<FlowFrame>(cx)) {
-            Some(Ok(frame)) => frame.frame,
-            Some(Err(_)) | None => {
-                self.broken();
+        let going = match &mut self.stream.way {
+            Way::Going(going) => going,
+            Way::Resuming(resuming) => {
+                match ready!(resuming.as_mut().poll(cx)) {
+                    Some((going, has)) => self.resumed(going, has, cx),
+                    None => self.broken(),
+                }
                 return Poll::Ready(());
             }
+            Way::Over => return Poll::Pending,
         };
+        // What the frame before made us say. That the stream ended is read off it as well.
+        drop(self.words.poll(cx, &mut going.writer));
+        match ready!(going.reader.poll_next::<FlowFrame>(cx)) {
+            Some(Ok(frame)) => {
+                self.take(frame.frame);
+                self.close(cx);
+            }
+            Some(Err(WireError::Ended(_))) => self.lost(),
+            Some(Err(WireError::Malformed)) | None => self.broken(),
+        }
+        Poll::Ready(())
+    }
+
+    fn take(&mut self, frame: Option<flow_frame::Frame>) {
         match frame {
             Some(flow_frame::Frame::Data(Data { offset, bytes })) => {
                 let length = bytes.len() as u64;
@@ -230,125 +364,143 @@ impl TcpFlow {
                     self.queue.push(bytes);
                 }
             }
-            Some(flow_frame::Frame::Ack(Ack { limit, .. })) => self.sender.granted(limit),
+            Some(flow_frame::Frame::Ack(Ack { received, limit })) => {
+                if self.outbox.keeps() && self.outbox.acknowledged(received).is_err() {
+                    self.reset(&resume::AckBroken.to_string());
+                    self.reset_waits = true;
+                }
+                self.sender.granted(limit);
+            }
             Some(flow_frame::Frame::Recall(Recall { limit })) => {
                 let limit = self.sender.recalled(limit);
                 self.words.yielded(limit);
             }
             Some(flow_frame::Frame::Yielded(Yielded { limit })) => {
                 let grant = self.receiver.yielded(limit);
-                grant.into_iter().for_each(|grant| self.words.grant(grant));
+                grant.into_iter().for_each(|grant| self.grant(grant));
             }
             Some(flow_frame::Frame::Fin(_)) if self.theirs == Side::Open => {
                 self.theirs = Side::Finished;
+                self.their_fin = true;
                 self.receiver.finished();
                 self.fin_waits = true;
+                if self.outbox.keeps() {
+                    // At once: the agent keeps the flow until it knows.
+                    self.words.acknowledge(self.received());
+                    self.acks.told(self.received());
+                }
             }
             Some(flow_frame::Frame::Reset(_)) => self.broken(),
             _ => {}
         }
-        Poll::Ready(())
+    }
+
+    /// Ends our side of the stream once both ends have everything and know it: until then the agent keeps the flow, so that
+    /// one it does not know has not ended in order.
+    fn close(&mut self, cx: &mut Context<'_>) {
+        if self.stream.may_resume() && self.is_orderly() {
+            self.speak(cx);
+            if self.words.is_empty() {
+                self.stream.finish();
+            }
+        }
+    }
+
+    /// The carrier ended under the flow.
+    fn lost(&mut self) {
+        if !self.stream.lost(self.received()) {
+            self.broken();
+        }
+    }
+
+    /// The next carrier has taken the flow over; the agent has so much of our direction.
+    fn resumed(&mut self, going: Going, has: u64, cx: &mut Context<'_>) {
+        self.stream.resumed(going);
+        if self.ours == Side::Reset {
+            // Said on the carrier before, which may have taken it along.
+            let reset = flow_frame::Frame::Reset(Reset { reason: String::new() });
+            self.stream.writer().map(|writer| writer.send_flow(reset));
+            return self.stream.finish();
+        }
+        if self.outbox.resume(has).is_err() {
+            self.reset(NOT_KEPT);
+            self.reset_waits = true;
+            return;
+        }
+        self.words = Words::default();
+        let grant = Grant { received: self.received(), ..self.receiver.resumed() };
+        self.grant(grant);
+        self.speak(cx);
     }
 
     /// The stream ended, or the far side reset the flow.
     fn broken(&mut self) {
-        let orderly = self.theirs == Side::Finished && self.ours == Side::Finished;
+        let orderly = self.is_orderly();
         let known = self.ours == Side::Reset;
         self.ours = Side::Reset;
         self.theirs = Side::Reset;
         self.receiver.finished();
-        self.writer.finish();
+        self.stream.finish();
+        self.stream.way = Way::Over;
         self.reset_waits = !orderly && !known;
+    }
+
+    /// Nobody will take what has come.
+    fn forget_arrivals(&mut self) {
+        let length = self.queue.bytes() + std::mem::take(&mut self.unacknowledged);
+        self.queue = Queue::default();
+        self.receiver.taken(length, self.first.now(), self.first.round_trip());
+    }
+
+    /// Sees to it that the agent hears all that was said, over another carrier if need be. Ready when it has, or cannot.
+    fn poll_settle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.is_orderly() || matches!(self.stream.way, Way::Over) {
+                return Poll::Ready(());
+            }
+            self.speak(cx);
+            ready!(self.poll_frame(cx));
+        }
+    }
+
+    /// Ready when the agent has ended the stream, too.
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.speak(cx);
+            if self.is_orderly() && self.words.is_empty() {
+                self.stream.finish();
+            }
+            if matches!(self.stream.way, Way::Over) {
+                return Poll::Ready(());
+            }
+            ready!(self.poll_frame(cx));
+        }
     }
 }
 
 impl Drop for TcpFlow {
     fn drop(&mut self) {
-        if self.ours != Side::Finished || self.theirs != Side::Finished {
-            return self.send_reset();
+        let Some(mut flow) = self.flow.take() else { return };
+        let runtime = flow.first.runtime.clone();
+        // Its last words may set a timer.
+        let _context = runtime.enter();
+        if flow.ours != Side::Finished || flow.theirs != Side::Finished {
+            flow.reset("");
         }
-        self.writer.finish();
-        let Some(mut reader) = self.reader.take() else { return };
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        if let Poll::Ready(None | Some(Err(_))) = reader.poll_next::<FlowFrame>(&mut cx) {
+        let may_resume = flow.stream.may_resume();
+        if flow.ours == Side::Reset && !may_resume {
+            return;
+        }
+        flow.forget_arrivals();
+        if flow.poll_leave(&mut Context::from_waker(Waker::noop())).is_ready() {
             return;
         }
         // A stream dropped before the agent ended it is cancelled, and what is queued on it is thrown away with it.
-        self.shared.runtime.spawn(async move {
-            let ended = async { while let Some(Ok(_)) = reader.next::<FlowFrame>().await {} };
-            drop(timeout(LEAVE_WITHIN, ended).await);
+        runtime.spawn(async move {
+            if may_resume {
+                drop(timeout(RESUME_WINDOW + LEAVE_WITHIN, poll_fn(|cx| flow.poll_settle(cx))).await);
+            }
+            drop(timeout(LEAVE_WITHIN, poll_fn(|cx| flow.poll_leave(cx))).await);
         });
-    }
-}
-
-/// Why an association is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UdpEnded {
-    /// The far side said that nobody listens there.
-    #[error("the far side refused a datagram")]
-    Refused,
-    /// Silence for long, or the carrier's loss: nothing that the far side said.
-    #[error("the association is over")]
-    Over,
-}
-
-/// One UDP association.
-#[derive(Debug)]
-pub struct UdpFlow {
-    reader: Reader,
-    writer: Writer,
-    ended: Option<UdpEnded>,
-}
-
-impl UdpFlow {
-    /// An association that the agent has opened.
-    pub(super) fn new(reader: Reader, writer: Writer) -> UdpFlow {
-        UdpFlow { reader, writer, ended: None }
-    }
-
-    /// Sends one datagram; drops it when the way is congested.
-    pub fn send(&mut self, datagram: Bytes) {
-        if datagram.len() > crate::MAX_DATA || self.ended.is_some() {
-            return;
-        }
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        if let Poll::Ready(Ok(room)) = self.writer.poll_room(&mut cx)
-            && room >= datagram.len().min(crate::MAX_DATA / 2)
-        {
-            drop(self.writer.send_data(0, datagram));
-        }
-    }
-
-    /// The next datagram, or why none comes any more.
-    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, UdpEnded>> {
-        loop {
-            if let Some(ended) = self.ended {
-                return Poll::Ready(Err(ended));
-            }
-            let frame = match ready!(self.reader.poll_next::<FlowFrame>(cx)) {
-                Some(Ok(frame)) => frame.frame,
-                Some(Err(_)) | None => {
-                    self.ended = Some(UdpEnded::Over);
-                    continue;
-                }
-            };
-            match frame {
-                Some(flow_frame::Frame::Data(data)) => return Poll::Ready(Ok(data.bytes)),
-                Some(flow_frame::Frame::Reset(Reset { reason })) if reason == REFUSED => {
-                    self.ended = Some(UdpEnded::Refused);
-                }
-                Some(flow_frame::Frame::Reset(_) | flow_frame::Frame::Fin(_)) => self.ended = Some(UdpEnded::Over),
-                _ => {}
-            }
-        }
-    }
-}
-
-impl Drop for UdpFlow {
-    fn drop(&mut self) {
-        if self.ended.is_none() {
-            drop(self.writer.send_flow(flow_frame::Frame::Reset(Reset { reason: String::new() })));
-        }
-        self.writer.finish();
     }
 }

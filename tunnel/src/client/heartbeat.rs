@@ -11,21 +11,26 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
-use super::{Shared, hello, micros};
+use super::{Line, Shared, hello, micros};
 use crate::frames::{HelloFrame, Ping, Pong, hello_frame};
 use crate::round_trip::RoundTrip;
 use crate::wire::{Reader, Writer};
 use crate::{HEARTBEAT, SILENCE};
 
+/// How long the agent may take to end a carrier that we leave.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// Pings whose answer is still waited for.
 const MAX_PINGS: usize = 8;
 
-/// Ends a task with its owner.
-pub(super) struct AbortOnDrop(pub(super) tokio::task::AbortHandle);
+/// Ends a task with its owner, and whoever waits for that hears of it.
+pub(super) struct AbortOnDrop {
+    pub(super) task: tokio::task::AbortHandle,
+    pub(super) _going: watch::Sender<()>,
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -48,18 +53,23 @@ pub(super) async fn heartbeat(
     shared: Arc<Shared>,
     ended: Arc<watch::Sender<Option<Arc<str>>>>,
     connection: AbortOnDrop,
+    line: Option<Line>,
 ) {
     let broke = || "the connection broke".to_owned();
     let mut pings: VecDeque<(u64, u64)> = VecDeque::new();
     let (mut next_id, mut next_ping) = (1, shared.now());
     // One of each waits for room at most: an agent that takes nothing off would else fill our memory.
     let (mut ping, mut pong) = (None, None);
+    let mut leaves = false;
     let why = loop {
         let silent_at = shared.last_byte.load(Ordering::Acquire) + micros(SILENCE);
         let wake = shared.began + Duration::from_micros(silent_at.min(next_ping));
         tokio::select! {
             biased;
-            () = shared.close.notified() => break "closed".to_owned(),
+            () = shared.close.notified() => {
+                leaves = line.as_ref().is_none_or(Line::is_over);
+                break "closed".to_owned();
+            }
             () = ended.closed() => break "nobody uses it".to_owned(),
             room = poll_fn(|cx| writer.poll_room_for_word(cx)), if ping.is_some() || pong.is_some() => {
                 let answer = pong.take().map(|id| hello_frame::Frame::Pong(Pong { id }));
@@ -102,6 +112,12 @@ pub(super) async fn heartbeat(
         }
     };
     end(&ended, why);
+    if leaves {
+        // The end of this stream says that no flow shall be kept, and is said after the last words of flows.
+        writer.finish();
+        let ends = async { while let Some(Ok(_)) = reader.next::<HelloFrame>().await {} };
+        drop(tokio::time::timeout(LEAVE_WITHIN, ends).await);
+    }
     drop(connection);
 }
 

@@ -575,3 +575,67 @@ fn a_link_made_before_the_rules_asks_again_for_what_they_allow() {
     });
     assert_eq!(asked, Some(loopback));
 }
+
+fn abandoned(effects: &[Effect]) -> Vec<PodUid> {
+    let abandon = |effect: &Effect| match effect {
+        Effect::Abandon { pod } => Some(pod.clone()),
+        _ => None,
+    };
+    effects.iter().filter_map(abandon).collect()
+}
+
+/// A bench with a link to `a` that was lost in an outage: nothing is heard of pods, and dials fail.
+fn in_an_outage() -> Bench {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    bench.now = Millis(60_000);
+    let mut effects = bench.feed(Input::LinkLost { pod: "a".into(), attempt: Attempt(1), why: "cut".into() });
+    while bench.now < Millis(120_000) {
+        assert_eq!(abandoned(&effects), []);
+        for (uid, attempt) in dials(&effects) {
+            let failed = bench.finish(&uid.0, attempt, DialOutcome::Failed("unreachable".into()));
+            assert_eq!(abandoned(&failed), []);
+        }
+        bench.now = bench.core.poll_deadline().expect("it is dialled again");
+        effects = bench.feed(Input::Woke);
+    }
+    bench
+}
+
+#[test]
+fn an_agent_that_is_out_of_reach_is_not_given_up_until_its_pod_is_known_to_be_gone() {
+    let mut bench = in_an_outage();
+    assert_eq!(abandoned(&bench.pods(&[pod("a", "web"), pod("b", "web")])), []);
+    assert_eq!(abandoned(&bench.pods(&[pod("b", "web")])), [PodUid::from("a")]);
+    assert_eq!(abandoned(&bench.pods(&[])), [], "it was said, and b was never reached");
+}
+
+#[test]
+fn an_agent_that_ended_is_given_up_though_its_pod_is_there() {
+    let mut bench = in_an_outage();
+    let mut ended = pod("a", "web");
+    ended.agents[0].state = ContainerState::Terminated;
+    assert_eq!(abandoned(&bench.pods(&[ended])), [PodUid::from("a")]);
+    let mut bench = in_an_outage();
+    let succeeded = PodFact { phase: PodPhase::Succeeded, ..pod("a", "web") };
+    assert_eq!(abandoned(&bench.pods(&[succeeded])), [PodUid::from("a")]);
+}
+
+#[test]
+fn an_agent_that_nobody_wants_is_given_up_before_its_link_ends() {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    let effects = bench.select(&[], GeneralEgress::NotNeeded);
+    let ends = effects.iter().position(|effect| matches!(effect, Effect::HangUp { .. })).expect("it is hung up");
+    let given_up = effects.iter().position(|effect| matches!(effect, Effect::Abandon { .. })).expect("it is given up");
+    assert!(given_up < ends, "{effects:?}");
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    let effects = bench.feed(Input::HangUpAll(ReplyId(1)));
+    assert_eq!(effects.first(), Some(&Effect::Abandon { pod: "a".into() }));
+}
+
+#[test]
+fn a_working_link_to_a_pod_out_of_sight_is_given_up_when_it_is_lost() {
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    assert_eq!(abandoned(&bench.pods(&[])), [], "only the link's own end is proof");
+    let lost = bench.feed(Input::LinkLost { pod: "a".into(), attempt: Attempt(1), why: "cut".into() });
+    assert_eq!(abandoned(&lost), [PodUid::from("a")]);
+}

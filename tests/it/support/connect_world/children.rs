@@ -252,6 +252,8 @@ impl ConnectWorld {
                     self.seen.dialled.insert((pod.uid.clone(), attempt), Arc::clone(&agent.name));
                     self.under_way(Outside::Dial(pod.uid.clone(), attempt));
                 }
+                // What it means to flows is the data path's.
+                clients::Effect::Abandon { .. } => {}
                 clients::Effect::HangUp { pod, attempt } => {
                     self.seen.links.remove(&(pod.clone(), attempt));
                     self.seen.dialled.remove(&(pod.clone(), attempt));

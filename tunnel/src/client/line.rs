@@ -1,0 +1,132 @@
+//! How flows that lost their carrier find the next one to the same agent.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::Inner;
+use super::stream::Going;
+use crate::frames::Failure;
+
+/// The pause before the same carrier is asked again, at first and at last: it refused for a reason that may pass, or is
+/// about to end.
+const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+
+/// The carriers of a session to one agent, one after the other. A clone is another handle to the same ones.
+#[derive(Clone, Debug, Default)]
+pub struct Line(Arc<watch::Sender<Newest>>);
+
+#[derive(Clone, Debug, Default)]
+enum Newest {
+    /// There was none yet.
+    #[default]
+    None,
+    Carrier(Weak<Inner>),
+    /// None will come any more.
+    Over,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").finish_non_exhaustive()
+    }
+}
+
+impl Line {
+    /// The agent is gone, or nobody wants it any more: flows that wait for a carrier end, and others when theirs does.
+    pub fn end(&self) {
+        self.0.send_replace(Newest::Over);
+    }
+
+    /// Whether [`Line::end`] was called.
+    pub fn is_over(&self) -> bool {
+        matches!(*self.0.borrow(), Newest::Over)
+    }
+
+    /// Whether a carrier or a flow has it. Where none has, nobody waits for a carrier.
+    pub fn is_used(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    pub(super) fn leads_to(&self, carrier: &Arc<Inner>) {
+        self.0.send_if_modified(|newest| {
+            let goes_on = !matches!(newest, Newest::Over);
+            if goes_on {
+                *newest = Newest::Carrier(Arc::downgrade(carrier));
+            }
+            goes_on
+        });
+    }
+
+    /// Resolves once none will come. Cancel safe.
+    async fn over(&self) {
+        // This handle keeps the sender.
+        drop(self.0.subscribe().wait_for(|newest| matches!(newest, Newest::Over)).await);
+    }
+}
+
+/// The newest carrier as soon as it stands; `None` once none will come. Cancel safe.
+async fn standing(newest: &mut watch::Receiver<Newest>) -> Option<Arc<Inner>> {
+    loop {
+        // One look decides: it may end at any time.
+        let found = match &*newest.borrow_and_update() {
+            Newest::Over => return None,
+            Newest::None => None,
+            Newest::Carrier(carrier) => carrier.upgrade().filter(|carrier| carrier.is_alive()),
+        };
+        if found.is_some() {
+            return found;
+        }
+        newest.changed().await.ok()?;
+    }
+}
+
+/// What it takes to go on with one flow over another carrier.
+#[derive(Clone, Debug)]
+pub(super) struct WayBack {
+    pub(super) line: Line,
+    pub(super) flow_id: [u8; 16],
+    /// How long there may be none.
+    pub(super) within: Duration,
+}
+
+impl WayBack {
+    /// Waits for a carrier and takes the flow over, of which this side has `received`. Gives what the agent has; `None` when
+    /// the flow is over. Cancel safe.
+    pub(super) async fn resume(self, received: u64) -> Option<(Going, u64)> {
+        timeout(self.within, self.try_resume(received)).await.ok()?
+    }
+
+    async fn try_resume(&self, received: u64) -> Option<(Going, u64)> {
+        let [first, longest] = AGAIN;
+        let mut pause = first;
+        let mut newest = self.line.0.subscribe();
+        loop {
+            let carrier = standing(&mut newest).await?;
+            let resumed = tokio::select! {
+                resumed = carrier.resume(&self.flow_id, received) => resumed,
+                () = self.line.over() => return None,
+            };
+            match resumed {
+                Ok((reader, writer, has)) => {
+                    return Some((Going { reader, writer, shared: Arc::clone(&carrier.shared) }, has));
+                }
+                Err(Failure::UnknownFlow) => return None,
+                Err(_) if carrier.is_alive() => {
+                    drop(carrier);
+                    tokio::select! {
+                        () = sleep(pause) => pause = (pause * 2).min(longest),
+                        // Another carrier, or the end of the line.
+                        changed = newest.changed() => {
+                            changed.ok()?;
+                            pause = first;
+                        }
+                    }
+                }
+                Err(_) => pause = first,
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Where a TCP flow's bytes go: over a carrier, nowhere while there is none, or nowhere any more.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::Shared;
+use super::line::WayBack;
+use crate::wire::{Reader, Writer};
+
+/// A flow's stream on a carrier.
+#[derive(Debug)]
+pub(super) struct Going {
+    pub(super) reader: Reader,
+    pub(super) writer: Writer,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// The wait for the next carrier.
+pub(super) type Resuming = Pin<Box<dyn Future<Output = Option<(Going, u64)>> + Send>>;
+
+/// Where a flow's bytes go.
+pub(super) enum Way {
+    Going(Going),
+    /// Its carrier ended.
+    Resuming(Resuming),
+    /// Nowhere any more.
+    Over,
+}
+
+/// The way, and how it goes on elsewhere.
+pub(super) struct Stream {
+    pub(super) way: Way,
+    /// Our side of it has ended.
+    finished: bool,
+    back: Option<WayBack>,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let way = match self.way {
+            Way::Going(_) => "going",
+            Way::Resuming(_) => "resuming",
+            Way::Over => "over",
+        };
+        f.debug_struct("Stream").field("way", &way).field("back", &self.back).finish()
+    }
+}
+
+impl Stream {
+    pub(super) fn new(going: Going, back: Option<WayBack>) -> Stream {
+        Stream { way: Way::Going(going), finished: false, back }
+    }
+
+    /// Whether it can go on over another carrier at all.
+    pub(super) fn may_resume(&self) -> bool {
+        self.back.is_some()
+    }
+
+    pub(super) fn writer(&mut self) -> Option<&mut Writer> {
+        match &mut self.way {
+            Way::Going(going) => Some(&mut going.writer),
+            Way::Resuming(_) | Way::Over => None,
+        }
+    }
+
+    /// It goes on over another carrier.
+    pub(super) fn resumed(&mut self, going: Going) {
+        self.way = Way::Going(going);
+        self.finished = false;
+    }
+
+    /// The carrier ended: begins the wait for the next one, with a flow of which this side has `received`. Says whether
+    /// there is hope.
+    pub(super) fn lost(&mut self, received: u64) -> bool {
+        match self.back.clone().filter(|back| !back.line.is_over()) {
+            Some(back) => {
+                self.way = Way::Resuming(Box::pin(back.resume(received)));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Nothing more is said or heard, except that the stream ends in order on our side.
+    pub(super) fn finish(&mut self) {
+        if !std::mem::replace(&mut self.finished, true)
+            && let Some(writer) = self.writer()
+        {
+            writer.finish();
+        }
+    }
+}
