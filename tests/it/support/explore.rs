@@ -88,14 +88,13 @@ struct Frame<W: World> {
 }
 
 /// What can happen next, and at last.
-fn choices<W: World>(world: &W) -> Vec<W::Step> {
-    let steps = world.steps();
+fn choices<W: World>(world: &W, steps: Vec<W::Step>) -> Vec<W::Step> {
     if steps.is_empty() { world.at_last().into_iter().collect() } else { steps }
 }
 
-fn check<W: World>(world: &W) -> Result<(), String> {
+fn check<W: World>(world: &W, steps: &[W::Step]) -> Result<(), String> {
     world.always()?;
-    if world.steps().is_empty() { world.quiescent() } else { Ok(()) }
+    if steps.is_empty() { world.quiescent() } else { Ok(()) }
 }
 
 /// Walks every order from `start`.
@@ -106,14 +105,14 @@ pub fn explore<W: World>(start: W) -> Result<Explored, Box<Broken>> {
     let mut open: HashSet<u32> = HashSet::new();
     let mut taken = 0;
     let mut stack: Vec<Frame<W>> = Vec::new();
-    let mut entered = Some(start.clone());
+    let mut entered = Some((start.clone(), fingerprint(&start)));
     loop {
-        if let Some(world) = entered.take() {
-            if check(&world).is_err() {
+        if let Some((world, print)) = entered.take() {
+            let steps = world.steps();
+            if check(&world, &steps).is_err() {
                 return Err(shortest(&start, nodes.len()));
             }
-            let (steps, node) = (choices(&world), nodes.len());
-            let print = fingerprint(&world);
+            let (steps, node) = (choices(&world, steps), nodes.len());
             let at_rest = steps.is_empty() && world.at_rest();
             nodes.push(Node { next: Vec::new(), ways: u128::from(steps.is_empty()), longest: 0, at_rest });
             assert!(nodes.len() < STATES_AT_MOST, "the scenario has an unbounded dimension");
@@ -137,7 +136,8 @@ pub fn explore<W: World>(start: W) -> Result<Explored, Box<Broken>> {
         let mut next = world.clone();
         next.take(step);
         taken += 1;
-        match seen.get(&fingerprint(&next)) {
+        let print = fingerprint(&next);
+        match seen.get(&print) {
             Some(known) if open.contains(known) => {
                 let mut path = taken_so_far(&stack, &nodes);
                 path.push(step.clone());
@@ -146,7 +146,7 @@ pub fn explore<W: World>(start: W) -> Result<Explored, Box<Broken>> {
                 return Err(broken(&start, path, format!("a cycle: {}", names.join(", ")), nodes.len()));
             }
             Some(known) => leads_to(&mut nodes, *node, *known as usize),
-            None => entered = Some(next),
+            None => entered = Some((next, print)),
         }
     }
     let ends = nodes.iter().filter(|node| node.next.is_empty()).count();
@@ -228,7 +228,7 @@ fn way_to<W: World>(start: &W, nodes: &[Node], wanted: usize) -> Vec<W::Step> {
     let mut world = start.clone();
     let mut path = Vec::new();
     for choice in taken.into_iter().rev() {
-        let step = choices(&world)[choice].clone();
+        let step = choices(&world, world.steps())[choice].clone();
         world.take(&step);
         path.push(step);
     }
@@ -241,7 +241,8 @@ fn shortest<W: World>(start: &W, states: usize) -> Box<Broken> {
     let mut seen = BTreeSet::from([fingerprint(start)]);
     let mut look = VecDeque::from([(0, start.clone())]);
     while let Some((number, world)) = look.pop_front() {
-        if let Err(why) = check(&world) {
+        let steps = world.steps();
+        if let Err(why) = check(&world, &steps) {
             let mut path = Vec::new();
             let mut at = number;
             while let (before, Some(step)) = &came[at] {
@@ -251,7 +252,7 @@ fn shortest<W: World>(start: &W, states: usize) -> Box<Broken> {
             path.reverse();
             return broken(start, path, why, states);
         }
-        for step in choices(&world) {
+        for step in choices(&world, steps) {
             let mut next = world.clone();
             next.take(&step);
             if seen.insert(fingerprint(&next)) {
@@ -303,10 +304,11 @@ pub fn walk<W: World>(start: &W, walks: u64) -> Result<usize, Box<Broken>> {
         let mut chance = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed);
         let (mut world, mut path) = (start.clone(), Vec::new());
         loop {
-            if let Err(why) = check(&world) {
+            let steps = world.steps();
+            if let Err(why) = check(&world, &steps) {
                 return Err(broken(start, path, format!("{why}\n{SEED}={seed} replays this walk"), taken));
             }
-            let steps = choices(&world);
+            let steps = choices(&world, steps);
             if steps.is_empty() {
                 break;
             }

@@ -1,34 +1,15 @@
 //! Parts of a state, shared between states and compared by their fingerprints.
 
 use std::cell::Cell;
-use std::fmt::{self, Debug, Write as _};
+use std::fmt::{self, Debug};
 use std::ops::Deref;
 use std::rc::Rc;
 
-/// Feeds what `Debug` writes to a digest in assembly: the fastest there is without optimization.
-struct Digest {
-    context: ring::digest::Context,
-    buffer: Vec<u8>,
-}
-
-impl fmt::Write for Digest {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.buffer.extend_from_slice(text.as_bytes());
-        if self.buffer.len() >= 4096 {
-            self.context.update(&self.buffer);
-            self.buffer.clear();
-        }
-        Ok(())
-    }
-}
-
-/// 128 bits of the state as `Debug` prints it; every core prints all of its state.
+/// 128 bits of the state as `Debug` prints it; every core prints all of its state. Printed by the standard library into
+/// its own string and digested in assembly: both are fast without optimization.
 pub fn fingerprint<T: Debug>(state: &T) -> u128 {
-    let context = ring::digest::Context::new(&ring::digest::SHA256);
-    let mut digest = Digest { context, buffer: Vec::with_capacity(8192) };
-    write!(digest, "{state:?}").expect("a digest takes everything");
-    digest.context.update(&digest.buffer);
-    let digest = digest.context.finish();
+    let text = fmt::format(format_args!("{state:?}"));
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     let (half, _) = digest.as_ref().split_first_chunk().expect("256 bits");
     u128::from_be_bytes(*half)
 }
