@@ -19,6 +19,7 @@ pub mod control;
 pub mod daemon;
 pub mod dns;
 pub mod falls;
+pub mod late;
 pub mod planner;
 pub mod pod_watcher;
 pub mod proxy_via;

@@ -1,6 +1,7 @@
 //! What every shell shares: driving a core, monitored start, tasks that always report back, replies.
 #![expect(clippy::disallowed_methods, reason = "shells read the clock, spawn and touch actix; cores do not")]
 
+use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use tracing::{Instrument as _, Span};
 
-use crate::actors::falls;
+use crate::actors::{falls, late};
 use crate::ids::Millis;
 
 /// A pure machine: inputs and a time in, effects out.
@@ -35,16 +36,18 @@ pub trait Core {
 
 /// A core with the one timer that its shell arms for it.
 #[derive(Debug)]
-pub struct Driven<C> {
+pub struct Driven<C: Core> {
     /// The core.
     pub core: C,
     alarm: Option<(Millis, SpawnHandle)>,
+    /// What it is given later, as a test asked ([`late`]).
+    late: VecDeque<C::Input>,
 }
 
-impl<C> Driven<C> {
+impl<C: Core> Driven<C> {
     /// A core that has not been driven yet.
     pub fn new(core: C) -> Self {
-        Driven { core, alarm: None }
+        Driven { core, alarm: None, late: VecDeque::new() }
     }
 }
 
@@ -60,6 +63,29 @@ pub trait Shell: Actor<Context = Context<Self>> {
 
 /// Feeds one input to the shell's core, carries out what comes of it, and re-arms the timer.
 pub fn drive<S: Shell>(shell: &mut S, input: <S::Core as Core>::Input, ctx: &mut Context<S>) {
+    match late::next() {
+        None => feed(shell, input, ctx),
+        Some(by) => {
+            let waiting = &mut shell.driven().late;
+            waiting.push_back(input);
+            if waiting.len() == 1 {
+                feed_later(by, ctx);
+            }
+        }
+    }
+}
+
+fn feed_later<S: Shell>(by: Duration, ctx: &mut Context<S>) {
+    ctx.run_later(by, |shell, ctx| {
+        let Some(input) = shell.driven().late.pop_front() else { return };
+        feed(shell, input, ctx);
+        if !shell.driven().late.is_empty() {
+            feed_later(late::next().unwrap_or_default(), ctx);
+        }
+    });
+}
+
+fn feed<S: Shell>(shell: &mut S, input: <S::Core as Core>::Input, ctx: &mut Context<S>) {
     falls::at_input::<S>(&input);
     let now = now();
     shell.driven().core.handle(now, input);

@@ -1,11 +1,12 @@
 """A client of the sample workloads, run on the workstation: prints one JSON document, exits 1 with a message.
 
 usage: client.py refused HOST PORT | udp HOST PORT COUNT | half-close HOST PORT BYTES | sink HOST PORT BYTES
-                 down URL BYTES | both HOST PORT BYTES | reset HOST PORT | hold HOST PORT SECONDS
+                 down URL BYTES | both HOST PORT BYTES | reset HOST PORT | keep HOST PORT <INPUT
 """
 
 import hashlib
 import json
+import select
 import socket
 import sys
 import threading
@@ -13,10 +14,12 @@ import time
 import urllib.request
 
 LIMIT = 30
+# Of a program that outlasts an outage.
+PATIENCE = 120
 
 
 def connect(host, port, limit=LIMIT):
-    s = socket.create_connection((host, int(port)), timeout=limit)
+    s = socket.create_connection((host, int(port)), timeout=float(limit))
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return s
 
@@ -68,9 +71,9 @@ def udp(host, port, count):
     return {"sent": int(count), "back": back}
 
 
-def half_close(host, port, count):
+def half_close(host, port, count, limit=LIMIT):
     data = pattern(int(count))
-    with connect(host, port) as s:
+    with connect(host, port, limit) as s:
         def send():
             s.sendall(data)
             s.shutdown(socket.SHUT_WR)
@@ -91,10 +94,10 @@ def sink(host, port, count):
     return {"counted": int(answer)}
 
 
-def down(url, count):
+def down(url, count, limit=LIMIT):
     began = time.monotonic()
     h, n = hashlib.sha256(), 0
-    with urllib.request.urlopen(f"{url}?n={count}", timeout=LIMIT) as r:
+    with urllib.request.urlopen(f"{url}?n={count}", timeout=float(limit)) as r:
         while block := r.read(1 << 18):
             h.update(block)
             n += len(block)
@@ -109,32 +112,29 @@ def reset(host, port):
         return {"outcome": "reset"}
 
 
-def hold(host, port, seconds):
-    """One connection that speaks all the time: how long was the longest silence, and did it survive?"""
-    end = time.monotonic() + float(seconds)
+def keep(host, port):
+    """One connection that speaks all the time, until our input ends: was it kept, and what was the longest silence?"""
     longest, turns = 0.0, 0
-    with connect(host, port) as s:
-        while time.monotonic() < end:
-            began = time.monotonic()
-            try:
-                s.sendall(b"x" * 64)
-                got = 0
-                while got < 64:
-                    block = s.recv(64 - got)
-                    if not block:
-                        return {"alive": False, "turns": turns, "longest": longest}
-                    got += len(block)
-            except OSError as e:
-                return {"alive": False, "turns": turns, "longest": longest, "error": str(e)}
+    with connect(host, port, PATIENCE) as s:
+        while not select.select([sys.stdin], [], [], 0.02)[0]:
+            began, word = time.monotonic(), b"%64d" % turns
+            s.sendall(word)
+            back = b""
+            while len(back) < len(word):
+                block = s.recv(len(word) - len(back))
+                if not block:
+                    raise OSError(f"it ended after {turns} turns")
+                back += block
+            if back != word:
+                raise ValueError(f"other bytes came back: {back}")
             longest = max(longest, time.monotonic() - began)
             turns += 1
-            time.sleep(0.02)
-    return {"alive": True, "turns": turns, "longest": longest}
+    return {"turns": turns, "longest": longest}
 
 
 COMMANDS = {
     "refused": refused, "udp": udp, "half-close": half_close, "sink": sink, "down": down,
-    "both": half_close, "reset": reset, "hold": hold,
+    "both": half_close, "reset": reset, "keep": keep,
 }
 
 if __name__ == "__main__":

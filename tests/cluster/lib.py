@@ -106,6 +106,13 @@ def facility(name):
     return command
 
 
+def ended(process, seconds=60):
+    """The answer of a client whose input ends here."""
+    out, err = process.communicate(timeout=seconds)
+    expect(process.returncode == 0, f"the client failed: {err.decode(errors='replace').strip()}")
+    return json.loads(out)
+
+
 class Workstation:
     """The machine that podway runs on."""
 
@@ -149,6 +156,22 @@ class Workstation:
         """client.py on the workstation; its answer as a document."""
         out = self.ok(sys.executable, HERE / "client.py", *argv, timeout=timeout)
         return json.loads(out)
+
+    def begin(self, *argv):
+        """The same, while other things happen; `ended` gives its answer."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return self.spawn(sys.executable, HERE / "client.py", *argv, **pipes)
+
+    @contextlib.contextmanager
+    def keeps(self, host, port):
+        """A connection that is open meanwhile, and must not be lost; yields a document that is filled at the end."""
+        process, told = self.begin("keep", host, port), {}
+        try:
+            yield told
+            told.update(ended(process))
+        finally:
+            process.kill()
+            process.wait()
 
     def dig(self, *argv):
         done = self.run("dig", "+time=2", "+tries=1", *argv)

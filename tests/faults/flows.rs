@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::row::Row;
 use crate::workstation::Workstation;
 
 /// A pause between two echoes.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A program that is patient: no fault lasts as long.
-const PATIENCE: Duration = Duration::from_secs(70);
+const PATIENCE: Duration = Duration::from_secs(100);
 /// The port that echoes.
 const ECHO: u16 = 9001;
 
@@ -72,6 +73,13 @@ impl Flows {
 }
 
 impl Came {
+    /// Holds a row to it that none was lost.
+    pub fn kept(&self, row: &mut Row) {
+        row.figure(format!("the longest wait of an open connection: {:.2?}", self.waited));
+        row.holds(self.lost.is_empty(), || format!("open connections were lost: {:?}", self.lost));
+        row.flows = self.told();
+    }
+
     /// For the document.
     pub fn told(&self) -> String {
         match self.lost.len() {

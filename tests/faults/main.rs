@@ -33,6 +33,8 @@ mod page;
 mod stable;
 #[path = "../whole/traces.rs"]
 mod traces;
+#[path = "../whole/transfers.rs"]
+mod transfers;
 #[allow(dead_code, reason = "what others ask for")]
 #[path = "../whole/workstation.rs"]
 mod workstation;

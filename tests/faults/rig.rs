@@ -130,7 +130,7 @@ impl Rig<'_, '_> {
         until(&format!("{name} is gone"), limit, || self.world.ws.lookup(&name).is_err().then_some(()));
     }
 
-    /// A row whose fault lasts, with four open connections, which end with it where `kept` says so.
+    /// A row whose fault lasts, with four open connections, none of which may be lost.
     pub fn outage(&mut self, row: &mut Row, rules: &[Value], lasts: Duration, seen: Duration, healed: Duration) {
         let to = self.address("web");
         let flows = self.flows("web");
@@ -145,7 +145,7 @@ impl Rig<'_, '_> {
         row.healed = Some(row.within("healed", first.max(well), healed));
         row.figure(format!("a new connection {first:.2?} after its end, Ready after {well:.2?}"));
         self.note(since, row);
-        row.flows = flows.end().told();
+        flows.end().kept(row);
     }
 
     /// Everything as it was, whatever a row left.

@@ -1,13 +1,12 @@
 //! The way to the API server is slow, cut, silent; the API server is away.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client::{Sum, exchange, rest, sum};
+use crate::transfers::{carries, patient};
 use crate::world::{LIMIT, World, seconds, until};
 
 const VIA: [&str; 2] = ["--proxy-via", "service=web"];
@@ -95,39 +94,6 @@ fn the_way_to_the_api_server_is_silent_for_a_while() {
     });
 }
 
-/// A connection whose program has the patience for an outage.
-fn reach(world: &World, port: u16) -> TcpStream {
-    let stream = world.ws.reach("edge", port).unwrap();
-    stream.set_read_timeout(Some(6 * LIMIT)).unwrap();
-    stream.set_write_timeout(Some(6 * LIMIT)).unwrap();
-    stream
-}
-
-/// So many bytes from a sample server's `/bytes`.
-fn download(mut stream: TcpStream, count: usize) -> Sum {
-    write!(stream, "GET /bytes?n={count} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n").unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.extend(byte);
-    }
-    rest(&mut stream).unwrap()
-}
-
-/// Downloads, and uploads to a server that sends all of it back, at a time; `disturb` runs beside them and ends with them.
-/// Every byte has to come, once, and none of them may see a reset.
-fn carries(world: &World, count: usize, disturb: impl FnOnce(&dyn Fn() -> bool)) {
-    let (down, up) = (reach(world, 80), reach(world, 9001));
-    thread::scope(|scope| {
-        let down = scope.spawn(|| download(down, count));
-        let up = scope.spawn(|| exchange(up, count).unwrap());
-        disturb(&|| down.is_finished() && up.is_finished());
-        assert_eq!(down.join().unwrap(), sum(count), "down");
-        assert_eq!(up.join().unwrap(), sum(count), "up and back");
-    });
-}
-
 #[test]
 fn downloads_and_uploads_go_on_though_the_way_is_cut_every_two_seconds() {
     const COUNT: usize = 30_000_000;
@@ -136,7 +102,7 @@ fn downloads_and_uploads_go_on_though_the_way_is_cut_every_two_seconds() {
         // So thin that it takes a while.
         set(&world, json!({"fault": "link", "delay_millis": 2, "bytes_per_second": 10_000_000}));
         let (began, mut cuts) = (Instant::now(), 0);
-        carries(&world, COUNT, |over| {
+        carries(&world.ws, COUNT, |over| {
             let mut next = Instant::now() + seconds(2);
             while !over() {
                 assert!(began.elapsed() < 6 * LIMIT, "it does not come to an end");
@@ -171,11 +137,11 @@ fn away(outage: Duration) {
     let Some(world) = World::start() else { return };
     world.connected(&VIA, |podway| {
         // One that is quiet, and says something now and then.
-        let mut quiet = reach(&world, 9001);
+        let mut quiet = patient(&world.ws, "edge", 9001);
         quiet.write_all(b"before").unwrap();
         quiet.read_exact(&mut [0; 6]).unwrap();
         let thin = set(&world, json!({"fault": "link", "bytes_per_second": 8_000_000}));
-        carries(&world, COUNT, |over| {
+        carries(&world.ws, COUNT, |over| {
             thread::sleep(seconds(1));
             assert!(!over(), "it was too quick");
             // The first rule that is about a connection decides.

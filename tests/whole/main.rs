@@ -42,3 +42,4 @@ mod proxy_via;
 mod rights;
 mod standstill;
 mod traffic;
+mod transfers;

@@ -1,7 +1,9 @@
-"""Machines and users that are not the sunny ones: a VPN in the way, credentials that end, a cluster that says no."""
+"""Machines and users that are not the sunny ones: a VPN in the way, credentials that end, a daemon that stands still."""
 
 import contextlib
 import json
+import signal
+import socket
 import stat
 
 from checks.rights import user
@@ -171,32 +173,34 @@ def credentials(w):
             w.cluster.kubectl("-n", NS, "delete", "secret", *secrets, "--ignore-not-found")
 
 
-@check("an image that cannot be pulled is told with the kubelet's own word")
-def no_image(w):
-    w.cluster.remove_agents()
-    try:
-        with w.daemon() as p:
-            done = p.command("connect", "-n", NS, "--proxy-via", "service=web", "--agent-image", "registry.invalid/podway-agent:0")
-            expect(done.code == 1, f"exit {done.code}: {done.said()}")
-            expect("registry.invalid/podway-agent:0" in done.err and "hint:" in done.err, f"not clear: {done.err}")
-            w.note(f"{done.seconds:.2f} s: {done.err.strip().splitlines()[-2]}")
-            w.nothing_connected()
-    finally:
-        w.cluster.remove_agents()
+@check("a daemon that stands still (SIGSTOP) holds no command for ever, and goes on with what was open")
+def stands_still(w):
+    with w.connected("--proxy-via", "service=web") as p:
+        w.ws.get("http://edge/", 15)
+        pid = p.pid()
+        with w.ws.keeps("edge", 9001) as kept:
+            p.process.send_signal(signal.SIGSTOP)
+            try:
+                done = p.command("status", timeout=40)
+                expect(done.code != 0 and "hint:" in done.err, f"exit {done.code}: {done.said()}")
+            finally:
+                p.process.send_signal(signal.SIGCONT)
+            w.ws.get("http://edge/", 15)
+        expect(p.pid() == pid, "it is another daemon")
+        w.note(f"status gave up after {done.seconds:.1f} s; an open connection waited {kept['longest']:.1f} s")
 
 
-@check("a quota that holds no further pod is told with its name")
-def quota(w):
-    space = "podway-corner"
-    w.cluster.kubectl("create", "namespace", space)
-    try:
-        w.cluster.kubectl("-n", space, "create", "quota", "full", "--hard=pods=0")
-        full = lambda: "hard" in w.cluster.get("quota", "full", ns=space)["status"]
-        until("the quota is in force", full, 10)
-        with w.daemon() as p:
-            done = p.connect(ns=space, code=1)
-            expect("exceeded quota: full" in done.err and "hint:" in done.err, f"not clear: {done.err}")
-            expect(done.seconds < 4, f"after {done.seconds:.2f} s")
-            w.note(f"{done.seconds:.2f} s")
-    finally:
-        w.cluster.kubectl("delete", "namespace", space, "--wait=false")
+@check("nonsense on the socket is answered, and the next command is served")
+def nonsense(w):
+    with w.connected() as p:
+        for line in (b"", b"{", b"\xff\xfe", b'{"id":1,"op":"none"}', b'{"id":1,"op":"connect","spec":7}', b"x" * 300_000):
+            with socket.socket(socket.AF_UNIX) as s:
+                s.settimeout(5)
+                s.connect(str(p.socket))
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    s.sendall(b'{"podway":1}\n' + line + b"\n")
+                    s.shutdown(socket.SHUT_WR)
+                    while s.recv(65536):
+                        pass
+        expect(p.is_true("Ready"), "it is not well afterwards")
+        w.ws.get("http://web/", 15)

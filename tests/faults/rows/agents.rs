@@ -32,22 +32,25 @@ pub fn agents() -> Group {
         row.figures.extend(rig.look.story_since(since));
         row.flows = flows.end().told();
     });
-    let stopped =
-        case("all agents of a workload stand still for 12 s (SIGSTOP)", "seen in 8 s, healed in 5 s", |rig, row| {
+    let stopped = case(
+        "all agents of a workload stand still for 60 s (SIGSTOP)",
+        "seen in 8 s, healed in 5 s, no open connection is lost",
+        |rig, row| {
             let (to, flows) = (rig.address("web"), rig.flows("web"));
             let since = Instant::now();
             signal(rig, Signal::Stop);
             rig.seen(since, PATIENCE, row);
             row.within("seen", row.seen.unwrap(), seconds(8));
-            rig.lasts(since, seconds(12));
+            rig.lasts(since, seconds(60));
             let over = Instant::now();
             signal(rig, Signal::Continue);
             let first = rig.new_connection(to, over, PATIENCE);
             let well = rig.well(over, PATIENCE);
             row.healed = Some(row.within("healed", first.max(well), HEALED));
             rig.note(since, row);
-            row.flows = flows.end().told();
-        });
+            flows.end().kept(row);
+        },
+    );
     Group { title: "Agents", connect: Some(VIA), cases: vec![killed, stopped] }
 }
 

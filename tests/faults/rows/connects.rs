@@ -1,18 +1,27 @@
 //! Connects while the API server answers each request at another time.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use podway::actors::late;
 use serde_json::json;
 
+use super::host::again;
 use super::seconds;
+use crate::look::Look;
 use crate::rig::{PATIENCE, Rig};
-use crate::row::{Group, Row, case, spread};
-use crate::world::until;
+use crate::row::{Group, case, spread};
+use crate::world::{Launch, World, until};
 
 /// What an everyday run has for it.
 const EVERYDAY: Duration = Duration::from_secs(80);
-/// The longest that an answer is held back.
-const LONGEST: u64 = 400;
+/// Clusters at a time: most of a connect is waiting.
+const LANES: usize = 3;
+/// The longest that an answer is held back, in milliseconds.
+const LONGEST: u64 = 150;
+/// The longest that an actor is given an input late, in milliseconds.
+const LATE: &str = "30";
 /// After that a connect hangs.
 const HANGS: Duration = Duration::from_secs(10);
 
@@ -37,40 +46,71 @@ enum Comes {
     After,
 }
 
+const COMES: [Comes; 3] = [Comes::Before, Comes::During, Comes::After];
+
 pub fn group(asked: Option<usize>) -> Group {
-    let fault = match asked {
-        Some(count) => format!(
-            "{count} connects, each request answered up to 0.4 s later, the target there before, during or after"
-        ),
-        None => "connects for 80 s, each request answered up to 0.4 s later, the target there before, during or after"
-            .to_owned(),
-    };
+    let many = asked.map_or(format!("connects for {} s", EVERYDAY.as_secs()), |count| format!("{count} connects"));
+    let fault = format!(
+        "{many}, each answer of the API server and each message to an actor late by chance, the target there before, during \
+         or after"
+    );
     let connects = case(fault, "no failure, no hang (10 s)", move |rig, row| {
-        let mut random = Random(1);
-        let (began, mut times) = (Instant::now(), [Vec::new(), Vec::new(), Vec::new()]);
-        let goes_on = |done: usize| asked.map_or(began.elapsed() < EVERYDAY, |count| done < count);
-        let mut done = 0;
-        while goes_on(done) {
-            let comes = [Comes::Before, Comes::During, Comes::After][done % 3];
-            match one(rig, &mut random, comes) {
-                Ok(took) => times[done % 3].push(took),
-                Err(why) => row.holds(false, || format!("connect {done}, {comes:?}: {why}")),
-            }
-            done += 1;
+        let (began, done) = (Instant::now(), AtomicUsize::new(0));
+        let goes_on = |number: usize| asked.map_or(began.elapsed() < EVERYDAY, |count| number < count);
+        let worlds: Vec<World> = (0..LANES).map(|_| rig.world.beside().unwrap()).collect();
+        let came: Vec<Came> = thread::scope(|scope| {
+            let lanes: Vec<_> = worlds
+                .iter()
+                .enumerate()
+                .map(|(lane, world)| {
+                    let (goes_on, next) = (&goes_on, || done.fetch_add(1, Ordering::Relaxed));
+                    scope.spawn(move || {
+                        self::lane(world, lane as u64, || Some(next()).filter(|number| goes_on(*number)))
+                    })
+                })
+                .collect();
+            lanes.into_iter().map(|lane| lane.join().unwrap()).collect()
+        });
+        let mut all = Vec::new();
+        let failed: Vec<&String> = came.iter().flat_map(|came| &came.failed).collect();
+        for (at, comes) in COMES.into_iter().enumerate() {
+            let times: Vec<Duration> = came.iter().flat_map(|came| &came.times[at]).copied().collect();
+            row.figure(format!("the target there {comes:?}: {} connects, {}", times.len(), spread(&times)));
+            all.extend(times);
         }
-        row.figure(format!("{done} connects in {:.0?}", began.elapsed()));
-        for (comes, times) in ["before", "during", "after"].into_iter().zip(&times) {
-            row.figure(format!("the target there {comes}: {} connects, {}", times.len(), spread(times)));
-        }
-        let all = times.concat();
+        row.figure(format!("{} connects in {:.0?}", all.len() + failed.len(), began.elapsed()));
+        failed.iter().for_each(|why| row.holds(false, || (*why).clone()));
+        row.holds(all.len() >= 30, || format!("only {} connects", all.len()));
         row.healed = all.iter().max().copied();
-        told(row, done);
     });
     Group { title: "Connects", connect: None, cases: vec![connects] }
 }
 
-fn told(row: &mut Row, done: usize) {
-    row.holds(done >= 30, || format!("only {done} connects"));
+/// What came of the connects on one cluster.
+#[derive(Default)]
+struct Came {
+    /// By when the target came.
+    times: [Vec<Duration>; COMES.len()],
+    failed: Vec<String>,
+}
+
+/// Connects on a cluster of its own for as long as there is a next one.
+fn lane(world: &World, lane: u64, mut next: impl FnMut() -> Option<usize>) -> Came {
+    let mut came = Came::default();
+    let variables = vec![(late::VARIABLE.to_owned(), LATE.to_owned())];
+    world.with_daemon(|podway| {
+        let mut rig = Rig { world, podway, look: Look::start(world), connect: None };
+        again(&mut rig, Launch { variables, ..Launch::default() });
+        let mut random = Random(lane + 1);
+        while let Some(number) = next() {
+            let at = number % COMES.len();
+            match one(&mut rig, &mut random, COMES[at]) {
+                Ok(took) => came.times[at].push(took),
+                Err(why) => came.failed.push(format!("connect {number}, {:?}: {why}", COMES[at])),
+            }
+        }
+    });
+    came
 }
 
 /// One connection, through a workload whose pod comes at some time; how long until it works, from when both were there.
@@ -97,10 +137,10 @@ fn one(rig: &mut Rig<'_, '_>, random: &mut Random, comes: Comes) -> Result<Durat
     let fault = rig.fault(&rules);
     let mut began = Instant::now();
     let when = Duration::from_millis(random.below(700));
-    let came = std::thread::scope(|scope| {
+    let came = thread::scope(|scope| {
         let came = scope.spawn(move || {
             if comes == Comes::During {
-                std::thread::sleep(when);
+                thread::sleep(when);
                 scale(1);
             }
         });
