@@ -95,7 +95,7 @@ impl Planner {
         self.tasks.keep(spawn_reporting(work, REACH_LIMIT, move |result| {
             me.do_send(Learned(Box::new(move |planner, ctx| match result {
                 Ok(found) => learn(planner, found, ctx),
-                Err(failed) => planner.end(Err(reach::failed(&planner.access.server, &failed)), ctx),
+                Err(failed) => planner.end(Err(reach::failed(&planner.access.server, &failed).error), ctx),
             })));
         }));
     }
@@ -170,7 +170,7 @@ impl Planner {
                     planner.facts.api_server = Some(addresses);
                     planner.review(ctx);
                 }
-                Err(error) => planner.end(Err(error), ctx),
+                Err(unreached) => planner.end(Err(unreached.error), ctx),
             },
             ctx,
         );

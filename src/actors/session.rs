@@ -27,7 +27,7 @@ use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, UseC
 use crate::actors::proxy_via::ProxyVia;
 use crate::actors::proxy_via::messages::ViaChanged;
 use crate::actors::shell::{
-    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, blocking, drive, jitter, spawn, spawn_reporting,
+    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, blocking, drive, jitter, now, spawn, spawn_reporting,
     stop, told,
 };
 use crate::actors::vif::messages::{Close, FlowStats, StopDataPlane, VifChanged};
@@ -50,9 +50,10 @@ pub mod messages;
 pub(crate) mod reach;
 mod wiring;
 
-/// A reachable API server answers the first question within this time.
 /// How often the clock on the wall is asked for the end of the credentials.
 const LOOK_AT_THE_CLOCK: Duration = Duration::from_secs(20);
+/// A reachable API server answers the first question within this time. What comes of it when it does not is the core's to
+/// say.
 const REACH_LIMIT: Duration = Duration::from_secs(20);
 
 /// What a session is made from.
@@ -166,7 +167,7 @@ impl Session {
     fn publish(&self) {
         let wall = (self.ingredients.wall)();
         self.ingredients.status.send_if_modified(|status| {
-            let fresh = self.driven.core.status(status, wall, self.since);
+            let fresh = self.driven.core.status(status, now(), wall, self.since);
             if **status == fresh {
                 return false;
             }
@@ -177,6 +178,14 @@ impl Session {
 
     fn start_children(&mut self, client: kube::Client, identity: &Identity, ctx: &mut Context<Self>) {
         let children = wiring::start(&self.ingredients, &self.host, identity, self.run, client.clone(), ctx);
+        self.reach(client, ctx);
+        if let Some(references) = self.unresolved.take() {
+            self.resolve(&children, references, ctx);
+        }
+        self.children = Some(children);
+    }
+
+    fn reach(&self, client: kube::Client, ctx: &mut Context<Self>) {
         let (me, run) = (ctx.address(), self.run);
         let (access, namespace) = (self.ingredients.access.clone(), self.ingredients.spec.namespace.clone());
         let server = access.server.clone();
@@ -185,10 +194,6 @@ impl Session {
             let result = result.unwrap_or_else(|failed| Err(reach::failed(&server, &failed)));
             me.do_send(OfRun { run, input: Input::Reached(result) });
         }));
-        if let Some(references) = self.unresolved.take() {
-            self.resolve(&children, references, ctx);
-        }
-        self.children = Some(children);
     }
 
     fn resolve(&self, children: &Children, references: BTreeSet<WorkloadRef>, ctx: &mut Context<Self>) {
@@ -353,9 +358,17 @@ impl Shell for Session {
                     Ok((client, identity.map_err(|error| reach::keyless(&error))?))
                 };
                 drop(spawn_reporting(work, REACH_LIMIT, move |result| {
-                    let made = result.unwrap_or_else(|failed| Err(reach::failed(&server, &failed)));
+                    let made = result.unwrap_or_else(|failed| Err(reach::failed(&server, &failed).error));
                     me.do_send(Made { run, made });
                 }));
+            }
+            Effect::Reach => {
+                debug!("the API server is asked again");
+                // The core asks again only what children have asked.
+                if let Some(children) = &self.children {
+                    let client = children.client.borrow().clone();
+                    self.reach(client, ctx);
+                }
             }
             Effect::Resolve(references) => {
                 let Some(children) = &self.children else {
@@ -525,7 +538,8 @@ impl Handler<Made> for Session {
         }
         match message.made {
             Ok((client, identity)) => self.start_children(client, &identity, ctx),
-            Err(error) => drive(self, Input::Reached(Err(error)), ctx),
+            // Nothing here asks the network: without a client or a key pair there are no children that could go on.
+            Err(error) => drive(self, Input::Reached(Err(reach::definite(error))), ctx),
         }
     }
 }

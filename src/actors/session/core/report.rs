@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::renewal::Outlook as Renewing;
-use super::{Facts, Life, SILENCE, SessionCore, needed};
+use super::{Facts, Life, SILENCE, SILENT, SessionCore, needed};
 use crate::actors::client_list::messages::{LinkState, Placement, TargetState};
 use crate::actors::pod_watcher::messages::WatchHealth;
 use crate::actors::proxy_via::messages::{RangeStatus, Treatment};
@@ -90,14 +90,19 @@ impl SessionCore {
     }
 
     fn watch_ready(&self) -> Holds {
-        let (status, reason, message) = match &self.facts.watch {
-            Some((_, WatchHealth::Fresh)) => (true, "Fresh", String::new()),
-            Some((_, WatchHealth::Stale { why })) => (false, "Stale", format!("{why}; it is asked again")),
-            Some((_, WatchHealth::Unauthorized { why })) => {
+        let (status, reason, message) = match (self.facts.watch.as_ref().map(|(_, health)| health), self.unanswered()) {
+            (Some(WatchHealth::Fresh), _) => (true, "Fresh", String::new()),
+            (Some(WatchHealth::Unauthorized { why }), _) => {
                 let trouble = self.renewal.trouble().map(|trouble| format!("; not renewed: {trouble}"));
                 (false, "NeedsLogin", format!("{why}{}", trouble.unwrap_or_default()))
             }
-            Some((_, WatchHealth::Starting)) | None => (false, "Starting", "the cluster is being listed".to_owned()),
+            (Some(WatchHealth::Starting | WatchHealth::Stale { .. }) | None, Some((reason, message))) => {
+                (false, reason, message)
+            }
+            (Some(WatchHealth::Stale { why }), None) => (false, "Stale", format!("{why}; it is asked again")),
+            (Some(WatchHealth::Starting) | None, None) => {
+                (false, "Starting", "the cluster is being listed".to_owned())
+            }
         };
         Holds { kind: "WatchReady", subject: String::new(), status, reason, message }
     }
@@ -244,9 +249,20 @@ impl SessionCore {
         Holds { kind: "Ready", subject: String::new(), status, reason, message }
     }
 
-    /// The document, with transition times taken over from `previous` where nothing changed. `wall` is seconds since
-    /// 1970 now, `since` at the start.
-    pub fn status(&self, previous: &SessionStatus, wall: i64, since: i64) -> SessionStatus {
+    /// What is said of an API server that has not answered, by its own error or in general.
+    fn unanswered(&self) -> Option<(&'static str, String)> {
+        if self.life != Life::Running || self.facts.api_server.is_some() {
+            return None;
+        }
+        Some(match self.reaching.trouble() {
+            Some(why) => ("Unreached", format!("{why}; it is asked again")),
+            None => ("Starting", SILENT.to_owned()),
+        })
+    }
+
+    /// The document at `now`, with transition times taken over from `previous` where nothing changed. `wall` is the same in
+    /// seconds since 1970, `since` that of the start.
+    pub fn status(&self, previous: &SessionStatus, now: Millis, wall: i64, since: i64) -> SessionStatus {
         let conditions = self.conditions().into_iter().map(|holds| {
             let status = if holds.status { "True" } else { "False" };
             let same = |c: &&Condition| c.r#type == holds.kind && c.subject == holds.subject && c.status == status;
@@ -282,6 +298,10 @@ impl SessionCore {
             warnings: self.warnings(wall),
             credentials_expire_at: self.renewal.expires_at(),
             credentials: self.credentials(),
+            api_server: self.unanswered().map(|_| {
+                let line = self.reaching.line(now, wall);
+                previous.api_server.as_ref().map_or_else(|| line.clone(), |previous| line.clone().steadied(previous))
+            }),
             suggestion: self.suggestion(),
         }
     }

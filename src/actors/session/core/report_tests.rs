@@ -26,7 +26,7 @@ fn running_with(dns: DnsMode) -> SessionCore {
 }
 
 fn status(core: &SessionCore) -> SessionStatus {
-    core.status(&SessionStatus::default(), 0, 0)
+    core.status(&SessionStatus::default(), Millis(0), 0, 0)
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn who_renews_credentials_is_told_where_they_end_and_why_it_fails() {
     let failing = status(&core);
     assert_eq!(renewal(&core), Some(RenewalLine::Failing));
     assert_eq!(failing.warnings, ["the credentials are not renewed: no login; log in, then podway connect again"]);
-    let ended = core.status(&SessionStatus::default(), 50, 0).warnings;
+    let ended = core.status(&SessionStatus::default(), Millis(0), 50, 0).warnings;
     let told = "the credentials have ended and are not renewed: no login; log in, then podway connect again";
     assert_eq!(ended, [told]);
     core.outcome = Some(ConnectOutcome::Ready);
