@@ -27,8 +27,8 @@ use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, UseC
 use crate::actors::proxy_via::ProxyVia;
 use crate::actors::proxy_via::messages::ViaChanged;
 use crate::actors::shell::{
-    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, blocking, drive, jitter, now, spawn, spawn_reporting,
-    stop, told,
+    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, blocking, drive, jitter, now, spawn,
+    spawn_reporting, stop, told,
 };
 use crate::actors::vif::messages::{Close, FlowStats, StopDataPlane, VifChanged};
 use crate::actors::vif::{self, Vif};
@@ -47,6 +47,7 @@ use crate::workload::WorkloadRef;
 pub mod core;
 mod gate;
 pub mod messages;
+mod news;
 pub(crate) mod reach;
 mod wiring;
 
@@ -129,6 +130,8 @@ pub struct Session {
     last_keeper: KeeperId,
     /// Counts credentials that came, so that a client made of older ones is told apart.
     renewals: u64,
+    /// How much may be logged of what changes.
+    log: news::Budget,
 }
 
 impl Session {
@@ -153,6 +156,7 @@ impl Session {
             keeper: None,
             last_keeper: KeeperId(0),
             renewals: 0,
+            log: news::Budget::default(),
         }
     }
 
@@ -164,16 +168,23 @@ impl Session {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let wall = (self.ingredients.wall)();
+        let mut news = Vec::new();
         self.ingredients.status.send_if_modified(|status| {
             let fresh = self.driven.core.status(status, now(), wall, self.since);
             if **status == fresh {
                 return false;
             }
+            news = news::between(status, &fresh);
             *status = Arc::new(fresh);
             true
         });
+        let told = self.log.take(now(), news);
+        told.news.iter().for_each(news::News::log);
+        if told.first_left_out {
+            warn!("much changes: the rest of this minute is not logged");
+        }
     }
 
     fn start_children(&mut self, client: kube::Client, identity: &Identity, ctx: &mut Context<Self>) {
@@ -590,12 +601,13 @@ impl Handler<ClientRenewed> for Session {
                 }
                 let expires_at = access.expires_at;
                 self.ingredients.access = access;
+                info!("the credentials were renewed");
                 let lasts = lasts(expires_at, (self.ingredients.wall)());
                 drive(self, Input::Renewed { ask, expires_at, lasts }, ctx);
                 taken.answer(());
             }
             Err(why) => {
-                warn!(why, "renewed credentials are not used");
+                debug!(why, "renewed credentials are not used");
                 drive(self, Input::NotRenewed(ask, why), ctx);
             }
         }

@@ -731,7 +731,12 @@ impl Core for SessionCore {
         match &self.life {
             Life::Running => {
                 let connecting = self.outcome.is_none().then_some(self.deadline);
-                connecting.into_iter().chain(self.silent_until()).chain(self.renewal.deadline()).chain(self.reaching_until()).min()
+                connecting
+                    .into_iter()
+                    .chain(self.silent_until())
+                    .chain(self.renewal.deadline())
+                    .chain(self.reaching_until())
+                    .min()
             }
             Life::Stopping { until, .. } => Some(*until),
             Life::New | Life::Over => None,
@@ -745,7 +750,7 @@ impl Core for SessionCore {
 
 /// Through whom traffic has to flow for the connection to work: the workloads of its rules; without any rule, the default
 /// egress.
-fn needed(rules: &[ViaRule<Workload>]) -> BTreeSet<Target> {
+pub fn needed(rules: &[ViaRule<Workload>]) -> BTreeSet<Target> {
     let workloads: BTreeSet<Target> = rules.iter().map(|rule| Target::Workload(rule.workload.clone())).collect();
     if workloads.is_empty() { BTreeSet::from([Target::General]) } else { workloads }
 }

@@ -327,7 +327,7 @@ impl SessionWorld {
 
     /// The steps that the user has been told.
     pub fn steps_told(&self) -> Vec<String> {
-        let status = self.core.status(&SessionStatus::default(), 0, 0);
+        let status = self.core.status(&SessionStatus::default(), self.now, 0, 0);
         status.steps.into_iter().map(|step| step.text).collect()
     }
 

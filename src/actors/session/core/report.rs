@@ -10,6 +10,7 @@ use crate::actors::proxy_via::messages::{RangeStatus, Treatment};
 use crate::actors::vif::messages::VifState;
 use crate::cluster::Resolution;
 use crate::ids::Millis;
+use crate::net::cidr::{Cidr, covers};
 use crate::net::resolver::{Outlook, REPLACED};
 use crate::net::route_plan::Ipv6;
 use crate::net::views::Target;
@@ -19,6 +20,8 @@ use crate::status::{
     SessionStatus, Vips, WorkloadLine,
 };
 
+/// The `state` of what the user wants no agent for.
+const OFF: &str = "Off";
 /// A `placement`.
 const OWN_POD: &str = "own pod";
 
@@ -100,9 +103,7 @@ impl SessionCore {
                 (false, reason, message)
             }
             (Some(WatchHealth::Stale { why }), None) => (false, "Stale", format!("{why}; it is asked again")),
-            (Some(WatchHealth::Starting) | None, None) => {
-                (false, "Starting", "the cluster is being listed".to_owned())
-            }
+            (Some(WatchHealth::Starting) | None, None) => (false, "Starting", "the cluster is being listed".to_owned()),
         };
         Holds { kind: "WatchReady", subject: String::new(), status, reason, message }
     }
@@ -183,7 +184,10 @@ impl SessionCore {
         };
         let nothing = TargetState { pods: 0, running: 0, links: Vec::new(), hopeless: None };
         let state = self.facts.links.1.get(target).unwrap_or(&nothing);
-        let (word, message) = word_of(target, state, self.scaled_to_zero().contains_key(&name));
+        let (word, message) = match self.is_off(target, state) {
+            true => (OFF, "not reached: --agent ephemeral makes no pod of its own".to_owned()),
+            false => word_of(target, state, self.scaled_to_zero().contains_key(&name)),
+        };
         let links = state.links.iter().map(|link| {
             let (health, message) = match &link.state {
                 LinkState::NoAgent => ("no agent", String::new()),
@@ -209,10 +213,19 @@ impl SessionCore {
         WorkloadLine { workload: name, state: word.to_owned(), message, links: links.collect() }
     }
 
+    /// Whether the user wants no way for what no rule covers: nothing is missing then, and nothing will come.
+    fn is_off(&self, target: &Target, state: &TargetState) -> bool {
+        let unwanted = self.spec.agent == AgentMode::Ephemeral && !self.spec.proxy_via.is_empty();
+        unwanted && *target == Target::General && state.links.is_empty()
+    }
+
     fn conditions(&self) -> Vec<Holds> {
         let mut conditions = vec![self.watch_ready(), self.routes_ready(), self.dns_ready()];
         for target in self.targets() {
             let line = self.workload_line(&target);
+            if line.state == OFF {
+                continue;
+            }
             let (kind, subject) = match target {
                 Target::Workload(_) => ("WorkloadReady", line.workload),
                 Target::General => ("AgentReady", String::new()),
@@ -289,7 +302,10 @@ impl SessionCore {
             since,
             conditions: conditions.collect(),
             steps: self.steps.clone(),
-            ranges: facts.via.iter().flat_map(|(_, via)| &via.ranges).map(range_line).collect(),
+            ranges: {
+                let ranges = facts.via.iter().flat_map(|(_, via)| &via.ranges);
+                ranges.map(|range| range_line(range, &self.spec.allow_conflicting_subnets)).collect()
+            },
             vips: vips(facts),
             workloads: self.targets().iter().map(|target| self.workload_line(target)).collect(),
             dns: dns_line(facts),
@@ -346,7 +362,7 @@ impl SessionCore {
         if let Some((_, via)) = self.facts.via.as_ref().filter(|(_, via)| via.ipv6 == Ipv6::Off) {
             let mut text = "IPv6 is off on this host: only IPv4 addresses of the cluster are reached".to_owned();
             // What the user named is worth a word of its own.
-            let named = via.ranges.iter().map(range_line).filter(|line| line.source == line.cidr);
+            let named = via.ranges.iter().map(|range| range_line(range, &[])).filter(|line| line.source == line.cidr);
             let named: Vec<String> = named.map(|line| line.cidr).filter(|cidr| cidr.contains(':')).collect();
             if !named.is_empty() {
                 text.push_str(&format!("; nothing is translated for {}", named.join(", ")));
@@ -400,11 +416,13 @@ impl SessionCore {
         let mut found = Vec::new();
         if let Some((_, via)) = self.facts.via.as_ref().filter(|(_, via)| via.ready) {
             // A range that the user named and that is left out is nothing that was done.
-            let mark = |line: &RangeLine| match line.treatment == "excluded" && line.source == line.cidr {
-                true => Mark::Warn,
-                false => Mark::Ok,
+            let mark = |range: &RangeStatus, line: &RangeLine| {
+                let left_out = line.treatment == "excluded" && line.source == line.cidr;
+                let in_vain = too_narrow(range, &self.spec.allow_conflicting_subnets).is_some();
+                if left_out || in_vain { Mark::Warn } else { Mark::Ok }
             };
-            found.extend(via.ranges.iter().map(range_line).map(|line| (mark(&line), range_step(&line))));
+            let lines = via.ranges.iter().map(|range| (range, range_line(range, &self.spec.allow_conflicting_subnets)));
+            found.extend(lines.map(|(range, line)| (mark(range, &line), range_step(&line))));
         }
         if let Some((_, VifState::Up { name, .. })) = &self.facts.vif
             && self.routes_ready().status
@@ -514,9 +532,16 @@ fn word_of(target: &Target, state: &TargetState, scaled_to_zero: bool) -> (&'sta
     }
 }
 
-/// A range, for people.
-pub fn range_line(range: &RangeStatus) -> RangeLine {
-    let (treatment, note) = match &range.treatment {
+/// What of `allow` was meant for a range that clashes, and covers a part of it only: a range is routed or translated as a
+/// whole.
+fn too_narrow<'a>(range: &RangeStatus, allow: &'a [Cidr]) -> Option<&'a Cidr> {
+    let clashes = matches!(range.treatment, Treatment::Translated { conflict: Some(_), .. });
+    allow.iter().find(|allow| clashes && covers(&range.cidr, allow))
+}
+
+/// A range, for people; `allow` is `--allow-conflicting-subnets`.
+pub fn range_line(range: &RangeStatus, allow: &[Cidr]) -> RangeLine {
+    let (treatment, mut note) = match &range.treatment {
         Treatment::Routed => ("routed".to_owned(), String::new()),
         Treatment::Translated { target: Target::Workload(workload), conflict } => {
             (format!("via {workload}"), conflict.clone().unwrap_or_default())
@@ -527,6 +552,12 @@ pub fn range_line(range: &RangeStatus) -> RangeLine {
         }
         Treatment::Excluded { why } => ("excluded".to_owned(), why.clone()),
     };
+    if let Some(narrow) = too_narrow(range, allow) {
+        let whole = &range.cidr;
+        note.push_str(&format!(
+            "; --allow-conflicting-subnets {narrow} is a part of it and does nothing: allow {whole}"
+        ));
+    }
     RangeLine { cidr: range.cidr.to_string(), source: range.source.clone(), treatment, note }
 }
 
