@@ -167,7 +167,7 @@ pub struct ConnectArgs {
     /// Ranges to reach by virtual addresses: a CIDR, also, service, pods or all.
     #[arg(long, value_delimiter = ',', value_name = "RANGE")]
     pub vnat: Vec<RangeSelector>,
-    /// Ranges that may cover routes that this host has.
+    /// Ranges of the cluster that are routed, as wholes, although routes of this host overlap them.
     #[arg(long, value_delimiter = ',', value_parser = cidr, value_name = "CIDR")]
     pub allow_conflicting_subnets: Vec<Cidr>,
     /// Which traffic agents to place; the configuration's when absent, else auto.

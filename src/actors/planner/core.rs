@@ -39,6 +39,9 @@ pub struct Wanted {
     pub config: ProxyViaConfig,
 }
 
+/// What can have no agent, and why.
+type Hopeless = BTreeMap<Target, Arc<str>>;
+
 /// What is known so far.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -180,7 +183,7 @@ impl Facts {
         spec: &ConnectSpec,
         rules: &[ViaRule<Workload>],
         workloads: &ViaFact,
-        hopeless: BTreeMap<Target, Arc<str>>,
+        hopeless: Hopeless,
     ) -> Option<UserError> {
         let (first, plan) = (Generation(1), self.agents.as_ref()?);
         let mut core = ClientListCore::new(&plan.key, &plan.fingerprint);
@@ -214,11 +217,7 @@ impl Facts {
     }
 
     /// The agents, and what would have none, with why.
-    fn agents(
-        &self,
-        spec: &ConnectSpec,
-        workloads: &ViaFact,
-    ) -> Option<(Vec<PlannedAgent>, BTreeMap<Target, Arc<str>>)> {
+    fn agents(&self, spec: &ConnectSpec, workloads: &ViaFact) -> Option<(Vec<PlannedAgent>, Hopeless)> {
         let first = Generation(1);
         let mut core = AgentPlacerCore::new(self.agents.clone()?);
         for input in [

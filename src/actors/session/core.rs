@@ -401,7 +401,7 @@ impl SessionCore {
                     WatchHealth::Unauthorized { .. } if is_newer => self.renewal.judged(true),
                     WatchHealth::Fresh if is_newer => {
                         self.renewal.judged(false);
-                        self.reaching.seen_alive(now);
+                        self.reaching.hurry(now);
                     }
                     WatchHealth::Starting
                     | WatchHealth::Fresh
@@ -421,7 +421,11 @@ impl SessionCore {
                 }
             }
             Input::Flows(stats) => self.flows = stats,
-            Input::Renewed { ask, expires_at, lasts } => self.renewal.renewed(now, ask, expires_at, lasts),
+            Input::Renewed { ask, expires_at, lasts } => {
+                self.renewal.renewed(now, ask, expires_at, lasts);
+                // A user who connects again does not wait for the next time, which may be some seconds away.
+                self.reaching.hurry(now);
+            }
             Input::NotRenewed(ask, why) => self.renewal.failed(now, ask, &why),
             Input::RenewedByHand => self.renewal.by_hand(),
             Input::Left(left) => self.renewal.left(now, left),

@@ -128,7 +128,8 @@ fn credentials(before: &SessionStatus, now: &SessionStatus, news: &mut Vec<News>
 fn conflicts(before: &[RangeLine], now: &[RangeLine], news: &mut Vec<News>) {
     let clash = |line: &&RangeLine| line.treatment == "translated" && !line.note.is_empty();
     let known: BTreeMap<_, _> = before.iter().map(|line| ((&line.cidr, &line.source), line)).collect();
-    let (mut came, mut went): (BTreeMap<&str, Vec<&str>>, BTreeMap<&str, Vec<&str>>) = Default::default();
+    let mut came: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut went: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for line in now {
         let earlier = known.get(&(&line.cidr, &line.source)).copied();
         let clashed = earlier.filter(clash);
@@ -156,11 +157,12 @@ fn agents(before: &SessionStatus, now: &SessionStatus, news: &mut Vec<News>) {
     let ready = |status: &SessionStatus| -> BTreeSet<(String, String)> {
         let links = status.workloads.iter().flat_map(|line| line.links.iter().map(move |link| (line, link)));
         let ready = links.filter(|(_, link)| link.health == "ready");
-        ready.map(|(line, link)| (line.workload.clone(), link.pod.clone())).collect()
+        // As `podway status` calls it beside others.
+        ready.map(|(line, link)| (line.title(false).to_owned(), link.pod.clone())).collect()
     };
     let (were, are) = (ready(before), ready(now));
     for (workload, pod) in were.difference(&are) {
-        let links = now.workloads.iter().filter(|line| line.workload == *workload).flat_map(|line| &line.links);
+        let links = now.workloads.iter().filter(|line| line.title(false) == workload).flat_map(|line| &line.links);
         let why = match links.into_iter().find(|link| link.pod == *pod) {
             None => "it is gone, or not wanted any more".to_owned(),
             Some(link) if link.message.is_empty() => link.health.clone(),

@@ -3,7 +3,7 @@
 //! ```text
 //!   Asked ──no answer, connect waits──▶ the connect fails
 //!     ▲ │ └─no answer, later──▶ Pausing ──due──▶ Asked        each pause longer, up to PAUSE_LONGEST
-//!     │ │                          │ the watches reach it: soon
+//!     │ │                          │ the watches reach it, or new credentials: soon
 //!     └─┼──────────────────────────┘
 //!       └─▶ answered, or refused for good: the connection ends
 //! ```
@@ -71,8 +71,8 @@ impl Reaching {
         self.fruitless = self.fruitless.saturating_add(1);
     }
 
-    /// Others reach it: there is no need to wait for long.
-    pub fn seen_alive(&mut self, now: Millis) {
+    /// Something is better than it was: others reach it, or there are other credentials. No need to wait for long.
+    pub fn hurry(&mut self, now: Millis) {
         self.next = self.next.map(|next| next.min(now + refusal::AGAIN));
     }
 
@@ -135,12 +135,12 @@ mod tests {
     #[test]
     fn an_api_server_that_others_reach_is_asked_soon() {
         let mut reaching = Reaching::begun(Millis(0), 0);
-        reaching.seen_alive(Millis(1));
+        reaching.hurry(Millis(1));
         assert_eq!(reaching.deadline(), None, "it is being asked");
         (0..9).for_each(|_| reaching.failed(Millis(1000), &no_answer()));
-        reaching.seen_alive(Millis(2000));
+        reaching.hurry(Millis(2000));
         assert_eq!(reaching.deadline(), Some(Millis(2000) + refusal::AGAIN));
-        reaching.seen_alive(Millis(2100));
+        reaching.hurry(Millis(2100));
         assert_eq!(reaching.deadline(), Some(Millis(2000) + refusal::AGAIN), "no later than it was");
     }
 

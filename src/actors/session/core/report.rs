@@ -527,6 +527,9 @@ fn word_of(target: &Target, state: &TargetState, scaled_to_zero: bool) -> (&'sta
                 let events = format!("kubectl -n {namespace} describe pod {pod}");
                 ("Connecting", format!("pod {namespace}/{pod}: image {image} is starting; its events: {events}"))
             }
+            Some(_) | None if has(|state| *state == LinkState::Dialing) => {
+                ("Connecting", "its agent is being dialled".to_owned())
+            }
             Some(_) | None => ("Connecting", "its agent is being placed and dialled".to_owned()),
         },
     }
