@@ -214,4 +214,26 @@ mod tests {
         assert_eq!((refused.error.reason, refused.outlook), (Reason::Unauthorized, Outlook::Definite));
         assert!(begun.elapsed() >= refusal::GOES_ON && begun.elapsed() < Duration::from_secs(2));
     }
+
+    #[test]
+    fn networks_and_servers_may_come_back_and_certificates_do_not() {
+        let outlook = |obstacle: Obstacle| behind(&obstacle, "https://a").outlook;
+        let silent_proxy = Obstacle::NoProxy(Box::new(Obstacle::Silence));
+        for passing in
+            [Obstacle::Refused, Obstacle::NoNetwork, Obstacle::Silence, Obstacle::Mute, Obstacle::NoName, silent_proxy]
+        {
+            assert_eq!(outlook(passing.clone()), Outlook::MayPass, "{passing:?}");
+        }
+        let untrusted_proxy = Obstacle::NoProxy(Box::new(Obstacle::Untrusted));
+        for definite in [
+            Obstacle::Untrusted,
+            Obstacle::OtherName(Vec::new()),
+            Obstacle::Ended(None),
+            Obstacle::NoTls,
+            Obstacle::ProxyLogin,
+            untrusted_proxy,
+        ] {
+            assert_eq!(outlook(definite.clone()), Outlook::Definite, "{definite:?}");
+        }
+    }
 }

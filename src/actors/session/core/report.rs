@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+pub use self::ranges::range_line;
+use self::ranges::{range_step, too_narrow};
 use super::renewal::Outlook as Renewing;
 use super::{Facts, Life, SILENCE, SILENT, SessionCore, needed};
 use crate::actors::client_list::messages::{LinkState, Placement, TargetState};
 use crate::actors::pod_watcher::messages::WatchHealth;
-use crate::actors::proxy_via::messages::{RangeStatus, Treatment};
+use crate::actors::proxy_via::messages::RangeStatus;
 use crate::actors::vif::messages::VifState;
 use crate::cluster::Resolution;
 use crate::ids::Millis;
-use crate::net::cidr::{Cidr, covers};
 use crate::net::resolver::{Outlook, REPLACED};
 use crate::net::route_plan::Ipv6;
 use crate::net::views::Target;
@@ -19,6 +20,8 @@ use crate::status::{
     Condition, ConnectOutcome, CredentialsLine, DeviceLine, DnsLine, LinkLine, Mark, Phase, RangeLine, RenewalLine,
     SessionStatus, Vips, WorkloadLine,
 };
+
+mod ranges;
 
 /// The `state` of what the user wants no agent for.
 const OFF: &str = "Off";
@@ -532,47 +535,6 @@ fn word_of(target: &Target, state: &TargetState, scaled_to_zero: bool) -> (&'sta
             }
             Some(_) | None => ("Connecting", "its agent is being placed and dialled".to_owned()),
         },
-    }
-}
-
-/// What of `allow` was meant for a range that clashes, and covers a part of it only: a range is routed or translated as a
-/// whole.
-fn too_narrow<'a>(range: &RangeStatus, allow: &'a [Cidr]) -> Option<&'a Cidr> {
-    let clashes = matches!(range.treatment, Treatment::Translated { conflict: Some(_), .. });
-    allow.iter().find(|allow| clashes && covers(&range.cidr, allow))
-}
-
-/// A range, for people; `allow` is `--allow-conflicting-subnets`.
-pub fn range_line(range: &RangeStatus, allow: &[Cidr]) -> RangeLine {
-    let (treatment, mut note) = match &range.treatment {
-        Treatment::Routed => ("routed".to_owned(), String::new()),
-        Treatment::Translated { target: Target::Workload(workload), conflict } => {
-            (format!("via {workload}"), conflict.clone().unwrap_or_default())
-        }
-        Treatment::Translated { target: Target::General, conflict } => {
-            let note = conflict.as_ref().map(|route| format!("conflicts with {route}")).unwrap_or_default();
-            ("translated".to_owned(), note)
-        }
-        Treatment::Excluded { why } => ("excluded".to_owned(), why.clone()),
-    };
-    if let Some(narrow) = too_narrow(range, allow) {
-        let whole = &range.cidr;
-        note.push_str(&format!(
-            "; --allow-conflicting-subnets {narrow} is a part of it and does nothing: allow {whole}"
-        ));
-    }
-    RangeLine { cidr: range.cidr.to_string(), source: range.source.clone(), treatment, note }
-}
-
-/// Without the right to list ranges each watched object is a range of its own: one step tells of them all.
-fn range_step(line: &RangeLine) -> String {
-    let note = if line.note.is_empty() { String::new() } else { format!(" ({})", line.note) };
-    let treated = line.treated();
-    match line.is_cluster_address() && note.is_empty() {
-        true => format!("{}: {treated}, single addresses only (no right to list the ranges)", line.source),
-        // A range that the user named is its own source.
-        false if line.source == line.cidr => format!("{}: {treated}{note}", line.cidr),
-        false => format!("{} {}: {treated}{note}", line.source, line.cidr),
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::actors::client_list::messages::{LinkStatus, WaiterOutcome};
 use crate::actors::dns::messages::DnsState;
-use crate::actors::proxy_via::messages::ViaState;
+use crate::actors::proxy_via::messages::{Treatment, ViaState};
 use crate::actors::session::core::{Effect, Input, TeardownStep, errors};
 use crate::actors::session::messages::Remains;
 use crate::actors::shell::Core as _;
