@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Reason, UserError};
 use crate::net::cidr::Cidr;
 use crate::workload::WorkloadRef;
 
@@ -64,6 +65,39 @@ pub fn parse_image(text: &str) -> Result<String, String> {
     match text.chars().all(fits) && text.len() <= 512 {
         true => Ok(text.to_owned()),
         false => Err(format!("{text:?} is no name of an image, such as registry.example/podway-agent:0.1.0")),
+    }
+}
+
+/// Most bytes in the name of a connection; names of contexts are known to have a hundred.
+const NAME_LONGEST: usize = 253;
+
+/// What a name of a connection must not be, whoever chose it.
+fn check_name(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("the name of a connection is empty".to_owned());
+    }
+    if text.len() > NAME_LONGEST {
+        return Err(format!("the name of a connection has {} bytes, of {NAME_LONGEST} at most", text.len()));
+    }
+    match text.chars().any(char::is_control) {
+        true => Err(format!("{text:?} has a character that no terminal shows")),
+        false => Ok(()),
+    }
+}
+
+/// The name of a connection as a user types it: one word of a command line.
+///
+/// # Errors
+///
+/// A sentence.
+pub fn parse_name(text: &str) -> Result<String, String> {
+    check_name(text)?;
+    let first = text.starts_with('-').then_some('-');
+    match first.or_else(|| text.chars().find(|c| *c == '/' || c.is_whitespace())) {
+        Some('-') => Err(format!("{text:?} begins with -, as a flag does")),
+        Some('/') => Err(format!("{text:?} has a slash, as names of workloads have")),
+        Some(_) => Err(format!("{text:?} has a space")),
+        None => Ok(text.to_owned()),
     }
 }
 
@@ -209,6 +243,23 @@ pub struct ConnectSpec {
     pub timeout_ms: u64,
 }
 
+impl ConnectSpec {
+    /// Refuses what no connection can be called; the name of a context may be the name of one, and has slashes.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the name.
+    pub fn check(&self) -> Result<(), UserError> {
+        check_name(&self.name).map_err(|why| {
+            UserError::new(
+                Reason::BadRequest,
+                format!("connect: {why}"),
+                "name the connection with --name, such as --name shop",
+            )
+        })
+    }
+}
+
 /// How to reach and convince the API server: everything the caller's kubeconfig came to, by value.
 #[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -333,6 +384,25 @@ mod tests {
         for bad in ["10.42.0.0/16", "10.1.2.3/99=web", "=web", "service=", "0.0.0.0/0=web", "224.0.0.0/4=web", "x=web"]
         {
             assert!(bad.parse::<ViaRule>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_name_is_a_word_that_can_be_typed_and_seen() {
+        for good in ["shop", "kind-2", "käse", "user@cluster.example:6443", &"x".repeat(253)] {
+            assert_eq!(parse_name(good), Ok(good.to_owned()));
+        }
+        for bad in ["", "a/b", "a b", " ", "a\nb", "a\u{1b}[2J", "-q", &"x".repeat(254)] {
+            let said = parse_name(bad).expect_err(bad);
+            assert!(!said.contains('\u{1b}') && !said.contains('\n'), "{said:?}");
+        }
+        let named = |name: &str| {
+            let spec = serde_json::json!({ "name": name, "namespace": "demo", "timeout_ms": 1 });
+            serde_json::from_value::<ConnectSpec>(spec).expect("a spec").check()
+        };
+        assert_eq!(named("arn:aws:eks:eu-central-1:123456789012:cluster/shop"), Ok(()), "as contexts are called");
+        for bad in ["", "a\nb", &"x".repeat(254)] {
+            assert!(named(bad).expect_err(bad).hint.contains("--name"), "{bad:?}");
         }
     }
 

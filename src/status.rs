@@ -56,6 +56,9 @@ pub struct SessionStatus {
     /// Who renews the credentials, where they end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub credentials: Option<CredentialsLine>,
+    /// The API server, while it has not answered.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub api_server: Option<ApiServerLine>,
     /// What a person may type next, where something is worth saying.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub suggestion: Option<String>,
@@ -79,6 +82,31 @@ impl SessionStatus {
             }
         }
         notices
+    }
+}
+
+/// An API server that has not answered since the connection began, or was made anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiServerLine {
+    /// Why, as far as that is known.
+    pub message: String,
+    /// Since when its answer is waited for, in seconds since 1970; RFC 3339 in JSON.
+    #[serde(with = "timestamp::text")]
+    pub waiting_since: i64,
+    /// When it is asked again; absent while it is being asked.
+    #[serde(skip_serializing_if = "Option::is_none", default, with = "timestamp::optional_text")]
+    pub next_try: Option<i64>,
+}
+
+impl ApiServerLine {
+    /// The same, with the moments of `previous` where they differ by no more than rounding.
+    pub fn steadied(self, previous: &ApiServerLine) -> ApiServerLine {
+        let steady = |fresh: i64, before: i64| if fresh.abs_diff(before) <= 1 { before } else { fresh };
+        ApiServerLine {
+            waiting_since: steady(self.waiting_since, previous.waiting_since),
+            next_try: self.next_try.map(|next| steady(next, previous.next_try.unwrap_or(next))),
+            ..self
+        }
     }
 }
 

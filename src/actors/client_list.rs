@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
 use tokio::sync::watch;
-use tracing::{debug, info};
+use tracing::debug;
 
 use self::core::{ClientListCore, DialOutcome, Effect, Input, LinkName, Table, ViaFact};
 use self::messages::{
@@ -274,7 +274,7 @@ impl Handler<LinkEnded> for ClientList {
         falls::at_message::<Self>("LinkEnded");
         let LinkEnded { pod, attempt, why } = message;
         if self.links.remove(&(pod.clone(), attempt)).is_some() {
-            info!(%pod, why, "a link to an agent ended");
+            debug!(%pod, why, "a link to an agent ended");
             drive(self, Input::LinkLost { pod, attempt, why: why.into() }, ctx);
         }
     }

@@ -27,12 +27,13 @@ use crate::actors::shell::{
     Exit, NO_LIMIT, Reply, Stop, Tasks, blocking, spawn_reporting, start_monitored, stop, told,
 };
 use crate::actors::vif::feeds::host_now;
-use crate::error::{Reason, UserError};
+use crate::error::{Reason, UserError, chain};
 use crate::identity::Identity;
 use crate::net::kube_client;
 use crate::net::os_journal::OsJournal;
 use crate::net::resolver::Outlook;
 use crate::net::resolver::host::HostResolver;
+use crate::net::tun;
 use crate::net::vip::memory::VipMemory;
 use crate::plan::ConnectPlan;
 use crate::spec::ClusterAccess;
@@ -95,7 +96,7 @@ impl Planner {
         self.tasks.keep(spawn_reporting(work, REACH_LIMIT, move |result| {
             me.do_send(Learned(Box::new(move |planner, ctx| match result {
                 Ok(found) => learn(planner, found, ctx),
-                Err(failed) => planner.end(Err(reach::failed(&planner.access.server, &failed)), ctx),
+                Err(failed) => planner.end(Err(reach::failed(&planner.access.server, &failed).error), ctx),
             })));
         }));
     }
@@ -170,7 +171,7 @@ impl Planner {
                     planner.facts.api_server = Some(addresses);
                     planner.review(ctx);
                 }
-                Err(error) => planner.end(Err(error), ctx),
+                Err(unreached) => planner.end(Err(unreached.error), ctx),
             },
             ctx,
         );
@@ -228,6 +229,16 @@ impl Actor for Planner {
                     let message = format!("this host's network cannot be read: {error}");
                     planner.end(Err(UserError::new(Reason::DeviceFailed, message, "")), ctx);
                 }
+            },
+            ctx,
+        );
+
+        self.find_out(
+            blocking(tun::foresee),
+            |planner, foreseen, ctx| {
+                // A look that panicked says nothing of the device.
+                planner.facts.device = Some(foreseen.unwrap_or(Ok(())).map_err(|error| chain(&error)));
+                planner.review(ctx);
             },
             ctx,
         );

@@ -27,8 +27,8 @@ use crate::actors::pod_watcher::messages::{ResolveWorkloads, RightsChanged, UseC
 use crate::actors::proxy_via::ProxyVia;
 use crate::actors::proxy_via::messages::ViaChanged;
 use crate::actors::shell::{
-    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, blocking, drive, jitter, spawn, spawn_reporting,
-    stop, told,
+    Driven, Exit, LateWork, NO_LIMIT, Reply, Shell, Stop, TaskFailed, blocking, drive, jitter, now, spawn,
+    spawn_reporting, stop, told,
 };
 use crate::actors::vif::messages::{Close, FlowStats, StopDataPlane, VifChanged};
 use crate::actors::vif::{self, Vif};
@@ -47,12 +47,14 @@ use crate::workload::WorkloadRef;
 pub mod core;
 mod gate;
 pub mod messages;
+mod news;
 pub(crate) mod reach;
 mod wiring;
 
-/// A reachable API server answers the first question within this time.
 /// How often the clock on the wall is asked for the end of the credentials.
 const LOOK_AT_THE_CLOCK: Duration = Duration::from_secs(20);
+/// A reachable API server answers the first question within this time. What comes of it when it does not is the core's to
+/// say.
 const REACH_LIMIT: Duration = Duration::from_secs(20);
 
 /// What a session is made from.
@@ -128,6 +130,8 @@ pub struct Session {
     last_keeper: KeeperId,
     /// Counts credentials that came, so that a client made of older ones is told apart.
     renewals: u64,
+    /// How much may be logged of what changes.
+    log: news::Budget,
 }
 
 impl Session {
@@ -152,6 +156,7 @@ impl Session {
             keeper: None,
             last_keeper: KeeperId(0),
             renewals: 0,
+            log: news::Budget::default(),
         }
     }
 
@@ -163,20 +168,35 @@ impl Session {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let wall = (self.ingredients.wall)();
+        let mut news = Vec::new();
         self.ingredients.status.send_if_modified(|status| {
-            let fresh = self.driven.core.status(status, wall, self.since);
+            let fresh = self.driven.core.status(status, now(), wall, self.since);
             if **status == fresh {
                 return false;
             }
+            news = news::between(status, &fresh);
             *status = Arc::new(fresh);
             true
         });
+        let told = self.log.take(now(), news);
+        told.news.iter().for_each(news::News::log);
+        if told.first_left_out {
+            warn!("much changes: the rest of this minute is not logged");
+        }
     }
 
     fn start_children(&mut self, client: kube::Client, identity: &Identity, ctx: &mut Context<Self>) {
         let children = wiring::start(&self.ingredients, &self.host, identity, self.run, client.clone(), ctx);
+        self.reach(client, ctx);
+        if let Some(references) = self.unresolved.take() {
+            self.resolve(&children, references, ctx);
+        }
+        self.children = Some(children);
+    }
+
+    fn reach(&self, client: kube::Client, ctx: &mut Context<Self>) {
         let (me, run) = (ctx.address(), self.run);
         let (access, namespace) = (self.ingredients.access.clone(), self.ingredients.spec.namespace.clone());
         let server = access.server.clone();
@@ -185,10 +205,6 @@ impl Session {
             let result = result.unwrap_or_else(|failed| Err(reach::failed(&server, &failed)));
             me.do_send(OfRun { run, input: Input::Reached(result) });
         }));
-        if let Some(references) = self.unresolved.take() {
-            self.resolve(&children, references, ctx);
-        }
-        self.children = Some(children);
     }
 
     fn resolve(&self, children: &Children, references: BTreeSet<WorkloadRef>, ctx: &mut Context<Self>) {
@@ -353,9 +369,17 @@ impl Shell for Session {
                     Ok((client, identity.map_err(|error| reach::keyless(&error))?))
                 };
                 drop(spawn_reporting(work, REACH_LIMIT, move |result| {
-                    let made = result.unwrap_or_else(|failed| Err(reach::failed(&server, &failed)));
+                    let made = result.unwrap_or_else(|failed| Err(reach::failed(&server, &failed).error));
                     me.do_send(Made { run, made });
                 }));
+            }
+            Effect::Reach => {
+                debug!("the API server is asked again");
+                // The core asks again only what children have asked.
+                if let Some(children) = &self.children {
+                    let client = children.client.borrow().clone();
+                    self.reach(client, ctx);
+                }
             }
             Effect::Resolve(references) => {
                 let Some(children) = &self.children else {
@@ -525,7 +549,8 @@ impl Handler<Made> for Session {
         }
         match message.made {
             Ok((client, identity)) => self.start_children(client, &identity, ctx),
-            Err(error) => drive(self, Input::Reached(Err(error)), ctx),
+            // Nothing here asks the network: without a client or a key pair there are no children that could go on.
+            Err(error) => drive(self, Input::Reached(Err(reach::definite(error))), ctx),
         }
     }
 }
@@ -576,12 +601,13 @@ impl Handler<ClientRenewed> for Session {
                 }
                 let expires_at = access.expires_at;
                 self.ingredients.access = access;
+                info!("the credentials were renewed");
                 let lasts = lasts(expires_at, (self.ingredients.wall)());
                 drive(self, Input::Renewed { ask, expires_at, lasts }, ctx);
                 taken.answer(());
             }
             Err(why) => {
-                warn!(why, "renewed credentials are not used");
+                debug!(why, "renewed credentials are not used");
                 drive(self, Input::NotRenewed(ask, why), ctx);
             }
         }

@@ -14,7 +14,7 @@ use crate::kubeconfig::ConnectionFlags;
 use crate::logs::Level;
 use crate::net::cidr::Cidr;
 use crate::span;
-use crate::spec::{AgentMode, DnsMode, RangeSelector, ViaRule, parse_cidr, parse_image};
+use crate::spec::{AgentMode, DnsMode, RangeSelector, ViaRule, parse_cidr, parse_image, parse_name};
 
 /// Reach a Kubernetes cluster's pods and services, by address and by name, from every program on this host.
 #[derive(Debug, Parser)]
@@ -167,7 +167,7 @@ pub struct ConnectArgs {
     /// Ranges to reach by virtual addresses: a CIDR, also, service, pods or all.
     #[arg(long, value_delimiter = ',', value_name = "RANGE")]
     pub vnat: Vec<RangeSelector>,
-    /// Ranges that may cover routes that this host has.
+    /// Ranges of the cluster that are routed, as wholes, although routes of this host overlap them.
     #[arg(long, value_delimiter = ',', value_parser = cidr, value_name = "CIDR")]
     pub allow_conflicting_subnets: Vec<Cidr>,
     /// Which traffic agents to place; the configuration's when absent, else auto.
@@ -179,8 +179,8 @@ pub struct ConnectArgs {
     /// How names are attached to this host; the configuration's when absent, else auto.
     #[arg(long, value_parser = PossibleValuesParser::new(["auto", "resolved", "file", "off"]).try_map(dns_mode))]
     pub dns: Option<DnsMode>,
-    /// Name of the connection; the context's when absent.
-    #[arg(long)]
+    /// Name of the connection; the context's when absent, else default.
+    #[arg(long, value_parser = parse_name)]
     pub name: Option<String>,
     /// How long to wait for what is starting; the configuration's when absent, else 30s.
     #[arg(long, value_parser = span::read, value_name = "TIME")]
@@ -489,6 +489,9 @@ mod tests {
             ["--agent", "x"],
             ["--also-proxy", "y"],
             ["--agent-image", "no image!"],
+            ["--name", ""],
+            ["--name", "a/b"],
+            ["--name", "a\nb"],
         ] {
             assert_eq!(connect(&bad).expect_err("refused").exit_code(), 2);
         }

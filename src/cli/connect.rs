@@ -9,8 +9,9 @@ use super::args::{ConnectArgs, KubeFlags, TextOrJson};
 use super::progress::{Progress, seconds};
 use super::say::say;
 use super::table::{BAD, GOOD, WARN};
-use super::{API_VERSION, Exit, Failure, Resolved, document, planned};
+use super::{API_VERSION, Exit, Failure, Resolved, document, planned, wait};
 use crate::actors::control::protocol::{Connected, Disconnected, Event, Op, Planned};
+use crate::actors::session::core::errors;
 use crate::config::CommandConfig;
 use crate::control_client::{ControlClient, Next};
 use crate::core_files;
@@ -20,6 +21,9 @@ use crate::kubeconfig::{self, ConnectionFlags};
 use crate::span::typed;
 use crate::spec::ConnectSpec;
 use crate::status::{ConnectOutcome, Mark, SessionStatus, Step};
+
+/// The name of a connection that has none, of a cluster without a context.
+const UNNAMED: &str = "default";
 
 /// Connects, telling each step on stderr and the result on stdout. Ctrl-C takes the connection back.
 ///
@@ -89,7 +93,7 @@ pub async fn run(
 
 fn spec_of(args: &ConnectArgs, settings: &CommandConfig, resolved: &Resolved) -> ConnectSpec {
     ConnectSpec {
-        name: args.name.clone().unwrap_or_else(|| resolved.context.clone()),
+        name: named(args.name.as_deref(), &resolved.context),
         context: resolved.context.clone(),
         namespace: resolved.namespace.clone(),
         proxy_via: args.proxy_via.clone(),
@@ -102,6 +106,11 @@ fn spec_of(args: &ConnectArgs, settings: &CommandConfig, resolved: &Resolved) ->
         dns: args.dns.unwrap_or(settings.dns),
         timeout_ms: u64::try_from(args.timeout.unwrap_or(settings.timeout).as_millis()).unwrap_or(u64::MAX),
     }
+}
+
+/// The name of a connection, where flags alone may say which cluster: there is no context then.
+fn named(name: Option<&str>, context: &str) -> String {
+    name.or(Some(context)).filter(|name| !name.is_empty()).unwrap_or(UNNAMED).to_owned()
 }
 
 async fn take_back(socket: &Path, name: String, form: TextOrJson, progress: Progress) -> Result<Exit, Failure> {
@@ -178,11 +187,16 @@ fn conclude(
 /// The time was over; what is missing then.
 fn late(status: &SessionStatus, missing: &[String], timeout: Duration) -> UserError {
     let name = &status.name;
-    UserError::new(
-        Reason::TimedOut,
-        format!("connect {name}: not ready after {}: {}", typed(timeout), missing.join("; ")),
-        format!("it goes on by itself: podway wait {name} waits longer, podway disconnect {name} gives up"),
-    )
+    let hint = match wait::hopeless_of(status, "Ready") {
+        None => format!("it goes on by itself: podway wait {name} waits longer, podway disconnect {name} gives up"),
+        Some(cause) => {
+            let namespace = cause.subject.split_once('/').map_or(&*status.namespace, |(namespace, _)| namespace);
+            let (_, advice) = errors::advice(&cause.message, namespace);
+            format!("it does not come by itself: {advice}; podway disconnect {name} gives up")
+        }
+    };
+    let message = format!("connect {name}: not ready after {}: {}", typed(timeout), missing.join("; "));
+    UserError::new(Reason::TimedOut, message, hint)
 }
 
 /// What works already, for people.
@@ -199,4 +213,43 @@ fn ready(status: &SessionStatus) -> String {
     });
     let works: Vec<&str> = works.collect();
     if works.is_empty() { "nothing".to_owned() } else { works.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Condition;
+
+    #[test]
+    fn a_connection_without_a_context_has_a_name_too() {
+        assert_eq!((named(Some("a"), "kind"), named(None, "kind")), ("a".to_owned(), "kind".to_owned()));
+        assert_eq!(named(None, ""), "default");
+    }
+
+    #[test]
+    fn what_is_hopeless_is_not_said_to_come_by_itself() {
+        let condition = |reason: &str, message: &str| Condition {
+            r#type: "WorkloadReady".into(),
+            subject: "shop/deployment/web".into(),
+            status: "False".into(),
+            reason: reason.into(),
+            message: message.into(),
+            last_transition_time: 0,
+        };
+        let late = |condition| {
+            let status = SessionStatus { name: "kind".into(), conditions: vec![condition], ..SessionStatus::default() };
+            late(&status, &["web".to_owned()], Duration::from_secs(3))
+        };
+        let pending = late(condition("Pending", "no pod runs"));
+        assert!(pending.hint.starts_with("it goes on by itself: podway wait kind"), "{}", pending.hint);
+        let hopeless = late(condition("Hopeless", "missing right: patch pods/ephemeralcontainers"));
+        assert_eq!(hopeless.reason, Reason::TimedOut);
+        assert!(
+            hopeless.hint.starts_with("it does not come by itself: ")
+                && hopeless.hint.contains("podway rbac -n shop --user NAME")
+                && hopeless.hint.ends_with("podway disconnect kind gives up"),
+            "{}",
+            hopeless.hint
+        );
+    }
 }

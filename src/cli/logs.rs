@@ -33,6 +33,7 @@ impl LogsArgs {
 pub async fn run(socket: &Path, args: &LogsArgs, progress: Progress) -> Result<Exit, Failure> {
     let mut client = ControlClient::open(socket).await?;
     client.send_request(Op::Logs { level: args.level, follow: args.follow }).await?;
+    let mut printed = 0_usize;
     loop {
         let next = tokio::select! {
             next = client.next::<LogTold>() => next.map_err(ended)?,
@@ -46,10 +47,21 @@ pub async fn run(socket: &Path, args: &LogsArgs, progress: Progress) -> Result<E
                     ));
                 }
                 let wanted = |line: &&LogLine| args.name.is_none() || line.session == args.name;
-                lines.iter().filter(wanted).for_each(|line| print(line, args.output));
+                for line in lines.iter().filter(wanted) {
+                    print(line, args.output);
+                    printed += 1;
+                }
             }
             Next::Event(Event::Status { .. } | Event::Progress { .. } | Event::CredentialsWanted { .. }) => {}
-            Next::Result(LogTold { .. }) => return Ok(Exit::Done),
+            Next::Result(LogTold { .. }) => {
+                // Lines outlive their connection, so one that is not there is no error.
+                if let (Some(name), 0) = (&args.name, printed) {
+                    progress.tell(format_args!(
+                        "{WARN}note:{WARN:#} no lines of a connection {name}; podway status shows those there are"
+                    ));
+                }
+                return Ok(Exit::Done);
+            }
         }
     }
 }

@@ -46,8 +46,7 @@ pub fn render(plan: &ConnectPlan) -> String {
         let _ = writeln!(text, "{BAD}missing right:{BAD:#} {right}");
     }
     if plan.agents.iter().any(|agent| agent.action == AgentAction::Refused) {
-        let _ =
-            writeln!(text, "{WARN}warning:{WARN:#} connecting so would fail, or leave a workload without its agent");
+        let _ = writeln!(text, "{WARN}warning:{WARN:#} what no rule covers would not be reached");
     }
     text
 }

@@ -56,6 +56,7 @@ pub fn render(status: &SessionStatus, detail: Detail, now: i64) -> String {
         ("Connection", headline(status)),
         ("Since", since(status.since, now)),
         ("Cluster", listed([&status.server, &said("context", &status.context), &said("namespace", &status.namespace)])),
+        ("API server", api_server(status, now)),
         ("Credentials", credentials(status, detail, now)),
         ("Device", device(status)),
         ("Names", names(status)),
@@ -143,6 +144,17 @@ fn since(since: i64, now: i64) -> String {
         0 => String::new(),
         since => format!("{} ago ({})", span(now - since), moment(since)),
     }
+}
+
+/// What is waited for is in the headline; this is since when, and what comes next.
+fn api_server(status: &SessionStatus, now: i64) -> String {
+    let Some(line) = &status.api_server else { return String::new() };
+    let next = match line.next_try {
+        Some(at) if at > now => format!("asked again in {}", span(at - now)),
+        Some(_) | None => "being asked".to_owned(),
+    };
+    let (waited, since) = (span(now - line.waiting_since), moment(line.waiting_since));
+    format!("{WARN}no answer{WARN:#} for {waited} (since {since}), {next}")
 }
 
 fn credentials(status: &SessionStatus, detail: Detail, now: i64) -> String {

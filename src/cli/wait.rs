@@ -99,20 +99,31 @@ impl Goal {
     }
 }
 
-/// Why a condition will not come, where one that it rests on is hopeless.
-fn hopeless(status: &SessionStatus, condition: &str) -> Option<UserError> {
+/// What is hopeless of that on which a condition rests.
+pub(super) fn hopeless_of<'a>(status: &'a SessionStatus, condition: &str) -> Option<&'a Condition> {
     let through_workloads = status.conditions.iter().any(|c| c.r#type == "WorkloadReady");
-    let names = status.conditions.iter().find(|c| c.r#type == "DNSReady" && c.reason == "NotAttached");
-    if let Some(names) = names.filter(|_| condition == "DNSReady") {
-        let hint = "podway status shows the whole of it";
-        return Some(UserError::of_sentence(Reason::DnsFailed, &format!("wait: {}", names.message), hint));
-    }
     let rests_on = |kind: &str| match condition {
         "Ready" if through_workloads => kind == "WorkloadReady",
         "Ready" => kind == "AgentReady",
         other => kind == other,
     };
-    let found = status.conditions.iter().find(|c| c.reason == "Hopeless" && rests_on(&c.r#type))?;
+    status.conditions.iter().find(|c| c.reason == "Hopeless" && rests_on(&c.r#type))
+}
+
+/// Why a condition will not come, where one that it rests on is hopeless.
+fn hopeless(status: &SessionStatus, condition: &str) -> Option<UserError> {
+    let names = status.conditions.iter().find(|c| c.r#type == "DNSReady" && c.reason == "NotAttached");
+    if let Some(names) = names.filter(|_| condition == "DNSReady") {
+        let hint = "podway status shows the whole of it";
+        return Some(UserError::of_sentence(Reason::DnsFailed, &format!("wait: {}", names.message), hint));
+    }
+    if condition == "AgentReady"
+        && let Some(line) = status.workloads.iter().find(|line| line.state == "Off")
+    {
+        let hint = "podway disconnect, then connect with --agent auto: it makes a pod for what no rule covers";
+        return Some(UserError::new(Reason::AgentNotPlaced, format!("wait: AgentReady: {}", line.message), hint));
+    }
+    let found = hopeless_of(status, condition)?;
     let what = if found.subject.is_empty() { &found.r#type } else { &found.subject };
     Some(UserError::new(
         Reason::AgentNotPlaced,

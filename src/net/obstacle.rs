@@ -114,6 +114,32 @@ impl Obstacle {
         }
     }
 
+    /// Whether it may pass without anybody's changing a file or a certificate: asking again may help.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Obstacle::Refused
+            | Obstacle::NoHost
+            | Obstacle::NoNetwork
+            | Obstacle::Silence
+            | Obstacle::Mute
+            // Many a name is known in its own network only.
+            | Obstacle::NoName
+            | Obstacle::NoNameServer
+            | Obstacle::Cut
+            | Obstacle::Proxy(_)
+            | Obstacle::NoFiles
+            | Obstacle::Other(_) => true,
+            Obstacle::NoTls
+            | Obstacle::Alert(_)
+            | Obstacle::Untrusted
+            | Obstacle::OtherName(_)
+            | Obstacle::Ended(_)
+            | Obstacle::NotYet
+            | Obstacle::ProxyLogin => false,
+            Obstacle::NoProxy(what) => what.may_pass(),
+        }
+    }
+
     /// What to do about it.
     fn hint(&self) -> &'static str {
         match self {

@@ -157,6 +157,32 @@ impl PacketDevice for TunDevice {
     }
 }
 
+/// Why no device could be made, as far as that can be told without making one.
+///
+/// # Errors
+///
+/// There is no driver, its file may not be opened, or this process lacks the capability.
+pub fn foresee() -> Result<(), TunError> {
+    if let Err(error) = File::options().read(true).write(true).open(DRIVER) {
+        return Err(match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoDriver,
+            Some(libc::EPERM | libc::EACCES) => TunError::Closed,
+            Some(_) | None => TunError::Other { name: DRIVER.to_owned(), source: error },
+        });
+    }
+    let own = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if lacks_net_admin(&own) { Err(TunError::NotPermitted) } else { Ok(()) }
+}
+
+/// Whether a `/proc/PID/status` (proc(5)) says that the effective set has no CAP_NET_ADMIN; what cannot be read says
+/// nothing.
+fn lacks_net_admin(status: &str) -> bool {
+    const CAP_NET_ADMIN: u32 = 12;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    bits.is_some_and(|bits| bits & (1 << CAP_NET_ADMIN) == 0)
+}
+
 /// Whether this network namespace has a link of that name.
 pub fn link_exists(name: &str) -> bool {
     nix::net::if_::if_nametoindex(name).is_ok()
@@ -193,4 +219,20 @@ fn is_persistent(iface: &tun_tap::Iface) -> io::Result<bool> {
     // SAFETY: TUNGETIFF filled in the flags.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     Ok(flags & IFF_PERSIST != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_without_the_capability_is_told_apart() {
+        let status =
+            |bits: &str| format!("Name:\tpodwayd\nCapPrm:\t{bits}\nCapEff:\t{bits}\nCapBnd:\t000001ffffffffff\n");
+        assert!(lacks_net_admin(&status("0000000000000000")));
+        assert!(lacks_net_admin(&status("000001ffffffefff")), "all but that one");
+        assert!(!lacks_net_admin(&status("0000000000001000")));
+        assert!(!lacks_net_admin(&status("000001ffffffffff")));
+        assert!(!lacks_net_admin("Name:\tpodwayd\n"), "it is not said");
+    }
 }

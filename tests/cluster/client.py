@@ -1,12 +1,12 @@
 """A client of the sample workloads, run on the workstation: prints one JSON document, exits 1 with a message.
 
 usage: client.py refused HOST PORT | udp HOST PORT COUNT | half-close HOST PORT BYTES | sink HOST PORT BYTES
-                 down URL BYTES | both HOST PORT BYTES | reset HOST PORT | keep HOST PORT <INPUT
+                 down URL BYTES | both HOST PORT BYTES | reset HOST PORT | keep HOST PORT
 """
 
 import hashlib
 import json
-import select
+import signal
 import socket
 import sys
 import threading
@@ -113,10 +113,12 @@ def reset(host, port):
 
 
 def keep(host, port):
-    """One connection that speaks all the time, until our input ends: was it kept, and what was the longest silence?"""
-    longest, turns = 0.0, 0
+    """One connection that speaks all the time, until SIGTERM: how often, and what was the longest silence?"""
+    longest, turns, over = 0.0, 0, threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: over.set())
     with connect(host, port, PATIENCE) as s:
-        while not select.select([sys.stdin], [], [], 0.02)[0]:
+        print("open", flush=True)
+        while not over.wait(0.02):
             began, word = time.monotonic(), b"%64d" % turns
             s.sendall(word)
             back = b""

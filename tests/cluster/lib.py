@@ -107,7 +107,7 @@ def facility(name):
 
 
 def ended(process, seconds=60):
-    """The answer of a client whose input ends here."""
+    """The answer of a client."""
     out, err = process.communicate(timeout=seconds)
     expect(process.returncode == 0, f"the client failed: {err.decode(errors='replace').strip()}")
     return json.loads(out)
@@ -159,15 +159,16 @@ class Workstation:
 
     def begin(self, *argv):
         """The same, while other things happen; `ended` gives its answer."""
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return self.spawn(sys.executable, HERE / "client.py", *argv, **pipes)
+        return self.spawn(sys.executable, HERE / "client.py", *argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     @contextlib.contextmanager
     def keeps(self, host, port):
         """A connection that is open meanwhile, and must not be lost; yields a document that is filled at the end."""
         process, told = self.begin("keep", host, port), {}
         try:
+            expect(process.stdout.readline() == b"open\n", "there is no connection to keep")
             yield told
+            process.terminate()
             told.update(ended(process))
         finally:
             process.kill()

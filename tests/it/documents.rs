@@ -7,8 +7,8 @@ use std::sync::Arc;
 use podway::actors::vif::messages::FlowStats;
 use podway::error::{Reason, UserError};
 use podway::status::{
-    Condition, ConnectOutcome, CredentialsLine, DeviceLine, DnsLine, LinkLine, Mark, Phase, RangeLine, RenewalLine,
-    SessionStatus, Step, Vips, WorkloadLine,
+    ApiServerLine, Condition, ConnectOutcome, CredentialsLine, DeviceLine, DnsLine, LinkLine, Mark, Phase, RangeLine,
+    RenewalLine, SessionStatus, Step, Vips, WorkloadLine,
 };
 use serde_json::{Value, json};
 
@@ -79,6 +79,11 @@ fn whole(outcome: ConnectOutcome) -> Value {
         warnings: vec![text("look")],
         credentials_expire_at: Some(1_795_399_260),
         credentials: Some(CredentialsLine { renewal: RenewalLine::Failing, message: text("no login") }),
+        api_server: Some(ApiServerLine {
+            message: text("no answer"),
+            waiting_since: 1_795_399_200,
+            next_try: Some(1_795_399_260),
+        }),
         suggestion: Some(text("curl http://web/")),
     };
     serde_json::to_value(status).expect("JSON")

@@ -57,6 +57,7 @@ fn a_connection_goes_on_past_the_end_of_its_credentials_and_no_secret_is_anywher
         // As often as they end, not more.
         assert!(login.runs() <= 4 + usize::try_from(took.as_secs()).unwrap() / 2, "{} runs", login.runs());
 
+        assert!(podway.expect(0, &["logs"]).out.contains("the credentials were renewed"));
         let shown = [&["status", "-o", "json"][..], &["status"], &["logs", "--level", "trace"], &["config", "view"]];
         for words in shown {
             let done = podway.expect(0, words);
@@ -203,6 +204,8 @@ fn a_plugin_that_fails_is_told_with_its_last_words_and_what_comes_later_is_taken
         let words = "exit status: 3: no session: log in at https://login.example";
         assert!(status.credentials.unwrap().message.ends_with(words), "{:?}", status.warnings);
         assert!(status.warnings.iter().any(|line| line.contains(words) && line.contains("podway connect")));
+        let log = podway.expect(0, &["logs"]).out;
+        assert!(log.contains("the credentials could not be renewed") && log.contains(words), "{log}");
         refuse(&world, "admin");
         let status = renews(podway, RenewalLine::NeedsLogin, LIMIT);
         let watch = status.conditions.iter().find(|c| c.r#type == "WatchReady").unwrap();

@@ -95,6 +95,31 @@ fn the_way_to_the_api_server_is_silent_for_a_while() {
 }
 
 #[test]
+fn a_connect_that_was_said_to_go_on_does_so_until_the_silent_api_server_answers() {
+    let Some(world) = World::start() else { return };
+    world.with_daemon(|podway| {
+        let id = set(&world, json!({"fault": "black_hole"}));
+        let done = podway.expect(124, &["connect", "-n", "demo", "--timeout", "1s", VIA[0], VIA[1]]);
+        assert!(done.err.contains("it goes on by itself"), "{}", done.err);
+        // Longer than silence is believed in, and than the question that is under way.
+        let line = || podway.status().api_server.filter(|line| line.next_try.is_some());
+        let (line, took) = until("it is to be asked again", 2 * LIMIT, line);
+        println!("asked again after {took:?}: {line:?}");
+        let shown = podway.expect(0, &["status"]).out;
+        assert!(shown.contains("API server   no answer for "), "{shown}");
+        withdraw(&world, &id);
+        until("Ready", 2 * LIMIT, || podway.status().holds("Ready").then_some(()));
+        assert_eq!(podway.status().api_server, None);
+        assert_eq!(world.seen_from("edge"), "demo/deployment/web");
+        let log = podway.expect(0, &["logs"]).out;
+        for said in ["the API server does not answer", "the API server answers again", "an agent is ready"] {
+            assert!(log.contains(said), "{said} is not in {log}");
+        }
+        podway.disconnect(&[]);
+    });
+}
+
+#[test]
 fn downloads_and_uploads_go_on_though_the_way_is_cut_every_two_seconds() {
     const COUNT: usize = 30_000_000;
     let Some(world) = World::start() else { return };

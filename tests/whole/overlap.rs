@@ -72,6 +72,12 @@ fn a_route_that_comes_later_moves_the_range_and_brings_it_back_when_it_goes() {
             println!("back after {took:?}");
             world.ws.who("edge").unwrap();
         }
+        let log = podway.expect(0, &["logs"]).out;
+        for said in
+            ["a route of this host overlaps the cluster", "10.0.0.0/8 via eth0", "a route that overlapped is gone"]
+        {
+            assert!(log.contains(said), "{said} is not in {log}");
+        }
         podway.disconnect(&[]);
     });
 }
@@ -87,6 +93,11 @@ fn what_may_clash_is_routed_and_what_never_passes_stays_where_it_was() {
         assert!(routed(podway, "10.43."), "{:?}", podway.status().device.routes);
         assert_eq!(four(&world, NAME), [real]);
         world.ws.who("edge").unwrap();
+    });
+    world.with_daemon(|podway| {
+        let said = podway.connect(&["--allow-conflicting-subnets", "10.43.7.0/24"]).err;
+        assert!(said.contains("is a part of it and does nothing: allow 10.43.0.0/16"), "{said}");
+        podway.disconnect(&[]);
     });
     world.connected(&["--never-proxy", &format!("{other}/32")], |_| {
         world.ws.who("edge").unwrap();

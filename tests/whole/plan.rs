@@ -75,6 +75,11 @@ fn a_dry_run_of_what_cannot_work_fails_as_connecting_would() {
     world.with_daemon(|podway| {
         let done = podway.expect(1, &["connect", "-n", "demo", "--dry-run", "--proxy-via", "service=wbe"]);
         assert!(done.err.contains("wbe") && done.err.contains("did you mean"), "{done:?}");
+        // Nothing carries traffic then: the same words, planned or tried.
+        let ephemeral = ["--agent", "ephemeral"];
+        let planned = podway.expect(1, &[&["connect", "-n", "demo", "--dry-run"], &ephemeral[..]].concat()).err;
+        let real = podway.connect_to(1, &ephemeral).err;
+        assert!(real.ends_with(&planned), "{planned}, and really: {real}");
         let kubeconfig = world.cluster.kubeconfig("none").unwrap();
         let flags = ["connect", "-n", "demo", "--dry-run", "--kubeconfig", kubeconfig.as_str()];
         let done = podway.expect(1, &flags);
@@ -99,5 +104,20 @@ fn the_log_of_a_connection_is_shown_and_its_documents_fit_the_schema() {
         for said in ["connecting", "the device is up", "adding an agent to a pod", "dialling an agent"] {
             assert!(lines.iter().any(|line| line["message"] == said), "{said} is not in {lines:#?}");
         }
+    });
+}
+
+#[test]
+fn a_dry_run_without_a_device_to_make_fails_as_connecting_does() {
+    let Some(world) = World::start() else { return };
+    world.with_daemon(|podway| {
+        podway.stop();
+        let covered = "mount -t tmpfs tmpfs /dev/net && exec \"$@\"";
+        podway.launch.prefix = ["unshare", "-m", "sh", "-c", covered, "sh"].map(str::to_owned).into();
+        podway.start();
+        let planned = podway.expect(1, &["connect", "-n", "demo", "--dry-run"]).err;
+        assert!(planned.contains("/dev/net/tun is missing") && planned.contains("modprobe tun"), "{planned}");
+        let real = podway.connect_to(1, &[]).err;
+        assert!(real.ends_with(&planned), "{planned}, and really: {real}");
     });
 }

@@ -82,3 +82,19 @@ fn a_pods_loopback_is_reached_by_its_own_rule() {
         assert_eq!(echoed, crate::client::sum(1000));
     });
 }
+
+#[test]
+fn with_ephemeral_containers_alone_what_no_rule_covers_is_off_and_nothing_is_hopeless() {
+    let Some(world) = World::start() else { return };
+    world.connected(&["--proxy-via", "service=web", "--agent", "ephemeral"], |podway| {
+        assert_eq!(world.seen_from("edge"), "demo/deployment/web");
+        let status = podway.status();
+        assert!(status.holds("Ready"), "{status:?}");
+        let hopeless = status.conditions.iter().find(|condition| condition.reason == "Hopeless");
+        assert_eq!(hopeless, None);
+        let general = status.workloads.iter().find(|line| line.workload == "general").unwrap();
+        assert_eq!(general.state, "Off");
+        let done = podway.expect(1, &["wait", "--for=condition=AgentReady"]);
+        assert!(done.err.contains("--agent ephemeral") && done.err.contains("--agent auto"), "{}", done.err);
+    });
+}

@@ -259,8 +259,10 @@ impl Wire<'_> {
     fn spec(&mut self) -> Result<ConnectSpec, UserError> {
         let raw = self.spec.take().ok_or_else(|| self.missing("spec"))?;
         // The spec holds no secret, and its messages say which rule is wrong.
-        serde_json::from_str(raw.get())
-            .map_err(|error| bad_request(format!("request {}: spec: {}", self.op, shortened(&error.to_string()))))
+        let spec: ConnectSpec = serde_json::from_str(raw.get())
+            .map_err(|error| bad_request(format!("request {}: spec: {}", self.op, shortened(&error.to_string()))))?;
+        spec.check()?;
+        Ok(spec)
     }
 
     fn access(&mut self) -> Result<ClusterAccess, UserError> {

@@ -7,22 +7,22 @@ use std::sync::Arc;
 
 use crate::actors::agent_placer::core as placer;
 use crate::actors::agent_placer::core::{AgentPlacerCore, Place};
-use crate::actors::client_list::core::ViaFact;
-use crate::actors::client_list::messages::GeneralEgress;
+use crate::actors::client_list::core::{self as clients, ClientListCore, ViaFact};
+use crate::actors::client_list::messages::{GeneralEgress, WaiterOutcome};
 use crate::actors::pod_watcher::messages::WatchHealth;
 use crate::actors::proxy_via::core::{self as via, ProxyViaConfig, ProxyViaCore};
 use crate::actors::proxy_via::messages::{TranslationChanged, ViaState};
 use crate::actors::session::core::report::range_line;
-use crate::actors::session::core::{errors, refusal_of, selection_of};
+use crate::actors::session::core::{errors, needed, refusal_of, selection_of};
 use crate::actors::shell::Core;
 use crate::cluster::{ClusterInfo, PodSnapshot, Resolutions, Rights};
 use crate::error::{Reason, UserError};
-use crate::ids::{Generation, Millis};
+use crate::ids::{Generation, Millis, WaiterId};
 use crate::net::route_plan::{HostFacts, RoutePlan};
 use crate::net::views::Target;
 use crate::net::vip::memory::VipMemory;
 use crate::plan::{AgentAction, ConnectPlan, PlannedAgent, PlannedDevice, PlannedDns};
-use crate::spec::{AgentMode, ConnectSpec, DnsMode};
+use crate::spec::{AgentMode, ConnectSpec, DnsMode, ViaRule};
 use crate::status::WorkloadLine;
 use crate::workload::Workload;
 
@@ -38,6 +38,9 @@ pub struct Wanted {
     /// Where virtual addresses come from.
     pub config: ProxyViaConfig,
 }
+
+/// What can have no agent, and why.
+type Hopeless = BTreeMap<Target, Arc<str>>;
 
 /// What is known so far.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +65,8 @@ pub struct Facts {
     pub dns: Option<(String, String)>,
     /// Why names cannot be attached as they are asked for, whatever is tried.
     pub dns_refused: Option<String>,
+    /// Whether the device can be made, or why not.
+    pub device: Option<Result<(), String>>,
     /// Virtual addresses of earlier connections.
     pub memory: Option<VipMemory>,
 }
@@ -81,6 +86,7 @@ impl Facts {
             (self.pods.is_some(), "the cluster's pods"),
             (rights, "your rights"),
             (self.host.is_some(), "this host's routes"),
+            (self.device.is_some(), "this host's TUN driver"),
             (self.dns.is_some(), "this host's resolver"),
         ];
         known.into_iter().filter_map(|(known, what)| (!known).then_some(what)).collect()
@@ -92,6 +98,9 @@ impl Facts {
             self.resolutions.as_ref().and_then(|resolutions| refusal_of(spec, resolutions, |_, _| false))
         {
             return Some(error);
+        }
+        if let Some(Err(why)) = &self.device {
+            return Some(errors::device(why));
         }
         if let Some(why) = &self.dns_refused
             && !matches!(spec.dns, DnsMode::Auto | DnsMode::Off)
@@ -135,13 +144,17 @@ impl Facts {
         let mut core = ProxyViaCore::new(wanted.config.clone()).awaiting_memory();
         for input in [
             via::Input::Remember(self.memory.clone()?),
-            via::Input::Select(selection),
+            via::Input::Select(selection.clone()),
             via::Input::Cluster(first, Arc::clone(self.info.as_ref()?)),
             via::Input::Host(first, Arc::clone(self.host.as_ref()?)),
         ] {
             core.handle(Millis(0), input);
         }
         let told = Told::by(&mut core);
+        let (agents, hopeless) = self.agents(spec, &told.workloads)?;
+        if let Some(error) = self.no_way(spec, &selection.rules, &told.workloads, hopeless) {
+            return Some(Err(error));
+        }
         Some(Ok(ConnectPlan {
             spec: spec.clone(),
             server: wanted.server.clone(),
@@ -150,10 +163,10 @@ impl Facts {
                 addresses: texts(told.routes.addresses.iter()),
                 routes: texts(told.routes.routes.iter()),
             },
-            ranges: told.state.ranges.iter().map(range_line).collect(),
+            ranges: told.state.ranges.iter().map(|range| range_line(range, &spec.allow_conflicting_subnets)).collect(),
             virtual_ranges: texts(told.state.virtual_ranges.iter()),
             dns: self.dns(told.translation.as_ref())?,
-            agents: self.agents(spec, &told.workloads)?,
+            agents,
             missing_rights: self.missing_rights(spec, &told.workloads),
         }))
     }
@@ -164,7 +177,47 @@ impl Facts {
         Some(PlannedDns { backend, servers: servers.unwrap_or_default(), message })
     }
 
-    fn agents(&self, spec: &ConnectSpec, workloads: &ViaFact) -> Option<Vec<PlannedAgent>> {
+    /// Why connecting would fail for want of an agent: what ClientList would tell whoever waits for one.
+    fn no_way(
+        &self,
+        spec: &ConnectSpec,
+        rules: &[ViaRule<Workload>],
+        workloads: &ViaFact,
+        hopeless: Hopeless,
+    ) -> Option<UserError> {
+        let (first, plan) = (Generation(1), self.agents.as_ref()?);
+        let mut core = ClientListCore::new(&plan.key, &plan.fingerprint);
+        let targets: BTreeMap<WaiterId, Target> = (0..).map(WaiterId).zip(needed(rules)).collect();
+        for input in [
+            clients::Input::Rights(first, Arc::clone(self.rights.as_ref()?)),
+            clients::Input::Pods(first, Arc::clone(self.pods.as_ref()?)),
+            clients::Input::Via(first, workloads.clone()),
+            clients::Input::Hopeless(first, hopeless),
+        ] {
+            core.handle(Millis(0), input);
+        }
+        for (id, target) in &targets {
+            let (id, target, deadline) = (*id, target.clone(), Millis(1));
+            core.handle(Millis(0), clients::Input::Register { id, target, deadline });
+        }
+        // What it would dial or publish is not asked for here.
+        std::iter::from_fn(|| core.poll_effect()).find_map(|effect| match effect {
+            clients::Effect::Settle { id, outcome: WaiterOutcome::Hopeless { why } } => {
+                Some(errors::target(targets.get(&id)?, &spec.namespace, &why))
+            }
+            clients::Effect::Settle { .. }
+            | clients::Effect::Dial { .. }
+            | clients::Effect::Abandon { .. }
+            | clients::Effect::HangUp { .. }
+            | clients::Effect::Publish(_)
+            | clients::Effect::TellLinks(..)
+            | clients::Effect::TellUnfit(..)
+            | clients::Effect::HungUp(_) => None,
+        })
+    }
+
+    /// The agents, and what would have none, with why.
+    fn agents(&self, spec: &ConnectSpec, workloads: &ViaFact) -> Option<(Vec<PlannedAgent>, Hopeless)> {
         let first = Generation(1);
         let mut core = AgentPlacerCore::new(self.agents.clone()?);
         for input in [
@@ -184,6 +237,7 @@ impl Facts {
         };
         let placement = |own: bool| if own { "own pod" } else { "ephemeral container" }.to_owned();
         let mut planned: Vec<PlannedAgent> = Vec::new();
+        let mut refused = BTreeMap::new();
         for (target, pod) in core.present() {
             let placement = placement(pod.own_pod_of.is_some());
             let pod = format!("{}/{}", pod.namespace, pod.name);
@@ -206,6 +260,7 @@ impl Facts {
                     });
                 }
                 placer::Effect::Tell(_, hopeless) => {
+                    refused.clone_from(&hopeless);
                     for (target, why) in hopeless {
                         let message = why.to_string();
                         planned.push(PlannedAgent { message, ..agent(title(&target), AgentAction::Refused) });
@@ -226,7 +281,7 @@ impl Facts {
             }
         }
         planned.sort_by(|a, b| (&a.workload, a.action, &a.pod).cmp(&(&b.workload, b.action, &b.pod)));
-        Some(planned)
+        Some((planned, refused))
     }
 
     /// What the user may not do and would have to, in words.

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   Begin ─▶ Reaching ─▶ Running ─────────────────▶ Stopping(step…) ─▶ Over
-//!               │           │  outcome: Ready | Degraded | TimedOut      ▲
-//!               └───────────┴── Failed, Disconnect, a child ended ───────┘
+//!             ▲ │           │  outcome: Ready | Degraded | TimedOut      ▲
+//!             └─┤ later     └── Failed, Disconnect, a child ended ───────┤
+//!               └────────────── no answer, connect waits; refused ───────┘
 //! ```
 //!
 //! `handle` stores the fact, then recomputes: what to start, what to ask, which outcome holds, which teardown step is
@@ -14,6 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::reaching::{Outlook as Reachable, Reaching, Unreached};
 use self::remains::RunningAgent;
 use self::renewal::{Ask, Renewal};
 use super::messages::{Child, Remains};
@@ -34,6 +36,7 @@ use crate::status::{ConnectOutcome, Mark, Phase, Step};
 use crate::workload::{Workload, WorkloadRef};
 
 pub mod errors;
+pub mod reaching;
 mod remains;
 pub mod renewal;
 pub mod report;
@@ -59,7 +62,7 @@ pub enum Input {
     /// Start.
     Begin,
     /// The API server was asked for the connected namespace.
-    Reached(Result<BTreeSet<IpAddr>, UserError>),
+    Reached(Result<BTreeSet<IpAddr>, Unreached>),
     /// PodWatcher answered for the workloads of the rules.
     Resolved(Resolutions),
     /// Fact of PodWatcher.
@@ -151,6 +154,8 @@ pub enum Effect {
         /// What an earlier run left. Nobody asked for its end; the end of this one tells what this one leaves.
         left: Vec<String>,
     },
+    /// Ask the API server again; answered by `Reached`.
+    Reach,
     /// Ask PodWatcher; answered by `Resolved`.
     Resolve(BTreeSet<WorkloadRef>),
     /// Tell ProxyVia.
@@ -233,6 +238,10 @@ pub struct SessionCore {
     agents: BTreeSet<RunningAgent>,
     replies: Vec<ReplyId>,
     restarts: Vec<Millis>,
+    /// The question to the API server.
+    reaching: Reaching,
+    /// Whether the time of `connect` was over before enough was known to refuse it; until it is.
+    undecided: bool,
     /// Credentials that end.
     renewal: Renewal,
     /// How long the first ones last, and a random byte.
@@ -305,6 +314,8 @@ impl SessionCore {
             agents: BTreeSet::new(),
             replies: Vec::new(),
             restarts: Vec::new(),
+            reaching: Reaching::begun(Millis(0), 0),
+            undecided: false,
             renewal: Renewal::new(expires_at),
             lasting: (None, 0),
             next_waiter: WaiterId(0),
@@ -371,14 +382,14 @@ impl SessionCore {
                     self.deadline = now + Duration::from_millis(self.spec.timeout_ms);
                     let (lasts, jitter) = self.lasting;
                     self.renewal.begin(now, lasts, jitter);
-                    self.start();
+                    self.start(now);
                 }
             }
             Input::Reached(Ok(addresses)) => {
                 facts.api_server.get_or_insert(addresses);
                 self.step(now, Mark::Ok, "API server answered".to_owned());
             }
-            Input::Reached(Err(error)) => self.fail(now, error),
+            Input::Reached(Err(unreached)) => self.unreached(now, unreached),
             Input::Resolved(resolutions) => {
                 facts.resolutions.get_or_insert(resolutions);
             }
@@ -388,7 +399,10 @@ impl SessionCore {
                 let is_newer = facts.watch.as_ref().is_none_or(|(known, _)| generation > *known);
                 match &health {
                     WatchHealth::Unauthorized { .. } if is_newer => self.renewal.judged(true),
-                    WatchHealth::Fresh if is_newer => self.renewal.judged(false),
+                    WatchHealth::Fresh if is_newer => {
+                        self.renewal.judged(false);
+                        self.reaching.hurry(now);
+                    }
                     WatchHealth::Starting
                     | WatchHealth::Fresh
                     | WatchHealth::Stale { .. }
@@ -407,7 +421,11 @@ impl SessionCore {
                 }
             }
             Input::Flows(stats) => self.flows = stats,
-            Input::Renewed { ask, expires_at, lasts } => self.renewal.renewed(now, ask, expires_at, lasts),
+            Input::Renewed { ask, expires_at, lasts } => {
+                self.renewal.renewed(now, ask, expires_at, lasts);
+                // A user who connects again does not wait for the next time, which may be some seconds away.
+                self.reaching.hurry(now);
+            }
             Input::NotRenewed(ask, why) => self.renewal.failed(now, ask, &why),
             Input::RenewedByHand => self.renewal.by_hand(),
             Input::Left(left) => self.renewal.left(now, left),
@@ -425,8 +443,9 @@ impl SessionCore {
         self.dirty = true;
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, now: Millis) {
         self.life = Life::Running;
+        self.reaching = Reaching::begun(now, self.lasting.1);
         self.begun_steps.clear();
         self.facts = Facts::default();
         self.effects.push_back(Effect::Start { left: std::mem::take(&mut self.left) });
@@ -453,6 +472,15 @@ impl SessionCore {
             self.fail(now, errors::child_ended(child, &what));
         } else {
             self.tear_down(now, AfterTeardown::StartAnew);
+        }
+    }
+
+    /// Running => (Running | Stopping)
+    fn unreached(&mut self, now: Millis, unreached: Unreached) {
+        match unreached.outlook {
+            // Nobody waits any more who could try another address: it was said that it goes on.
+            Reachable::MayPass if self.outcome.is_some() => self.reaching.failed(now, &unreached.error),
+            Reachable::MayPass | Reachable::Definite => self.fail(now, unreached.error),
         }
     }
 
@@ -506,7 +534,7 @@ impl SessionCore {
                 self.effects.push_back(Effect::DropChildren);
                 match then {
                     AfterTeardown::End => self.end(),
-                    AfterTeardown::StartAnew => self.start(),
+                    AfterTeardown::StartAnew => self.start(now),
                 }
             }
         }
@@ -547,8 +575,12 @@ impl SessionCore {
             self.fail(now, error);
             return;
         }
+        self.undecided &= !self.knows_enough();
         if let Some(ask) = self.renewal.reconcile(now) {
             self.effects.push_back(Effect::Ask(ask));
+        }
+        if self.facts.api_server.is_none() && self.reaching.take_due(now) {
+            self.effects.push_back(Effect::Reach);
         }
         self.select_and_wait();
         if self.silent_until().is_some_and(|until| until <= now) {
@@ -558,13 +590,18 @@ impl SessionCore {
         self.decide_outcome(now);
     }
 
+    /// Whether all is known that may refuse a connection.
+    fn knows_enough(&self) -> bool {
+        self.facts.api_server.is_some() && self.facts.resolutions.is_some() && self.rights_of_connected().is_some()
+    }
+
     /// The first reason for which this connection cannot work, if there is one.
     fn hopeless(&self) -> Option<UserError> {
         let facts = &self.facts;
         if let Some((_, VifState::Failed { why })) = &facts.vif {
             return Some(errors::device(why));
         }
-        if self.outcome.is_some() {
+        if self.outcome.is_some() && !self.undecided {
             return None;
         }
         // Where more than the right to look a workload up is missing, that is told: it is known soon.
@@ -643,6 +680,8 @@ impl SessionCore {
         if matches!(outcome, ConnectOutcome::TimedOut { .. }) && now < self.deadline {
             return;
         }
+        // What is found out later is as good a reason to end it as before.
+        self.undecided = matches!(outcome, ConnectOutcome::TimedOut { .. }) && !self.knows_enough();
         self.outcome = Some(outcome);
     }
 
@@ -650,6 +689,11 @@ impl SessionCore {
     fn silent_until(&self) -> Option<Millis> {
         let waits = self.outcome.is_none() && self.facts.api_server.is_none();
         (waits && !self.steps.iter().any(|step| step.text == SILENT)).then(|| self.begun + SILENCE)
+    }
+
+    /// When the API server is asked again, where it has to be.
+    fn reaching_until(&self) -> Option<Millis> {
+        self.reaching.deadline().filter(|_| self.facts.api_server.is_none())
     }
 
     /// Via workloads whose spec asks for no replicas.
@@ -691,7 +735,12 @@ impl Core for SessionCore {
         match &self.life {
             Life::Running => {
                 let connecting = self.outcome.is_none().then_some(self.deadline);
-                connecting.into_iter().chain(self.silent_until()).chain(self.renewal.deadline()).min()
+                connecting
+                    .into_iter()
+                    .chain(self.silent_until())
+                    .chain(self.renewal.deadline())
+                    .chain(self.reaching_until())
+                    .min()
             }
             Life::Stopping { until, .. } => Some(*until),
             Life::New | Life::Over => None,
@@ -705,7 +754,7 @@ impl Core for SessionCore {
 
 /// Through whom traffic has to flow for the connection to work: the workloads of its rules; without any rule, the default
 /// egress.
-fn needed(rules: &[ViaRule<Workload>]) -> BTreeSet<Target> {
+pub fn needed(rules: &[ViaRule<Workload>]) -> BTreeSet<Target> {
     let workloads: BTreeSet<Target> = rules.iter().map(|rule| Target::Workload(rule.workload.clone())).collect();
     if workloads.is_empty() { BTreeSet::from([Target::General]) } else { workloads }
 }

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use tokio::time::{sleep, timeout};
 
+use crate::actors::session::core::reaching::{Outlook, Unreached};
 use crate::actors::shell::{self, TaskFailed};
 use crate::error::{Reason, UserError, chain};
 use crate::net::kube_client::{self, KubeClientError};
@@ -28,7 +29,7 @@ pub async fn reach(
     client: kube::Client,
     namespace: String,
     now: i64,
-) -> Result<BTreeSet<IpAddr>, UserError> {
+) -> Result<BTreeSet<IpAddr>, Unreached> {
     let namespaces: Api<Namespace> = Api::all(client);
     // An API server that has just started may not know all credentials yet, and one that is busy or starting says so:
     // that counts when it goes on. Credentials that have ended do not come back.
@@ -55,43 +56,59 @@ pub async fn reach(
         // Behind a proxy the server's own name is the proxy's to know.
         let proxied = access.proxy_url.is_some();
         let obstacle = if proxied { Obstacle::NoProxy(Box::new(unresolved)) } else { unresolved };
-        return Err(obstacle.error(&access.server));
+        return Err(behind(&obstacle, &access.server));
     }
-    let Ok(answer) = answer else { return Err(Obstacle::Mute.error(&access.server)) };
+    let Ok(answer) = answer else { return Err(behind(&Obstacle::Mute, &access.server)) };
     match answer {
         Ok(Some(_)) => {}
         Ok(None) => {
-            return Err(UserError::new(
+            return Err(definite(UserError::new(
                 Reason::NamespaceNotFound,
                 format!("namespace {namespace}: does not exist"),
                 "kubectl get namespaces lists those that do; -n names another",
-            ));
+            )));
         }
         Err(kube::Error::Api(status)) => match status.code {
-            401 => return Err(unauthorized(&access, now)),
+            401 => return Err(definite(unauthorized(&access, now))),
             // To nobody in particular.
             403 if access.credential == Credential::None && status.message.contains(ANONYMOUS) => {
-                return Err(unauthorized(&access, now));
+                return Err(definite(unauthorized(&access, now)));
             }
             // Forbidden is an answer: the server is there and knows us.
             403 => {}
             429 => {
                 let message = format!("API server {}: it takes no more requests for now (429)", access.server);
                 let hint = "wait until its load is less, then connect again";
-                return Err(UserError::new(Reason::ClusterUnreachable, message, hint));
+                return Err(passing(UserError::new(Reason::ClusterUnreachable, message, hint)));
             }
             code => {
                 let message = format!("API server {}: it fails with {code}: {}", access.server, status.message);
                 let hint = "see what it waits for: kubectl get --raw '/readyz?verbose'; then connect again";
-                return Err(UserError::new(Reason::ClusterUnreachable, message, hint));
+                let error = UserError::new(Reason::ClusterUnreachable, message, hint);
+                return Err(if code >= 500 { passing(error) } else { definite(error) });
             }
         },
-        Err(error) => return Err(Obstacle::of(&error).error(&access.server)),
+        Err(error) => return Err(behind(&Obstacle::of(&error), &access.server)),
     }
     match addresses {
         Ok(addresses) => Ok(addresses.into_iter().collect()),
-        Err(error) => Err(unusable(&error)),
+        Err(error) => Err(definite(unusable(&error))),
     }
+}
+
+/// What may pass by itself.
+fn passing(error: UserError) -> Unreached {
+    Unreached { error, outlook: Outlook::MayPass }
+}
+
+/// What somebody has to see to.
+pub fn definite(error: UserError) -> Unreached {
+    Unreached { error, outlook: Outlook::Definite }
+}
+
+fn behind(obstacle: &Obstacle, server: &str) -> Unreached {
+    let error = obstacle.error(server);
+    if obstacle.may_pass() { passing(error) } else { definite(error) }
 }
 
 /// When the credential ended, if it has.
@@ -144,17 +161,17 @@ pub fn keyless(error: &dyn std::error::Error) -> UserError {
 }
 
 /// The error when asking gave no result.
-pub fn failed(server: &str, failed: &TaskFailed) -> UserError {
+pub fn failed(server: &str, failed: &TaskFailed) -> Unreached {
     match failed {
-        TaskFailed::TimedOut => Obstacle::Mute.error(server),
+        TaskFailed::TimedOut => behind(&Obstacle::Mute, server),
         TaskFailed::Aborted => {
-            UserError::new(Reason::Cancelled, "connect: withdrawn", "podway connect asks for it again")
+            definite(UserError::new(Reason::Cancelled, "connect: withdrawn", "podway connect asks for it again"))
         }
-        TaskFailed::Panicked(why) => UserError::new(
+        TaskFailed::Panicked(why) => definite(UserError::new(
             Reason::Internal,
             format!("connect: {why}"),
             "this is a bug in podway: please report it with the log",
-        ),
+        )),
     }
 }
 
@@ -167,7 +184,7 @@ mod tests {
     use super::*;
 
     /// What an API server says to a user whom it does not know for the first `times` questions.
-    async fn reached(times: usize) -> Result<BTreeSet<IpAddr>, UserError> {
+    async fn reached(times: usize) -> Result<BTreeSet<IpAddr>, Unreached> {
         let asked = Mutex::new(0);
         let serve = move |_: http::Request<kube::client::Body>| {
             let mut asked = asked.lock().expect("unpoisoned");
@@ -193,8 +210,30 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn credentials_that_are_refused_for_a_second_are_refused() {
         let begun = tokio::time::Instant::now();
-        let error = reached(usize::MAX).await.expect_err("refused");
-        assert_eq!(error.reason, Reason::Unauthorized);
+        let refused = reached(usize::MAX).await.expect_err("refused");
+        assert_eq!((refused.error.reason, refused.outlook), (Reason::Unauthorized, Outlook::Definite));
         assert!(begun.elapsed() >= refusal::GOES_ON && begun.elapsed() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn networks_and_servers_may_come_back_and_certificates_do_not() {
+        let outlook = |obstacle: Obstacle| behind(&obstacle, "https://a").outlook;
+        let silent_proxy = Obstacle::NoProxy(Box::new(Obstacle::Silence));
+        for passing in
+            [Obstacle::Refused, Obstacle::NoNetwork, Obstacle::Silence, Obstacle::Mute, Obstacle::NoName, silent_proxy]
+        {
+            assert_eq!(outlook(passing.clone()), Outlook::MayPass, "{passing:?}");
+        }
+        let untrusted_proxy = Obstacle::NoProxy(Box::new(Obstacle::Untrusted));
+        for definite in [
+            Obstacle::Untrusted,
+            Obstacle::OtherName(Vec::new()),
+            Obstacle::Ended(None),
+            Obstacle::NoTls,
+            Obstacle::ProxyLogin,
+            untrusted_proxy,
+        ] {
+            assert_eq!(outlook(definite.clone()), Outlook::Definite, "{definite:?}");
+        }
     }
 }

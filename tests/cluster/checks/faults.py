@@ -9,7 +9,7 @@ PORT = "16471"
 TARGET = "http://edge/"
 OUTAGE = 10
 LONG_OUTAGE = 60
-TRANSFER = 400_000_000
+TRANSFER = 800_000_000
 
 
 @contextlib.contextmanager
@@ -48,7 +48,7 @@ def cut(w):
         w.note(f"{took:.2f} s; an open connection waited {kept['longest']:.2f} s")
 
 
-@check("400 MB down, and as many up and back, arrive whole although the way is cut twice a second", needs=["PODWAY_DELAY"])
+@check("800 MB down, and as many up and back, arrive whole although the way is cut every 2 s", needs=["PODWAY_DELAY"])
 def transfers(w):
     with way(w, 2) as (env, relay, _), w.connected("--proxy-via", "service=web", env=env):
         clients = [
@@ -57,12 +57,12 @@ def transfers(w):
         began, cuts = time.monotonic(), 0
         while any(client.poll() is None for client in clients):
             expect(time.monotonic() - began < 120, "it does not come to an end")
-            time.sleep(0.5)
+            time.sleep(2)
             expect(run([*relay, "cut", PORT]).code == 0, "not cut")
             cuts += 1
         for told in map(ended, clients):
             expect(told["equal"] and told["bytes"] == TRANSFER, f"not what was sent: {told}")
-        expect(cuts >= 4, f"cut {cuts} times: it was too quick")
+        expect(cuts >= 3, f"cut {cuts} times: it was too quick")
         w.note(f"{time.monotonic() - began:.1f} s, cut {cuts} times")
 
 

@@ -92,6 +92,7 @@ def architecture(w):
     binary[18] = 183 if binary[18] == 62 else 62
     other = w.dir / "agent-of-another-machine"
     other.write_bytes(binary)
+    other.chmod(0o755)
     expect(run([*facility("PODWAY_LOAD_IMAGE"), "podway-agent:other-machine", other]).code == 0, "no image")
     try:
         with w.daemon() as p:
@@ -106,7 +107,8 @@ def architecture(w):
 
 @check("disconnect --clean with few rights removes what it may, and names the right that is missing")
 def clean_with_few_rights(w):
-    with user(w, "podway-few", True) as env, w.connected("--proxy-via", "service=web", env=env) as p:
+    with user(w, "podway-few", True) as env, w.daemon() as p:
+        p.connect("--proxy-via", "service=web", env=env)
         w.ws.get("http://edge/", 15)
         done = p.command("disconnect", "--clean")
         w.note(f"exit {done.code}: {done.said().strip().splitlines()[-1]}")

@@ -107,3 +107,24 @@ fn a_hopeless_waiter_and_an_unreachable_server_fail_the_connect_in_every_order()
     let error = UserError::new(Reason::ClusterUnreachable, "API server: refused", "");
     assert_holds(world.unreachable(error));
 }
+
+#[test]
+fn a_connect_whose_time_is_over_goes_on_in_every_order_until_the_api_server_answers() {
+    let world = SessionWorld::new(&["web"], [found("web", 1)], [ready("web")]).away(3);
+    assert_holds(world.clone());
+    let ended = one_end(world.clone());
+    assert!(matches!(ended.outcome(), Some(ConnectOutcome::TimedOut { .. })), "{:?}", ended.outcome());
+    assert_holds(world.clone().disconnects(&[1]));
+    let mut falls = world;
+    falls.panics = 1;
+    assert_holds(falls);
+}
+
+#[test]
+fn what_refuses_a_connect_ends_it_also_after_its_time_in_every_order() {
+    let missing = Resolution::NotFound { near: Vec::new(), namespace_missing: false };
+    let world = SessionWorld::new(&["wbe"], [("wbe".parse().expect("a reference"), missing)], []).away(1);
+    assert_holds(world.clone());
+    let Some(ConnectOutcome::Failed(error)) = one_end(world).outcome().cloned() else { panic!("it cannot work") };
+    assert_eq!(error.reason, Reason::WorkloadNotFound);
+}

@@ -6,12 +6,13 @@ use podway::actors::client_list::messages::{LinkState, LinkStatus, Placement, Ta
 use podway::actors::dns::messages::DnsState;
 use podway::actors::pod_watcher::messages::WatchHealth;
 use podway::actors::proxy_via::messages::ViaState;
+use podway::actors::session::core::reaching::{Outlook, Unreached};
 use podway::actors::session::core::{Effect, Input, SessionCore, TeardownStep};
 use podway::actors::session::messages::Child;
 use podway::actors::shell::{Core, Exit};
 use podway::actors::vif::messages::VifState;
 use podway::cluster::{Resolution, Resolutions};
-use podway::error::UserError;
+use podway::error::{Reason, UserError};
 use podway::ids::{Generation, Millis, ReplyId, WaiterId};
 use podway::net::views::Target;
 use podway::spec::{AgentMode, ConnectSpec, DnsMode};
@@ -35,6 +36,8 @@ pub struct SessionWorld {
     pub panics: u32,
     /// Whether teardown steps may hang until their limit.
     pub hanging_steps: u32,
+    /// How often the API server gives no answer, once the time of `connect` is over; before that it is silent.
+    away: Option<u32>,
     started: u32,
     children: bool,
     steps_done: Vec<TeardownStep>,
@@ -109,6 +112,7 @@ impl SessionWorld {
             watches_at_once: false,
             panics: 0,
             hanging_steps: 0,
+            away: None,
             started: 0,
             children: false,
             steps_done: Vec::new(),
@@ -127,8 +131,50 @@ impl SessionWorld {
     /// The API server answers with this error.
     pub fn unreachable(mut self, error: UserError) -> Self {
         self.script.change(|script| script.reached = Err(error.clone()));
-        self.senders.insert("API server", VecDeque::from([Held::new(Input::Reached(Err(error)))]));
+        let unreached = Unreached { error, outlook: Outlook::MayPass };
+        self.senders.insert("API server", VecDeque::from([Held::new(Input::Reached(Err(unreached)))]));
         self
+    }
+
+    /// Nothing comes from the API server before the time of `connect` is over; then so many questions come to nothing, and
+    /// the next has the answer that it would have had.
+    pub fn away(mut self, questions: u32) -> Self {
+        self.away = Some(questions);
+        let of_cluster = ["API server", "PodWatcher", "PodWatcher's answer"];
+        self.senders.retain(|sender, _| !of_cluster.contains(sender));
+        self
+    }
+
+    /// The question to the API server comes to its end.
+    fn reach(&mut self) {
+        let reached = match self.away {
+            None => self.script.reached.clone().map(|()| BTreeSet::new()),
+            Some(0) => {
+                self.away = None;
+                self.resolve();
+                self.watch();
+                self.script.reached.clone().map(|()| BTreeSet::new())
+            }
+            Some(questions) => {
+                self.away = Some(questions - 1);
+                Err(UserError::new(Reason::ClusterUnreachable, "API server: silent", ""))
+            }
+        };
+        let reached = reached.map_err(|error| Unreached { error, outlook: Outlook::MayPass });
+        self.send("API server", Input::Reached(reached));
+    }
+
+    fn resolve(&mut self) {
+        if !self.script.resolutions.is_empty() {
+            self.send("PodWatcher's answer", Input::Resolved(self.script.resolutions.clone()));
+        }
+    }
+
+    fn watch(&mut self) {
+        if !self.watches_at_once {
+            self.send("PodWatcher", Input::Watch(Generation(1), WatchHealth::Starting));
+        }
+        self.send("PodWatcher", Input::Watch(Generation(2), WatchHealth::Fresh));
     }
 
     /// The user disconnects, once for each reply.
@@ -160,7 +206,11 @@ impl SessionWorld {
         if let Some(outcome) = self.core.outcome()
             && self.outcomes.last().map(|last| &**last) != Some(outcome)
         {
+            let first = self.outcomes.is_empty();
             self.outcomes.push(Held::new(outcome.clone()));
+            if first && self.away.is_some() && self.children {
+                self.reach();
+            }
         }
     }
 
@@ -178,8 +228,14 @@ impl SessionWorld {
                 self.steps_done.clear();
                 self.children_start();
             }
-            Effect::Resolve(_) => {
-                self.send("PodWatcher's answer", Input::Resolved(self.script.resolutions.clone()));
+            Effect::Resolve(_) if self.away.is_none() => self.resolve(),
+            Effect::Resolve(_) => {}
+            Effect::Reach => {
+                self.must_run("a question to the API server");
+                if self.outcomes.is_empty() {
+                    self.faults.push("the API server was asked again while connect waited".into());
+                }
+                self.reach();
             }
             Effect::Register(id, target, _) => self.registered(id, &target),
             Effect::Select(selection) => {
@@ -221,12 +277,12 @@ impl SessionWorld {
     }
 
     fn children_start(&mut self) {
-        let reached = self.script.reached.clone().map(|()| BTreeSet::new());
-        self.send("API server", Input::Reached(reached));
-        if !self.watches_at_once {
-            self.send("PodWatcher", Input::Watch(Generation(1), WatchHealth::Starting));
+        if self.away.is_none() {
+            self.watch();
         }
-        self.send("PodWatcher", Input::Watch(Generation(2), WatchHealth::Fresh));
+        if self.away.is_none() || !self.outcomes.is_empty() {
+            self.reach();
+        }
         let up = VifState::Up {
             ifindex: 7,
             name: "podway0".into(),
@@ -271,7 +327,7 @@ impl SessionWorld {
 
     /// The steps that the user has been told.
     pub fn steps_told(&self) -> Vec<String> {
-        let status = self.core.status(&SessionStatus::default(), 0, 0);
+        let status = self.core.status(&SessionStatus::default(), self.now, 0, 0);
         status.steps.into_iter().map(|step| step.text).collect()
     }
 
@@ -358,6 +414,9 @@ impl World for SessionWorld {
         }
         if self.asked.is_empty() && self.outcomes.is_empty() {
             return Err("connect has no outcome".into());
+        }
+        if self.away.is_some() && !over {
+            return Err("the API server is not asked any more, and has not answered".into());
         }
         Ok(())
     }

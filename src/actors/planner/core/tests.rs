@@ -85,6 +85,7 @@ fn facts(rights: NamespaceRights, pods: &[PodFact], routes: &[(&str, &str)]) -> 
         host: Some(Arc::new(host)),
         dns: Some(("systemd-resolved".into(), String::new())),
         dns_refused: None,
+        device: Some(Ok(())),
         memory: Some(VipMemory::default()),
     }
 }
@@ -126,18 +127,36 @@ fn a_rule_is_planned_with_its_translation_its_routes_and_its_agents() {
 
 #[test]
 fn what_cannot_be_placed_and_the_rights_that_are_missing_are_said() {
-    let few =
-        NamespaceRights { ephemeral_containers: false, create_pods: false, create_jobs: false, ..NamespaceRights::ALL };
+    let few = NamespaceRights { create_pods: false, create_jobs: false, ..NamespaceRights::ALL };
     let plan = plan(&facts(few, &[pod("web-1", &[])], &[]), &["service=web"]);
     let refused: Vec<_> = plan.agents.iter().filter(|agent| agent.action == AgentAction::Refused).collect();
-    assert!(refused.iter().any(|agent| agent.message.contains("patch pods/ephemeralcontainers")), "{refused:?}");
-    assert_eq!(
-        plan.missing_rights,
-        [
-            "patch pods/ephemeralcontainers in namespace demo".to_owned(),
-            "create jobs.batch or pods in namespace demo".to_owned(),
-        ]
+    assert!(matches!(refused[..], [agent] if agent.workload == WorkloadLine::GENERAL), "{refused:?}");
+    assert_eq!(plan.missing_rights, ["create jobs.batch or pods in namespace demo".to_owned()]);
+}
+
+#[test]
+fn what_would_fail_fails_with_the_error_of_connecting() {
+    let pods = [pod("web-1", &[])];
+    let refused = |rights, rules: &[&str]| {
+        let outcome = facts(rights, &pods, &[]).outcome(&wanted(rules)).expect("enough is known");
+        outcome.expect_err("connecting would fail")
+    };
+    let no_agents = NamespaceRights { ephemeral_containers: false, ..NamespaceRights::ALL };
+    let error = refused(no_agents, &["service=web"]);
+    assert_eq!(error.reason, Reason::Forbidden);
+    assert!(
+        error.message.starts_with("demo/deployment/web: ") && error.message.contains("ephemeralcontainers"),
+        "{error}"
     );
+    let no_way = NamespaceRights { port_forward: false, ..NamespaceRights::ALL };
+    let error = refused(no_way, &["service=web"]);
+    assert!(error.message.contains("missing right: create and get pods/portforward in namespace demo"), "{error}");
+    let no_pods = NamespaceRights { create_pods: false, create_jobs: false, ..NamespaceRights::ALL };
+    assert!(refused(no_pods, &[]).message.starts_with("podway's own pod: "));
+    let no_device =
+        Facts { device: Some(Err("/dev/net/tun is missing".into())), ..facts(NamespaceRights::ALL, &pods, &[]) };
+    let error = no_device.outcome(&wanted(&[])).expect("known").expect_err("connecting would fail");
+    assert_eq!((error.reason, &error), (Reason::DeviceFailed, &errors::device("/dev/net/tun is missing")));
 }
 
 #[test]
@@ -165,6 +184,7 @@ fn no_plan_is_made_before_all_is_known_and_what_is_not_is_said() {
         (Facts { resolutions: None, ..all.clone() }, "the workloads of --proxy-via"),
         (Facts { info: Some(Arc::default()), ..all.clone() }, "the cluster's ranges"),
         (Facts { dns: None, ..all.clone() }, "this host's resolver"),
+        (Facts { device: None, ..all.clone() }, "this host's TUN driver"),
         (Facts { memory: None, ..all.clone() }, "podwayd's own files"),
     ] {
         assert_eq!(without.outcome(&wanted), None, "{said}");

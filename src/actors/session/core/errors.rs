@@ -91,7 +91,7 @@ pub fn target(target: &Target, connected: &str, why: &str) -> UserError {
 }
 
 /// What to do where no agent comes, by the words of whoever refuses: the kubelet, the API server, the agent.
-fn advice(why: &str, namespace: &str) -> (Reason, String) {
+pub fn advice(why: &str, namespace: &str) -> (Reason, String) {
     // A registry may say "forbidden" too.
     if why.contains("does not start") {
         let hint = match why.contains("architecture") {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+pub use self::ranges::range_line;
+use self::ranges::{range_step, too_narrow};
 use super::renewal::Outlook as Renewing;
-use super::{Facts, Life, SILENCE, SessionCore, needed};
+use super::{Facts, Life, SILENCE, SILENT, SessionCore, needed};
 use crate::actors::client_list::messages::{LinkState, Placement, TargetState};
 use crate::actors::pod_watcher::messages::WatchHealth;
-use crate::actors::proxy_via::messages::{RangeStatus, Treatment};
+use crate::actors::proxy_via::messages::RangeStatus;
 use crate::actors::vif::messages::VifState;
 use crate::cluster::Resolution;
 use crate::ids::Millis;
@@ -19,6 +21,10 @@ use crate::status::{
     SessionStatus, Vips, WorkloadLine,
 };
 
+mod ranges;
+
+/// The `state` of what the user wants no agent for.
+const OFF: &str = "Off";
 /// A `placement`.
 const OWN_POD: &str = "own pod";
 
@@ -90,14 +96,17 @@ impl SessionCore {
     }
 
     fn watch_ready(&self) -> Holds {
-        let (status, reason, message) = match &self.facts.watch {
-            Some((_, WatchHealth::Fresh)) => (true, "Fresh", String::new()),
-            Some((_, WatchHealth::Stale { why })) => (false, "Stale", format!("{why}; it is asked again")),
-            Some((_, WatchHealth::Unauthorized { why })) => {
+        let (status, reason, message) = match (self.facts.watch.as_ref().map(|(_, health)| health), self.unanswered()) {
+            (Some(WatchHealth::Fresh), _) => (true, "Fresh", String::new()),
+            (Some(WatchHealth::Unauthorized { why }), _) => {
                 let trouble = self.renewal.trouble().map(|trouble| format!("; not renewed: {trouble}"));
                 (false, "NeedsLogin", format!("{why}{}", trouble.unwrap_or_default()))
             }
-            Some((_, WatchHealth::Starting)) | None => (false, "Starting", "the cluster is being listed".to_owned()),
+            (Some(WatchHealth::Starting | WatchHealth::Stale { .. }) | None, Some((reason, message))) => {
+                (false, reason, message)
+            }
+            (Some(WatchHealth::Stale { why }), None) => (false, "Stale", format!("{why}; it is asked again")),
+            (Some(WatchHealth::Starting) | None, None) => (false, "Starting", "the cluster is being listed".to_owned()),
         };
         Holds { kind: "WatchReady", subject: String::new(), status, reason, message }
     }
@@ -178,7 +187,10 @@ impl SessionCore {
         };
         let nothing = TargetState { pods: 0, running: 0, links: Vec::new(), hopeless: None };
         let state = self.facts.links.1.get(target).unwrap_or(&nothing);
-        let (word, message) = word_of(target, state, self.scaled_to_zero().contains_key(&name));
+        let (word, message) = match self.is_off(target, state) {
+            true => (OFF, "not reached: --agent ephemeral makes no pod of its own".to_owned()),
+            false => word_of(target, state, self.scaled_to_zero().contains_key(&name)),
+        };
         let links = state.links.iter().map(|link| {
             let (health, message) = match &link.state {
                 LinkState::NoAgent => ("no agent", String::new()),
@@ -204,10 +216,19 @@ impl SessionCore {
         WorkloadLine { workload: name, state: word.to_owned(), message, links: links.collect() }
     }
 
+    /// Whether the user wants no way for what no rule covers: nothing is missing then, and nothing will come.
+    fn is_off(&self, target: &Target, state: &TargetState) -> bool {
+        let unwanted = self.spec.agent == AgentMode::Ephemeral && !self.spec.proxy_via.is_empty();
+        unwanted && *target == Target::General && state.links.is_empty()
+    }
+
     fn conditions(&self) -> Vec<Holds> {
         let mut conditions = vec![self.watch_ready(), self.routes_ready(), self.dns_ready()];
         for target in self.targets() {
             let line = self.workload_line(&target);
+            if line.state == OFF {
+                continue;
+            }
             let (kind, subject) = match target {
                 Target::Workload(_) => ("WorkloadReady", line.workload),
                 Target::General => ("AgentReady", String::new()),
@@ -244,9 +265,20 @@ impl SessionCore {
         Holds { kind: "Ready", subject: String::new(), status, reason, message }
     }
 
-    /// The document, with transition times taken over from `previous` where nothing changed. `wall` is seconds since
-    /// 1970 now, `since` at the start.
-    pub fn status(&self, previous: &SessionStatus, wall: i64, since: i64) -> SessionStatus {
+    /// What is said of an API server that has not answered, by its own error or in general.
+    fn unanswered(&self) -> Option<(&'static str, String)> {
+        if self.life != Life::Running || self.facts.api_server.is_some() {
+            return None;
+        }
+        Some(match self.reaching.trouble() {
+            Some(why) => ("Unreached", format!("{why}; it is asked again")),
+            None => ("Starting", SILENT.to_owned()),
+        })
+    }
+
+    /// The document at `now`, with transition times taken over from `previous` where nothing changed. `wall` is the same in
+    /// seconds since 1970, `since` that of the start.
+    pub fn status(&self, previous: &SessionStatus, now: Millis, wall: i64, since: i64) -> SessionStatus {
         let conditions = self.conditions().into_iter().map(|holds| {
             let status = if holds.status { "True" } else { "False" };
             let same = |c: &&Condition| c.r#type == holds.kind && c.subject == holds.subject && c.status == status;
@@ -273,7 +305,10 @@ impl SessionCore {
             since,
             conditions: conditions.collect(),
             steps: self.steps.clone(),
-            ranges: facts.via.iter().flat_map(|(_, via)| &via.ranges).map(range_line).collect(),
+            ranges: {
+                let ranges = facts.via.iter().flat_map(|(_, via)| &via.ranges);
+                ranges.map(|range| range_line(range, &self.spec.allow_conflicting_subnets)).collect()
+            },
             vips: vips(facts),
             workloads: self.targets().iter().map(|target| self.workload_line(target)).collect(),
             dns: dns_line(facts),
@@ -282,6 +317,10 @@ impl SessionCore {
             warnings: self.warnings(wall),
             credentials_expire_at: self.renewal.expires_at(),
             credentials: self.credentials(),
+            api_server: self.unanswered().map(|_| {
+                let line = self.reaching.line(now, wall);
+                previous.api_server.as_ref().map_or_else(|| line.clone(), |previous| line.clone().steadied(previous))
+            }),
             suggestion: self.suggestion(),
         }
     }
@@ -326,7 +365,7 @@ impl SessionCore {
         if let Some((_, via)) = self.facts.via.as_ref().filter(|(_, via)| via.ipv6 == Ipv6::Off) {
             let mut text = "IPv6 is off on this host: only IPv4 addresses of the cluster are reached".to_owned();
             // What the user named is worth a word of its own.
-            let named = via.ranges.iter().map(range_line).filter(|line| line.source == line.cidr);
+            let named = via.ranges.iter().map(|range| range_line(range, &[])).filter(|line| line.source == line.cidr);
             let named: Vec<String> = named.map(|line| line.cidr).filter(|cidr| cidr.contains(':')).collect();
             if !named.is_empty() {
                 text.push_str(&format!("; nothing is translated for {}", named.join(", ")));
@@ -380,11 +419,13 @@ impl SessionCore {
         let mut found = Vec::new();
         if let Some((_, via)) = self.facts.via.as_ref().filter(|(_, via)| via.ready) {
             // A range that the user named and that is left out is nothing that was done.
-            let mark = |line: &RangeLine| match line.treatment == "excluded" && line.source == line.cidr {
-                true => Mark::Warn,
-                false => Mark::Ok,
+            let mark = |range: &RangeStatus, line: &RangeLine| {
+                let left_out = line.treatment == "excluded" && line.source == line.cidr;
+                let in_vain = too_narrow(range, &self.spec.allow_conflicting_subnets).is_some();
+                if left_out || in_vain { Mark::Warn } else { Mark::Ok }
             };
-            found.extend(via.ranges.iter().map(range_line).map(|line| (mark(&line), range_step(&line))));
+            let lines = via.ranges.iter().map(|range| (range, range_line(range, &self.spec.allow_conflicting_subnets)));
+            found.extend(lines.map(|(range, line)| (mark(range, &line), range_step(&line))));
         }
         if let Some((_, VifState::Up { name, .. })) = &self.facts.vif
             && self.routes_ready().status
@@ -489,36 +530,11 @@ fn word_of(target: &Target, state: &TargetState, scaled_to_zero: bool) -> (&'sta
                 let events = format!("kubectl -n {namespace} describe pod {pod}");
                 ("Connecting", format!("pod {namespace}/{pod}: image {image} is starting; its events: {events}"))
             }
+            Some(_) | None if has(|state| *state == LinkState::Dialing) => {
+                ("Connecting", "its agent is being dialled".to_owned())
+            }
             Some(_) | None => ("Connecting", "its agent is being placed and dialled".to_owned()),
         },
-    }
-}
-
-/// A range, for people.
-pub fn range_line(range: &RangeStatus) -> RangeLine {
-    let (treatment, note) = match &range.treatment {
-        Treatment::Routed => ("routed".to_owned(), String::new()),
-        Treatment::Translated { target: Target::Workload(workload), conflict } => {
-            (format!("via {workload}"), conflict.clone().unwrap_or_default())
-        }
-        Treatment::Translated { target: Target::General, conflict } => {
-            let note = conflict.as_ref().map(|route| format!("conflicts with {route}")).unwrap_or_default();
-            ("translated".to_owned(), note)
-        }
-        Treatment::Excluded { why } => ("excluded".to_owned(), why.clone()),
-    };
-    RangeLine { cidr: range.cidr.to_string(), source: range.source.clone(), treatment, note }
-}
-
-/// Without the right to list ranges each watched object is a range of its own: one step tells of them all.
-fn range_step(line: &RangeLine) -> String {
-    let note = if line.note.is_empty() { String::new() } else { format!(" ({})", line.note) };
-    let treated = line.treated();
-    match line.is_cluster_address() && note.is_empty() {
-        true => format!("{}: {treated}, single addresses only (no right to list the ranges)", line.source),
-        // A range that the user named is its own source.
-        false if line.source == line.cidr => format!("{}: {treated}{note}", line.cidr),
-        false => format!("{} {}: {treated}{note}", line.source, line.cidr),
     }
 }
 

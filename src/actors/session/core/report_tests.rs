@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::actors::client_list::messages::{LinkStatus, WaiterOutcome};
 use crate::actors::dns::messages::DnsState;
-use crate::actors::proxy_via::messages::ViaState;
+use crate::actors::proxy_via::messages::{Treatment, ViaState};
 use crate::actors::session::core::{Effect, Input, TeardownStep, errors};
 use crate::actors::session::messages::Remains;
 use crate::actors::shell::Core as _;
@@ -26,7 +26,7 @@ fn running_with(dns: DnsMode) -> SessionCore {
 }
 
 fn status(core: &SessionCore) -> SessionStatus {
-    core.status(&SessionStatus::default(), 0, 0)
+    core.status(&SessionStatus::default(), Millis(0), 0, 0)
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn who_renews_credentials_is_told_where_they_end_and_why_it_fails() {
     let failing = status(&core);
     assert_eq!(renewal(&core), Some(RenewalLine::Failing));
     assert_eq!(failing.warnings, ["the credentials are not renewed: no login; log in, then podway connect again"]);
-    let ended = core.status(&SessionStatus::default(), 50, 0).warnings;
+    let ended = core.status(&SessionStatus::default(), Millis(0), 50, 0).warnings;
     let told = "the credentials have ended and are not renewed: no login; log in, then podway connect again";
     assert_eq!(ended, [told]);
     core.outcome = Some(ConnectOutcome::Ready);
@@ -425,4 +425,48 @@ fn an_image_that_the_user_named_and_that_is_not_used_is_told() {
     assert_eq!(notices(Some("podway-agent:0.1.0")), [""; 0]);
     // The daemon's own image is nobody's wish: after an update the agents of the last one serve on.
     assert_eq!(notices(None), [""; 0]);
+}
+
+#[test]
+fn what_the_user_wants_no_agent_for_is_off_and_nothing_is_hopeless() {
+    let spec = json!({ "name": "demo", "namespace": "shop", "timeout_ms": 30_000, "proxy_via": ["service=web"],
+                       "agent": "ephemeral" });
+    let mut core = SessionCore::new(serde_json::from_value(spec).expect("a spec"), None);
+    core.handle(Millis(0), Input::Begin);
+    let workload = Workload::new("shop", WorkloadKind::Deployment, "web");
+    let found = Resolution::Found { workload, replicas: Some(1) };
+    core.handle(Millis(1), Input::Resolved([("web".parse().expect("a name"), found)].into()));
+    let why = Some("--agent ephemeral makes no pod of its own".into());
+    let state = TargetState { pods: 0, running: 0, links: Vec::new(), hopeless: why };
+    core.handle(Millis(1), Input::Links(Generation(1), [(Target::General, state)].into()));
+    let status = status(&core);
+    assert!(!status.conditions.iter().any(|c| c.reason == "Hopeless" || c.r#type == "AgentReady"), "{status:?}");
+    let line = status.workloads.iter().find(|line| line.workload == WorkloadLine::GENERAL).expect("it is told");
+    assert_eq!((line.state.as_str(), line.message.contains("--agent ephemeral")), ("Off", true));
+}
+
+#[test]
+fn a_range_that_may_clash_in_a_part_only_is_told_to_do_nothing_with_what_would() {
+    let spec = json!({ "name": "demo", "namespace": "shop", "timeout_ms": 30_000,
+                       "allow_conflicting_subnets": ["10.43.7.0/24"] });
+    let mut core = SessionCore::new(serde_json::from_value(spec).expect("a spec"), None);
+    core.handle(Millis(0), Input::Begin);
+    let conflict = Some("10.0.0.0/8 via wg0".to_owned());
+    let treatment = Treatment::Translated { target: Target::General, conflict };
+    let range = |cidr: &str| RangeStatus {
+        cidr: cidr.parse().expect("a range"),
+        source: "service".into(),
+        treatment: treatment.clone(),
+    };
+    let ranges = vec![range("10.43.0.0/16"), range("10.42.0.0/16")];
+    let via = ViaState { ready: true, ranges, ..ViaState::default() };
+    core.handle(Millis(1), Input::Via(Generation(1), via));
+    let status = status(&core);
+    let steps: Vec<_> = status.steps.iter().map(|step| (step.mark, step.text.as_str())).collect();
+    let told = "service 10.43.0.0/16: translated, by name (conflicts with 10.0.0.0/8 via wg0; --allow-conflicting-subnets \
+                10.43.7.0/24 is a part of it and does nothing: allow 10.43.0.0/16)";
+    assert!(steps.contains(&(Mark::Warn, told)), "{steps:?}");
+    let other = "service 10.42.0.0/16: translated, by name (conflicts with 10.0.0.0/8 via wg0)";
+    assert!(steps.contains(&(Mark::Ok, other)), "{steps:?}");
+    assert!(status.ranges[0].note.contains("allow 10.43.0.0/16"), "and in status");
 }

@@ -1,6 +1,8 @@
 //! What the answer of a disconnect says.
 
 use super::*;
+use crate::error::Reason;
+use crate::status::SessionStatus;
 
 /// Answers the teardown steps, each with what `left` says of it, and gives what `disconnect` was told in the end.
 fn torn_down(core: &mut SessionCore, left: impl Fn(TeardownStep) -> Vec<String>) -> Option<Vec<String>> {
@@ -14,6 +16,7 @@ fn torn_down(core: &mut SessionCore, left: impl Fn(TeardownStep) -> Vec<String>)
             | Effect::Select(_)
             | Effect::Register(..)
             | Effect::DropChildren
+            | Effect::Reach
             | Effect::Ask(_)
             | Effect::Publish
             | Effect::End => {}
@@ -34,6 +37,7 @@ fn asks(core: &mut SessionCore) -> Vec<Ask> {
     let asks = effects.filter_map(|effect| match effect {
         Effect::Ask(ask) => Some(ask),
         Effect::Start { .. }
+        | Effect::Reach
         | Effect::Resolve(_)
         | Effect::Select(_)
         | Effect::Register(..)
@@ -138,4 +142,102 @@ fn what_an_earlier_run_left_is_told_by_no_later_disconnect() {
         false => vec![],
     };
     assert_eq!(torn_down(&mut core, own), Some(vec!["resolv.conf".to_owned()]));
+}
+
+/// The API server gave no answer, as one that is away or one that refuses for good.
+fn unreached(outlook: reaching::Outlook, what: &str) -> Input {
+    let error = UserError::new(Reason::ClusterUnreachable, format!("API server https://a: {what}"), "");
+    Input::Reached(Err(Unreached { error, outlook }))
+}
+
+/// How often the API server was asked again.
+fn asked_again(core: &mut SessionCore) -> usize {
+    std::iter::from_fn(|| core.poll_effect()).filter(|effect| *effect == Effect::Reach).count()
+}
+
+#[test]
+fn an_api_server_that_gives_no_answer_while_connect_waits_fails_it_at_once() {
+    let mut core = begun(&[]);
+    core.handle(Millis(9), unreached(reaching::Outlook::MayPass, "nobody listens there"));
+    assert!(matches!(core.outcome(), Some(ConnectOutcome::Failed(_))), "{:?}", core.outcome());
+}
+
+#[test]
+fn a_connect_that_was_said_to_go_on_goes_on_until_the_api_server_answers() {
+    let mut core = begun(&[]);
+    core.handle(Millis(30_000), Input::Woke);
+    assert!(matches!(core.outcome(), Some(ConnectOutcome::TimedOut { .. })));
+    let mut now = Millis(31_000);
+    for times in 0..500 {
+        core.handle(now, unreached(reaching::Outlook::MayPass, "no answer came from that address"));
+        assert!(core.is_running(), "given up after {times}");
+        assert_eq!(asked_again(&mut core), 0, "not without a pause");
+        let status = core.status(&SessionStatus::default(), now, 100, 0);
+        let line = status.api_server.expect("it is shown");
+        assert!(line.message.contains("no answer came") && line.next_try.is_some_and(|next| next > 99), "{line:?}");
+        let watch = status.conditions.iter().find(|c| c.r#type == "WatchReady").expect("a condition");
+        assert_eq!((watch.status.as_str(), watch.reason.as_str()), ("False", "Unreached"));
+        now = core.poll_deadline().expect("there is a next time");
+        core.handle(now, Input::Woke);
+        assert_eq!(asked_again(&mut core), 1);
+    }
+    core.handle(now, Input::Reached(Ok([].into())));
+    assert_eq!(core.poll_deadline(), None, "nothing is asked any more");
+    let selected = std::iter::from_fn(|| core.poll_effect()).any(|effect| matches!(effect, Effect::Select(_)));
+    assert!(selected && core.status(&SessionStatus::default(), now, 0, 0).api_server.is_none());
+}
+
+#[test]
+fn a_refusal_for_good_and_a_disconnect_end_what_goes_on() {
+    let late = || {
+        let mut core = begun(&[]);
+        core.handle(Millis(30_000), Input::Woke);
+        core.handle(Millis(31_000), unreached(reaching::Outlook::MayPass, "no answer came from that address"));
+        core
+    };
+    let mut core = late();
+    core.handle(Millis(40_000), unreached(reaching::Outlook::Definite, "its certificate has ended"));
+    let Some(ConnectOutcome::Failed(error)) = core.outcome() else { panic!("{:?}", core.outcome()) };
+    assert!(error.message.contains("certificate"), "{error}");
+    let mut core = late();
+    core.handle(Millis(40_000), Input::Disconnect { clean: false, reply: ReplyId(1) });
+    core.handle(Millis(99_000), Input::Woke);
+    assert_eq!((asked_again(&mut core), core.is_running()), (0, false));
+}
+
+#[test]
+fn what_refuses_a_connect_refuses_it_also_when_it_is_found_out_after_its_time() {
+    let nothing = || Resolution::NotFound { near: vec![], namespace_missing: false };
+    let resolved = || Input::Resolved([("web".parse().expect("a reference"), nothing())].into());
+    let mut core = begun(&["service=web"]);
+    core.handle(Millis(30_000), Input::Woke);
+    core.handle(Millis(31_000), Input::Reached(Ok([].into())));
+    assert!(core.is_running());
+    core.handle(Millis(31_000), resolved());
+    let Some(ConnectOutcome::Failed(error)) = core.outcome() else { panic!("{:?}", core.outcome()) };
+    assert_eq!(error.reason, Reason::WorkloadNotFound);
+    // A right that goes later ends no connection that had it.
+    let rights = |generation, watch_pods| {
+        let namespaces = [("shop".into(), NamespaceRights { watch_pods, ..NamespaceRights::default() })].into();
+        Input::Rights(Generation(generation), Arc::new(Rights { namespaces, ..Rights::default() }))
+    };
+    let mut core = begun(&[]);
+    core.handle(Millis(30_000), Input::Woke);
+    core.handle(Millis(31_000), Input::Reached(Ok([].into())));
+    core.handle(Millis(31_000), rights(1, true));
+    core.handle(Millis(99_000), rights(2, false));
+    assert!(core.is_running());
+}
+
+#[test]
+fn a_connection_that_is_made_anew_while_the_api_server_is_away_waits_for_it() {
+    let mut core = begun(&[]);
+    core.outcome = Some(ConnectOutcome::Ready);
+    core.handle(Millis(50_000), Input::ChildExited(Child::Dns, Exit::Panicked("it fell".into())));
+    assert_eq!(torn_down(&mut core, |_| vec![]), None);
+    core.handle(Millis(60_000), unreached(reaching::Outlook::MayPass, "nobody listens there"));
+    assert!(core.is_running());
+    // The watches have found it meanwhile.
+    core.handle(Millis(60_100), Input::Watch(Generation(1), WatchHealth::Fresh));
+    assert!(core.poll_deadline().is_some_and(|next| next <= Millis(60_350)), "{:?}", core.poll_deadline());
 }

@@ -47,6 +47,7 @@ impl ConnectWorld {
                 self.teardown(step);
             }
             session::Effect::DropChildren => self.drop_children(),
+            session::Effect::Reach => self.under_way(Outside::Reach),
             session::Effect::Publish | session::Effect::Ask(_) => {}
             session::Effect::Answer(reply, _) => self.answered(reply),
             session::Effect::End => self.session_ended(),
