@@ -38,6 +38,9 @@ use self::messages::{Configure, DnsChanged, QueryArrived, Restore, Transport};
 const SEQUENCE: Duration = Duration::from_secs(5);
 /// Queries passed on to the host's servers at once; more are answered SERVFAIL.
 const MAX_FORWARDS: usize = 256;
+/// Servers of other connections asked at once; more are not asked. Apart from the others, as one that is silent holds up
+/// what it is asked.
+const MAX_BESIDE: usize = 256;
 /// How long ProxyVia may leave an answer open before the look-up forgets it.
 const TRANSLATE: Duration = Duration::from_secs(3);
 
@@ -61,6 +64,7 @@ pub struct Dns {
     last_reply: ReplyId,
     generation: Generation,
     forwards: Arc<Semaphore>,
+    beside: Arc<Semaphore>,
     watching: Option<AbortHandle>,
     tasks: Tasks,
 }
@@ -85,6 +89,7 @@ impl Dns {
             last_reply: ReplyId::default(),
             generation: Generation::default(),
             forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
+            beside: Arc::new(Semaphore::new(MAX_BESIDE)),
             watching: None,
             tasks: Tasks::default(),
         }
@@ -109,13 +114,15 @@ impl Dns {
 
     fn forward(&mut self, id: ReplyId, query: Bytes, transport: Transport, failure: Bytes) {
         let Some(reply) = self.replies.remove(&id) else { return };
-        let Ok(permit) = self.forwards.clone().try_acquire_owned() else { return reply.answer(failure) };
-        let (beside, servers, over_tcp) = (self.host.beside(), self.host.upstream(), transport == Transport::Tcp);
+        let (servers, over_tcp) = (self.host.upstream(), transport == Transport::Tcp);
+        let (beside, forwards) = (self.ask_beside(&query, over_tcp), Arc::clone(&self.forwards));
         let work = async move {
-            let _permit = permit;
-            match ask_beside(&beside, &query, over_tcp).await {
+            match beside.await {
                 Beside::Knows(answer) => Some(answer),
-                Beside::Denies | Beside::Fails => forward(&servers, &query, over_tcp).await,
+                Beside::Denies | Beside::Fails => {
+                    let _permit = forwards.try_acquire_owned().ok()?;
+                    forward(&servers, &query, over_tcp).await
+                }
             }
         };
         self.tasks.keep(spawn_reporting(work, SEQUENCE, move |result| {
@@ -125,15 +132,10 @@ impl Dns {
 
     fn deny(&mut self, id: ReplyId, query: Bytes, transport: Transport, denial: Bytes, failure: Bytes) {
         let Some(reply) = self.replies.remove(&id) else { return };
-        let beside = self.host.beside();
-        if beside.is_empty() {
+        if self.host.beside().is_empty() {
             return reply.answer(denial);
         }
-        let Ok(permit) = self.forwards.clone().try_acquire_owned() else { return reply.answer(failure) };
-        let work = async move {
-            let _permit = permit;
-            ask_beside(&beside, &query, transport == Transport::Tcp).await
-        };
+        let work = self.ask_beside(&query, transport == Transport::Tcp);
         self.tasks.keep(spawn_reporting(work, SEQUENCE, move |result| {
             reply.answer(match result {
                 Ok(Beside::Knows(answer)) => answer,
@@ -143,11 +145,24 @@ impl Dns {
         }));
     }
 
+    /// Asks the connections beside this one; as if they failed where too many are asked already.
+    fn ask_beside(&self, query: &Bytes, over_tcp: bool) -> impl Future<Output = Beside> + Send + use<> {
+        let (servers, query) = (self.host.beside(), query.clone());
+        let count = u32::try_from(servers.len()).unwrap_or(u32::MAX);
+        let permits = Arc::clone(&self.beside).try_acquire_many_owned(count);
+        async move {
+            match permits {
+                Ok(_permits) => ask_beside(&servers, &query, over_tcp).await,
+                Err(_) => Beside::Fails,
+            }
+        }
+    }
+
     fn ask(&mut self, id: LookupId, upstream: Upstream, query: Bytes, limit: Duration, ctx: &Context<Dns>) {
         let answered =
             move |answer: Result<Option<Bytes>, TaskFailed>| Input::Answered { id, answer: answer.ok().flatten() };
         match upstream {
-            Upstream::Cluster => {
+            Upstream::Cluster | Upstream::Outside => {
                 self.report(ctx, upstream::ask(self.clients.clone(), query, limit), limit, answered);
             }
             Upstream::Host => {
@@ -158,8 +173,8 @@ impl Dns {
     }
 
     fn attach(&mut self, attempt: Attempt, mode: DnsMode, plan: LinkPlan, ctx: &Context<Dns>) {
-        let host = self.host.clone();
-        let work = async move { host.attach(mode, &plan).await };
+        // It begins here, not when the task does.
+        let (host, work) = (self.host.clone(), self.host.attach(mode, &plan));
         self.report(ctx, work, SEQUENCE, move |result| {
             let result = result.unwrap_or_else(|failed| {
                 let message = match failed {
@@ -167,7 +182,7 @@ impl Dns {
                     TaskFailed::Panicked(why) => format!("attaching names failed: {why}"),
                     TaskFailed::Aborted => "attaching names was broken off".to_owned(),
                 };
-                Err(AttachFailed { message, outlook: Outlook::Open })
+                Err(AttachFailed { message, outlook: Outlook::Open, file: host.may_be_asked() })
             });
             Input::Attached { attempt, result }
         });
@@ -177,9 +192,9 @@ impl Dns {
         if let Some(watching) = self.watching.take() {
             watching.abort();
         }
-        let (own, host) = (ctx.address(), self.host.clone());
+        let (own, detached) = (ctx.address(), self.host.detach());
         // Not kept: the host gets its resolver back also when this actor ends meanwhile.
-        spawn_reporting(async move { host.detach().await }, SEQUENCE, move |result| {
+        spawn_reporting(detached, SEQUENCE, move |result| {
             let late = |_| vec!["the host's resolver did not answer within 5 s; run: podwayd cleanup".to_owned()];
             own.do_send(Report(Input::Restored { attempt, left: result.unwrap_or_else(late) }));
         });
