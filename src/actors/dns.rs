@@ -377,6 +377,7 @@ mod tests {
     use super::*;
     use crate::actors::shell::start_monitored;
     use crate::net::os_journal::OsJournal;
+    use crate::net::resolver::host::FileEditor;
 
     /// Hears everything and says nothing.
     struct Sink;
@@ -411,6 +412,51 @@ mod tests {
             self.watching = Some(tokio::spawn(async move { watch.closed().await }).abort_handle());
             panic!("it fell");
         }
+    }
+
+    #[tokio::test]
+    async fn connections_that_are_silent_hold_up_no_name_of_the_host() {
+        use crate::net::dns_message::{Kind, Question, build_query};
+
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("resolv.conf"), "nameserver 127.0.0.1\n").expect("written");
+        let editor = FileEditor::default();
+        let connection = || HostResolver::new(dir.path(), OsJournal::new(dir.path()), editor.clone());
+        let plan = |server: &str| LinkPlan {
+            ifindex: 7,
+            interface: "podway0".into(),
+            servers: vec![server.parse().expect("an address")],
+            search: Vec::new(),
+            routing: Vec::new(),
+        };
+        let (first, second) = (connection(), connection());
+        first.attach(DnsMode::File, &plan("127.0.0.2")).await.expect("attached");
+        // Nobody answers there.
+        second.attach(DnsMode::File, &plan("192.0.2.1")).await.expect("beside it");
+        LocalSet::new()
+            .run_until(async {
+                let sink = Sink.start();
+                let edges = Edges { proxy_via: sink.clone().recipient(), session: sink.recipient() };
+                let mut dns = Dns::new(edges, watch::channel(Arc::default()).1, first.clone());
+                let query =
+                    build_query(7, &Question { name: "www.example.com".into(), kind: Kind::A }).expect("a query");
+                let (reply, answer) = DnsReply::to_test();
+                let id = dns.next_reply();
+                dns.replies.insert(id, reply);
+                dns.forward(id, query.clone(), Transport::Udp, Bytes::from_static(b"failed"));
+                assert_eq!(
+                    (dns.forwards.available_permits(), dns.beside.available_permits()),
+                    (MAX_FORWARDS, MAX_BESIDE - 1)
+                );
+                drop(answer);
+                let held = Arc::clone(&dns.beside).try_acquire_many_owned(255).expect("that many");
+                let limit = Duration::from_millis(500);
+                let refused = tokio::time::timeout(limit, dns.ask_beside(&query, false)).await;
+                assert_eq!(refused.expect("at once"), Beside::Fails);
+                drop(held);
+            })
+            .await;
+        assert_eq!(first.detach().await, Vec::<String>::new());
     }
 
     #[tokio::test(start_paused = true)]

@@ -477,7 +477,9 @@ fn failed_with(message: &str, outlook: Outlook) -> AttachFailed {
 
 fn failed(error: &ResolvConfError) -> AttachFailed {
     let outlook = match error {
-        ResolvConfError::NotRegular(_) | ResolvConfError::NoBackup(_) | ResolvConfError::Damaged(_) => Outlook::Hopeless,
+        ResolvConfError::NotRegular(_) | ResolvConfError::NoBackup(_) | ResolvConfError::Damaged(_) => {
+            Outlook::Hopeless
+        }
         ResolvConfError::Io { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
             Outlook::Hopeless
         }

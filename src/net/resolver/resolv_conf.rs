@@ -28,8 +28,8 @@ use crate::net::os_journal::sync_directory;
 
 mod text;
 
-pub(super) use text::{is_marked, search_domains, servers};
 use text::{half_written, is_whole, render};
+pub(super) use text::{is_marked, search_domains, servers};
 
 const FILE: &str = "resolv.conf";
 const BACKUP: &str = "resolv.conf.podway-backup";
@@ -288,7 +288,8 @@ impl ResolvConf {
         };
         let result = if current == backup.original {
             Restored::Exactly
-        } else if current.as_ref().is_some_and(|current| is_ours(current) || backup.is_nothing(&Some(current.clone()))) {
+        } else if current.as_ref().is_some_and(|current| is_ours(current) || backup.is_nothing(&Some(current.clone())))
+        {
             let kept = backup.to_keep(&current).map(|text| self.keep(text)).transpose()?;
             let original = &backup.original;
             match original {

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use super::facts::public;
 use super::records::{Found, record};
 use super::{
-    ASK_WAIT, ASK_WAIT_BEFORE_OTHERS, ASK_WAIT_OUTSIDE, AllocateError, Answer, Code, DnsCore, Effect, FACTS_WAIT, LookupId, MAX_JOBS, MAX_WAITERS, Millis, Ours, Query,
-    Question, Record, ReplyId, TRANSLATE_WAIT, TTL, Transport, Upstream,
+    ASK_WAIT, ASK_WAIT_BEFORE_OTHERS, ASK_WAIT_OUTSIDE, AllocateError, Answer, Code, DnsCore, Effect, FACTS_WAIT,
+    LookupId, MAX_JOBS, MAX_WAITERS, Millis, Ours, Query, Question, Record, ReplyId, TRANSLATE_WAIT, TTL, Transport,
+    Upstream,
 };
 use crate::net::dns_message::{Data, Kind, build_query, failure, parse_answer};
 

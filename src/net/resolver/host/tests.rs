@@ -124,14 +124,19 @@ async fn fake_resolved() -> (Resolved, Arc<Mutex<Told>>) {
                     continue;
                 }
                 "Get" => {
-                    let (_, name): (String, String) = body.deserialize().unwrap();
+                    let (of, name): (String, String) = body.deserialize().unwrap();
                     let value = {
                         let told = locked(&keeps);
                         match name.as_str() {
                             "DNS" => Value::from(told.servers.clone()),
+                            "Domains" if of.ends_with("Manager") => Value::from(vec![
+                                (0, "lan.example", false),
+                                (3, "corp.example.", true),
+                                (3, ".", true),
+                                (7, "cluster.local", true),
+                            ]),
                             "Domains" => Value::from(told.domains.clone()),
                             "DefaultRoute" => Value::from(false),
-                            "LLMNRHostname" => Value::from("host"),
                             _ => Value::from(1_u64),
                         }
                     };
@@ -162,7 +167,11 @@ async fn settings_of_resolved_are_reverted_by_who_outlives_the_one_that_made_the
     session.resolved = Some(resolved);
     // Dns has a clone, and panics: what it did is the session's to undo.
     let dns = session.clone();
-    assert_eq!(dns.attach(DnsMode::Resolved, &plan("podway0")).await.unwrap().backend, Backend::Resolved);
+    let attached = dns.attach(DnsMode::Resolved, &plan("podway0")).await.unwrap();
+    assert_eq!(
+        (attached.backend, attached.domains.join(" ").as_str()),
+        (Backend::Resolved, "lan.example corp.example")
+    );
     assert_eq!(locked(&told).servers, [(2, vec![246, 246, 0, 2])]);
     assert_eq!(locked(&told).domains, [("cluster.local".to_owned(), true)]);
     drop(dns);
@@ -334,9 +343,10 @@ async fn a_detaching_that_is_late_to_hear_of_its_end_takes_no_later_attaching_ba
 #[tokio::test]
 async fn no_connection_asks_another_that_asks_it_back() {
     // A server of the host is where the second connection is asked, as an earlier run may have left it.
-    let host = Host::new("nameserver 246.247.0.2\nnameserver 192.0.2.53\n");
+    let host = Host::new("search lan.example\nnameserver 246.247.0.2\nnameserver 192.0.2.53\n");
     let (first, second, third) = (host.connection(), host.connection(), host.connection());
-    first.attach(DnsMode::File, &asked_at("246.246.0.2")).await.unwrap();
+    let attached = first.attach(DnsMode::File, &asked_at("246.246.0.2")).await.unwrap();
+    assert_eq!(attached.domains, ["lan.example"]);
     second.attach(DnsMode::File, &asked_at("246.247.0.2")).await.unwrap();
     third.attach(DnsMode::File, &asked_at("246.248.0.2")).await.unwrap();
     assert_eq!(first.upstream(), ["192.0.2.53".parse::<IpAddr>().unwrap()]);
@@ -435,7 +445,8 @@ async fn a_fifo_in_the_place_of_a_file_of_the_host_holds_nobody_up() {
         nix::unistd::mkfifo(&etc.path().join(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
     }
     let path = etc.path().to_owned();
-    let looked = std::thread::spawn(move || (uses_resolved(&path), is_ours(&path), resolvers(&path, &path.join("resolv.conf"))));
+    let looked =
+        std::thread::spawn(move || (uses_resolved(&path), is_ours(&path), resolvers(&path, &path.join("resolv.conf"))));
     let until = Duration::from_secs(5);
     for _ in 0..100 {
         if looked.is_finished() {

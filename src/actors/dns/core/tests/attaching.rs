@@ -27,7 +27,10 @@ fn attach_of(effects: &[Effect]) -> (Attempt, LinkPlan) {
 }
 
 fn done(attempt: Attempt, backend: Backend, repaired: bool) -> Input {
-    Input::Attached { attempt, result: Ok(Attached { backend, repaired, message: String::new(), domains: vec!["corp.example".into()] }) }
+    Input::Attached {
+        attempt,
+        result: Ok(Attached { backend, repaired, message: String::new(), domains: vec!["corp.example".into()] }),
+    }
 }
 
 fn up(how: DnsMode) -> (Bench, Attempt, LinkPlan) {

@@ -115,7 +115,11 @@ fn a_name_out_of_the_cluster_leads_to_no_local_network() {
         };
         let effects = bench.feed(Input::Answered { id, answer: chain(&query, &[], &[address]) });
         let effects = translated(&mut bench, effects, &[address]);
-        assert_eq!(reply_of(&effects), ["out.demo. CNAME www.corp.example."], "the client follows it by the host's own");
+        assert_eq!(
+            reply_of(&effects),
+            ["out.demo. CNAME www.corp.example."],
+            "the client follows it by the host's own"
+        );
     }
     // A name of the cluster is not made public by saying so.
     let mut bench = Bench::ready();
