@@ -22,11 +22,11 @@ pub(in crate::net::resolver) fn servers(text: &[u8]) -> Vec<IpAddr> {
 /// Search domains in it: the last search or domain line counts (resolv.conf(5)).
 pub(in crate::net::resolver) fn search_domains(text: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(text);
-    let lines = text.lines().filter_map(|line| {
+    let mut lines = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         matches!(words.next()?, "search" | "domain").then(|| words.map(str::to_owned).collect())
     });
-    lines.last().unwrap_or_default()
+    lines.next_back().unwrap_or_default()
 }
 
 /// What ours says.
