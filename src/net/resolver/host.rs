@@ -1,7 +1,5 @@
 //! One host's resolver: which back end, attach, detach. The only place that knows all of them.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -9,16 +7,19 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, Restored, is_marked, read_regular, servers};
+use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, Restored};
 use super::systemd_resolved::{Resolved, ResolvedError};
 use super::{AttachFailed, Attached, BESIDE, Backend, LinkPlan, Outlook, REPLACED};
 use crate::net::os_journal::{Change, OsJournal, Undone};
 use crate::spec::DnsMode;
 
 mod editor;
+mod look;
 
 pub use editor::FileEditor;
 use editor::{Done, Other, locked};
+use look::uses_resolved;
+pub use look::{host_resolvers, is_ours};
 
 /// How long a file that somebody else wrote must look the same before ours takes its place: whoever writes in several
 /// steps shall come to an end.
@@ -26,8 +27,6 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// How often it is looked at for that.
 const SETTLES: usize = 4;
 
-/// Where resolved writes the servers that it asks.
-const UPLINK: &str = "/run/systemd/resolve/resolv.conf";
 const OFF_HINT: &str = "names are not attached: the host does not use systemd-resolved and its resolv.conf cannot be \
                         replaced; set your resolver to ask the DNS address that podway status shows, and connect with \
                         --dns off";
@@ -70,6 +69,15 @@ pub struct HostResolver {
     /// In the place of the one on the system bus.
     #[cfg(test)]
     resolved: Option<Resolved>,
+}
+
+/// When somebody else is thought to have written all of a text.
+#[derive(Clone, Copy)]
+enum Settled {
+    /// It has an end. That is enough where it stays.
+    Whole,
+    /// And it was so before.
+    Alike,
 }
 
 /// How an attaching by the file went.
@@ -212,6 +220,9 @@ impl HostResolver {
 
     /// Gives the file back, if it is ours.
     async fn put_back(&self) -> Vec<String> {
+        if self.may_be_asked() {
+            self.settle(Settled::Whole).await;
+        }
         let (file, journal, change) = (self.file(), self.journal.clone(), self.change());
         let restored = self.writing(move |done| {
             locked(done).beside.clear();
@@ -310,7 +321,7 @@ impl HostResolver {
 
     async fn by_file(&self, begun: u64, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
         if self.may_be_asked() {
-            self.settle().await;
+            self.settle(Settled::Alike).await;
         }
         let (file, journal, change, plan) = (self.file(), self.journal.clone(), self.change(), plan.clone());
         let (editor, detached) = (self.editor.clone(), Arc::clone(&self.detached));
@@ -371,14 +382,17 @@ impl HostResolver {
     }
 
     /// Waits while somebody else is writing the file, for 2 s at most.
-    async fn settle(&self) {
+    async fn settle(&self, settled: Settled) {
         let look = || {
             let file = self.file();
             async { blocking(move || Ok(file.foreign())).await.ok().flatten() }
         };
         let mut seen = look().await;
         for _ in 0..SETTLES {
-            let Some((before, _)) = seen else { return };
+            let before = match (seen, settled) {
+                (None, _) | (Some((_, true)), Settled::Whole) => return,
+                (Some((before, _)), Settled::Whole | Settled::Alike) => before,
+            };
             tokio::time::sleep(SETTLE).await;
             seen = look().await;
             if seen == Some((before, true)) {
@@ -433,38 +447,6 @@ pub fn recover(etc: &Path, journal: &OsJournal) -> Undone {
         undone.left.push(error);
     }
     undone
-}
-
-/// Whether names of this host are asked of podwayd, by its mark in the file in `etc`. Blocks on the file system.
-pub fn is_ours(etc: &Path) -> bool {
-    read_regular(&etc.join("resolv.conf")).is_ok_and(|text| is_marked(&text))
-}
-
-fn uses_resolved(etc: &Path) -> bool {
-    let text = read_regular(&etc.join("resolv.conf")).unwrap_or_default();
-    let stub = |server: &IpAddr| [[127, 0, 0, 53], [127, 0, 0, 54]].iter().any(|stub| *server == IpAddr::from(*stub));
-    let linked = fs::canonicalize(etc.join("resolv.conf")).is_ok_and(|p| p.starts_with("/run/systemd/resolve"));
-    let switch = read_regular(&etc.join("nsswitch.conf")).unwrap_or_default();
-    let switch = String::from_utf8_lossy(&switch);
-    let hosts = switch.lines().find_map(|line| line.trim_start().strip_prefix("hosts:"));
-    let module = hosts.is_some_and(|sources| sources.split_whitespace().any(|source| source == "resolve"));
-    linked || module || servers(&text).iter().any(stub)
-}
-
-/// The name servers the host uses, loopback left out: those that systemd-resolved asks, and those that the file in `etc`
-/// names, or named before we replaced it. Blocks on the file system, briefly.
-///
-/// systemd-resolved lists the servers of every link, ours among them.
-pub fn host_resolvers(etc: &Path) -> BTreeSet<IpAddr> {
-    resolvers(etc, Path::new(UPLINK))
-}
-
-fn resolvers(etc: &Path, uplink: &Path) -> BTreeSet<IpAddr> {
-    let uplink = read_regular(uplink).map(|text| servers(&text)).unwrap_or_default();
-    let linked = read_regular(&etc.join("resolv.conf")).ok().filter(|text| !is_marked(text));
-    let linked = linked.map(|text| servers(&text)).unwrap_or_default();
-    let before = ResolvConf::new(etc).previous_servers();
-    uplink.into_iter().chain(linked).chain(before).filter(|server| !server.is_loopback()).collect()
 }
 
 fn attached(backend: Backend, repaired: bool, message: &str) -> Attached {

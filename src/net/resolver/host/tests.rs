@@ -1,3 +1,7 @@
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::look::resolvers;
 use super::*;
 
 fn plan(interface: &str) -> LinkPlan {
@@ -436,6 +440,20 @@ async fn who_writes_the_file_in_several_steps_comes_to_an_end() {
     assert!(attaching.await.unwrap().unwrap().repaired);
     resolver.detach().await;
     assert_eq!(fs::read_to_string(host.path()).unwrap(), "nameserver 203.0.113.7\nsearch lan.example\n");
+}
+
+#[tokio::test]
+async fn who_is_about_to_write_the_file_when_podway_leaves_comes_to_an_end() {
+    use std::io::Write as _;
+    let host = Host::new("nameserver 192.0.2.53\n");
+    let resolver = host.connection();
+    resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap();
+    let mut slow = fs::File::create(host.path()).unwrap();
+    let detaching = tokio::spawn(resolver.detach());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    slow.write_all(b"nameserver 203.0.113.7\n").unwrap();
+    assert_eq!(detaching.await.unwrap(), Vec::<String>::new());
+    assert_eq!(fs::read_to_string(host.path()).unwrap(), "nameserver 203.0.113.7\n");
 }
 
 #[tokio::test]
