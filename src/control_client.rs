@@ -13,6 +13,7 @@ use tokio_util::codec::{Framed, LinesCodec};
 
 use crate::actors::control::protocol::{Body, Event, Greeting, Op, Request, Response, read_result};
 use crate::error::{Reason, UserError};
+use crate::net::os_journal::OsJournal;
 use crate::net::resolver::host;
 
 /// Where the socket is when nothing else is said.
@@ -171,8 +172,7 @@ pub enum Next<T> {
 fn no_connection(path: &Path, error: &io::Error) -> ClientError {
     let hint = match error.kind() == io::ErrorKind::PermissionDenied {
         true => who_may(std::fs::metadata(path).ok().map(|file| (file.gid(), file.mode()))),
-        // Of a daemon elsewhere nothing is known.
-        false => start_it(path == Path::new(DEFAULT_SOCKET) && host::is_ours(Path::new("/etc"))),
+        false => start_it(still_asked(path)),
     };
     #[expect(
         clippy::wildcard_enum_match_arm,
@@ -186,6 +186,17 @@ fn no_connection(path: &Path, error: &io::Error) -> ClientError {
     };
     let what = format!("podwayd at {}: {cause}", path.display());
     ClientError::NoDaemon(UserError::new(Reason::DaemonUnreachable, what, hint))
+}
+
+/// Whether the host's names are asked of the daemon with this socket, running or gone. Blocks on the file system.
+pub fn still_asked(socket: &Path) -> bool {
+    still_asked_by(socket, Path::new("/etc"))
+}
+
+/// Of a daemon elsewhere nothing is known but what its journal says, which lies beside its socket.
+fn still_asked_by(socket: &Path, etc: &Path) -> bool {
+    let journal = || socket.parent().is_some_and(|runtime| OsJournal::new(runtime).notes_any());
+    host::is_ours(etc) && (socket == Path::new(DEFAULT_SOCKET) || journal())
 }
 
 /// How there will be a daemon; `resolv_conf` says whether one that died still has the host's names.
@@ -217,7 +228,8 @@ fn silent(patience: Duration) -> ClientError {
     ClientError::NoDaemon(UserError::new(
         Reason::DaemonUnreachable,
         format!("podwayd: it runs and has said nothing for {} s", patience.as_secs()),
-        "it is stopped, or hangs: systemctl status podwayd shows which; sudo systemctl restart podwayd puts the host right",
+        "it is stopped, or hangs: let it go on if somebody stopped it; else sudo systemctl restart podwayd, or by hand end it \
+         and start it again: that ends all connections, and puts the host right",
     ))
 }
 
@@ -252,6 +264,25 @@ mod tests {
         let asked = client.unwrap().ask::<serde_json::Value>(Op::Version).await;
         assert!(matches!(asked, Err(ClientError::NoDaemon(error)) if error.message.ends_with("for 10 s")));
         drop(held);
+    }
+
+    #[test]
+    fn a_daemon_that_died_with_the_hosts_names_is_told_of() {
+        let (etc, runtime) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let socket = runtime.path().join("podway.sock");
+        let conf = etc.path().join("resolv.conf");
+        let both = || [Path::new(DEFAULT_SOCKET), &socket].map(|socket| still_asked_by(socket, etc.path()));
+        std::fs::write(&conf, "nameserver 192.0.2.53\n").unwrap();
+        assert_eq!(both(), [false, false]);
+        std::fs::write(&conf, "# podway-temporary-resolv-conf: x\nnameserver 246.246.0.2\n").unwrap();
+        assert_eq!(both(), [true, false], "it may be another one's");
+        std::fs::write(runtime.path().join("os-journal.json"), "[]").unwrap();
+        assert_eq!(both(), [true, true]);
+        std::fs::remove_file(&conf).unwrap();
+        nix::unistd::mkfifo(&conf, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(both(), [false, false], "nothing waits for a FIFO");
+        assert!(start_it(true).contains("still asks") && start_it(true).contains("sudo podwayd cleanup"));
+        assert!(!start_it(false).contains("resolv.conf"));
     }
 
     #[test]

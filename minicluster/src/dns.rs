@@ -28,7 +28,7 @@ const TTL: u32 = 30;
 const ALIASES: usize = 8;
 
 const LAN_NAMES: [(&str, Pair); 2] = [("node.corp.example", API), ("workstation.corp.example", WORKSTATION)];
-const SITE_NAMES: [(&str, Pair); 1] = [("ledger.site.example", LEDGER)];
+const SITE_NAMES: [(&str, Pair); 2] = [("ledger.site.example", LEDGER), ("www.vendor.example", LEDGER)];
 
 /// Serves names as long as it is polled. The calling process has to be in the node's network.
 ///
@@ -228,6 +228,7 @@ mod tests {
         for (name, said) in [
             ("node.corp.example", "192.0.2.1 No Error"),
             ("ledger.site.example", "Non-Existent Domain"),
+            ("www.vendor.example", "Non-Existent Domain"),
             ("web.demo.svc.cluster.local", "Non-Existent Domain"),
         ] {
             assert_eq!(ask(&Names(None), RecordType::A, name), said, "{name}");

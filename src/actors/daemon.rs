@@ -3,7 +3,6 @@
 //! Answers Control. A connect of a name that exists is idempotent when equal and refused with the difference when not.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Message};
 use podway_tunnel::heap;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::{debug, error, info};
+use tracing::{error, info};
 
 use self::cluster::Cluster;
 use self::core::{DaemonCore, Effect, Input, may_see};
@@ -33,7 +32,7 @@ use crate::ids::ReplyId;
 use crate::logs::layer::session_span;
 use crate::net::descriptors;
 use crate::net::tun::link_exists;
-use crate::places::{self, Place};
+use crate::places::{self, Notes, Place};
 use crate::spec::ConnectSpec;
 use crate::status::{Phase, SessionStatus};
 
@@ -52,6 +51,8 @@ const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
 pub struct Daemon {
     driven: Driven<DaemonCore>,
     settings: Arc<Settings>,
+    /// Where users have connections: a hint, for which nothing waits.
+    notes: Notes,
     agent_image: String,
     wall: fn() -> i64,
     sessions: BTreeMap<Arc<str>, Running>,
@@ -98,6 +99,7 @@ impl Daemon {
     pub fn new(settings: Settings, agent_image: String, wall: fn() -> i64, on_end: Reply<()>) -> Daemon {
         Daemon {
             driven: Driven::new(DaemonCore::new()),
+            notes: Notes::new(&settings.state_dir),
             settings: Arc::new(settings),
             agent_image,
             wall,
@@ -149,7 +151,7 @@ impl Daemon {
             return ctx.address().do_send(SessionEnded { name, exit: Exit::Stopped });
         }
         let place = place_of(&spec);
-        self.remember(caller.uid, place.clone(), places::add);
+        self.notes.add(caller.uid, place.clone());
         let device = self.free_device(link_exists);
         let status_rx = status.subscribe();
         let span = session_span(&name, caller.uid);
@@ -171,16 +173,6 @@ impl Daemon {
         let running = Running { owner_uid: caller.uid, place, device, address, status: status_rx };
         reply.answer(Ok(Opened { view: running.view(&name), existed: false }));
         self.sessions.insert(name, running);
-    }
-
-    /// Changes what is known of the places of a user: a hint, for which nothing waits.
-    fn remember(&self, uid: u32, place: Place, change: fn(&Path, u32, Place) -> io::Result<()>) {
-        let state_dir = self.settings.state_dir.clone();
-        drop(tokio::task::spawn_blocking(move || {
-            if let Err(error) = change(&state_dir, uid, place) {
-                debug!(%error, "where a user has connections was not noted");
-            }
-        }));
     }
 
     /// Each plan watches a cluster for as long as it is made.
@@ -212,13 +204,14 @@ impl Daemon {
         };
         let (remains, answer) = Reply::new();
         running.address.do_send(Disconnect { clean, reply: remains });
-        let (state_dir, uid, place) = (self.settings.state_dir.clone(), running.owner_uid, running.place.clone());
+        let (notes, uid, place) = (self.notes.clone(), running.owner_uid, running.place.clone());
+        let asked = notes.moment();
         tokio::spawn(async move {
             // A session that is no more answers nothing.
             let remains = answer.await.unwrap_or_else(|_| unasked(clean));
             if clean && remains.left.is_empty() {
                 // A hint: where it cannot be written, more is told than is left.
-                drop(tokio::task::spawn_blocking(move || places::remove(&state_dir, uid, place)));
+                notes.remove(uid, place, asked);
             }
             reply.answer(Ok(Closed { name: name.to_string(), remains }));
         });

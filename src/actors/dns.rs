@@ -38,6 +38,9 @@ use self::messages::{Configure, DnsChanged, QueryArrived, Restore, Transport};
 const SEQUENCE: Duration = Duration::from_secs(5);
 /// Queries passed on to the host's servers at once; more are answered SERVFAIL.
 const MAX_FORWARDS: usize = 256;
+/// Servers of other connections asked at once; more are not asked. Apart from the others, as one that is silent holds up
+/// what it is asked.
+const MAX_BESIDE: usize = 256;
 /// How long ProxyVia may leave an answer open before the look-up forgets it.
 const TRANSLATE: Duration = Duration::from_secs(3);
 
@@ -61,6 +64,7 @@ pub struct Dns {
     last_reply: ReplyId,
     generation: Generation,
     forwards: Arc<Semaphore>,
+    beside: Arc<Semaphore>,
     watching: Option<AbortHandle>,
     tasks: Tasks,
 }
@@ -85,6 +89,7 @@ impl Dns {
             last_reply: ReplyId::default(),
             generation: Generation::default(),
             forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
+            beside: Arc::new(Semaphore::new(MAX_BESIDE)),
             watching: None,
             tasks: Tasks::default(),
         }
@@ -109,13 +114,15 @@ impl Dns {
 
     fn forward(&mut self, id: ReplyId, query: Bytes, transport: Transport, failure: Bytes) {
         let Some(reply) = self.replies.remove(&id) else { return };
-        let Ok(permit) = self.forwards.clone().try_acquire_owned() else { return reply.answer(failure) };
-        let (beside, servers, over_tcp) = (self.host.beside(), self.host.upstream(), transport == Transport::Tcp);
+        let (servers, over_tcp) = (self.host.upstream(), transport == Transport::Tcp);
+        let (beside, forwards) = (self.ask_beside(&query, over_tcp), Arc::clone(&self.forwards));
         let work = async move {
-            let _permit = permit;
-            match ask_beside(&beside, &query, over_tcp).await {
+            match beside.await {
                 Beside::Knows(answer) => Some(answer),
-                Beside::Denies | Beside::Fails => forward(&servers, &query, over_tcp).await,
+                Beside::Denies | Beside::Fails => {
+                    let _permit = forwards.try_acquire_owned().ok()?;
+                    forward(&servers, &query, over_tcp).await
+                }
             }
         };
         self.tasks.keep(spawn_reporting(work, SEQUENCE, move |result| {
@@ -125,15 +132,10 @@ impl Dns {
 
     fn deny(&mut self, id: ReplyId, query: Bytes, transport: Transport, denial: Bytes, failure: Bytes) {
         let Some(reply) = self.replies.remove(&id) else { return };
-        let beside = self.host.beside();
-        if beside.is_empty() {
+        if self.host.beside().is_empty() {
             return reply.answer(denial);
         }
-        let Ok(permit) = self.forwards.clone().try_acquire_owned() else { return reply.answer(failure) };
-        let work = async move {
-            let _permit = permit;
-            ask_beside(&beside, &query, transport == Transport::Tcp).await
-        };
+        let work = self.ask_beside(&query, transport == Transport::Tcp);
         self.tasks.keep(spawn_reporting(work, SEQUENCE, move |result| {
             reply.answer(match result {
                 Ok(Beside::Knows(answer)) => answer,
@@ -143,11 +145,24 @@ impl Dns {
         }));
     }
 
+    /// Asks the connections beside this one; as if they failed where too many are asked already.
+    fn ask_beside(&self, query: &Bytes, over_tcp: bool) -> impl Future<Output = Beside> + Send + use<> {
+        let (servers, query) = (self.host.beside(), query.clone());
+        let count = u32::try_from(servers.len()).unwrap_or(u32::MAX);
+        let permits = Arc::clone(&self.beside).try_acquire_many_owned(count);
+        async move {
+            match permits {
+                Ok(_permits) => ask_beside(&servers, &query, over_tcp).await,
+                Err(_) => Beside::Fails,
+            }
+        }
+    }
+
     fn ask(&mut self, id: LookupId, upstream: Upstream, query: Bytes, limit: Duration, ctx: &Context<Dns>) {
         let answered =
             move |answer: Result<Option<Bytes>, TaskFailed>| Input::Answered { id, answer: answer.ok().flatten() };
         match upstream {
-            Upstream::Cluster => {
+            Upstream::Cluster | Upstream::Outside => {
                 self.report(ctx, upstream::ask(self.clients.clone(), query, limit), limit, answered);
             }
             Upstream::Host => {
@@ -158,8 +173,8 @@ impl Dns {
     }
 
     fn attach(&mut self, attempt: Attempt, mode: DnsMode, plan: LinkPlan, ctx: &Context<Dns>) {
-        let host = self.host.clone();
-        let work = async move { host.attach(mode, &plan).await };
+        // It begins here, not when the task does.
+        let (host, work) = (self.host.clone(), self.host.attach(mode, &plan));
         self.report(ctx, work, SEQUENCE, move |result| {
             let result = result.unwrap_or_else(|failed| {
                 let message = match failed {
@@ -167,7 +182,7 @@ impl Dns {
                     TaskFailed::Panicked(why) => format!("attaching names failed: {why}"),
                     TaskFailed::Aborted => "attaching names was broken off".to_owned(),
                 };
-                Err(AttachFailed { message, outlook: Outlook::Open })
+                Err(AttachFailed { message, outlook: Outlook::Open, file: host.may_be_asked() })
             });
             Input::Attached { attempt, result }
         });
@@ -177,9 +192,9 @@ impl Dns {
         if let Some(watching) = self.watching.take() {
             watching.abort();
         }
-        let (own, host) = (ctx.address(), self.host.clone());
+        let (own, detached) = (ctx.address(), self.host.detach());
         // Not kept: the host gets its resolver back also when this actor ends meanwhile.
-        spawn_reporting(async move { host.detach().await }, SEQUENCE, move |result| {
+        spawn_reporting(detached, SEQUENCE, move |result| {
             let late = |_| vec!["the host's resolver did not answer within 5 s; run: podwayd cleanup".to_owned()];
             own.do_send(Report(Input::Restored { attempt, left: result.unwrap_or_else(late) }));
         });
@@ -362,6 +377,7 @@ mod tests {
     use super::*;
     use crate::actors::shell::start_monitored;
     use crate::net::os_journal::OsJournal;
+    use crate::net::resolver::host::FileEditor;
 
     /// Hears everything and says nothing.
     struct Sink;
@@ -396,6 +412,51 @@ mod tests {
             self.watching = Some(tokio::spawn(async move { watch.closed().await }).abort_handle());
             panic!("it fell");
         }
+    }
+
+    #[tokio::test]
+    async fn connections_that_are_silent_hold_up_no_name_of_the_host() {
+        use crate::net::dns_message::{Kind, Question, build_query};
+
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("resolv.conf"), "nameserver 127.0.0.1\n").expect("written");
+        let editor = FileEditor::default();
+        let connection = || HostResolver::new(dir.path(), OsJournal::new(dir.path()), editor.clone());
+        let plan = |server: &str| LinkPlan {
+            ifindex: 7,
+            interface: "podway0".into(),
+            servers: vec![server.parse().expect("an address")],
+            search: Vec::new(),
+            routing: Vec::new(),
+        };
+        let (first, second) = (connection(), connection());
+        first.attach(DnsMode::File, &plan("127.0.0.2")).await.expect("attached");
+        // Nobody answers there.
+        second.attach(DnsMode::File, &plan("192.0.2.1")).await.expect("beside it");
+        LocalSet::new()
+            .run_until(async {
+                let sink = Sink.start();
+                let edges = Edges { proxy_via: sink.clone().recipient(), session: sink.recipient() };
+                let mut dns = Dns::new(edges, watch::channel(Arc::default()).1, first.clone());
+                let query =
+                    build_query(7, &Question { name: "www.example.com".into(), kind: Kind::A }).expect("a query");
+                let (reply, answer) = DnsReply::to_test();
+                let id = dns.next_reply();
+                dns.replies.insert(id, reply);
+                dns.forward(id, query.clone(), Transport::Udp, Bytes::from_static(b"failed"));
+                assert_eq!(
+                    (dns.forwards.available_permits(), dns.beside.available_permits()),
+                    (MAX_FORWARDS, MAX_BESIDE - 1)
+                );
+                drop(answer);
+                let held = Arc::clone(&dns.beside).try_acquire_many_owned(255).expect("that many");
+                let limit = Duration::from_millis(500);
+                let refused = tokio::time::timeout(limit, dns.ask_beside(&query, false)).await;
+                assert_eq!(refused.expect("at once"), Beside::Fails);
+                drop(held);
+            })
+            .await;
+        assert_eq!(first.detach().await, Vec::<String>::new());
     }
 
     #[tokio::test(start_paused = true)]

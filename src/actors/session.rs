@@ -254,7 +254,7 @@ impl Session {
                 let (reply, answer) = Reply::new();
                 children.dns.do_send(Restore { reply });
                 let host = self.host.clone();
-                return report(answer, async move { host.detach().await }, done);
+                return report(answer, host.detach(), done);
             }
             TeardownStep::CloseVif => {
                 let closed = ask(&children.vif, |reply| Close { reply }).map_ok(|()| Vec::new());

@@ -13,7 +13,7 @@ use super::{API_VERSION, Exit, Failure, Resolved, document, planned, wait};
 use crate::actors::control::protocol::{Connected, Disconnected, Event, Op, Planned};
 use crate::actors::session::core::errors;
 use crate::config::CommandConfig;
-use crate::control_client::{ControlClient, Next};
+use crate::control_client::{self, ControlClient, Next};
 use crate::core_files;
 use crate::error::{Reason, UserError};
 use crate::keeper::Errand;
@@ -42,6 +42,10 @@ pub async fn run(
         error: UserError::new(Reason::BadRequest, message, "podway connect --help shows how ranges are named"),
     })?;
     core_files::none();
+    if control_client::still_asked(socket) {
+        // Without a daemon no name is found, and what reads the kubeconfig would only say that.
+        ControlClient::open(socket).await?;
+    }
     let resolved = resolve(&args.kube).await?;
     let spec = spec_of(args, settings, &resolved);
     let errand = Errand::of(socket, &spec.name, ConnectionFlags::from(&args.kube), &resolved, kubeconfig::now());

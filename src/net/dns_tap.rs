@@ -82,6 +82,16 @@ pub struct DnsReply {
     _place: OwnedSemaphorePermit,
 }
 
+#[cfg(test)]
+impl DnsReply {
+    /// One whose answer a test hears.
+    pub fn to_test() -> (DnsReply, oneshot::Receiver<Bytes>) {
+        let (to, answer) = oneshot::channel();
+        let place = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().expect("it is free");
+        (DnsReply { to: Asker::Exchange(to), _place: place }, answer)
+    }
+}
+
 /// Who waits for an answer.
 enum Asker {
     /// A client of UDP. Does not keep the device.

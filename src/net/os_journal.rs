@@ -127,6 +127,11 @@ impl OsJournal {
         all
     }
 
+    /// Whether a change is noted that was not undone, as far as this user may know.
+    pub fn notes_any(&self) -> bool {
+        self.path().exists()
+    }
+
     fn path(&self) -> PathBuf {
         self.directory.join(FILE)
     }

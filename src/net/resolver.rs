@@ -67,6 +67,8 @@ pub struct Attached {
     pub repaired: bool,
     /// A hint for the user, or empty.
     pub message: String,
+    /// Domains of the workstation's own, whose names its own servers know.
+    pub domains: Vec<String>,
 }
 
 /// The resolver does not ask us.
@@ -76,6 +78,8 @@ pub struct AttachFailed {
     pub message: String,
     /// What there is to hope for.
     pub outlook: Outlook,
+    /// Whether names of the host may come to us all the same, by a file that was made to before.
+    pub file: bool,
 }
 
 /// What there is to hope for where the resolver does not ask us.
@@ -88,6 +92,8 @@ pub enum Outlook {
     Taken,
     /// Something else keeps overwriting our settings; once it stops, a later try sees them stay.
     Overwritten,
+    /// Somebody edited our settings so that we are not asked; that is left to them.
+    Edited,
     /// As this host is, nothing on it can be made to ask us, or not as the user wants it.
     Hopeless,
 }

@@ -75,6 +75,11 @@ fn after_a_kill_the_next_start_puts_everything_right() {
             let traces = crate::traces::Traces::of(&world.ws);
             assert_eq!(traces.devices, world.before().devices, "round {round}: the device outlived the daemon");
             assert_ne!(traces.resolv_conf, world.before().resolv_conf, "round {round}: a kill undoes nothing");
+            for words in [&["status"][..], &["connect", "-n", "demo"]] {
+                let told = podway.expect(3, words).err;
+                assert!(told.contains("/etc/resolv.conf still asks a podwayd that is gone"), "{told}");
+                assert!(told.contains("start the daemon: ") && told.contains("podwayd cleanup"), "{told}");
+            }
             podway.start();
             world.assert_as_before();
         }

@@ -122,6 +122,26 @@ fn names_of_the_site_come_from_the_clusters_own_server() {
 }
 
 #[test]
+fn an_alias_out_of_the_cluster_is_answered_whole() {
+    let Some(world) = World::start() else { return };
+    for (name, target) in [("vendor", "www.vendor.example"), ("near", "node.corp.example")] {
+        service(&world, name, json!({"type": "ExternalName", "externalName": target}));
+    }
+    let vendor: IpAddr = "198.51.100.10".parse().unwrap();
+    assert!(world.ws.lookup("www.vendor.example").is_err(), "the workstation's own servers do not know it");
+    let node = world.ws.lookup("node.corp.example").unwrap();
+    world.connected(&["--dns", "file"], |podway| {
+        for over in [Over::Udp, Over::Tcp] {
+            let told = world.ws.query(podway.dns(), over, A, &format!("vendor.{ZONE}")).unwrap();
+            assert_eq!(told.records, ["www.vendor.example.".to_owned(), vendor.to_string()]);
+        }
+        assert!(world.ws.lookup("vendor").unwrap().contains(&vendor));
+        // Of a domain of the workstation's own: as that finds it.
+        assert_eq!(world.ws.lookup("near").unwrap(), node);
+    });
+}
+
+#[test]
 fn an_answer_is_cut_where_it_is_longer_than_who_asks_takes_and_whole_over_tcp() {
     let Some(world) = World::start() else { return };
     // Each address takes 16 bytes: 512, 1232 and 4096 are between these.

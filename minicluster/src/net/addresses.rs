@@ -50,7 +50,7 @@ pub const SITE: Range =
     Range { base: pair([198, 51, 100, 0], [0x2001, 0xdb8, 0x198, 0, 0, 0, 0, 0]), v4_len: 24, v6_len: 64 };
 /// The way there.
 pub const SITE_GATEWAY: Pair = pair([198, 51, 100, 1], [0x2001, 0xdb8, 0x198, 0, 0, 0, 0, 1]);
-/// The server there: `ledger.site.example`.
+/// The server there: `ledger.site.example`, and `www.vendor.example`.
 pub const LEDGER: Pair = pair([198, 51, 100, 10], [0x2001, 0xdb8, 0x198, 0, 0, 0, 0, 0x10]);
 /// The router of every pod, on each of its devices.
 pub const POD_ROUTER: Pair = pair([10, 42, 0, 1], [0xfe80, 0, 0, 0, 0, 0, 0, 1]);

@@ -53,6 +53,10 @@ const TTL: u32 = 5;
 const FACTS_WAIT: Duration = Duration::from_secs(2);
 /// How long a name server of the cluster has.
 const ASK_WAIT: Duration = Duration::from_secs(4);
+/// The same where the connections beside this one are asked after it.
+const ASK_WAIT_BEFORE_OTHERS: Duration = Duration::from_secs(3);
+/// The same for a name outside the cluster, for which there is another way after it.
+const ASK_WAIT_OUTSIDE: Duration = Duration::from_secs(2);
 /// How long ProxyVia has; it only computes, so this is for the case that it ended.
 const TRANSLATE_WAIT: Duration = Duration::from_secs(2);
 /// Questions in progress; more are answered SERVFAIL at once.
@@ -69,8 +73,17 @@ pub struct LookupId(pub u64);
 pub enum Upstream {
     /// The cluster's, through an agent.
     Cluster,
+    /// The same for a name that is not the cluster's, to which one of the cluster led.
+    Outside,
     /// Those that the host used before us.
     Host,
+}
+
+/// Whether an answer settles it, or another connection may know better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ours {
+    Yes,
+    No,
 }
 
 /// What Dns hears.
@@ -152,7 +165,8 @@ pub enum Effect {
         /// The raw answer if no server answers.
         failure: Bytes,
     },
-    /// Ask the connections beside this one for a name that its cluster does not have.
+    /// Ask the connections beside this one for a name that its cluster does not have, or of which its own name servers say
+    /// nothing.
     Deny {
         /// Its reply.
         id: ReplyId,
@@ -303,6 +317,9 @@ impl DnsCore {
     fn attach(&mut self, now: Millis) {
         let effects = self.attachment.step(now, &self.facts);
         self.effects.extend(effects);
+        if self.facts.host_domains.iter().map(|domain| &**domain).ne(self.attachment.domains()) {
+            self.facts.host_domains = self.attachment.domains().iter().map(|domain| facts::lower(domain)).collect();
+        }
         let forwarding = self.attachment.forwarding();
         if forwarding != self.facts.forwarding {
             self.facts.forwarding = forwarding;
@@ -319,6 +336,10 @@ impl DnsCore {
     }
 
     fn reply(&mut self, waiter: &Waiter, answer: &Answer) {
+        self.reply_as(waiter, answer, if answer.code == Code::NxDomain { Ours::No } else { Ours::Yes });
+    }
+
+    fn reply_as(&mut self, waiter: &Waiter, answer: &Answer, ours: Ours) {
         let limit = match waiter.transport {
             Transport::Udp => Limit::Udp,
             Transport::Tcp => Limit::Tcp,
@@ -326,7 +347,7 @@ impl DnsCore {
         let mut answer = answer.clone();
         answer.rotate(usize::from(waiter.query.id));
         let built = build(&waiter.query, &answer, limit);
-        self.effects.push_back(if answer.code == Code::NxDomain && self.facts.forwarding {
+        self.effects.push_back(if ours == Ours::No && self.facts.forwarding {
             // The host asks nobody after us, so what another connection knows is ours to find out.
             let failure = failure(&waiter.query, Code::ServFail);
             let (query, transport) = (waiter.raw.clone(), waiter.transport);

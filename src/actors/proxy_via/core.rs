@@ -512,7 +512,10 @@ pub fn loopback(selection: &SelectProxyVia) -> Vec<(Cidr, Workload)> {
         Cidr::V4(v4) => v4.prefix_len() >= 8 && v4.addr().is_loopback(),
         Cidr::V6(v6) => v6.prefix_len() == 128 && v6.addr().is_loopback(),
     };
-    selection.rules.iter().flat_map(of_rule).filter(|(cidr, _)| is_loopback(cidr)).collect()
+    let mut seen = BTreeSet::new();
+    let all = selection.rules.iter().flat_map(of_rule).filter(|(cidr, _)| is_loopback(cidr));
+    // A range of several rules is that of each workload once.
+    all.filter(|pair| seen.insert(pair.clone())).collect()
 }
 
 /// `127-0-0-1.WORKLOAD.NAMESPACE.podway`.

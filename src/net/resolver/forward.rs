@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
@@ -12,7 +14,7 @@ const PORT: u16 = 53;
 /// How long one server has before the next is asked.
 const PER_SERVER: Duration = Duration::from_millis(1500);
 
-/// How long another connection of this daemon has. It answers from what it watches, or asks in its cluster.
+/// How long all other connections of this daemon have together. Each answers from what it watches, or asks in its cluster.
 const PER_CONNECTION: Duration = Duration::from_millis(1000);
 
 /// What other connections say to a query.
@@ -26,16 +28,18 @@ pub enum Beside {
     Fails,
 }
 
-/// Asks the name servers of other connections for a name that ours does not have, each in turn. Cancel safe.
+/// Asks the name servers of other connections for a name that ours does not have, all at once; of those that know it the
+/// first in order counts. Cancel safe.
 pub async fn ask_beside(servers: &[IpAddr], query: &Bytes, over_tcp: bool) -> Beside {
     ask_beside_at(&at_port(servers), query, over_tcp).await
 }
 
 async fn ask_beside_at(servers: &[SocketAddr], query: &Bytes, over_tcp: bool) -> Beside {
+    let ask = |server: &SocketAddr| tokio::time::timeout(PER_CONNECTION, ask_one(*server, query, over_tcp));
+    let mut answers: FuturesOrdered<_> = servers.iter().map(ask).collect();
     let mut failed = false;
-    for server in servers {
-        let asked = ask_one(*server, query, over_tcp);
-        let answer = tokio::time::timeout(PER_CONNECTION, asked).await.ok().and_then(Result::ok);
+    while let Some(answer) = answers.next().await {
+        let answer = answer.ok().and_then(Result::ok);
         match answer.as_ref().and_then(|answer| answer.get(3)).map(|flags| flags & 0x0f) {
             Some(0) => return Beside::Knows(answer.unwrap_or_default()),
             // It is not there, or no name of that cluster.
@@ -247,7 +251,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn other_connections_are_asked_in_turn_and_one_that_cannot_tell_keeps_a_denial_back() {
+    async fn silent_connections_delay_a_name_once_however_many_they_are() {
+        let query = query(7, "www.corp.example");
+        let mut servers = Vec::new();
+        for _ in 0..5 {
+            servers.push(server("127.0.0.1", None).await);
+        }
+        servers.push(server("127.0.0.1", Some((Code::NoError, false))).await);
+        let asked = ask_beside_at(&servers, &query, false);
+        let answer = tokio::time::timeout(PER_CONNECTION * 2, asked).await;
+        assert!(matches!(answer, Ok(Beside::Knows(_))), "one after another: {answer:?}");
+    }
+
+    #[tokio::test]
+    async fn other_connections_are_asked_in_order_and_one_that_cannot_tell_keeps_a_denial_back() {
         let query = query(7, "web.demo.svc.cluster.local");
         let [knows, denies, refuses, fails] = [Code::NoError, Code::NxDomain, Code::Refused, Code::ServFail]
             .map(|code| server("127.0.0.1", Some((code, false))));

@@ -1,21 +1,32 @@
 //! One host's resolver: which back end, attach, detach. The only place that knows all of them.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, Restored, is_marked, servers};
+use super::resolv_conf::{Applied, ResolvConf, ResolvConfError, Restored};
 use super::systemd_resolved::{Resolved, ResolvedError};
 use super::{AttachFailed, Attached, BESIDE, Backend, LinkPlan, Outlook, REPLACED};
 use crate::net::os_journal::{Change, OsJournal, Undone};
 use crate::spec::DnsMode;
 
-/// Where resolved writes the servers that it asks.
-const UPLINK: &str = "/run/systemd/resolve/resolv.conf";
+mod editor;
+mod look;
+
+pub use editor::FileEditor;
+use editor::{Done, Other, locked};
+use look::uses_resolved;
+pub use look::{host_resolvers, is_ours};
+
+/// How long a file that somebody else wrote must look the same before ours takes its place: whoever writes in several
+/// steps shall come to an end.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How often it is looked at for that.
+const SETTLES: usize = 4;
+
 const OFF_HINT: &str = "names are not attached: the host does not use systemd-resolved and its resolv.conf cannot be \
                         replaced; set your resolver to ask the DNS address that podway status shows, and connect with \
                         --dns off";
@@ -25,17 +36,23 @@ const TAKEN: &str =
 const APART: &str = "a connection of another user has replaced resolv.conf, and what one asks is not told to the other's \
                      cluster; wait for its end, or connect with --dns off";
 
+const UNASKED: &str = "somebody edited podway's resolv.conf, and it does not name podway's server first any more, so names of \
+                       the cluster are not found; put that line back, or connect again: the edit is kept beside it as \
+                       resolv.conf.podway-edited";
+
 const EDITED: &str = "somebody edited podway's resolv.conf: the edit stays until the disconnect, and is then kept beside it as \
                       resolv.conf.podway-edited";
 
 /// What is told of an edit that was moved aside.
 pub(crate) fn kept_edit(restored: &Restored) -> Option<String> {
     match restored {
-        Restored::KeptEdit(path) => {
-            Some(format!("resolv.conf was edited while podway had it: the edit is now in {}", path.display()))
-        }
+        Restored::KeptEdit(path) => Some(kept_in(path)),
         Restored::Nothing | Restored::Exactly | Restored::LeftToOther => None,
     }
+}
+
+fn kept_in(path: &Path) -> String {
+    format!("resolv.conf was edited while podway had it: the edit is now in {}", path.display())
 }
 
 /// The host's resolver. Cheap to clone; clones share what was done.
@@ -45,118 +62,30 @@ pub struct HostResolver {
     journal: OsJournal,
     editor: FileEditor,
     done: Arc<Mutex<Done>>,
+    /// Counts detaching: what was begun before is not done after.
+    detached: Arc<watch::Sender<u64>>,
+    /// Held while settings of the link are made or undone.
+    linking: Arc<tokio::sync::Mutex<()>>,
     /// In the place of the one on the system bus.
     #[cfg(test)]
     resolved: Option<Resolved>,
 }
 
-/// Who may edit `resolv.conf`: one connection of those that share this. A program asks the servers of that file in turn
-/// and believes the first answer, so the editor alone is named there; what it has no answer for it passes on to those beside
-/// it.
-#[derive(Clone, Debug, Default)]
-pub struct FileEditor {
-    /// What the editor did; gone with it, so that nobody needs to give it back.
-    by: Arc<Mutex<Weak<Mutex<Done>>>>,
-    /// Who is beside the editor, in the order in which they came: those of a connection that is gone are gone too. As many
-    /// as there are connections.
-    beside: Arc<Mutex<Vec<Weak<Mutex<Done>>>>>,
-    /// Counts how often an editor gave the file back.
-    given_back: Arc<watch::Sender<u64>>,
-    /// Held while the file, its backup and the journal are changed: by threads that may block, and no longer than that.
-    writing: Arc<Mutex<()>>,
+/// When somebody else is thought to have written all of a text.
+#[derive(Clone, Copy)]
+enum Settled {
+    /// It has an end. That is enough where it stays.
+    Whole,
+    /// And it was so before.
+    Alike,
 }
 
-/// How far another connection is with the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Other {
-    /// It is to edit the file, and has not yet.
-    Begins,
-    /// The file is its own.
-    Edits,
-    /// It is another user's: the names of two users' clusters stay apart.
-    Apart,
-}
-
-impl Other {
-    fn in_the_way(self) -> &'static str {
-        match self {
-            Other::Begins | Other::Edits => TAKEN,
-            Other::Apart => APART,
-        }
-    }
-}
-
-impl FileEditor {
-    /// Makes `done` the editor.
-    ///
-    /// # Errors
-    /// Another is.
-    fn take(&self, done: &Arc<Mutex<Done>>) -> Result<(), Other> {
-        let mut by = locked(&self.by);
-        if let Some(other) = of_another(&by, done) {
-            return Err(other);
-        }
-        *by = Arc::downgrade(done);
-        locked(done).file = true;
-        Ok(())
-    }
-
-    /// How far another than `done` is, where one edits the file.
-    fn other(&self, done: &Arc<Mutex<Done>>) -> Option<Other> {
-        of_another(&locked(&self.by), done)
-    }
-
-    /// Has whoever edits the file pass on to these servers what it has no answer for.
-    fn join(&self, done: &Arc<Mutex<Done>>, servers: &[IpAddr]) {
-        locked(done).beside = servers.to_vec();
-        let mut beside = locked(&self.beside);
-        beside.retain(|other| other.strong_count() > 0);
-        if !beside.iter().any(|other| other.as_ptr() == Arc::as_ptr(done)) {
-            beside.push(Arc::downgrade(done));
-        }
-    }
-
-    /// A server of each connection of the same user beside this one.
-    fn beside(&self, done: &Arc<Mutex<Done>>) -> Vec<IpAddr> {
-        let others = locked(&self.beside).iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
-        let owner = locked(done).owner;
-        let others = others.iter().filter(|other| !Arc::ptr_eq(other, done) && locked(other).owner == owner);
-        others.filter_map(|other| locked(other).beside.first().copied()).collect()
-    }
-}
-
-fn of_another(by: &Weak<Mutex<Done>>, done: &Arc<Mutex<Done>>) -> Option<Other> {
-    let other = by.upgrade().filter(|other| !Arc::ptr_eq(other, done))?;
-    let owner = locked(done).owner;
-    let other = locked(&other);
-    match (other.file, other.replaced) {
-        (false, _) => None,
-        (true, _) if other.owner != owner => Some(Other::Apart),
-        (true, false) => Some(Other::Begins),
-        (true, true) => Some(Other::Edits),
-    }
-}
-
-/// What it guards is whole between any two statements.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What was done to the host in this run.
-#[derive(Clone, Debug, Default)]
-struct Done {
-    /// Whose connection it is.
-    owner: u32,
-    link: Option<u32>,
-    /// Whether the file is ours to change.
-    file: bool,
-    /// Whether it was changed.
-    replaced: bool,
-    /// Our servers, where another connection edits the file.
-    beside: Vec<IpAddr>,
-    upstream: Vec<IpAddr>,
-    /// Counts detaching: what was begun before is not done after.
-    detached: u64,
+/// How an attaching by the file went.
+enum ByFile {
+    Applied(Applied),
+    /// Another connection edits the file, and asks us.
+    Beside,
+    Blocked(Other),
 }
 
 impl HostResolver {
@@ -168,6 +97,8 @@ impl HostResolver {
             journal,
             editor,
             done: Arc::default(),
+            detached: Arc::default(),
+            linking: Arc::default(),
             #[cfg(test)]
             resolved: None,
         }
@@ -179,22 +110,47 @@ impl HostResolver {
         self
     }
 
-    /// Makes the host ask us as planned; what is already so stays untouched.
+    /// Makes the host ask us as planned; what is already so stays untouched. It begins with this call: who detaches after it
+    /// ends it.
     ///
     /// Cancel safe: what was begun is undone by [`HostResolver::detach`], and does not go on after it.
     ///
     /// # Errors
     /// Why it does not, and whether another try can help.
-    pub async fn attach(&self, mode: DnsMode, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
+    pub fn attach(
+        &self,
+        mode: DnsMode,
+        plan: &LinkPlan,
+    ) -> impl Future<Output = Result<Attached, AttachFailed>> + Send + use<> {
+        let mut detached = self.detached.subscribe();
+        let begun = *detached.borrow_and_update();
+        let (host, plan) = (self.clone(), plan.clone());
+        async move {
+            let attached = tokio::select! {
+                biased;
+                // Its sender is held here.
+                _ = detached.changed() => Err(failed(&ResolvConfError::Withdrawn)),
+                attached = host.attach_since(begun, mode, &plan) => attached,
+            };
+            attached.map_err(|failed| AttachFailed { file: host.may_be_asked(), ..failed })
+        }
+    }
+
+    /// Whether all names of the host may come to us.
+    pub fn may_be_asked(&self) -> bool {
+        self.done().replaced
+    }
+
+    async fn attach_since(&self, begun: u64, mode: DnsMode, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
         match mode {
             DnsMode::Off => Ok(attached(Backend::Off, false, "")),
-            DnsMode::Resolved => self.by_resolved(plan).await,
-            DnsMode::File => self.by_file(plan).await,
-            DnsMode::Auto if self.done().file => self.by_file(plan).await,
+            DnsMode::Resolved => self.by_resolved(begun, plan).await,
+            DnsMode::File => self.by_file(begun, plan).await,
+            DnsMode::Auto if self.done().file => self.by_file(begun, plan).await,
             DnsMode::Auto => {
-                let uses_it = self.uses_resolved();
+                let uses_it = self.uses_resolved().await;
                 if uses_it || self.done().link.is_some() {
-                    match self.by_resolved(plan).await {
+                    match self.by_resolved(begun, plan).await {
                         // Not there although the host is set up for it: it may only be starting anew.
                         Err(failed) if failed.outlook == Outlook::Hopeless && !uses_it => {}
                         Err(failed) => return Err(AttachFailed { outlook: Outlook::Open, ..failed }),
@@ -204,9 +160,9 @@ impl HostResolver {
                 let file = self.file();
                 // The one that edits the file left no doubt that it can be replaced.
                 if self.editor.other(&self.done).is_none() && blocking(move || file.replaceable()).await.is_err() {
-                    return Err(AttachFailed { message: OFF_HINT.to_owned(), outlook: Outlook::Hopeless });
+                    return Err(failed_with(OFF_HINT, Outlook::Hopeless));
                 }
-                self.by_file(plan).await
+                self.by_file(begun, plan).await
             }
         }
     }
@@ -219,7 +175,7 @@ impl HostResolver {
         let by_resolved = || async {
             match Resolved::connect().await {
                 Ok(_) => Ok(attached(Backend::Resolved, false, "")),
-                Err(error) => Err(AttachFailed { message: error.to_string(), outlook: Outlook::Open }),
+                Err(error) => Err(failed_with(&error.to_string(), Outlook::Open)),
             }
         };
         let by_file = || async {
@@ -228,71 +184,93 @@ impl HostResolver {
                 Some(Other::Edits) => return Ok(attached(Backend::Beside, false, BESIDE)),
                 Some(other @ (Other::Begins | Other::Apart)) => {
                     let message = format!("names would not be attached: {}", other.in_the_way());
-                    return Err(AttachFailed { message, outlook: Outlook::Taken });
+                    return Err(failed_with(&message, Outlook::Taken));
                 }
             }
             let file = self.file();
             match blocking(move || file.seems_replaceable()).await {
                 Ok(()) => Ok(attached(Backend::File, false, REPLACED)),
-                Err(error) => Err(AttachFailed { message: error.to_string(), outlook: Outlook::Hopeless }),
+                Err(error) => Err(failed_with(&error.to_string(), Outlook::Hopeless)),
             }
         };
         match mode {
             DnsMode::Off => Ok(attached(Backend::Off, false, "")),
             DnsMode::Resolved => by_resolved().await,
             DnsMode::File => by_file().await,
-            DnsMode::Auto if self.uses_resolved() => by_resolved().await,
+            DnsMode::Auto if self.uses_resolved().await => by_resolved().await,
             DnsMode::Auto => by_file().await.map_err(|failed| match failed.outlook {
                 Outlook::Hopeless => AttachFailed { message: OFF_HINT.to_owned(), ..failed },
-                Outlook::Taken | Outlook::Open | Outlook::Overwritten => failed,
+                Outlook::Taken | Outlook::Open | Outlook::Overwritten | Outlook::Edited => failed,
             }),
         }
     }
 
-    /// Undoes everything done to the host, and keeps an attaching that goes on meanwhile from doing more. Twice is
-    /// harmless. Returns what could not be undone, in the user's words.
-    pub async fn detach(&self) -> Vec<String> {
-        self.update(|done| {
-            done.detached += 1;
-            done.beside.clear();
+    /// Undoes everything done to the host, and keeps an attaching that goes on meanwhile from doing more, from this call on.
+    /// Twice is harmless. Returns what could not be undone, in the user's words.
+    pub fn detach(&self) -> impl Future<Output = Vec<String>> + Send + use<> {
+        self.detached.send_modify(|times| *times += 1);
+        self.update(|done| done.beside.clear());
+        let host = self.clone();
+        async move {
+            let mut left = host.put_back().await;
+            left.extend(host.revert().await);
+            left
+        }
+    }
+
+    /// Gives the file back, if it is ours.
+    async fn put_back(&self) -> Vec<String> {
+        if self.may_be_asked() {
+            self.settle(Settled::Whole).await;
+        }
+        let (file, journal, change) = (self.file(), self.journal.clone(), self.change());
+        let restored = self.writing(move |done| {
+            locked(done).beside.clear();
+            if !locked(done).file {
+                return Ok(None);
+            }
+            let restored = file.restore()?;
+            if let Err(error) = journal.forget(&change) {
+                tracing::debug!(%error, "the journal could not be written");
+            }
+            let mut done = locked(done);
+            (done.file, done.replaced, done.asked) = (false, false, false);
+            Ok(Some((restored, std::mem::take(&mut done.kept))))
         });
-        let Done { link, file, .. } = self.done();
-        let mut left = Vec::new();
-        if file {
-            let (file, journal, change) = (self.file(), self.journal.clone(), self.change());
-            let restored = self.writing(move |_| {
-                let restored = file.restore()?;
-                if let Err(error) = journal.forget(&change) {
-                    tracing::debug!(%error, "the journal could not be written");
-                }
-                Ok(restored)
-            });
-            match restored.await {
-                Ok(restored) => {
-                    left.extend(kept_edit(&restored));
-                    self.update(|done| (done.file, done.replaced) = (false, false));
-                    self.editor.given_back.send_modify(|times| *times += 1);
-                }
-                Err(error) => left.push(format!("{error}; run: podwayd cleanup")),
+        match restored.await {
+            Ok(Some((restored, kept))) => {
+                self.editor.given_back.send_modify(|times| *times += 1);
+                let kept = kept.iter().map(|path| kept_in(path));
+                let mut told: Vec<String> = kept.chain(kept_edit(&restored)).collect();
+                told.dedup();
+                told
             }
+            Ok(None) => Vec::new(),
+            Err(error) => vec![format!("{error}; run: podwayd cleanup")],
         }
-        if let Some(ifindex) = link {
-            let reverted = match self.resolved().await {
-                Ok(resolved) => resolved.revert(ifindex).await,
-                Err(error) => Err(error),
-            };
-            match reverted {
-                // Without resolved there are no settings, and with the link they go anyway.
-                Ok(()) | Err(ResolvedError::Absent(_)) => self.update(|done| done.link = None),
-                Err(error) => left.push(format!("{error}; the settings go with the interface")),
+    }
+
+    /// Forgets the settings of the link.
+    async fn revert(&self) -> Option<String> {
+        let _one = self.linking.lock().await;
+        let ifindex = self.done().link?;
+        let reverted = match self.resolved().await {
+            Ok(resolved) => resolved.revert(ifindex).await,
+            Err(error) => Err(error),
+        };
+        match reverted {
+            // Without resolved there are no settings, and with the link they go anyway.
+            Ok(()) | Err(ResolvedError::Absent(_)) => {
+                self.update(|done| done.link = None);
+                None
             }
+            Err(error) => Some(format!("{error}; the settings go with the interface")),
         }
-        left
     }
 
     /// The servers that the host used before us; empty unless the file is ours.
     pub fn upstream(&self) -> Vec<IpAddr> {
-        self.done().upstream
+        self.editor.upstream(&self.done)
     }
 
     async fn resolved(&self) -> Result<Resolved, ResolvedError> {
@@ -317,13 +295,19 @@ impl HostResolver {
         }
     }
 
-    async fn by_resolved(&self, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
-        let failed = |error: ResolvedError| AttachFailed {
-            outlook: if matches!(error, ResolvedError::Absent(_)) { Outlook::Hopeless } else { Outlook::Open },
-            message: format!("{error}; connect with --dns file or --dns off if the host does without it"),
+    async fn by_resolved(&self, begun: u64, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
+        let failed = |error: ResolvedError| {
+            let absent = matches!(error, ResolvedError::Absent(_));
+            let message = format!("{error}; connect with --dns file or --dns off if the host does without it");
+            failed_with(&message, if absent { Outlook::Hopeless } else { Outlook::Open })
         };
+        let _one = self.linking.lock().await;
         let before = self.done().link;
         let resolved = self.resolved().await.map_err(failed)?;
+        // Whoever detaches from here on waits for us, and finds the link.
+        if *self.detached.borrow() != begun {
+            return Err(self::failed(&ResolvConfError::Withdrawn));
+        }
         self.update(|done| done.link = Some(plan.ifindex));
         resolved.apply(plan).await.map_err(|error| AttachFailed { outlook: Outlook::Open, ..failed(error) })?;
         if let Some(old) = before.filter(|old| *old != plan.ifindex)
@@ -331,75 +315,102 @@ impl HostResolver {
         {
             tracing::debug!(%error, "settings of a former link were not reverted");
         }
-        Ok(attached(Backend::Resolved, false, ""))
+        let domains = resolved.domains_of_others(plan.ifindex).await.unwrap_or_default();
+        Ok(Attached { domains, ..attached(Backend::Resolved, false, "") })
     }
 
-    async fn by_file(&self, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
-        let (file, journal, change, plan) = (self.file(), self.journal.clone(), self.change(), plan.clone());
-        let (begun, ours) = (self.done().detached, plan.servers.clone());
-        match self.editor.take(&self.done) {
-            Ok(()) => self.update(|done| done.beside.clear()),
-            Err(Other::Edits) => {
-                self.editor.join(&self.done, &plan.servers);
-                // Whoever detached meanwhile did not see that.
-                self.update(|done| {
-                    if done.detached != begun {
-                        done.beside.clear()
-                    }
-                });
-                return Ok(attached(Backend::Beside, false, BESIDE));
-            }
-            Err(other @ (Other::Begins | Other::Apart)) => {
-                let message = format!("names are not attached: {}", other.in_the_way());
-                return Err(AttachFailed { message, outlook: Outlook::Taken });
-            }
+    async fn by_file(&self, begun: u64, plan: &LinkPlan) -> Result<Attached, AttachFailed> {
+        if self.may_be_asked() {
+            self.settle(Settled::Alike).await;
         }
+        let (file, journal, change, plan) = (self.file(), self.journal.clone(), self.change(), plan.clone());
+        let (editor, detached) = (self.editor.clone(), Arc::clone(&self.detached));
         // The thread goes on when this future is dropped; by then somebody may have detached.
         let applied = self.writing(move |done| {
-            if locked(done).detached != begun {
+            if *detached.borrow() != begun {
                 return Err(ResolvConfError::Withdrawn);
             }
+            editor.know(done, &plan.servers);
+            match editor.take(done) {
+                Ok(()) => {}
+                Err(Other::Edits) => {
+                    locked(done).beside = plan.servers;
+                    return Ok(ByFile::Beside);
+                }
+                Err(other @ (Other::Begins | Other::Apart)) => return Ok(ByFile::Blocked(other)),
+            }
             journal.record(&change).map_err(|source| ResolvConfError::Io { path: "os-journal.json".into(), source })?;
-            let applied = file.apply(&plan)?;
-            locked(done).replaced = true;
-            Ok((applied, file.previous_servers()))
+            let applied = file.apply(&plan);
+            let before = locked(done).replaced;
+            let replaced = applied.is_ok() || file.is_ours().unwrap_or(before);
+            let (upstream, mut done) = (file.previous_servers(), locked(done));
+            done.replaced = replaced;
+            if replaced {
+                done.upstream = upstream;
+            }
+            match &applied {
+                Ok(applied) => done.asked = *applied != Applied::Unasked,
+                // Until it is seen to be otherwise.
+                Err(_) => done.asked &= replaced,
+            }
+            if let Ok(Applied::Kept(path)) = &applied
+                && !done.kept.contains(path)
+            {
+                done.kept.push(path.clone());
+            }
+            applied.map(ByFile::Applied)
         });
-        let (applied, upstream) = applied.await.map_err(|error| {
-            let outlook = match &error {
-                ResolvConfError::NotRegular(_) | ResolvConfError::NoBackup(_) | ResolvConfError::Damaged(_) => {
-                    Outlook::Hopeless
-                }
-                ResolvConfError::Io { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
-                    Outlook::Hopeless
-                }
-                ResolvConfError::Io { .. } | ResolvConfError::Withdrawn => Outlook::Open,
+        match applied.await.map_err(|error| failed(&error))? {
+            ByFile::Beside => Ok(attached(Backend::Beside, false, BESIDE)),
+            ByFile::Blocked(other) => {
+                Err(failed_with(&format!("names are not attached: {}", other.in_the_way()), Outlook::Taken))
+            }
+            ByFile::Applied(Applied::Unasked) => Err(failed_with(UNASKED, Outlook::Edited)),
+            ByFile::Applied(applied) => {
+                let kept = self.done().kept.last().map(|path| format!("{}; {REPLACED}", kept_in(path)));
+                let message = match applied {
+                    Applied::Edited => EDITED,
+                    Applied::Written | Applied::Kept(_) | Applied::Unchanged | Applied::Repaired | Applied::Unasked => {
+                        kept.as_deref().unwrap_or(REPLACED)
+                    }
+                };
+                let file = self.file();
+                let domains = blocking(move || Ok(file.previous_domains())).await.unwrap_or_default();
+                Ok(Attached { domains, ..attached(Backend::File, applied == Applied::Repaired, message) })
+            }
+        }
+    }
+
+    /// Waits while somebody else is writing the file, for 2 s at most.
+    async fn settle(&self, settled: Settled) {
+        let look = || {
+            let file = self.file();
+            async { blocking(move || Ok(file.foreign())).await.ok().flatten() }
+        };
+        let mut seen = look().await;
+        for _ in 0..SETTLES {
+            let before = match (seen, settled) {
+                (None, _) | (Some((_, true)), Settled::Whole) => return,
+                (Some((before, _)), Settled::Whole | Settled::Alike) => before,
             };
-            AttachFailed { message: error.to_string(), outlook }
-        })?;
-        // Asking those would be asking ourselves.
-        let upstream = upstream.into_iter().filter(|server| !ours.contains(server)).collect();
-        self.update(|done| done.upstream = upstream);
-        let message = if applied == Applied::Edited { EDITED } else { REPLACED };
-        Ok(attached(Backend::File, applied == Applied::Repaired, message))
+            tokio::time::sleep(SETTLE).await;
+            seen = look().await;
+            if seen == Some((before, true)) {
+                return;
+            }
+        }
     }
 
     /// Whether the host's programs ask resolved: its stub is in resolv.conf, or its module in nsswitch.conf.
-    fn uses_resolved(&self) -> bool {
-        let text = fs::read(self.etc.join("resolv.conf")).unwrap_or_default();
-        let stub =
-            |server: &IpAddr| [[127, 0, 0, 53], [127, 0, 0, 54]].iter().any(|stub| *server == IpAddr::from(*stub));
-        let linked =
-            fs::canonicalize(self.etc.join("resolv.conf")).is_ok_and(|p| p.starts_with("/run/systemd/resolve"));
-        let switch = fs::read_to_string(self.etc.join("nsswitch.conf")).unwrap_or_default();
-        let hosts = switch.lines().find_map(|line| line.trim_start().strip_prefix("hosts:"));
-        let module = hosts.is_some_and(|sources| sources.split_whitespace().any(|source| source == "resolve"));
-        linked || module || servers(&text).iter().any(stub)
+    async fn uses_resolved(&self) -> bool {
+        let etc = self.etc.clone();
+        blocking(move || Ok(uses_resolved(&etc))).await.unwrap_or(false)
     }
 
     /// Changes files on a thread that may block, one change at a time; goes on when this future is dropped.
     async fn writing<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Mutex<Done>) -> Result<T, ResolvConfError> + Send + 'static,
+        work: impl FnOnce(&Arc<Mutex<Done>>) -> Result<T, ResolvConfError> + Send + 'static,
     ) -> Result<T, ResolvConfError> {
         let (one, done) = (Arc::clone(&self.editor.writing), Arc::clone(&self.done));
         blocking(move || {
@@ -438,29 +449,25 @@ pub fn recover(etc: &Path, journal: &OsJournal) -> Undone {
     undone
 }
 
-/// Whether names of this host are asked of podwayd, by its mark in the file in `etc`. Blocks on the file system.
-pub fn is_ours(etc: &Path) -> bool {
-    fs::read(etc.join("resolv.conf")).is_ok_and(|text| is_marked(&text))
-}
-
-/// The name servers the host uses, loopback left out: those that systemd-resolved asks, and those that the file in `etc`
-/// names, or named before we replaced it. Blocks on the file system, briefly.
-///
-/// systemd-resolved lists the servers of every link, ours among them.
-pub fn host_resolvers(etc: &Path) -> BTreeSet<IpAddr> {
-    resolvers(etc, Path::new(UPLINK))
-}
-
-fn resolvers(etc: &Path, uplink: &Path) -> BTreeSet<IpAddr> {
-    let uplink = fs::read(uplink).map(|text| servers(&text)).unwrap_or_default();
-    let linked = fs::read(etc.join("resolv.conf")).ok().filter(|text| !is_marked(text));
-    let linked = linked.map(|text| servers(&text)).unwrap_or_default();
-    let before = ResolvConf::new(etc).previous_servers();
-    uplink.into_iter().chain(linked).chain(before).filter(|server| !server.is_loopback()).collect()
-}
-
 fn attached(backend: Backend, repaired: bool, message: &str) -> Attached {
-    Attached { backend, repaired, message: message.to_owned() }
+    Attached { backend, repaired, message: message.to_owned(), domains: Vec::new() }
+}
+
+fn failed_with(message: &str, outlook: Outlook) -> AttachFailed {
+    AttachFailed { message: message.to_owned(), outlook, file: false }
+}
+
+fn failed(error: &ResolvConfError) -> AttachFailed {
+    let outlook = match error {
+        ResolvConfError::NotRegular(_) | ResolvConfError::NoBackup(_) | ResolvConfError::Damaged(_) => {
+            Outlook::Hopeless
+        }
+        ResolvConfError::Io { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
+            Outlook::Hopeless
+        }
+        ResolvConfError::Io { .. } | ResolvConfError::Withdrawn => Outlook::Open,
+    };
+    failed_with(&error.to_string(), outlook)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! What somebody else wrote meanwhile stays: only a file with our marker, or one that we left half written, is replaced.
-//! One with our marker that somebody else edited stays while it is ours, and is kept beside when it has to go.
+//! One with our marker that somebody else edited stays while it is ours, and is kept beside when it has to go; so is what
+//! may be either.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -25,19 +26,22 @@ use super::LinkPlan;
 use crate::digest::{hex, sha256};
 use crate::net::os_journal::sync_directory;
 
+mod text;
+
+use text::{half_written, is_whole, render};
+pub(super) use text::{is_marked, search_domains, servers};
+
 const FILE: &str = "resolv.conf";
 const BACKUP: &str = "resolv.conf.podway-backup";
-/// What somebody else made of ours.
+/// What somebody else made of ours; the next ones have a number.
 const EDITED: &str = "resolv.conf.podway-edited";
+/// How many of these are kept. One more takes the place of the last.
+const MOST_EDITED: usize = 8;
 const TEMPORARY: &str = ".resolv.conf.podway-tmp";
-/// In the first line of a file of ours. Not a word that another tool looks for.
-const MARKER: &str = "podway-temporary-resolv-conf";
 /// In the first line of a backup.
 const BACKUP_MARKER: &str = "# podway-backup 1";
 /// What a resolv.conf may be at most, in bytes; glibc reads far less.
 const LARGEST: u64 = 1 << 20;
-/// Servers that glibc reads (MAXNS).
-const MAX_SERVERS: usize = 3;
 
 /// Why the file could not be replaced or put back.
 #[derive(Debug, thiserror::Error)]
@@ -67,16 +71,20 @@ pub enum ResolvConfError {
 }
 
 /// What came of replacing the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// It is ours now, or has new contents.
     Written,
+    /// The same, and what somebody else had made of ours is kept in this file.
+    Kept(PathBuf),
     /// It was already as wanted.
     Unchanged,
     /// Somebody else had overwritten ours; theirs is the backup now.
     Repaired,
     /// Somebody else edited ours, and it was left so.
     Edited,
+    /// The same, so that ours is not the first server that programs ask.
+    Unasked,
 }
 
 /// What came of putting the file back.
@@ -129,9 +137,26 @@ struct Backup {
 }
 
 impl Backup {
-    /// Whether somebody else edited a file of ours. One that a kill cut short does not end with a line's end.
+    /// Whether somebody else edited a file of ours. What a kill cut short looks the same.
     fn is_edited(&self, current: &Contents) -> bool {
-        is_ours(current) && current.bytes.ends_with(b"\n") && !self.ours.contains(&digest(&current.bytes))
+        is_marked(&current.bytes) && !self.ours.contains(&digest(&current.bytes))
+    }
+
+    /// Whether it is the start of the original, which we may have left so, or somebody else who is still at it.
+    fn is_cut(&self, current: &Contents) -> bool {
+        let original = self.original.as_ref().map(|original| original.bytes.as_slice());
+        half_written(&current.bytes, original) && !half_written(&current.bytes, None)
+    }
+
+    /// What has to be kept beside before the file is written over.
+    fn to_keep<'a>(&self, current: &'a Original) -> Option<&'a Contents> {
+        current.as_ref().filter(|current| self.is_edited(current) || self.is_cut(current))
+    }
+
+    /// Whether that is nothing to come back to.
+    fn is_nothing(&self, current: &Original) -> bool {
+        let original = self.original.as_ref().map(|original| original.bytes.as_slice());
+        current.as_ref().is_none_or(|current| half_written(&current.bytes, original))
     }
 }
 
@@ -164,22 +189,17 @@ impl ResolvConf {
         let current = self.read()?;
         let ours = current.as_ref().is_some_and(is_ours);
         let backup = self.read_backup()?;
-        let edited = current.as_ref().filter(|now| backup.as_ref().is_some_and(|backup| backup.is_edited(now)));
+        let to_keep = backup.as_ref().and_then(|backup| backup.to_keep(&current));
         let last = backup.as_ref().map(|backup| backup.ours[0].clone()).unwrap_or_default();
         let (original, applied) = match backup {
             None if ours => return Err(ResolvConfError::NoBackup(self.at(FILE))),
             None => (current.clone(), Applied::Written),
             Some(backup) if ours => (backup.original, Applied::Written),
-            // Cut short, by a kill or by somebody who is still at it: that is nothing to come back to.
-            Some(Backup { original, .. })
-                if current.as_ref().is_none_or(|now| half_written(now, original.as_ref())) =>
-            {
-                (original, Applied::Repaired)
-            }
+            Some(backup) if backup.is_nothing(&current) => (backup.original, Applied::Repaired),
             Some(_) => (current.clone(), Applied::Repaired),
         };
         let wanted = Contents {
-            bytes: render(plan, original.as_ref()),
+            bytes: render(plan, original.as_ref().map(|original| original.bytes.as_slice())),
             mode: original.as_ref().map_or(0o644, |o| o.mode),
             uid: original.as_ref().map_or(0, |o| o.uid),
             gid: original.as_ref().map_or(0, |o| o.gid),
@@ -187,12 +207,18 @@ impl ResolvConf {
         if ours && current.as_ref().is_some_and(|current| current.bytes == wanted.bytes) {
             return Ok(Applied::Unchanged);
         }
-        if let Some(edited) = edited {
+        let mut applied = applied;
+        // What is only the start of ours was cut short.
+        if let Some(text) = to_keep.filter(|text| !wanted.bytes.starts_with(&text.bytes)) {
             // What was wanted is in it, unless that is something else by now.
-            if last == digest(&wanted.bytes) {
-                return Ok(Applied::Edited);
+            if ours && last == digest(&wanted.bytes) {
+                let asked = servers(&text.bytes).first().is_some_and(|first| plan.servers.contains(first));
+                return Ok(if asked { Applied::Edited } else { Applied::Unasked });
             }
-            self.write(EDITED, edited, false)?;
+            let kept = self.keep(text)?;
+            if ours {
+                applied = Applied::Kept(kept);
+            }
         }
         let before = current.as_ref().filter(|_| ours).map(|current| digest(&current.bytes)).unwrap_or_default();
         self.write_backup(original.as_ref(), &wanted.bytes, &before)?;
@@ -201,6 +227,41 @@ impl ResolvConf {
         self.write(FILE, &wanted, owned)?;
         self.step(Step::Replaced)?;
         Ok(applied)
+    }
+
+    /// Keeps what somebody else wrote beside the file, and what was kept before as well. Returns where.
+    fn keep(&self, text: &Contents) -> Result<PathBuf, ResolvConfError> {
+        let numbered = (2..=MOST_EDITED).map(|number| format!("{EDITED}-{number}"));
+        let mut last = EDITED.to_owned();
+        for name in std::iter::once(EDITED.to_owned()).chain(numbered) {
+            last = name;
+            match self.read_file(&last) {
+                Ok(Some(kept)) if kept.bytes == text.bytes => return Ok(self.at(&last)),
+                Ok(None) => break,
+                Ok(Some(_)) | Err(_) => {}
+            }
+        }
+        self.write(&last, text, false)?;
+        Ok(self.at(&last))
+    }
+
+    /// A digest of what somebody else wrote in the place of ours, and whether that has an end; `None` where nobody did.
+    pub fn foreign(&self) -> Option<(String, bool)> {
+        let current = self.read().ok().flatten().filter(|current| !is_ours(current))?;
+        self.read_backup().ok().flatten()?;
+        Some((digest(&current.bytes), is_whole(&current.bytes)))
+    }
+
+    /// Whether the file is ours, edited or not.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    pub fn is_ours(&self) -> Result<bool, ResolvConfError> {
+        match self.read() {
+            Ok(current) => Ok(current.as_ref().is_some_and(is_ours)),
+            Err(ResolvConfError::NotRegular(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Puts the file back as it was, contents, mode and owner, if it is ours; twice is harmless. Needs nothing but the
@@ -225,16 +286,13 @@ impl ResolvConf {
             }
             Err(error) => return Err(error),
         };
-        let edited = current.as_ref().filter(|current| backup.is_edited(current));
-        if let Some(edited) = edited {
-            self.write(EDITED, edited, false)?;
-        }
-        let exactly = edited.map_or(Restored::Exactly, |_| Restored::KeptEdit(self.at(EDITED)));
-        let original = backup.original;
-        let result = if current == original {
+        let result = if current == backup.original {
             Restored::Exactly
-        } else if current.as_ref().is_some_and(|current| is_ours(current) || half_written(current, original.as_ref())) {
-            match &original {
+        } else if current.as_ref().is_some_and(|current| is_ours(current) || backup.is_nothing(&Some(current.clone())))
+        {
+            let kept = backup.to_keep(&current).map(|text| self.keep(text)).transpose()?;
+            let original = &backup.original;
+            match original {
                 Some(original) => self.write(FILE, original, true)?,
                 None => {
                     fs::remove_file(self.at(FILE)).map_err(io_at(&self.at(FILE)))?;
@@ -242,7 +300,7 @@ impl ResolvConf {
                 }
             }
             self.step(Step::Replaced)?;
-            exactly
+            kept.map_or(Restored::Exactly, Restored::KeptEdit)
         } else {
             Restored::LeftToOther
         };
@@ -253,11 +311,20 @@ impl ResolvConf {
 
     /// Servers that the file named before us, or names now if it is not ours.
     pub fn previous_servers(&self) -> Vec<IpAddr> {
+        self.previous().map(|text| servers(&text)).unwrap_or_default()
+    }
+
+    /// The same for search domains.
+    pub fn previous_domains(&self) -> Vec<String> {
+        self.previous().map(|text| search_domains(&text)).unwrap_or_default()
+    }
+
+    fn previous(&self) -> Option<Vec<u8>> {
         let original = match self.read_backup() {
             Ok(Some(backup)) => backup.original,
             Ok(None) | Err(_) => self.read().ok().flatten().filter(|current| !is_ours(current)),
         };
-        original.map(|contents| servers(&contents.bytes)).unwrap_or_default()
+        original.map(|contents| contents.bytes)
     }
 
     /// The file itself.
@@ -368,59 +435,20 @@ impl ResolvConf {
     }
 }
 
-/// Servers in the text of a resolv.conf, in order; scopes are cut off.
-pub(super) fn servers(text: &[u8]) -> Vec<IpAddr> {
-    let text = String::from_utf8_lossy(text);
-    let named = text.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next()? == "nameserver").then(|| words.next()).flatten()
-    });
-    named.filter_map(|word| word.split('%').next()?.parse().ok()).collect()
-}
-
-fn render(plan: &LinkPlan, original: Option<&Contents>) -> Vec<u8> {
-    let mut lines = vec![
-        format!("# {MARKER}: in place while podway is connected; the former file is {BACKUP}."),
-        "# To put it back by hand: podwayd cleanup".to_owned(),
-    ];
-    let before = original.map(|o| String::from_utf8_lossy(&o.bytes).into_owned()).unwrap_or_default();
-    let mut search = plan.search.clone();
-    let mut options = Vec::new();
-    for line in before.lines() {
-        let mut words = line.split_whitespace();
-        match words.next() {
-            // The last search or domain line counts (resolv.conf(5)).
-            Some("search" | "domain") => {
-                search.truncate(plan.search.len());
-                search.extend(words.map(str::to_owned));
-            }
-            Some("options") => options.push(line.trim().to_owned()),
-            Some(_) | None => {}
-        }
-    }
-    lines.extend(plan.servers.iter().take(MAX_SERVERS).map(|server| format!("nameserver {server}")));
-    if !search.is_empty() {
-        lines.push(format!("search {}", search.join(" ")));
-    }
-    lines.extend(options);
-    lines.push(String::new());
-    lines.join("\n").into_bytes()
-}
-
 fn is_ours(contents: &Contents) -> bool {
     is_marked(&contents.bytes)
 }
 
-/// Whether a text has our marker.
-pub(super) fn is_marked(text: &[u8]) -> bool {
-    let first = text.split(|b| *b == b'\n').next().unwrap_or_default();
-    first.windows(MARKER.len()).any(|window| window == MARKER.as_bytes())
-}
-
-/// Whether a kill in the middle of writing in place left it so: empty, the start of our marker, or of the original.
-fn half_written(current: &Contents, original: Option<&Contents>) -> bool {
-    let start_of = |whole: &[u8]| whole.starts_with(&current.bytes) && whole.len() > current.bytes.len();
-    start_of(format!("# {MARKER}").as_bytes()) || original.is_some_and(|original| start_of(&original.bytes))
+/// Reads a file of `/etc` through links, without waiting for anybody: what is no regular file is an error.
+pub(super) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    // Without O_NONBLOCK a FIFO in its place would block us for ever.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn set_owner_and_mode(file: &File, contents: &Contents, keep_owner: bool) -> io::Result<()> {

@@ -115,6 +115,18 @@ impl Resolved {
         Err(ResolvedError::NoScope(plan.interface.clone()))
     }
 
+    /// Domains of the host and of links other than this one, the root left out.
+    ///
+    /// # Errors
+    /// See [`ResolvedError`].
+    pub async fn domains_of_others(&self, ifindex: u32) -> Result<Vec<String>, ResolvedError> {
+        let (manager, ours) = (self.manager().await?, i32::try_from(ifindex).unwrap_or(i32::MAX));
+        let all = within("Domains", manager.get_property::<Vec<(i32, String, bool)>>("Domains")).await?;
+        let others = all.into_iter().filter(|(link, ..)| *link != ours);
+        let names = others.map(|(_, name, _)| name.trim_matches('.').to_owned());
+        Ok(names.filter(|name| !name.is_empty()).collect())
+    }
+
     /// Forgets all settings of a link. A link that is gone has none.
     ///
     /// # Errors

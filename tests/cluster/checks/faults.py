@@ -92,7 +92,7 @@ def silent(w):
             run([*relay, "blackhole", PORT])
             try:
                 began = time.monotonic()
-                _, seen = until("status says so", lambda: not p.is_true("WorkloadReady"), 8.5)
+                _, seen = until("status says so", lambda: "no byte came" in p.ok("status").out, 8.5)
                 time.sleep(max(0, began + OUTAGE - time.monotonic()))  # the fault itself
             finally:
                 run([*relay, "blackhole", PORT])

@@ -15,7 +15,7 @@ use super::{Attempt, DnsMode, DnsState, Effect, Generation, Millis, ReplyId, Vif
 use crate::actors::vif::messages::VifState;
 use crate::backoff::doubling;
 use crate::net::cidr::Cidr;
-use crate::net::resolver::{AttachFailed, Attached, Backend, LinkPlan, MAX_DOMAINS, Outlook, tlds};
+use crate::net::resolver::{AttachFailed, Attached, Backend, LinkPlan, MAX_DOMAINS, Outlook, REPLACED, tlds};
 
 /// How often the settings are checked for drift.
 const CHECK: Duration = Duration::from_secs(60);
@@ -50,6 +50,10 @@ pub(super) struct Attachment {
     device: Option<VifChanged>,
     running: Option<(Attempt, Running)>,
     applied: Option<(LinkPlan, Attached)>,
+    /// Whether all names of the host may come to us by its file: one check that fails does not change that.
+    file: bool,
+    /// Domains of the workstation's own, as they were seen last.
+    domains: Vec<String>,
     /// Whether anything may have been done that `Detach` would undo.
     touched: bool,
     failed: Option<AttachFailed>,
@@ -101,16 +105,19 @@ impl Attachment {
                 self.due = Some(now + pause);
                 self.failures = 0;
                 self.failed = None;
+                self.file = attached.backend == Backend::File;
+                self.domains.clone_from(&attached.domains);
                 self.applied = Some((plan, attached));
             }
             Err(failed) => {
                 let pause = match failed.outlook {
                     Outlook::Open => Some(doubling(FIRST_PAUSE, self.failures, LONGEST_PAUSE)),
-                    Outlook::Taken | Outlook::Overwritten => Some(CHECK_FILE),
+                    Outlook::Taken | Outlook::Overwritten | Outlook::Edited => Some(CHECK_FILE),
                     // A host changes: what cannot be attached now may be later.
                     Outlook::Hopeless => (self.mode == Some(DnsMode::Auto)).then_some(CHECK),
                 };
                 self.failures += 1;
+                self.file = failed.file;
                 self.due = pause.map(|pause| now + pause);
                 self.failed = Some(failed);
                 self.applied = None;
@@ -140,6 +147,7 @@ impl Attachment {
             self.running = None;
             self.touched = false;
             self.applied = None;
+            self.file = false;
             self.left = left;
         }
     }
@@ -148,10 +156,16 @@ impl Attachment {
         self.due.filter(|_| self.running.is_none() && self.restore.is_none() && self.planned)
     }
 
-    /// Whether all the host's names come to us.
+    /// Whether all the host's names may come to us.
     pub(super) fn forwarding(&self) -> bool {
-        self.applied.as_ref().is_some_and(|(_, attached)| attached.backend == Backend::File)
-            || matches!(&self.running, Some((_, Running::Attaching(_))) if self.mode == Some(DnsMode::File))
+        // The file may be ours before we hear of it, unless it was another connection's.
+        let first = self.applied.is_none() && self.failed.is_none() && self.mode == Some(DnsMode::File);
+        self.file || (first && matches!(&self.running, Some((_, Running::Attaching(_)))))
+    }
+
+    /// Domains of the workstation's own.
+    pub(super) fn domains(&self) -> &[String] {
+        &self.domains
     }
 
     /// Starts what is due, answers what is done, reports what changed.
@@ -265,7 +279,10 @@ impl Attachment {
             state.message = attached.message.clone();
             state.ready = plan == Some(applied);
             if self.repairs > 0 && attached.backend == Backend::File {
-                state.message = OVERWRITTEN.to_owned();
+                state.message = match attached.message.as_str() {
+                    "" | REPLACED => OVERWRITTEN.to_owned(),
+                    more => format!("{OVERWRITTEN}; {more}"),
+                };
             }
             if self.overwritten().is_some() {
                 state.ready = false;

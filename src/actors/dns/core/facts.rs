@@ -19,6 +19,8 @@ pub(super) struct Facts {
     pub suffixes: Vec<Arc<str>>,
     /// Whether names that are not ours come here too and go on to the host's servers.
     pub forwarding: bool,
+    /// Domains of the workstation's own, whose names its own servers know.
+    pub host_domains: Vec<Arc<str>>,
     pub records: (Generation, Arc<ClusterRecords>),
     pub info: (Generation, Arc<ClusterInfo>),
     pub translation: Option<TranslationChanged>,
@@ -98,6 +100,16 @@ impl Facts {
         self.records.1.namespaces.as_ref().is_none_or(|seen| seen.contains(namespace))
     }
 
+    /// Whether a name that is not ours is asked of the cluster's name servers when one of the cluster leads to it.
+    pub(super) fn is_outside(&self, name: &str) -> bool {
+        self.is_elsewhere(name) && !self.host_domains.iter().any(|domain| within(name, domain))
+    }
+
+    /// Whether it is somebody else's name for certain, and no single label.
+    pub(super) fn is_elsewhere(&self, name: &str) -> bool {
+        name.contains('.') && self.place(name) == Place::Elsewhere
+    }
+
     /// Whether what is translated is known.
     pub(super) fn translation_ready(&self) -> bool {
         self.translation.as_ref().is_some_and(|t| t.ready)
@@ -129,6 +141,23 @@ impl Facts {
 /// Whether `name` is `zone` or below it.
 pub(super) fn within(name: &str, zone: &str) -> bool {
     name.strip_suffix(zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// Whether an address is of the Internet and none of a local network, so that a name outside the cluster may have it
+/// (RFC 6890).
+pub(super) fn public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => match v4.octets() {
+            [0 | 10 | 127 | 224.., ..] | [169, 254, ..] | [192, 168, ..] | [192, 0, 0, _] => false,
+            [100, 64..128, ..] | [172, 16..32, ..] | [198, 18 | 19, ..] => false,
+            [..] => true,
+        },
+        // 6to4 and Teredo hold an IPv4 address, which may be any.
+        IpAddr::V6(v6) => match v6.segments() {
+            [0x2002, ..] | [0x2001, 0, ..] => false,
+            [first, ..] => first & 0xe000 == 0x2000,
+        },
+    }
 }
 
 pub(super) fn lower(text: &str) -> Arc<str> {

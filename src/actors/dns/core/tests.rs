@@ -20,6 +20,7 @@ use crate::spec::DnsMode;
 
 mod attaching;
 mod names;
+mod outside;
 mod waiting;
 
 pub(super) struct Bench {

@@ -193,6 +193,17 @@ fn loopback_of_a_workload_in_another_namespace_has_its_name() {
 }
 
 #[test]
+fn loopback_that_rules_name_several_times_is_shown_once() {
+    let (web, db) = (workload("demo", "web"), workload("demo", "db"));
+    let mut core = core();
+    feed(&mut core, select(&[("127.0.0.1", web.clone()), ("127.0.0.1", db.clone()), ("127.0.0.1", web.clone())]));
+    feed(&mut core, cluster(1, &["10.96.0.0/12"], &[]));
+    feed(&mut core, host(1, &[]));
+    let of: Vec<Workload> = core.via.state.fixed.iter().map(|(_, _, of, _)| of.clone()).collect();
+    assert_eq!(of, [web, db]);
+}
+
+#[test]
 fn an_address_of_nowhere_fails_the_whole_answer() {
     let mut core = core();
     feed(&mut core, select(&[("service", workload("demo", "web"))]));

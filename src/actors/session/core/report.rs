@@ -150,6 +150,7 @@ impl SessionCore {
             Some((_, dns)) => match dns.outlook {
                 Outlook::Hopeless => (false, "NotAttached", dns.message.as_str()),
                 Outlook::Taken => (false, "FileTaken", dns.message.as_str()),
+                Outlook::Edited => (false, "Edited", dns.message.as_str()),
                 Outlook::Overwritten => (false, "Overwritten", dns.message.as_str()),
                 Outlook::Open if dns.message.is_empty() => (false, "Applying", "names are being attached"),
                 Outlook::Open => (false, "Applying", dns.message.as_str()),

@@ -290,8 +290,12 @@ fn condition(core: &SessionCore, kind: &str) -> (String, String, String) {
 #[test]
 fn a_host_that_nothing_can_be_attached_to_is_connected_without_names_and_says_so() {
     let said = |(status, reason, message): (&str, &str, &str)| (status.into(), reason.into(), message.into());
-    let reasons =
-        [(Outlook::Hopeless, "NotAttached"), (Outlook::Taken, "FileTaken"), (Outlook::Overwritten, "Overwritten")];
+    let reasons = [
+        (Outlook::Hopeless, "NotAttached"),
+        (Outlook::Taken, "FileTaken"),
+        (Outlook::Overwritten, "Overwritten"),
+        (Outlook::Edited, "Edited"),
+    ];
     for (outlook, reason) in reasons {
         let mut core = all_but_an_exit();
         let dns = DnsState { backend: "off".into(), outlook, message: "nobody asks us".into(), ..DnsState::default() };

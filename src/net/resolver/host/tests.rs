@@ -1,3 +1,7 @@
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::look::resolvers;
 use super::*;
 
 fn plan(interface: &str) -> LinkPlan {
@@ -50,7 +54,7 @@ async fn what_was_begun_before_detaching_is_not_done_after() {
     let holding = tokio::spawn({
         let resolver = resolver.clone();
         async move {
-            let wait = move |_: &Mutex<Done>| {
+            let wait = move |_: &Arc<Mutex<Done>>| {
                 begin.send(()).unwrap();
                 gate.recv().unwrap();
                 Ok(())
@@ -63,7 +67,8 @@ async fn what_was_begun_before_detaching_is_not_done_after() {
         let resolver = resolver.clone();
         async move { resolver.attach(DnsMode::File, &plan("podway0")).await }
     });
-    while !resolver.done().file {
+    // It waits behind that one.
+    while Arc::strong_count(&resolver.done) < 6 {
         tokio::task::yield_now().await;
     }
     attaching.abort();
@@ -71,7 +76,7 @@ async fn what_was_begun_before_detaching_is_not_done_after() {
         let resolver = resolver.clone();
         async move { resolver.detach().await }
     });
-    while resolver.done().detached == 0 {
+    while *resolver.detached.borrow() == 0 {
         tokio::task::yield_now().await;
     }
     go.send(()).unwrap();
@@ -123,11 +128,17 @@ async fn fake_resolved() -> (Resolved, Arc<Mutex<Told>>) {
                     continue;
                 }
                 "Get" => {
-                    let (_, name): (String, String) = body.deserialize().unwrap();
+                    let (of, name): (String, String) = body.deserialize().unwrap();
                     let value = {
                         let told = locked(&keeps);
                         match name.as_str() {
                             "DNS" => Value::from(told.servers.clone()),
+                            "Domains" if of.ends_with("Manager") => Value::from(vec![
+                                (0, "lan.example", false),
+                                (3, "corp.example.", true),
+                                (3, ".", true),
+                                (7, "cluster.local", true),
+                            ]),
                             "Domains" => Value::from(told.domains.clone()),
                             "DefaultRoute" => Value::from(false),
                             _ => Value::from(1_u64),
@@ -160,7 +171,11 @@ async fn settings_of_resolved_are_reverted_by_who_outlives_the_one_that_made_the
     session.resolved = Some(resolved);
     // Dns has a clone, and panics: what it did is the session's to undo.
     let dns = session.clone();
-    assert_eq!(dns.attach(DnsMode::Resolved, &plan("podway0")).await.unwrap().backend, Backend::Resolved);
+    let attached = dns.attach(DnsMode::Resolved, &plan("podway0")).await.unwrap();
+    assert_eq!(
+        (attached.backend, attached.domains.join(" ").as_str()),
+        (Backend::Resolved, "lan.example corp.example")
+    );
     assert_eq!(locked(&told).servers, [(2, vec![246, 246, 0, 2])]);
     assert_eq!(locked(&told).domains, [("cluster.local".to_owned(), true)]);
     drop(dns);
@@ -266,4 +281,203 @@ async fn names_of_two_users_stay_apart() {
     assert_eq!(others.attach(DnsMode::File, &plan("podway2")).await.unwrap().backend, Backend::File);
     assert!(others.beside().is_empty(), "{:?}", others.beside());
     assert_eq!(others.detach().await, Vec::<String>::new());
+}
+
+/// A host with this resolv.conf, and connections on it.
+struct Host {
+    etc: tempfile::TempDir,
+    run: tempfile::TempDir,
+    editor: FileEditor,
+}
+
+impl Host {
+    fn new(resolv_conf: &str) -> Host {
+        let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(etc.path().join("resolv.conf"), resolv_conf).unwrap();
+        Host { etc, run, editor: FileEditor::default() }
+    }
+
+    fn connection(&self) -> HostResolver {
+        HostResolver::new(self.etc.path(), OsJournal::new(self.run.path()), self.editor.clone())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.etc.path().join("resolv.conf")
+    }
+}
+
+fn asked_at(server: &str) -> LinkPlan {
+    LinkPlan { servers: vec![server.parse().unwrap()], ..plan("podway0") }
+}
+
+#[tokio::test]
+async fn an_attaching_that_was_called_before_detaching_does_nothing_after_it() {
+    let host = Host::new("nameserver 192.0.2.53\n");
+    let (resolved, told) = fake_resolved().await;
+    let mut resolver = host.connection();
+    resolver.resolved = Some(resolved);
+    for mode in [DnsMode::File, DnsMode::Auto, DnsMode::Resolved] {
+        let late = resolver.attach(mode, &plan("podway0"));
+        assert_eq!(resolver.detach().await, Vec::<String>::new());
+        assert!(late.await.unwrap_err().message.contains("put back meanwhile"));
+        assert_eq!(fs::read_to_string(host.path()).unwrap(), "nameserver 192.0.2.53\n");
+        assert!(locked(&told).servers.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_detaching_that_is_late_to_hear_of_its_end_takes_no_later_attaching_back() {
+    let host = Host::new("nameserver 192.0.2.53\n");
+    let resolver = host.connection();
+    resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap();
+    let mut detaching = Box::pin(resolver.detach());
+    // Its thread comes to its end, of which it has not heard.
+    {
+        let _one = locked(&host.editor.writing);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        while Arc::strong_count(&resolver.done) < 3 {
+            assert!(detaching.as_mut().poll(&mut context).is_pending());
+            std::thread::yield_now();
+        }
+    }
+    while resolver.done().file {
+        tokio::task::yield_now().await;
+    }
+    resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap();
+    assert_eq!(detaching.await, Vec::<String>::new());
+    let beside = host.connection().attach(DnsMode::File, &plan("podway1")).await.unwrap();
+    assert_eq!(beside.backend, Backend::Beside, "the file is still the first one's");
+    assert_eq!(resolver.detach().await, Vec::<String>::new());
+    assert_eq!(fs::read_to_string(host.path()).unwrap(), "nameserver 192.0.2.53\n", "and given back by it");
+}
+
+#[tokio::test]
+async fn no_connection_asks_another_that_asks_it_back() {
+    // A server of the host is where the second connection is asked, as an earlier run may have left it.
+    let host = Host::new("search lan.example\nnameserver 246.247.0.2\nnameserver 192.0.2.53\n");
+    let (first, second, third) = (host.connection(), host.connection(), host.connection());
+    let attached = first.attach(DnsMode::File, &asked_at("246.246.0.2")).await.unwrap();
+    assert_eq!(attached.domains, ["lan.example"]);
+    second.attach(DnsMode::File, &asked_at("246.247.0.2")).await.unwrap();
+    third.attach(DnsMode::File, &asked_at("246.248.0.2")).await.unwrap();
+    assert_eq!(first.upstream(), ["192.0.2.53".parse::<IpAddr>().unwrap()]);
+    assert_eq!(first.beside().len(), 2);
+    for beside in [&second, &third] {
+        assert!(beside.beside().is_empty() && beside.upstream().is_empty(), "it would go round in a circle");
+    }
+    first.detach().await;
+    assert!(first.beside().is_empty() && first.upstream().is_empty(), "what it once knew is another's now");
+    second.attach(DnsMode::File, &asked_at("246.247.0.2")).await.unwrap();
+    first.attach(DnsMode::File, &asked_at("246.246.0.2")).await.unwrap();
+    assert!(second.beside().len() == 2 && first.beside().is_empty());
+    for connection in [second, first, third] {
+        assert_eq!(connection.detach().await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_check_that_fails_leaves_it_open_whether_the_file_is_ours() {
+    let host = Host::new("nameserver 192.0.2.53\n");
+    let resolver = host.connection();
+    resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap();
+    let backup = host.etc.path().join("resolv.conf.podway-backup");
+    let whole = fs::read(&backup).unwrap();
+    fs::write(&backup, "damaged").unwrap();
+    let failed = resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap_err();
+    assert!(failed.file, "{failed:?}");
+    assert_eq!(resolver.upstream(), [] as [IpAddr; 0], "which it named before is not known from there");
+    fs::write(&backup, whole).unwrap();
+    resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap();
+    fs::remove_file(host.path()).unwrap();
+    std::os::unix::fs::symlink("elsewhere", host.path()).unwrap();
+    let failed = resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap_err();
+    assert!(!failed.file, "{failed:?}");
+    resolver.detach().await;
+}
+
+#[tokio::test]
+async fn an_edit_that_takes_us_out_is_told_and_nobody_counts_as_beside() {
+    let host = Host::new("nameserver 192.0.2.53\n");
+    let (first, second) = (host.connection(), host.connection());
+    first.attach(DnsMode::File, &plan("podway0")).await.unwrap();
+    second.attach(DnsMode::File, &plan("podway1")).await.unwrap();
+    let ours = fs::read_to_string(host.path()).unwrap();
+    fs::write(host.path(), ours.replace("nameserver 246.246.0.2", "nameserver 203.0.113.7")).unwrap();
+    let failed = first.attach(DnsMode::File, &plan("podway0")).await.unwrap_err();
+    assert_eq!((failed.outlook, failed.file), (Outlook::Edited, true));
+    assert!(failed.message.contains("put that line back"), "{}", failed.message);
+    assert_eq!(second.attach(DnsMode::File, &plan("podway1")).await.unwrap_err().outlook, Outlook::Taken);
+    fs::write(host.path(), ours).unwrap();
+    first.attach(DnsMode::File, &plan("podway0")).await.unwrap();
+    assert_eq!(second.attach(DnsMode::File, &plan("podway1")).await.unwrap().backend, Backend::Beside);
+    first.detach().await;
+}
+
+#[tokio::test]
+async fn edits_that_were_moved_aside_are_told_until_the_end() {
+    let host = Host::new("nameserver 192.0.2.53\n");
+    let resolver = host.connection();
+    let other = |name: &str| LinkPlan { search: vec![name.to_owned()], ..plan("podway0") };
+    resolver.attach(DnsMode::File, &other("a.example")).await.unwrap();
+    for name in ["b.example", "c.example"] {
+        let edited = fs::read_to_string(host.path()).unwrap() + "# mine\n";
+        fs::write(host.path(), edited).unwrap();
+        for _ in 0..2 {
+            let attached = resolver.attach(DnsMode::File, &other(name)).await.unwrap();
+            assert!(attached.message.contains("podway-edited"), "{}", attached.message);
+        }
+    }
+    let told = resolver.detach().await;
+    assert!(told.len() == 2 && told[0].ends_with("podway-edited") && told[1].ends_with("podway-edited-2"), "{told:?}");
+}
+
+#[tokio::test]
+async fn who_writes_the_file_in_several_steps_comes_to_an_end() {
+    use std::io::Write as _;
+    let host = Host::new("nameserver 192.0.2.53\n");
+    let resolver = host.connection();
+    resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap();
+    let mut slow = fs::File::create(host.path()).unwrap();
+    let attaching = tokio::spawn(resolver.attach(DnsMode::File, &plan("podway0")));
+    for step in ["nameserver ", "203.0.113.7\n", "search lan.example\n"] {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        slow.write_all(step.as_bytes()).unwrap();
+    }
+    drop(slow);
+    assert!(attaching.await.unwrap().unwrap().repaired);
+    resolver.detach().await;
+    assert_eq!(fs::read_to_string(host.path()).unwrap(), "nameserver 203.0.113.7\nsearch lan.example\n");
+}
+
+#[tokio::test]
+async fn who_is_about_to_write_the_file_when_podway_leaves_comes_to_an_end() {
+    use std::io::Write as _;
+    let host = Host::new("nameserver 192.0.2.53\n");
+    let resolver = host.connection();
+    resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap();
+    let mut slow = fs::File::create(host.path()).unwrap();
+    let detaching = tokio::spawn(resolver.detach());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    slow.write_all(b"nameserver 203.0.113.7\n").unwrap();
+    assert_eq!(detaching.await.unwrap(), Vec::<String>::new());
+    assert_eq!(fs::read_to_string(host.path()).unwrap(), "nameserver 203.0.113.7\n");
+}
+
+#[tokio::test]
+async fn a_fifo_in_the_place_of_a_file_of_the_host_holds_nobody_up() {
+    let etc = tempfile::tempdir().unwrap();
+    for name in ["resolv.conf", "nsswitch.conf"] {
+        nix::unistd::mkfifo(&etc.path().join(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let path = etc.path().to_owned();
+    let looked =
+        std::thread::spawn(move || (uses_resolved(&path), is_ours(&path), resolvers(&path, &path.join("resolv.conf"))));
+    let until = Duration::from_secs(5);
+    for _ in 0..100 {
+        if looked.is_finished() {
+            return assert_eq!(looked.join().unwrap(), (false, false, BTreeSet::new()));
+        }
+        tokio::time::sleep(until / 100).await;
+    }
+    panic!("it waits for a writer");
 }

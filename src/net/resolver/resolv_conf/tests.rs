@@ -6,7 +6,8 @@ use std::path::Path;
 use nix::libc;
 use tempfile::TempDir;
 
-use super::{Applied, BACKUP, EDITED, FILE, MARKER, ResolvConf, ResolvConfError, Restored, Step, TEMPORARY};
+use super::text::MARKER;
+use super::{Applied, BACKUP, EDITED, FILE, ResolvConf, ResolvConfError, Restored, Step, TEMPORARY};
 use crate::net::resolver::LinkPlan;
 
 const THEIRS: &str = "# made by hand\nnameserver 192.0.2.53\nsearch corp.example\noptions ndots:2\n";
@@ -94,8 +95,13 @@ fn a_kill_in_the_middle_of_writing_in_place_is_recovered() {
         let (directory, conf) = etc();
         conf.apply(&plan()).unwrap();
         fs::write(directory.path().join(FILE), half).unwrap();
-        assert_eq!(conf.restore().unwrap(), Restored::Exactly);
+        // The start of the original may be somebody else's, who is still at it.
+        let kept = directory.path().join(EDITED);
+        let theirs = half.starts_with("# made");
+        let restored = if theirs { Restored::KeptEdit(kept.clone()) } else { Restored::Exactly };
+        assert_eq!(conf.restore().unwrap(), restored);
         assert_eq!(text(&directory), THEIRS);
+        assert_eq!(fs::read_to_string(kept).ok(), theirs.then(|| half.to_owned()));
     }
 }
 
@@ -172,10 +178,63 @@ fn an_edit_of_ours_stays_while_connected_and_is_kept_beside_after() {
     conf.apply(&plan()).unwrap();
     fs::write(directory.path().join(FILE), &edited).unwrap();
     let other = LinkPlan { search: vec!["other.svc.cluster.local".into()], ..plan() };
-    assert_eq!(conf.apply(&other).unwrap(), Applied::Written);
+    assert_eq!(conf.apply(&other).unwrap(), Applied::Kept(beside.clone()));
     assert_eq!(fs::read_to_string(&beside).unwrap(), edited);
     assert_eq!(conf.restore().unwrap(), Restored::Exactly);
     assert_eq!(text(&directory), THEIRS);
+}
+
+#[test]
+fn an_edit_that_takes_our_server_out_of_the_first_place_is_told_apart() {
+    for (edit, told) in [
+        ("nameserver 246.246.0.2\nnameserver 203.0.113.7\n", Applied::Edited),
+        ("nameserver 203.0.113.7\nnameserver 246.246.0.2\n", Applied::Unasked),
+        ("nameserver 203.0.113.7\n", Applied::Unasked),
+        ("options ndots:2", Applied::Unasked),
+    ] {
+        let (directory, conf) = etc();
+        conf.apply(&plan()).unwrap();
+        let edited = format!("{}\n{edit}", text(&directory).lines().next().unwrap());
+        fs::write(conf.path(), &edited).unwrap();
+        assert_eq!(conf.apply(&plan()).unwrap(), told, "{edit}");
+        assert_eq!((text(&directory), conf.is_ours().unwrap()), (edited.clone(), true));
+        assert_eq!(conf.restore().unwrap(), Restored::KeptEdit(directory.path().join(EDITED)));
+        assert_eq!(fs::read_to_string(directory.path().join(EDITED)).unwrap(), edited);
+    }
+}
+
+#[test]
+fn each_edit_is_kept_up_to_a_bound() {
+    let (directory, conf) = etc();
+    let mut paths = Vec::new();
+    for number in [0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9] {
+        conf.apply(&plan()).unwrap();
+        fs::write(conf.path(), format!("{}# edit {number}\n", text(&directory))).unwrap();
+        let Restored::KeptEdit(path) = conf.restore().unwrap() else { panic!("edit {number} is lost") };
+        assert!(fs::read_to_string(&path).unwrap().ends_with(&format!("# edit {number}\n")));
+        paths.push(path);
+    }
+    assert_eq!(paths[0], directory.path().join(EDITED));
+    assert_eq!(paths[1], paths[2], "the same is kept once");
+    paths.sort();
+    paths.dedup();
+    assert_eq!(paths.len(), 8);
+    assert!(fs::read_to_string(directory.path().join(EDITED)).unwrap().ends_with("# edit 0\n"), "the first one stays");
+}
+
+#[test]
+fn a_shorter_text_of_somebody_else_is_theirs() {
+    let shorter = "# made by hand\nnameserver 192.0.2.53\n";
+    let (directory, conf) = etc();
+    conf.apply(&plan()).unwrap();
+    fs::write(conf.path(), shorter).unwrap();
+    assert_eq!(conf.restore().unwrap(), Restored::LeftToOther);
+    assert_eq!(text(&directory), shorter);
+    conf.apply(&plan()).unwrap();
+    fs::write(conf.path(), "# made by hand\n").unwrap();
+    assert_eq!(conf.apply(&plan()).unwrap(), Applied::Repaired);
+    assert_eq!(conf.restore().unwrap(), Restored::Exactly);
+    assert_eq!(text(&directory), "# made by hand\n");
 }
 
 #[test]

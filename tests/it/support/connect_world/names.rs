@@ -114,10 +114,10 @@ impl ConnectWorld {
 
     pub(super) fn attach_ends(&mut self, attempt: Attempt, well: bool) {
         let result = if well {
-            Ok(Attached { backend: Backend::Resolved, repaired: false, message: String::new() })
+            Ok(Attached { backend: Backend::Resolved, repaired: false, message: String::new(), domains: Vec::new() })
         } else {
             self.failing_names -= 1;
-            Err(AttachFailed { message: "the bus is away".into(), outlook: Outlook::Open })
+            Err(AttachFailed { message: "the bus is away".into(), outlook: Outlook::Open, file: false })
         };
         self.dns(Input::Attached { attempt, result });
     }

@@ -27,7 +27,10 @@ fn attach_of(effects: &[Effect]) -> (Attempt, LinkPlan) {
 }
 
 fn done(attempt: Attempt, backend: Backend, repaired: bool) -> Input {
-    Input::Attached { attempt, result: Ok(Attached { backend, repaired, message: String::new() }) }
+    Input::Attached {
+        attempt,
+        result: Ok(Attached { backend, repaired, message: String::new(), domains: vec!["corp.example".into()] }),
+    }
 }
 
 fn up(how: DnsMode) -> (Bench, Attempt, LinkPlan) {
@@ -91,7 +94,7 @@ fn no_more_than_64_domains_are_set_and_hidden_ranges_stay_the_hosts() {
 #[test]
 fn a_failure_is_tried_again_after_a_pause_and_a_hopeless_one_is_not() {
     let (mut bench, attempt, _) = up(DnsMode::Resolved);
-    let failed = |outlook| Err(AttachFailed { message: "no".into(), outlook });
+    let failed = |outlook| Err(AttachFailed { message: "no".into(), outlook, file: false });
     assert_eq!(bench.feed(Input::Attached { attempt, result: failed(Outlook::Open) }), []);
     assert_eq!(bench.pass(999), []);
     let (again, _) = attach_of(&bench.pass(1));
@@ -111,7 +114,7 @@ fn told(bench: &mut Bench, input: Input) -> DnsState {
 fn where_nothing_can_be_attached_names_are_off_and_not_ready_until_the_host_changes() {
     for (outlook, pause) in [(Outlook::Hopeless, 60_000), (Outlook::Taken, 5_000)] {
         let (mut bench, attempt, _) = up(DnsMode::Auto);
-        let failed = AttachFailed { message: "nobody asks us".into(), outlook };
+        let failed = AttachFailed { message: "nobody asks us".into(), outlook, file: false };
         let state = told(&mut bench, Input::Attached { attempt, result: Err(failed) });
         assert_eq!((state.backend.as_str(), state.ready, state.outlook), ("off", false, outlook));
         assert_eq!((state.message.as_str(), state.server.as_str()), ("nobody asks us", "246.246.0.2"));
@@ -251,6 +254,85 @@ fn by_the_file_other_names_are_passed_on_and_external_names_are_followed_by_the_
         reply_of(&bench.feed(Input::Answered { id: *id, answer })),
         ["out.demo. CNAME www.corp.example.", "www.corp.example. A 203.0.113.5",]
     );
+}
+
+fn forwards(bench: &mut Bench) -> bool {
+    matches!(&bench.ask("www.example.com", Kind::A)[..], [Effect::Forward { .. }])
+}
+
+#[test]
+fn names_of_the_host_are_passed_on_while_the_file_may_be_ours() {
+    let (mut bench, attempt, _) = up(DnsMode::Auto);
+    bench.feed(done(attempt, Backend::File, false));
+    for file in [true, true, false] {
+        let (attempt, _) = attach_of(&bench.pass(300_000));
+        assert!(forwards(&mut bench), "while it is looked at");
+        let failed = AttachFailed { message: "late".into(), outlook: Outlook::Open, file };
+        bench.feed(Input::Attached { attempt, result: Err(failed) });
+        assert_eq!(forwards(&mut bench), file);
+    }
+}
+
+#[test]
+fn a_connection_beside_the_editor_passes_nothing_on_while_it_looks() {
+    let (mut bench, attempt, _) = up(DnsMode::File);
+    assert!(forwards(&mut bench), "the file may be ours before we hear of it");
+    bench.feed(done(attempt, Backend::Beside, false));
+    attach_of(&bench.pass(5000));
+    assert!(!forwards(&mut bench), "the editor asks us: that would go round in a circle");
+}
+
+#[test]
+fn an_edit_that_takes_us_out_of_the_file_is_not_ready_and_is_looked_at_again() {
+    let (mut bench, attempt, _) = up(DnsMode::File);
+    let failed = AttachFailed { message: "put it back".into(), outlook: Outlook::Edited, file: true };
+    let state = told(&mut bench, Input::Attached { attempt, result: Err(failed) });
+    assert_eq!((state.ready, state.outlook, state.message.as_str()), (false, Outlook::Edited, "put it back"));
+    assert!(forwards(&mut bench), "as the second server");
+    let (attempt, _) = attach_of(&bench.pass(5000));
+    assert!(told(&mut bench, done(attempt, Backend::File, false)).ready);
+}
+
+#[test]
+fn that_a_file_was_overwritten_does_not_hide_that_it_was_edited() {
+    let (mut bench, attempt, _) = up(DnsMode::File);
+    let (attempt, message) = {
+        bench.feed(done(attempt, Backend::File, true));
+        (attach_of(&bench.pass(5000)).0, "somebody edited it".to_owned())
+    };
+    let result = Ok(Attached { backend: Backend::File, repaired: false, message, domains: Vec::new() });
+    let state = told(&mut bench, Input::Attached { attempt, result });
+    let both = state.message.contains("something else wrote") && state.message.ends_with("; somebody edited it");
+    assert!(both, "{}", state.message);
+}
+
+#[test]
+fn what_the_own_clusters_servers_do_not_answer_another_connection_may() {
+    let (mut bench, attempt, _) = up(DnsMode::File);
+    bench.feed(done(attempt, Backend::File, false));
+    let codes = |effects: &[Effect]| {
+        let [Effect::Deny { denial, failure, .. }] = effects else { panic!("{effects:?}") };
+        assert_eq!((&text(denial)[0], &text(failure)[0]), (&"ServFail".to_owned(), &"ServFail".to_owned()));
+    };
+    let asked = |bench: &mut Bench| {
+        let effects = bench.ask("ledger.site.example", Kind::A);
+        let [Effect::Ask { id, query, limit, .. }] = &effects[..] else { panic!("{effects:?}") };
+        assert_eq!(*limit, Duration::from_secs(3), "the others have a second after it");
+        (*id, query.clone())
+    };
+    let (id, query) = asked(&mut bench);
+    codes(&bench.feed(Input::Answered { id, answer: Some(upstream_answer(&query, Code::ServFail, &[])) }));
+    let (id, _) = asked(&mut bench);
+    codes(&bench.feed(Input::Answered { id, answer: None }));
+    asked(&mut bench);
+    codes(&bench.pass(3000));
+    // What is ours and cannot be told is not another's.
+    let (id, query) = asked(&mut bench);
+    let answer = Some(upstream_answer(&query, Code::NoError, &["192.168.1.1"]));
+    let effects = bench.feed(Input::Answered { id, answer });
+    let [Effect::Translate { id, .. }] = effects[..] else { panic!("{effects:?}") };
+    let foreign = Some(Err(AllocateError::Foreign(ip("192.168.1.1"))));
+    assert_eq!(reply_of(&bench.feed(Input::Translated { id, result: foreign })), ["ServFail"]);
 }
 
 #[test]
