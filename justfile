@@ -32,8 +32,8 @@ interleave:
     PODWAY_INTERLEAVINGS=$(mktemp)
     export PODWAY_INTERLEAVINGS
     trap 'rm -f "$PODWAY_INTERLEAVINGS"' EXIT
-    cargo test --locked --test it interleavings
-    cargo test --quiet --locked --test it print_the_table -- --ignored --nocapture
+    cargo test --locked --release --test it interleavings
+    cargo test --quiet --locked --release --test it print_the_table -- --ignored --nocapture
 
 # real TUN device and resolver files, in network namespaces of their own (as root)
 e2e:

@@ -10,6 +10,10 @@ use crate::server::{Agent, FlowLimits};
 /// What bulk flows have in front of carriers, in bytes.
 const KEPT_FREE: i32 = 1 << 20;
 
+/// How an agent ends that cannot serve: EX_OSERR of sysexits.h. Not 1, with which runtimes end where they could not run a
+/// program at all; whoever placed it tells them apart by that.
+pub const CANNOT_SERVE: u8 = 71;
+
 /// Runs the agent until a signal or its own rules end it. `args` are those after the program's name. Must be called
 /// outside any runtime.
 pub fn run(args: impl IntoIterator<Item = String>) -> ExitCode {
@@ -21,7 +25,7 @@ pub fn run(args: impl IntoIterator<Item = String>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: podway-agent: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(CANNOT_SERVE)
         }
     }
 }

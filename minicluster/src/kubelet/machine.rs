@@ -179,7 +179,7 @@ impl Machine {
             Image::Foreign => {
                 log.line(format_args!("exec /podway-agent: exec format error"));
                 let identity = Identity { pod, namespace, node, bind: Bind::All, resolver: launch.resolver.clone() };
-                let launch = Launch { args: vec!["exit".to_owned(), "255".to_owned()], ..*launch.clone() };
+                let launch = Launch { args: vec!["exit".to_owned(), "1".to_owned()], ..*launch.clone() };
                 sample(&run, &launch, identity, &place, log)
             }
             Image::Agent => Agent::start(&self.agent, &launch, &pod, &place, log)

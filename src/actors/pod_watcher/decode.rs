@@ -420,12 +420,13 @@ fn state(state: &State) -> ContainerState {
 const LOST: &str = "Unknown";
 
 /// Why a container that has ended never ran its program: the runtime's own exit codes, none of which an agent ends with.
-/// 255 is all that a status tells of a program for another architecture (the container's log says "exec format error").
-/// It is also what a runtime tells, with a reason of its own, of what it lost sight of, as over a reboot of the node.
+/// 1 or 255, by its version, is all that runc leaves in the status of a program for another architecture (the container's log
+/// says "exec format error"). 255 is also what a runtime tells, with a reason of its own, of what it lost sight of, as over
+/// a reboot of the node.
 fn never_ran(detail: &Detail) -> Option<String> {
     match detail.exit_code {
-        255 if detail.reason != LOST => {
-            Some("exit code 255, as of a program for another architecture than the node's".to_owned())
+        code @ (1 | 255) if detail.reason != LOST => {
+            Some(format!("exit code {code}, as of a program for another architecture than the node's"))
         }
         125..=128 => {
             let why = kubelet::reason(&detail.reason, &detail.message);

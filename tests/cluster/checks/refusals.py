@@ -98,7 +98,8 @@ def architecture(w):
         with w.daemon() as p:
             done = p.command("connect", "-n", NS, "--proxy-via", "service=web", "--agent-image", "podway-agent:other-machine")
             expect(done.code == 1, f"exit {done.code}: {done.said()}")
-            expect("podway-agent:other-machine" in done.err and "hint:" in done.err, f"not clear: {done.err}")
+            for word in ("podway-agent:other-machine", "architecture", "hint:"):
+                expect(word in done.err, f"{word} is not in: {done.err}")
             w.note(f"{done.seconds:.2f} s: {done.err.strip().splitlines()[-2]}")
             w.nothing_connected()
     finally:

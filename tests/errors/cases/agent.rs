@@ -23,9 +23,9 @@ pub fn groups() -> Vec<Group> {
         connect("the image cannot be pulled", &image, "AgentNotPlaced").says(&["registry.example", "--agent-image"]),
         connect("the image of podway's own pod cannot be pulled", &own, "AgentNotPlaced").says(&["registry.example"]),
         connect("the image is for another architecture", &["--proxy-via", "service=store", "--agent-image", "podway-foreign:1"], "AgentNotPlaced")
-            .says(&["255", "architecture"]),
+            .says(&["exit code 1,", "architecture"]),
         connect("the image of podway's own pod is for another architecture", &["--agent-image", "podway-foreign:1"], "AgentNotPlaced")
-            .says(&["255", "architecture"]),
+            .says(&["exit code 1,", "architecture"]),
         connect("Pod Security refuses", &VIA, "AgentNotPlaced")
             .given(|world| {
                 level(world, "restricted");
