@@ -47,7 +47,7 @@ fn agents_are_read_back_from_arguments_and_status() {
             "conditions": [{"type": "Ready", "status": "True"}],
             "containerStatuses": [{"name": "podway-agent", "state": {"running": {"startedAt": "t"}}}],
             "ephemeralContainerStatuses": [
-                {"name": "podway-agent-f00d-1", "state": {"terminated": {"exitCode": 1}}},
+                {"name": "podway-agent-f00d-1", "state": {"terminated": {"exitCode": 71}}},
                 {"name": "podway-agent-f00d-2", "state": {"waiting": {"reason": "ErrImagePull", "message": "none"}}}]},
     }));
     let states: Vec<_> = fact.agents.iter().map(|agent| (&*agent.name, agent.port, agent.state.clone())).collect();
