@@ -8,6 +8,7 @@ mod credentials;
 mod cycles;
 mod host;
 mod panics;
+mod readers;
 mod watches;
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub fn all(asked: &Asked) -> Vec<Group> {
         credentials::group(),
         panics::children(),
         panics::roots(),
+        readers::group(),
         host::group(),
         connects::group(asked.connects),
         cycles::group(),
