@@ -33,7 +33,7 @@ pub fn group() -> Group {
         |rig: &mut Rig<'_, '_>, row| {
             let (to, flows, pid) = (rig.address("web"), rig.flows("web"), rig.podway.pid());
             let before = resident(pid);
-            let mut more = |row: &mut crate::row::Row, what: &str, bar: i64| {
+            let more = |row: &mut crate::row::Row, what: &str, bar: i64| {
                 std::thread::sleep(FILLS);
                 let more = resident(pid) - before;
                 row.figure(format!("{what}: {more} KiB more"));
