@@ -87,6 +87,8 @@ impl Default for FlowLimits {
 /// What all carriers share.
 #[derive(Debug)]
 pub struct Shared {
+    /// Tells this run of the agent from any other.
+    run: [u8; 16],
     serve: Serve,
     /// Limits.
     pub limits: FlowLimits,
@@ -169,7 +171,9 @@ impl Agent {
         let listener = TcpListener::bind(serve.listen).await?;
         let control = listener.local_addr()?;
         let budget = Budget::new(limits.buffers, limits.flows);
+        let run = handshake::random().ok_or_else(|| io::Error::other("no random bytes"))?;
         let shared = Arc::new(Shared {
+            run,
             serve,
             limits,
             budget,
@@ -592,6 +596,7 @@ async fn authenticate(
         ipv4: has_route("192.0.2.1:9"),
         ipv6: has_route("[2001:db8::1]:9"),
         icmp: icmp::is_possible(),
+        run: Bytes::copy_from_slice(&shared.run),
     };
     writer.send(&frame(hello_frame::Frame::Welcome(welcome))).map_err(|_| nonsense())?;
     Ok(round_trip)

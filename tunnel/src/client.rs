@@ -396,7 +396,8 @@ impl Inner {
     /// How a flow that was opened here goes on elsewhere; `None` where it cannot.
     fn way_back(&self, flow_id: [u8; 16]) -> Option<line::WayBack> {
         let line = self.line.clone().filter(|_| !self.resume_window().is_zero())?;
-        Some(line::WayBack { line, flow_id, within: self.resume_window().min(RESUME_WINDOW) })
+        let within = self.resume_window().min(RESUME_WINDOW);
+        Some(line::WayBack { line, flow_id, run: self.welcome.run.clone(), within })
     }
 
     /// A call about a flow, with its first frame.

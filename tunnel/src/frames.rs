@@ -117,6 +117,9 @@ pub struct Welcome {
     /// The pod may send ICMP echo.
     #[prost(bool, tag = "6")]
     pub icmp: bool,
+    /// 16 random bytes of this run of the agent, told to authenticated clients only: flows go on with no other.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub run: Bytes,
 }
 
 /// Limits of the agent.

@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::ops::Deref;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 
 use crate::credit::Budget;
 use crate::queue::Queue;
@@ -142,8 +142,26 @@ impl<B: Deref<Target = Budget>> Outbox<B> {
             self.kept.skip(had);
             self.start += had;
             self.budget.let_go(had);
+            self.skip_again(received.min(self.sent));
         }
         Ok(())
+    }
+
+    /// What the peer has is not sent again: nothing is held that is not counted.
+    fn skip_again(&mut self, received: u64) {
+        while self.again_at < received
+            && let Some(front) = self.again.front_mut()
+        {
+            let part = usize::try_from(received - self.again_at).unwrap_or(usize::MAX).min(front.len());
+            front.advance(part);
+            self.again_at += part as u64;
+            if front.is_empty() {
+                self.again.pop_front();
+            }
+        }
+        if self.again.is_empty() {
+            self.again = VecDeque::new();
+        }
     }
 
     /// What the peer has once it has everything.

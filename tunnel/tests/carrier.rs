@@ -12,11 +12,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use podway_tunnel::client::{Carrier, Config, ConnectError, Event, TcpFlow};
+use podway_tunnel::client::{Carrier, Config, ConnectError, Event, Line, TcpFlow};
 use podway_tunnel::credit::{Budget, Receiver};
 use podway_tunnel::frames::{
-    Ack, Challenge, Denied, Fin, FlowFrame, HelloFrame, Opened, Ping, Pong, Recall, Stats, Welcome, Yielded,
-    flow_frame, hello_frame::Frame,
+    Ack, Challenge, Denied, Fin, FlowFrame, HelloFrame, Limits, Opened, Ping, Pong, Recall, Resumed, Stats, Welcome,
+    Yielded, flow_frame, hello_frame::Frame,
 };
 use podway_tunnel::wire::{Reader, Writer};
 use ring::rand::SystemRandom;
@@ -195,19 +195,27 @@ async fn a_stream_that_a_hung_agent_does_not_end_is_given_up() {
     assert!(carrier.is_alive());
 }
 
-/// A carrier with a flow on it that an agent made by hand has opened, and the agent's end of the flow.
-async fn flow(config: &Config) -> (Carrier, TcpFlow, Writer, Reader) {
+/// A carrier to an agent made by hand, which welcomes so and talks on, and the calls that come after.
+async fn welcomed(config: &Config, welcome: Welcome) -> (Carrier, mpsc::UnboundedReceiver<(Writer, Reader)>) {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let (flow_tx, mut flow_rx) = mpsc::unbounded_channel();
+    let (flow_tx, flow_rx) = mpsc::unbounded_channel();
     let talking = |mut writer: Writer, reader: Reader| async move {
         while writer.send(&HelloFrame { frame: Some(Frame::Stats(Stats::default())) }).is_ok() {
             sleep(Duration::from_secs(5)).await;
         }
         drop(reader);
     };
-    let answers = vec![challenge(), Frame::Welcome(Welcome::default())];
-    tokio::spawn(agent_with_flows(theirs, answers, talking, flow_tx));
-    let carrier = Carrier::connect(ours, config).await.expect("connected");
+    tokio::spawn(agent_with_flows(theirs, vec![challenge(), Frame::Welcome(welcome)], talking, flow_tx));
+    (Carrier::connect(ours, config).await.expect("connected"), flow_rx)
+}
+
+/// A carrier with a flow on it that the agent has opened, and the agent's end of the flow.
+async fn flow(config: &Config) -> (Carrier, TcpFlow, Writer, Reader) {
+    flow_of(config, Welcome::default()).await
+}
+
+async fn flow_of(config: &Config, welcome: Welcome) -> (Carrier, TcpFlow, Writer, Reader) {
+    let (carrier, mut flow_rx) = welcomed(config, welcome).await;
     let opening = carrier.open_tcp("10.0.0.1:80".parse().expect("an address"), Duration::from_secs(5));
     let answering = async {
         let (mut writer, mut reader) = flow_rx.recv().await.expect("a call");
@@ -217,6 +225,56 @@ async fn flow(config: &Config) -> (Carrier, TcpFlow, Writer, Reader) {
     };
     let (flow, (writer, reader)) = tokio::join!(opening, answering);
     (carrier, flow.expect("opened"), writer, reader)
+}
+
+/// Of an agent whose flows outlive carriers.
+fn of_run(run: u8) -> Welcome {
+    let limits = Limits { resume_window_ms: 60_000, ..Limits::default() };
+    Welcome { limits: Some(limits), run: Bytes::from(vec![run; 16]), ..Welcome::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_goes_on_with_the_same_run_of_an_agent_and_with_no_other() {
+    for (run, goes_on) in [(1, true), (2, false)] {
+        let config = Config { line: Some(Line::default()), ..config() };
+        let (carrier, mut flow, ..) = flow_of(&config, of_run(1)).await;
+        carrier.close();
+        drop(carrier);
+        let (_carrier, mut calls) = welcomed(&config, of_run(run)).await;
+        let asked = async {
+            tokio::select! {
+                call = calls.recv() => call,
+                event = poll_fn(|cx| flow.poll_event(cx)) => {
+                    assert_eq!(event, Event::Reset);
+                    None
+                }
+            }
+        };
+        let asked = timeout(Duration::from_secs(30), asked).await.expect("in time");
+        assert_eq!(asked.is_some(), goes_on, "whoever listens in the agent's place is told of its flows");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_takes_flows_over_and_drops_them_is_given_up() {
+    let config = Config { line: Some(Line::default()), ..config() };
+    let (carrier, mut flow, ..) = flow_of(&config, of_run(1)).await;
+    carrier.close();
+    drop(carrier);
+    let (_carrier, mut calls) = welcomed(&config, of_run(1)).await;
+    let dropping = tokio::spawn(async move {
+        let mut count = 0;
+        while let Some((mut writer, _)) = calls.recv().await {
+            drop(writer.send_flow(flow_frame::Frame::Resumed(Resumed::default())));
+            writer.finish_ok();
+            count += 1;
+        }
+        count
+    });
+    let event = timeout(Duration::from_secs(300), poll_fn(|cx| flow.poll_event(cx))).await.expect("in time");
+    assert_eq!(event, Event::Reset);
+    drop((flow, _carrier));
+    assert!(dropping.await.expect("counted") <= 70, "it asks without a pause");
 }
 
 async fn next(reader: &mut Reader) -> flow_frame::Frame {

@@ -508,8 +508,11 @@ impl ClientListCore {
             let agents = pod.map_or(&[][..], |pod| &pod.agents);
             agents.iter().any(|a| a.name == *agent && a.state == ContainerState::Running)
         };
+        // A pod that is about to end is not dialled again.
+        let comes_back = |uid: &PodUid| self.pods.1.pods.get(uid).is_some_and(|pod| takes_new_flows(pod));
         let stands = |uid: &PodUid, agent: &Arc<str>| {
-            self.links.get(uid).is_some_and(|link| link.is_ready() || runs(uid, agent))
+            let link = self.links.get(uid);
+            link.is_some_and(|link| link.is_ready() || (runs(uid, agent) && comes_back(uid)))
         };
         let lost = self.reached.iter().filter(|(uid, agent)| !stands(uid, agent));
         let lost: Vec<PodUid> = lost.map(|(uid, _)| uid.clone()).collect();

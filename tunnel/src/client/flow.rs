@@ -344,6 +344,7 @@ impl Flow {
         drop(self.words.poll(cx, &mut going.writer));
         match ready!(going.reader.poll_next::<FlowFrame>(cx)) {
             Some(Ok(frame)) => {
+                self.stream.brought();
                 self.take(frame.frame);
                 self.close(cx);
             }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -88,23 +89,31 @@ async fn standing(newest: &mut watch::Receiver<Newest>) -> Option<Arc<Inner>> {
 pub(super) struct WayBack {
     pub(super) line: Line,
     pub(super) flow_id: [u8; 16],
+    /// Of the agent. Whoever listens in its place now cannot know it.
+    pub(super) run: Bytes,
     /// How long there may be none.
     pub(super) within: Duration,
 }
 
 impl WayBack {
     /// Waits for a carrier and takes the flow over, of which this side has `received`. Gives what the agent has; `None` when
-    /// the flow is over. Cancel safe.
-    pub(super) async fn resume(self, received: u64) -> Option<(Going, u64)> {
-        timeout(self.within, self.try_resume(received)).await.ok()?
+    /// the flow is over. `idle` tells how often it was taken over since it last brought anything. Cancel safe.
+    pub(super) async fn resume(self, received: u64, idle: u32) -> Option<(Going, u64)> {
+        timeout(self.within, self.try_resume(received, idle)).await.ok()?
     }
 
-    async fn try_resume(&self, received: u64) -> Option<(Going, u64)> {
+    async fn try_resume(&self, received: u64, idle: u32) -> Option<(Going, u64)> {
         let [first, longest] = AGAIN;
+        if idle > 0 {
+            sleep((first * 2_u32.saturating_pow(idle.min(8))).min(longest)).await;
+        }
         let mut pause = first;
         let mut newest = self.line.0.subscribe();
         loop {
             let carrier = standing(&mut newest).await?;
+            if carrier.welcome.run != self.run {
+                return None;
+            }
             let resumed = tokio::select! {
                 resumed = carrier.resume(&self.flow_id, received) => resumed,
                 () = self.line.over() => return None,

@@ -33,7 +33,12 @@ pub(super) struct Stream {
     /// Our side of it has ended.
     finished: bool,
     back: Option<WayBack>,
+    /// How often it was taken over since anything came.
+    idle: u32,
 }
+
+/// An agent that takes a flow over so often and never says anything on it has lost it.
+const IDLE_AT_MOST: u32 = 64;
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -48,7 +53,7 @@ impl std::fmt::Debug for Stream {
 
 impl Stream {
     pub(super) fn new(going: Going, back: Option<WayBack>) -> Stream {
-        Stream { way: Way::Going(going), finished: false, back }
+        Stream { way: Way::Going(going), finished: false, back, idle: 0 }
     }
 
     /// Whether it can go on over another carrier at all.
@@ -67,14 +72,20 @@ impl Stream {
     pub(super) fn resumed(&mut self, going: Going) {
         self.way = Way::Going(going);
         self.finished = false;
+        self.idle += 1;
+    }
+
+    /// Something came on it.
+    pub(super) fn brought(&mut self) {
+        self.idle = 0;
     }
 
     /// The carrier ended: begins the wait for the next one, with a flow of which this side has `received`. Says whether
     /// there is hope.
     pub(super) fn lost(&mut self, received: u64) -> bool {
-        match self.back.clone().filter(|back| !back.line.is_over()) {
+        match self.back.clone().filter(|back| !back.line.is_over() && self.idle < IDLE_AT_MOST) {
             Some(back) => {
-                self.way = Way::Resuming(Box::pin(back.resume(received)));
+                self.way = Way::Resuming(Box::pin(back.resume(received, self.idle.saturating_sub(1))));
                 true
             }
             None => false,

@@ -1,6 +1,6 @@
 //! Two ends and a carrier between them that is cut anywhere, in the middle of frames too.
 
-use bytes::{Buf as _, BufMut as _, BytesMut};
+use bytes::{BufMut as _, BytesMut};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof};
 use proptest::proptest;
 use proptest::test_runner::TestCaseError;
@@ -401,4 +401,23 @@ fn small_pieces_are_kept_in_few_blocks() {
     }
     assert_eq!(outbox.resume(0), Ok(()));
     assert!(outbox.again.len() < 10, "{} blocks", outbox.again.len());
+}
+
+/// A peer that takes a flow over and then says that it has everything must not leave behind what nobody counts.
+#[test]
+fn nothing_is_held_for_a_peer_that_has_it() {
+    let budget = Budget::new(1 << 20, 4);
+    let mut outbox = Outbox::new(&budget, Keeping::Everything);
+    for chunk in [&b"first"[..], b"second", b"third"] {
+        outbox.sent(&Bytes::copy_from_slice(chunk));
+    }
+    outbox.resume(0).unwrap();
+    assert_eq!(outbox.again(2), Some((0, Bytes::from_static(b"fi"))));
+    outbox.acknowledged(7).unwrap();
+    assert_eq!(outbox.again(2), Some((7, Bytes::from_static(b"co"))));
+    outbox.acknowledged(16).unwrap();
+    assert!(!outbox.has_again() && outbox.again.capacity() == 0);
+    // What is new goes out as ever.
+    outbox.sent(&Bytes::from_static(b"new"));
+    assert!(!outbox.has_again());
 }

@@ -621,6 +621,16 @@ fn an_agent_that_ended_is_given_up_though_its_pod_is_there() {
 }
 
 #[test]
+fn an_agent_whose_pod_is_about_to_end_is_given_up_once_its_link_is_lost() {
+    let leaving = PodFact { terminating: true, ..pod("a", "web") };
+    let mut bench = Bench::connected(&[pod("a", "web")]);
+    assert_eq!(abandoned(&bench.pods(&[leaving.clone()])), [], "it still works");
+    let lost = bench.feed(Input::LinkLost { pod: "a".into(), attempt: Attempt(1), why: "cut".into() });
+    assert_eq!(abandoned(&lost), [PodUid::from("a")], "nobody will dial it");
+    assert_eq!(abandoned(&in_an_outage().pods(&[leaving])), [PodUid::from("a")]);
+}
+
+#[test]
 fn an_agent_that_nobody_wants_is_given_up_before_its_link_ends() {
     let mut bench = Bench::connected(&[pod("a", "web")]);
     let effects = bench.select(&[], GeneralEgress::NotNeeded);
