@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
@@ -23,14 +23,30 @@ pub struct Stream {
     pub reader: Reader,
     /// Of ours.
     pub writer: Writer,
-    /// Whether the workstation's session left on purpose: then nobody will come for its flows.
-    pub left: Arc<AtomicBool>,
+    /// Of the carrier: once the workstation left, nobody will come for what was on it.
+    pub carrier: CarrierOf,
 }
 
-impl Stream {
+/// A session's carrier, by its number in the order in which they were authenticated.
+#[derive(Clone, Debug, Default)]
+pub struct CarrierOf {
+    session: Arc<Session>,
+    number: u64,
+}
+
+/// A session that has carriers or flows.
+#[derive(Debug, Default)]
+struct Session {
+    carriers: AtomicU64,
+    /// The last carrier on which the workstation said that it leaves: that one is left, and those before, which the agent may
+    /// believe alive. Later ones are of a workstation that came back.
+    left: AtomicU64,
+}
+
+impl CarrierOf {
     /// Whether the workstation left on purpose.
     pub fn is_left(&self) -> bool {
-        self.left.load(Ordering::Acquire)
+        self.number <= self.session.left.load(Ordering::Acquire)
     }
 }
 
@@ -59,11 +75,10 @@ pub struct Places(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     flows: HashMap<Key, Held>,
-    /// Those without a carrier, in the order in which they lost it.
-    detached: BTreeMap<u64, Key>,
+    /// Those without a carrier, in the order in which they lost it, with what that was.
+    detached: BTreeMap<u64, (Key, CarrierOf)>,
     next: u64,
-    /// Whether those sessions left that have carriers or flows.
-    sessions: HashMap<[u8; 16], Weak<AtomicBool>>,
+    sessions: HashMap<[u8; 16], Weak<Session>>,
     /// The agent ends: nobody can come back.
     closed: bool,
 }
@@ -130,29 +145,31 @@ impl Places {
     /// Ends the flow that is detached for longest.
     pub fn make_room(&self) {
         let mut state = self.state();
-        if let Some(key) = state.detached.values().find(|key| state.can_end(key)).copied() {
+        if let Some(key) = state.detached.values().map(|(key, _)| *key).find(|key| state.can_end(key)) {
             state.end(&key);
         }
     }
 
-    /// Whether a session that has a new carrier left: the same for all its carriers, until it comes back after it did.
-    pub fn session(&self, session: [u8; 16]) -> Arc<AtomicBool> {
+    /// A session has a new carrier.
+    pub fn carrier(&self, session: [u8; 16]) -> CarrierOf {
         let mut state = self.state();
-        state.sessions.retain(|_, left| left.strong_count() > 0);
-        let known = state.sessions.get(&session).and_then(Weak::upgrade);
-        known.filter(|left| !left.load(Ordering::Acquire)).unwrap_or_else(|| {
-            let left = Arc::default();
-            state.sessions.insert(session, Arc::downgrade(&left));
-            left
-        })
+        state.sessions.retain(|_, session| session.strong_count() > 0);
+        let known = state.sessions.get(&session).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let new = Arc::default();
+            state.sessions.insert(session, Arc::downgrade(&new));
+            new
+        });
+        let number = known.carriers.fetch_add(1, Ordering::AcqRel) + 1;
+        CarrierOf { session: known, number }
     }
 
-    /// A session left on purpose, and does not come back for its flows: ends those that are detached. Others end with
-    /// their carrier.
-    pub fn left(&self, session: [u8; 16], left: &AtomicBool) {
+    /// The workstation left on purpose, as it said on this carrier, and does not come back for what was on it or on those
+    /// before: ends what is detached of them. The rest ends with its carrier.
+    pub fn left(&self, carrier: &CarrierOf) {
         let mut state = self.state();
-        left.store(true, Ordering::Release);
-        let keys: Vec<Key> = state.detached.values().filter(|key| key.0 == session).copied().collect();
+        carrier.session.left.fetch_max(carrier.number, Ordering::AcqRel);
+        let of_it = |of: &CarrierOf| Arc::ptr_eq(&of.session, &carrier.session) && of.is_left();
+        let keys: Vec<Key> = state.detached.values().filter(|(_, of)| of_it(of)).map(|(key, _)| *key).collect();
         keys.iter().for_each(|key| state.end(key));
     }
 
@@ -160,7 +177,7 @@ impl Places {
     pub fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        let keys: Vec<Key> = state.detached.values().copied().collect();
+        let keys: Vec<Key> = state.detached.values().map(|(key, _)| *key).collect();
         keys.iter().for_each(|key| state.end(key));
     }
 
@@ -202,7 +219,7 @@ impl Place {
     /// The carrier of the flow's stream ended. Says whether the flow may wait for another.
     pub fn detach(&self, stream: &Stream) -> bool {
         let mut state = self.places.state();
-        if state.closed || stream.is_left() {
+        if state.closed || stream.carrier.is_left() {
             return false;
         }
         let number = state.next;
@@ -210,7 +227,7 @@ impl Place {
         if let Some(held) = state.flows.get_mut(&self.key) {
             held.detached = Some(number);
         }
-        state.detached.insert(number, self.key);
+        state.detached.insert(number, (self.key, stream.carrier.clone()));
         true
     }
 
@@ -240,7 +257,7 @@ mod tests {
         let number = state.next;
         state.next += 1;
         state.flows.get_mut(&key).unwrap().detached = Some(number);
-        state.detached.insert(number, key);
+        state.detached.insert(number, (key, CarrierOf::default()));
         drop(state);
         place
     }
@@ -263,14 +280,17 @@ mod tests {
     }
 
     #[test]
-    fn carriers_of_a_session_share_whether_it_left_until_it_comes_back() {
+    fn a_session_that_left_left_its_carriers_before_and_none_after() {
         let places = Places::default();
-        let (first, second) = (places.session([7; 16]), places.session([7; 16]));
-        places.left([7; 16], &first);
-        assert!(second.load(Ordering::Acquire));
-        assert!(!places.session([7; 16]).load(Ordering::Acquire), "it came back");
-        drop((first, second));
-        places.session([8; 16]);
+        let [first, second, third] = [(); 3].map(|()| places.carrier([7; 16]));
+        let other = places.carrier([8; 16]);
+        // Heard late: it is back already.
+        places.left(&second);
+        assert_eq!([&first, &second, &third, &other].map(CarrierOf::is_left), [true, true, false, false]);
+        places.left(&first);
+        assert!(!third.is_left());
+        drop((first, second, third, other));
+        places.carrier([9; 16]);
         assert_eq!(places.state().sessions.len(), 1, "sessions that are gone are kept");
     }
 }

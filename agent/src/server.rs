@@ -33,7 +33,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::args::Serve;
 use crate::dns::{self, ResolvConf};
-use crate::places::{NotTaken, Places, Stream};
+use crate::places::{CarrierOf, NotTaken, Places, Stream};
 use crate::{icmp, policy, tcp, udp};
 
 /// A client that has not pinged for this long is gone.
@@ -267,8 +267,8 @@ struct Session {
     special: Vec<IpNet>,
     /// Whether its flows may go on over other carriers.
     resumes: bool,
-    /// Whether the workstation left on purpose. Its other carriers share it, and flows have it beyond the connection.
-    left: Arc<AtomicBool>,
+    /// Flows have it beyond the connection.
+    carrier: CarrierOf,
     _counted: Counted,
 }
 
@@ -302,9 +302,8 @@ struct Connection {
 }
 
 impl Connection {
-    /// Whether its session left.
-    fn left(&self) -> Arc<AtomicBool> {
-        self.session.get().map_or_else(Arc::default, |session| Arc::clone(&session.left))
+    fn carrier(&self) -> CarrierOf {
+        self.session.get().map(|session| session.carrier.clone()).unwrap_or_default()
     }
 }
 
@@ -388,7 +387,7 @@ async fn flow(mut reader: Reader, mut writer: Writer, connection: Arc<Connection
     let open = match first {
         flow_frame::Frame::Open(open) => open,
         flow_frame::Frame::Resume(resume) => {
-            let stream = Stream { reader, writer, left: connection.left() };
+            let stream = Stream { reader, writer, carrier: connection.carrier() };
             return take_over(resume, stream, &connection, &shared);
         }
         // One carrier for a flow at a time in this version.
@@ -405,11 +404,11 @@ async fn flow(mut reader: Reader, mut writer: Writer, connection: Arc<Connection
     }
     let session = connection.session.get().filter(|session| session.resumes);
     let key = session.and_then(|session| Some((session.id, name(&open.flow_id)?)));
-    let left = connection.left();
+    let carrier = connection.carrier();
     // What still goes out after the carrier's end is no client.
     drop(connection);
     match open.protocol() {
-        Protocol::Tcp => tcp::serve(open, to, key, Stream { reader, writer, left }, shared).await,
+        Protocol::Tcp => tcp::serve(open, to, key, Stream { reader, writer, carrier }, shared).await,
         Protocol::Udp => udp::serve(to, reader, writer, shared).await,
     }
     drop(slot);
@@ -496,7 +495,7 @@ async fn hello(mut reader: Reader, mut writer: Writer, connection: Arc<Connectio
             let end = serve_hello(&mut reader, &mut writer, round_trip, &shared).await;
             if end == End::Left {
                 let session = connection.session.get().into_iter();
-                session.for_each(|session| shared.places.left(session.id, &session.left));
+                session.for_each(|session| shared.places.left(&session.carrier));
             }
         }
         Err(denied) => {
@@ -574,7 +573,7 @@ async fn authenticate(
     let resumes = !shared.limits.resume.is_zero() && features.iter().any(|feature| feature == RESUME);
     if connection
         .session
-        .set(Session { id, special, resumes, left: shared.places.session(id), _counted: Counted::new(shared) })
+        .set(Session { id, special, resumes, carrier: shared.places.carrier(id), _counted: Counted::new(shared) })
         .is_err()
     {
         return Err(no("this connection is authenticated already"));
