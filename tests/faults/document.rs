@@ -47,10 +47,11 @@ impl Document {
         self.0.renew(&table);
     }
 
-    /// In what the rows differ from those written: times have bars of their own.
-    pub fn differences(&self, rows: &[Row], all: bool) -> Vec<String> {
+    /// In what the rows differ from those written: what `status` shows longest, which is a matter of moments too, and
+    /// everything else. Times have bars of their own.
+    pub fn differences(&self, rows: &[Row], all: bool) -> (Vec<String>, Vec<String>) {
         let mut written = self.written();
-        let mut found = Vec::new();
+        let (mut shown, mut found) = (Vec::new(), Vec::new());
         for row in rows {
             let Some(cells) = written.remove(&(row.group.to_owned(), row.fault.clone())) else {
                 found.push(format!("{}: not in docs/reliability.md", row.name()));
@@ -59,7 +60,8 @@ impl Document {
             for (at, now) in [(0, shows(row).as_str()), (3, flows(row)), (4, row.bar)] {
                 let known = cells.get(at).map_or("", String::as_str);
                 if known != now {
-                    found.push(format!("{}: docs/reliability.md has {known}, now {now}", row.name()));
+                    let kind = if at == 0 { &mut shown } else { &mut found };
+                    kind.push(format!("{}: docs/reliability.md has {known}, now {now}", row.name()));
                 }
             }
         }
@@ -68,7 +70,7 @@ impl Document {
                 written.keys().map(|(group, fault)| format!("{group}: {fault}: in docs/reliability.md, but no row"));
             found.extend(gone);
         }
-        found
+        (shown, found)
     }
 }
 

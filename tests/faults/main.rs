@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo test --test faults                    runs all rows, and fails where one misses its bar, or shows something else
+//! cargo test --test faults -- --bars          the same, but what `status` shows otherwise is only told
 //! cargo test --test faults -- --write         renews docs/reliability.md
 //! cargo test --test faults -- --only TEXT     those whose group or fault holds TEXT
 //! cargo test --test faults -- --connects 1000 so many connects at random delays, instead of what fits into the run
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
         Ok(asked) => asked.answer(),
         Err(wrong) => {
             eprintln!("error: faults: {wrong}");
-            eprintln!("hint: cargo test --test faults -- [--write] [--only TEXT] [--connects COUNT]");
+            eprintln!("hint: cargo test --test faults -- [--write] [--bars] [--only TEXT] [--connects COUNT]");
             ExitCode::from(2)
         }
     }
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
 #[derive(Debug, Default)]
 pub struct Asked {
     write: bool,
+    bars: bool,
     only: String,
     /// How many connects at random delays.
     pub connects: Option<usize>,
@@ -86,6 +88,7 @@ impl Asked {
         while let Some(word) = rest.next() {
             match word.as_str() {
                 "--write" => asked.write = true,
+                "--bars" => asked.bars = true,
                 "--only" => asked.only.clone_from(rest.next().ok_or("--only needs a text")?),
                 "--connects" => {
                     let count = rest.next().and_then(|count| count.parse().ok());
@@ -116,7 +119,12 @@ impl Asked {
         if self.write {
             document.renew(&rows);
         } else {
-            wrong.extend(document.differences(&rows, self.only.is_empty()));
+            let (shown, others) = document.differences(&rows, self.only.is_empty());
+            wrong.extend(others);
+            match self.bars {
+                true => shown.iter().for_each(|other| println!("note  {other}")),
+                false => wrong.extend(shown),
+            }
         }
         println!();
         wrong.iter().for_each(|wrong| println!("FAIL  {wrong}"));
