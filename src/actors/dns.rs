@@ -27,11 +27,13 @@ use crate::net::resolver::{AttachFailed, Backend, LinkPlan, Outlook};
 use crate::net::views::ClientTable;
 use crate::spec::DnsMode;
 
+mod beside;
 pub mod core;
 pub mod messages;
 mod upstream;
 
-use self::core::{DnsCore, Effect, Input, LookupId, Upstream};
+use self::beside::{Host, followed};
+use self::core::{DnsCore, Effect, Input, QuestionId, Upstream};
 use self::messages::{Configure, DnsChanged, QueryArrived, Restore, Transport};
 
 /// The whole of attaching or detaching.
@@ -114,14 +116,14 @@ impl Dns {
 
     fn forward(&mut self, id: ReplyId, query: Bytes, transport: Transport, failure: Bytes) {
         let Some(reply) = self.replies.remove(&id) else { return };
-        let (servers, over_tcp) = (self.host.upstream(), transport == Transport::Tcp);
-        let (beside, forwards) = (self.ask_beside(&query, over_tcp), Arc::clone(&self.forwards));
+        let over_tcp = transport == Transport::Tcp;
+        let (beside, host) = (self.ask_beside(&query, over_tcp), self.of_the_host());
         let work = async move {
             match beside.await {
-                Beside::Knows(answer) => Some(answer),
+                Beside::Knows(answer) => followed(answer, &query, transport, host).await,
                 Beside::Denies | Beside::Fails => {
-                    let _permit = forwards.try_acquire_owned().ok()?;
-                    forward(&servers, &query, over_tcp).await
+                    let _permit = host.forwards.try_acquire_owned().ok()?;
+                    forward(&host.servers, &query, over_tcp).await
                 }
             }
         };
@@ -135,14 +137,21 @@ impl Dns {
         if self.host.beside().is_empty() {
             return reply.answer(denial);
         }
-        let work = self.ask_beside(&query, transport == Transport::Tcp);
+        let (beside, host) = (self.ask_beside(&query, transport == Transport::Tcp), self.of_the_host());
+        let work = async move {
+            match beside.await {
+                Beside::Knows(answer) => followed(answer, &query, transport, host).await,
+                Beside::Denies => Some(denial),
+                Beside::Fails => None,
+            }
+        };
         self.tasks.keep(spawn_reporting(work, SEQUENCE, move |result| {
-            reply.answer(match result {
-                Ok(Beside::Knows(answer)) => answer,
-                Ok(Beside::Denies) => denial,
-                Ok(Beside::Fails) | Err(_) => failure,
-            });
+            reply.answer(result.ok().flatten().unwrap_or(failure));
         }));
+    }
+
+    fn of_the_host(&self) -> Host {
+        Host { servers: self.host.upstream(), forwards: Arc::clone(&self.forwards) }
     }
 
     /// Asks the connections beside this one; as if they failed where too many are asked already.
@@ -158,7 +167,7 @@ impl Dns {
         }
     }
 
-    fn ask(&mut self, id: LookupId, upstream: Upstream, query: Bytes, limit: Duration, ctx: &Context<Dns>) {
+    fn ask(&mut self, id: QuestionId, upstream: Upstream, query: Bytes, limit: Duration, ctx: &Context<Dns>) {
         let answered =
             move |answer: Result<Option<Bytes>, TaskFailed>| Input::Answered { id, answer: answer.ok().flatten() };
         match upstream {
