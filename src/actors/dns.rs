@@ -11,12 +11,11 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Recipient};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::AbortHandle;
 
 use crate::actors::falls;
 use crate::actors::pod_watcher::messages::{ClusterInfoChanged, RecordsChanged};
 use crate::actors::proxy_via::messages::{AllocateVips, TranslationChanged};
-use crate::actors::shell::{self, Driven, Reply, Shell, Stop, TaskFailed, Tasks, drive, spawn, spawn_reporting, told};
+use crate::actors::shell::{self, Driven, Reply, Shell, Stop, TaskFailed, Tasks, drive, spawn_reporting, told};
 use crate::actors::vif::messages::VifChanged;
 use crate::ids::{Attempt, Generation, ReplyId};
 use crate::net::dns_tap::{DnsQuery, DnsReply};
@@ -31,10 +30,12 @@ mod beside;
 pub mod core;
 pub mod messages;
 mod upstream;
+mod watching;
 
 use self::beside::{Host, followed};
 use self::core::{DnsCore, Effect, Input, QuestionId, Upstream};
 use self::messages::{Configure, DnsChanged, QueryArrived, Restore, Transport};
+use self::watching::Watching;
 
 /// The whole of attaching or detaching.
 const SEQUENCE: Duration = Duration::from_secs(5);
@@ -67,7 +68,7 @@ pub struct Dns {
     generation: Generation,
     forwards: Arc<Semaphore>,
     beside: Arc<Semaphore>,
-    watching: Option<AbortHandle>,
+    watching: Watching,
     tasks: Tasks,
 }
 
@@ -92,7 +93,7 @@ impl Dns {
             generation: Generation::default(),
             forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
             beside: Arc::new(Semaphore::new(MAX_BESIDE)),
-            watching: None,
+            watching: Watching::default(),
             tasks: Tasks::default(),
         }
     }
@@ -198,9 +199,7 @@ impl Dns {
     }
 
     fn detach(&mut self, attempt: Attempt, ctx: &Context<Dns>) {
-        if let Some(watching) = self.watching.take() {
-            watching.abort();
-        }
+        self.watching.end();
         let (own, detached) = (ctx.address(), self.host.detach());
         // Not kept: the host gets its resolver back also when this actor ends meanwhile.
         spawn_reporting(detached, SEQUENCE, move |result| {
@@ -211,24 +210,17 @@ impl Dns {
 
     /// Hears once that the file may be ours.
     fn watch_editor(&mut self, ctx: &Context<Dns>) {
-        if self.watching.as_ref().is_some_and(|watching| !watching.is_finished()) {
-            return;
-        }
         let (own, given_back) = (ctx.address(), self.host.given_back());
-        let task = spawn(async move {
+        self.watching.begin(Backend::Beside, async move {
             given_back.await;
             own.do_send(Report(Input::ResolverChanged));
         });
-        self.watching = Some(task.abort_handle());
     }
 
     /// Watches resolved for as long as it is the back end; ends with the bus, and starts anew with the next attaching.
     fn watch(&mut self, ctx: &Context<Dns>) {
-        if self.watching.as_ref().is_some_and(|watching| !watching.is_finished()) {
-            return;
-        }
         let own = ctx.address();
-        let task = spawn(async move {
+        self.watching.begin(Backend::Resolved, async move {
             let changed = || own.do_send(Report(Input::ResolverChanged));
             let watched = match Resolved::connect().await {
                 Ok(resolved) => resolved.watch(changed).await,
@@ -238,15 +230,6 @@ impl Dns {
                 tracing::debug!(%error, "systemd-resolved is not watched");
             }
         });
-        self.watching = Some(task.abort_handle());
-    }
-}
-
-impl Drop for Dns {
-    fn drop(&mut self) {
-        if let Some(watching) = &self.watching {
-            watching.abort();
-        }
     }
 }
 
@@ -333,9 +316,7 @@ impl Handler<Stop> for Dns {
     type Result = ();
     fn handle(&mut self, Stop { reply }: Stop, ctx: &mut Context<Dns>) {
         falls::at_message::<Self>("Stop");
-        if let Some(watching) = self.watching.take() {
-            watching.abort();
-        }
+        self.watching.end();
         shell::stop(ctx);
         reply.answer(());
     }
@@ -418,7 +399,7 @@ mod tests {
         fn handle(&mut self, Fall { mut work, mut watch }: Fall, ctx: &mut Context<Dns>) {
             let work = async move { work.closed().await };
             self.report(ctx, work, Duration::from_secs(3600), |_| Input::ResolverChanged);
-            self.watching = Some(tokio::spawn(async move { watch.closed().await }).abort_handle());
+            self.watching.begin(Backend::Resolved, async move { watch.closed().await });
             panic!("it fell");
         }
     }
