@@ -337,6 +337,26 @@ impl fmt::Debug for Credential {
     }
 }
 
+impl ClusterAccess {
+    /// The server's URL for people and logs: a password in it is nobody's to read.
+    pub fn shown_server(&self) -> String {
+        without_userinfo(&self.server)
+    }
+}
+
+/// A URL without the user name and the password in it.
+pub fn without_userinfo(url: &str) -> String {
+    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
+    let whole = (rest, "");
+    let (authority, path) = rest.find(['/', '?', '#']).map_or(whole, |end| rest.split_at(end));
+    // What is neither a host nor ends with one may be a password with such a character in it.
+    let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
+    let ends = authority.contains('@') || authority.ends_with(']') || port.bytes().all(|byte| byte.is_ascii_digit());
+    let (authority, path) = if ends { (authority, path) } else { whole };
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}{host}{path}")
+}
+
 #[cfg(test)]
 impl ClusterAccess {
     /// Only where the server is: no credential, nothing else said.
@@ -357,7 +377,7 @@ impl ClusterAccess {
 impl fmt::Debug for ClusterAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClusterAccess")
-            .field("server", &self.server)
+            .field("server", &self.shown_server())
             .field("credential", &self.credential)
             .finish_non_exhaustive()
     }
@@ -366,6 +386,21 @@ impl fmt::Debug for ClusterAccess {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_in_the_url_of_the_server_is_not_shown() {
+        for (url, shown) in [
+            ("https://h:6443", "https://h:6443"),
+            ("https://me:p%40w@h:6443/k8s/c@1?x=a@b", "https://h:6443/k8s/c@1?x=a@b"),
+            ("https://me:pw@[2001:db8::1]:6443", "https://[2001:db8::1]:6443"),
+            ("https://me:p/w@h", "https://h"),
+            ("me:pw@h", "h"),
+            ("no URL", "no URL"),
+        ] {
+            assert_eq!(ClusterAccess::bare(url).shown_server(), shown);
+            assert!(format!("{:?}", ClusterAccess::bare(url)).contains(&format!("{shown:?}")));
+        }
+    }
 
     #[test]
     fn a_rule_reads_and_prints() {

@@ -99,11 +99,12 @@ pub struct ApiServerLine {
 }
 
 impl ApiServerLine {
-    /// The same, with the moments of `previous` where they differ by no more than rounding.
+    /// The same, since when it was so in `previous`: while a host sleeps no clock but that on the wall goes on. The next try
+    /// stays where it differs by no more than rounding.
     pub fn steadied(self, previous: &ApiServerLine) -> ApiServerLine {
         let steady = |fresh: i64, before: i64| if fresh.abs_diff(before) <= 1 { before } else { fresh };
         ApiServerLine {
-            waiting_since: steady(self.waiting_since, previous.waiting_since),
+            waiting_since: previous.waiting_since,
             next_try: self.next_try.map(|next| steady(next, previous.next_try.unwrap_or(next))),
             ..self
         }

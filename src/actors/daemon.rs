@@ -134,7 +134,7 @@ impl Daemon {
         SessionStatus {
             name: open.spec.name.clone(),
             context: open.spec.context.clone(),
-            server: open.access.server.clone(),
+            server: open.access.shown_server(),
             namespace: open.spec.namespace.clone(),
             owner_uid: open.caller.uid,
             since: (self.wall)(),
@@ -155,7 +155,7 @@ impl Daemon {
         let device = self.free_device(link_exists);
         let status_rx = status.subscribe();
         let span = session_span(&name, caller.uid);
-        span.in_scope(|| info!(server = access.server, "connecting"));
+        span.in_scope(|| info!(server = access.shown_server(), "connecting"));
         let session = Session::new(Ingredients {
             spec,
             named_image,

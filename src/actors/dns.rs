@@ -11,12 +11,11 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Recipient};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::AbortHandle;
 
 use crate::actors::falls;
 use crate::actors::pod_watcher::messages::{ClusterInfoChanged, RecordsChanged};
 use crate::actors::proxy_via::messages::{AllocateVips, TranslationChanged};
-use crate::actors::shell::{self, Driven, Reply, Shell, Stop, TaskFailed, Tasks, drive, spawn, spawn_reporting, told};
+use crate::actors::shell::{self, Driven, Reply, Shell, Stop, TaskFailed, Tasks, drive, spawn_reporting, told};
 use crate::actors::vif::messages::VifChanged;
 use crate::ids::{Attempt, Generation, ReplyId};
 use crate::net::dns_tap::{DnsQuery, DnsReply};
@@ -27,12 +26,16 @@ use crate::net::resolver::{AttachFailed, Backend, LinkPlan, Outlook};
 use crate::net::views::ClientTable;
 use crate::spec::DnsMode;
 
+mod beside;
 pub mod core;
 pub mod messages;
 mod upstream;
+mod watching;
 
-use self::core::{DnsCore, Effect, Input, LookupId, Upstream};
+use self::beside::{Host, followed};
+use self::core::{DnsCore, Effect, Input, QuestionId, Upstream};
 use self::messages::{Configure, DnsChanged, QueryArrived, Restore, Transport};
+use self::watching::Watching;
 
 /// The whole of attaching or detaching.
 const SEQUENCE: Duration = Duration::from_secs(5);
@@ -65,7 +68,7 @@ pub struct Dns {
     generation: Generation,
     forwards: Arc<Semaphore>,
     beside: Arc<Semaphore>,
-    watching: Option<AbortHandle>,
+    watching: Watching,
     tasks: Tasks,
 }
 
@@ -90,7 +93,7 @@ impl Dns {
             generation: Generation::default(),
             forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
             beside: Arc::new(Semaphore::new(MAX_BESIDE)),
-            watching: None,
+            watching: Watching::default(),
             tasks: Tasks::default(),
         }
     }
@@ -114,14 +117,14 @@ impl Dns {
 
     fn forward(&mut self, id: ReplyId, query: Bytes, transport: Transport, failure: Bytes) {
         let Some(reply) = self.replies.remove(&id) else { return };
-        let (servers, over_tcp) = (self.host.upstream(), transport == Transport::Tcp);
-        let (beside, forwards) = (self.ask_beside(&query, over_tcp), Arc::clone(&self.forwards));
+        let over_tcp = transport == Transport::Tcp;
+        let (beside, host) = (self.ask_beside(&query, over_tcp), self.of_the_host());
         let work = async move {
             match beside.await {
-                Beside::Knows(answer) => Some(answer),
+                Beside::Knows(answer) => followed(answer, &query, transport, host).await,
                 Beside::Denies | Beside::Fails => {
-                    let _permit = forwards.try_acquire_owned().ok()?;
-                    forward(&servers, &query, over_tcp).await
+                    let _permit = host.forwards.try_acquire_owned().ok()?;
+                    forward(&host.servers, &query, over_tcp).await
                 }
             }
         };
@@ -135,14 +138,21 @@ impl Dns {
         if self.host.beside().is_empty() {
             return reply.answer(denial);
         }
-        let work = self.ask_beside(&query, transport == Transport::Tcp);
+        let (beside, host) = (self.ask_beside(&query, transport == Transport::Tcp), self.of_the_host());
+        let work = async move {
+            match beside.await {
+                Beside::Knows(answer) => followed(answer, &query, transport, host).await,
+                Beside::Denies => Some(denial),
+                Beside::Fails => None,
+            }
+        };
         self.tasks.keep(spawn_reporting(work, SEQUENCE, move |result| {
-            reply.answer(match result {
-                Ok(Beside::Knows(answer)) => answer,
-                Ok(Beside::Denies) => denial,
-                Ok(Beside::Fails) | Err(_) => failure,
-            });
+            reply.answer(result.ok().flatten().unwrap_or(failure));
         }));
+    }
+
+    fn of_the_host(&self) -> Host {
+        Host { servers: self.host.upstream(), forwards: Arc::clone(&self.forwards) }
     }
 
     /// Asks the connections beside this one; as if they failed where too many are asked already.
@@ -158,7 +168,7 @@ impl Dns {
         }
     }
 
-    fn ask(&mut self, id: LookupId, upstream: Upstream, query: Bytes, limit: Duration, ctx: &Context<Dns>) {
+    fn ask(&mut self, id: QuestionId, upstream: Upstream, query: Bytes, limit: Duration, ctx: &Context<Dns>) {
         let answered =
             move |answer: Result<Option<Bytes>, TaskFailed>| Input::Answered { id, answer: answer.ok().flatten() };
         match upstream {
@@ -189,9 +199,7 @@ impl Dns {
     }
 
     fn detach(&mut self, attempt: Attempt, ctx: &Context<Dns>) {
-        if let Some(watching) = self.watching.take() {
-            watching.abort();
-        }
+        self.watching.end();
         let (own, detached) = (ctx.address(), self.host.detach());
         // Not kept: the host gets its resolver back also when this actor ends meanwhile.
         spawn_reporting(detached, SEQUENCE, move |result| {
@@ -202,24 +210,17 @@ impl Dns {
 
     /// Hears once that the file may be ours.
     fn watch_editor(&mut self, ctx: &Context<Dns>) {
-        if self.watching.as_ref().is_some_and(|watching| !watching.is_finished()) {
-            return;
-        }
         let (own, given_back) = (ctx.address(), self.host.given_back());
-        let task = spawn(async move {
+        self.watching.begin(Backend::Beside, async move {
             given_back.await;
             own.do_send(Report(Input::ResolverChanged));
         });
-        self.watching = Some(task.abort_handle());
     }
 
     /// Watches resolved for as long as it is the back end; ends with the bus, and starts anew with the next attaching.
     fn watch(&mut self, ctx: &Context<Dns>) {
-        if self.watching.as_ref().is_some_and(|watching| !watching.is_finished()) {
-            return;
-        }
         let own = ctx.address();
-        let task = spawn(async move {
+        self.watching.begin(Backend::Resolved, async move {
             let changed = || own.do_send(Report(Input::ResolverChanged));
             let watched = match Resolved::connect().await {
                 Ok(resolved) => resolved.watch(changed).await,
@@ -229,15 +230,6 @@ impl Dns {
                 tracing::debug!(%error, "systemd-resolved is not watched");
             }
         });
-        self.watching = Some(task.abort_handle());
-    }
-}
-
-impl Drop for Dns {
-    fn drop(&mut self) {
-        if let Some(watching) = &self.watching {
-            watching.abort();
-        }
     }
 }
 
@@ -324,9 +316,7 @@ impl Handler<Stop> for Dns {
     type Result = ();
     fn handle(&mut self, Stop { reply }: Stop, ctx: &mut Context<Dns>) {
         falls::at_message::<Self>("Stop");
-        if let Some(watching) = self.watching.take() {
-            watching.abort();
-        }
+        self.watching.end();
         shell::stop(ctx);
         reply.answer(());
     }
@@ -409,7 +399,7 @@ mod tests {
         fn handle(&mut self, Fall { mut work, mut watch }: Fall, ctx: &mut Context<Dns>) {
             let work = async move { work.closed().await };
             self.report(ctx, work, Duration::from_secs(3600), |_| Input::ResolverChanged);
-            self.watching = Some(tokio::spawn(async move { watch.closed().await }).abort_handle());
+            self.watching.begin(Backend::Resolved, async move { watch.closed().await });
             panic!("it fell");
         }
     }

@@ -73,7 +73,7 @@ impl Planner {
         let PlanSession { caller, spec, access, reply } = asked;
         let config = ProxyViaConfig { virtual_v4: settings.virtual_subnet, virtual_v6: virtual_v6(caller.uid) };
         Planner {
-            wanted: Wanted { spec, server: access.server.clone(), device, config },
+            wanted: Wanted { spec, server: access.shown_server(), device, config },
             access,
             owner_uid: caller.uid,
             settings,
@@ -96,7 +96,7 @@ impl Planner {
         self.tasks.keep(spawn_reporting(work, REACH_LIMIT, move |result| {
             me.do_send(Learned(Box::new(move |planner, ctx| match result {
                 Ok(found) => learn(planner, found, ctx),
-                Err(failed) => planner.end(Err(reach::failed(&planner.access.server, &failed).error), ctx),
+                Err(failed) => planner.end(Err(reach::failed(&planner.access.shown_server(), &failed).error), ctx),
             })));
         }));
     }

@@ -199,7 +199,7 @@ impl Session {
     fn reach(&self, client: kube::Client, ctx: &mut Context<Self>) {
         let (me, run) = (ctx.address(), self.run);
         let (access, namespace) = (self.ingredients.access.clone(), self.ingredients.spec.namespace.clone());
-        let server = access.server.clone();
+        let server = access.shown_server();
         let work = reach::reach(access, client, namespace, (self.ingredients.wall)());
         drop(spawn_reporting(work, REACH_LIMIT, move |result| {
             let result = result.unwrap_or_else(|failed| Err(reach::failed(&server, &failed)));
@@ -360,7 +360,7 @@ impl Shell for Session {
                 }
                 self.run += 1;
                 let (me, run, access) = (ctx.address(), self.run, self.ingredients.access.clone());
-                let server = access.server.clone();
+                let server = access.shown_server();
                 let (state_dir, uid) = (self.ingredients.settings.state_dir.clone(), self.ingredients.owner_uid);
                 let work = async move {
                     let loading = blocking(move || Identity::load_or_create(&state_dir, uid));

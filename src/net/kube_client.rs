@@ -24,7 +24,7 @@ use tower::{BoxError, Service, ServiceBuilder};
 
 use crate::error::chain;
 use crate::refusal::Readiness;
-use crate::spec::{ClusterAccess, Credential};
+use crate::spec::{ClusterAccess, Credential, without_userinfo};
 
 /// Limit of a TCP connection: three retransmitted SYNs fit into it.
 const TCP_TIMEOUT: Duration = Duration::from_secs(8);
@@ -214,10 +214,6 @@ fn parse_proxy(url: &str) -> Result<Uri, KubeClientError> {
     let uri: Uri = url.parse().map_err(|_| KubeClientError::Proxy)?;
     let known = matches!(uri.scheme_str(), Some("http" | "https" | "socks5" | "socks5h"));
     if known && uri.host().is_some() { Ok(uri) } else { Err(KubeClientError::Proxy) }
-}
-
-fn without_userinfo(url: &str) -> String {
-    url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, rest)| rest.to_owned())
 }
 
 fn certificates(pem: &str) -> Result<Vec<Vec<u8>>, KubeClientError> {

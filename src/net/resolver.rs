@@ -67,8 +67,8 @@ pub struct Attached {
     pub repaired: bool,
     /// A hint for the user, or empty.
     pub message: String,
-    /// Domains of the workstation's own, whose names its own servers know.
-    pub domains: Vec<String>,
+    /// Domains of the workstation's own, whose names its own servers know; `None` where they could not be read.
+    pub domains: Option<Vec<String>>,
 }
 
 /// The resolver does not ask us.

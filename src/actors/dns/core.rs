@@ -35,6 +35,7 @@ mod attachment;
 mod cache;
 mod facts;
 mod jobs;
+pub(super) mod open_end;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -67,6 +68,15 @@ const MAX_WAITERS: usize = 256;
 /// Stands for one look-up in progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LookupId(pub u64);
+
+/// Stands for one question to an upstream. A look-up may ask several, one after another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QuestionId {
+    /// The look-up.
+    pub lookup: LookupId,
+    /// The how-manieth of it.
+    pub number: u32,
+}
 
 /// Whose name servers are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,8 +120,8 @@ pub enum Input {
     Device(VifChanged),
     /// An upstream answered, or did not.
     Answered {
-        /// The look-up.
-        id: LookupId,
+        /// The question; what answers an earlier one of the look-up is too late.
+        id: QuestionId,
         /// The raw answer; `None` when none could be had.
         answer: Option<Bytes>,
     },
@@ -181,8 +191,8 @@ pub enum Effect {
     },
     /// Ask an upstream.
     Ask {
-        /// The look-up.
-        id: LookupId,
+        /// The question.
+        id: QuestionId,
         /// Whom.
         upstream: Upstream,
         /// The raw query.
@@ -340,10 +350,7 @@ impl DnsCore {
     }
 
     fn reply_as(&mut self, waiter: &Waiter, answer: &Answer, ours: Ours) {
-        let limit = match waiter.transport {
-            Transport::Udp => Limit::Udp,
-            Transport::Tcp => Limit::Tcp,
-        };
+        let limit = limit_of(waiter.transport);
         let mut answer = answer.clone();
         answer.rotate(usize::from(waiter.query.id));
         let built = build(&waiter.query, &answer, limit);
@@ -359,5 +366,12 @@ impl DnsCore {
 
     fn fail(&mut self, waiter: &Waiter) {
         self.reply(waiter, &Answer::empty(Code::ServFail));
+    }
+}
+
+fn limit_of(transport: Transport) -> Limit {
+    match transport {
+        Transport::Udp => Limit::Udp,
+        Transport::Tcp => Limit::Tcp,
     }
 }

@@ -144,6 +144,19 @@ impl TeardownStep {
         TeardownStep::StopWatching,
         TeardownStep::CloseVif,
     ];
+
+    /// What it does, for people.
+    fn words(self) -> &'static str {
+        match self {
+            TeardownStep::RemoveAgents => "removing agents",
+            TeardownStep::StopPlacer => "ending the placing of agents",
+            TeardownStep::RestoreDns => "giving the host's resolver back",
+            TeardownStep::StopDataPlane => "ending what was open",
+            TeardownStep::HangUp => "closing the links to agents",
+            TeardownStep::StopWatching => "ending the watches of the cluster",
+            TeardownStep::CloseVif => "removing the network device",
+        }
+    }
 }
 
 /// What the shell shall do.
@@ -387,6 +400,10 @@ impl SessionCore {
             }
             Input::Reached(Ok(addresses)) => {
                 facts.api_server.get_or_insert(addresses);
+                // What the watches are told counts more.
+                if !matches!(facts.watch, Some((_, WatchHealth::Unauthorized { .. }))) {
+                    self.renewal.judged(false);
+                }
                 self.step(now, Mark::Ok, "API server answered".to_owned());
             }
             Input::Reached(Err(unreached)) => self.unreached(now, unreached),
@@ -424,7 +441,7 @@ impl SessionCore {
             Input::Renewed { ask, expires_at, lasts } => {
                 self.renewal.renewed(now, ask, expires_at, lasts);
                 // A user who connects again does not wait for the next time, which may be some seconds away.
-                self.reaching.hurry(now);
+                self.reaching.renewed(now);
             }
             Input::NotRenewed(ask, why) => self.renewal.failed(now, ask, &why),
             Input::RenewedByHand => self.renewal.by_hand(),
@@ -480,7 +497,13 @@ impl SessionCore {
         match unreached.outlook {
             // Nobody waits any more who could try another address: it was said that it goes on.
             Reachable::MayPass if self.outcome.is_some() => self.reaching.failed(now, &unreached.error),
-            Reachable::MayPass | Reachable::Definite => self.fail(now, unreached.error),
+            Reachable::Refused if self.reaching.is_outdated(now) => {}
+            // As a connection that works does then: it needs others, which a keeper or the user gives.
+            Reachable::Refused if self.outcome.is_some() => {
+                self.renewal.judged(true);
+                self.reaching.failed(now, &unreached.error);
+            }
+            Reachable::MayPass | Reachable::Refused | Reachable::Definite => self.fail(now, unreached.error),
         }
     }
 
@@ -566,7 +589,7 @@ impl SessionCore {
         if let Life::Stopping { step, until, .. } = self.life
             && until <= now
         {
-            self.step_done(now, step, vec![format!("{step:?} took too long")]);
+            self.step_done(now, step, vec![format!("{} took too long", step.words())]);
         }
         if self.life != Life::Running {
             return;
@@ -592,7 +615,11 @@ impl SessionCore {
 
     /// Whether all is known that may refuse a connection.
     fn knows_enough(&self) -> bool {
-        self.facts.api_server.is_some() && self.facts.resolutions.is_some() && self.rights_of_connected().is_some()
+        let facts = &self.facts;
+        // Names are attached or not where there is a first word of it.
+        let told = facts.dns.as_ref().is_some_and(|(_, dns)| dns.ready || !dns.message.is_empty());
+        let names = told || matches!(self.spec.dns, DnsMode::Auto | DnsMode::Off);
+        names && facts.api_server.is_some() && facts.resolutions.is_some() && self.rights_of_connected().is_some()
     }
 
     /// The first reason for which this connection cannot work, if there is one.
@@ -621,7 +648,7 @@ impl SessionCore {
         }
         // Whoever asks the API server first tells in more detail what it does not take.
         if let Some((_, WatchHealth::Unauthorized { why })) =
-            facts.watch.as_ref().filter(|_| facts.api_server.is_some())
+            facts.watch.as_ref().filter(|_| facts.api_server.is_some() && self.outcome.is_none())
         {
             return Some(errors::unauthorized(why));
         }

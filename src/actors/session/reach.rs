@@ -56,9 +56,9 @@ pub async fn reach(
         // Behind a proxy the server's own name is the proxy's to know.
         let proxied = access.proxy_url.is_some();
         let obstacle = if proxied { Obstacle::NoProxy(Box::new(unresolved)) } else { unresolved };
-        return Err(behind(&obstacle, &access.server));
+        return Err(behind(&obstacle, &access.shown_server()));
     }
-    let Ok(answer) = answer else { return Err(behind(&Obstacle::Mute, &access.server)) };
+    let Ok(answer) = answer else { return Err(behind(&Obstacle::Mute, &access.shown_server())) };
     match answer {
         Ok(Some(_)) => {}
         Ok(None) => {
@@ -69,26 +69,26 @@ pub async fn reach(
             )));
         }
         Err(kube::Error::Api(status)) => match status.code {
-            401 => return Err(definite(unauthorized(&access, now))),
+            401 => return Err(refused(unauthorized(&access, now))),
             // To nobody in particular.
             403 if access.credential == Credential::None && status.message.contains(ANONYMOUS) => {
-                return Err(definite(unauthorized(&access, now)));
+                return Err(refused(unauthorized(&access, now)));
             }
             // Forbidden is an answer: the server is there and knows us.
             403 => {}
             429 => {
-                let message = format!("API server {}: it takes no more requests for now (429)", access.server);
+                let message = format!("API server {}: it takes no more requests for now (429)", access.shown_server());
                 let hint = "wait until its load is less, then connect again";
                 return Err(passing(UserError::new(Reason::ClusterUnreachable, message, hint)));
             }
             code => {
-                let message = format!("API server {}: it fails with {code}: {}", access.server, status.message);
+                let message = format!("API server {}: it fails with {code}: {}", access.shown_server(), status.message);
                 let hint = "see what it waits for: kubectl get --raw '/readyz?verbose'; then connect again";
                 let error = UserError::new(Reason::ClusterUnreachable, message, hint);
                 return Err(if code >= 500 { passing(error) } else { definite(error) });
             }
         },
-        Err(error) => return Err(behind(&Obstacle::of(&error), &access.server)),
+        Err(error) => return Err(behind(&Obstacle::of(&error), &access.shown_server())),
     }
     match addresses {
         Ok(addresses) => Ok(addresses.into_iter().collect()),
@@ -99,6 +99,11 @@ pub async fn reach(
 /// What may pass by itself.
 fn passing(error: UserError) -> Unreached {
     Unreached { error, outlook: Outlook::MayPass }
+}
+
+/// What other credentials may cure.
+fn refused(error: UserError) -> Unreached {
+    Unreached { error, outlook: Outlook::Refused }
 }
 
 /// What somebody has to see to.
@@ -123,15 +128,17 @@ fn unauthorized(access: &ClusterAccess, now: i64) -> UserError {
         Credential::ClientCertificate { .. } => ("the client certificate", "fetch the kubeconfig anew"),
         Credential::Basic { .. } => ("the user name and the password", "correct them in the kubeconfig"),
         Credential::None => {
-            let message =
-                format!("API server {}: it wants to know who asks, and there are no credentials", access.server);
+            let message = format!(
+                "API server {}: it wants to know who asks, and there are no credentials",
+                access.shown_server()
+            );
             let hint = "log in to the cluster, or choose a user with credentials: --user, --token";
             return UserError::new(Reason::Unauthorized, message, hint);
         }
     };
     let message = match ended(access, now) {
-        Some(at) => format!("API server {}: {what} ended at {}", access.server, rfc3339(at)),
-        None => format!("API server {}: it does not take {what}", access.server),
+        Some(at) => format!("API server {}: {what} ended at {}", access.shown_server(), rfc3339(at)),
+        None => format!("API server {}: it does not take {what}", access.shown_server()),
     };
     UserError::new(Reason::Unauthorized, message, format!("{renew}, then connect again"))
 }
@@ -197,7 +204,7 @@ mod tests {
                 http::Response::builder().status(code).body(kube::client::Body::from(body.as_bytes().to_vec()));
             std::future::ready(response.map_err(tower::BoxError::from))
         };
-        let access = ClusterAccess::bare("https://192.0.2.1:6443");
+        let access = ClusterAccess::bare("https://me:secret@192.0.2.1:6443");
         reach(access, kube::Client::new(tower::service_fn(serve), "demo"), "demo".into(), 0).await
     }
 
@@ -211,7 +218,8 @@ mod tests {
     async fn credentials_that_are_refused_for_a_second_are_refused() {
         let begun = tokio::time::Instant::now();
         let refused = reached(usize::MAX).await.expect_err("refused");
-        assert_eq!((refused.error.reason, refused.outlook), (Reason::Unauthorized, Outlook::Definite));
+        assert_eq!((refused.error.reason, refused.outlook), (Reason::Unauthorized, Outlook::Refused));
+        assert!(refused.error.message.starts_with("API server https://192.0.2.1:6443: "), "{}", refused.error.message);
         assert!(begun.elapsed() >= refusal::GOES_ON && begun.elapsed() < Duration::from_secs(2));
     }
 

@@ -24,18 +24,14 @@ pub use look::{host_resolvers, is_ours};
 /// How long a file that somebody else wrote must look the same before ours takes its place: whoever writes in several
 /// steps shall come to an end.
 const SETTLE: Duration = Duration::from_millis(500);
-/// How often it is looked at for that.
+/// How often it is looked at for that before ours takes its place.
 const SETTLES: usize = 4;
+/// The same before it is given back: a disconnect waits for that.
+const SETTLES_AT_THE_END: usize = 2;
 
 const OFF_HINT: &str = "names are not attached: the host does not use systemd-resolved and its resolv.conf cannot be \
                         replaced; set your resolver to ask the DNS address that podway status shows, and connect with \
                         --dns off";
-const TAKEN: &str =
-    "another connection is about to replace resolv.conf, or cannot; end that one, or connect with --dns off";
-
-const APART: &str = "a connection of another user has replaced resolv.conf, and what one asks is not told to the other's \
-                     cluster; wait for its end, or connect with --dns off";
-
 const UNASKED: &str = "somebody edited podway's resolv.conf, and it does not name podway's server first any more, so names of \
                        the cluster are not found; put that line back, or connect again: the edit is kept beside it as \
                        resolv.conf.podway-edited";
@@ -44,13 +40,6 @@ const EDITED: &str = "somebody edited podway's resolv.conf: the edit stays until
                       resolv.conf.podway-edited";
 
 /// What is told of an edit that was moved aside.
-pub(crate) fn kept_edit(restored: &Restored) -> Option<String> {
-    match restored {
-        Restored::KeptEdit(path) => Some(kept_in(path)),
-        Restored::Nothing | Restored::Exactly | Restored::LeftToOther => None,
-    }
-}
-
 fn kept_in(path: &Path) -> String {
     format!("resolv.conf was edited while podway had it: the edit is now in {}", path.display())
 }
@@ -124,6 +113,7 @@ impl HostResolver {
     ) -> impl Future<Output = Result<Attached, AttachFailed>> + Send + use<> {
         let mut detached = self.detached.subscribe();
         let begun = *detached.borrow_and_update();
+        self.update(|done| done.begun = begun);
         let (host, plan) = (self.clone(), plan.clone());
         async move {
             let attached = tokio::select! {
@@ -146,8 +136,12 @@ impl HostResolver {
             DnsMode::Off => Ok(attached(Backend::Off, false, "")),
             DnsMode::Resolved => self.by_resolved(begun, plan).await,
             DnsMode::File => self.by_file(begun, plan).await,
-            DnsMode::Auto if self.done().file => self.by_file(begun, plan).await,
+            DnsMode::Auto if self.may_be_asked() => self.by_file(begun, plan).await,
             DnsMode::Auto => {
+                // Where the file is not ours any more, it may be that the host is set up otherwise by now.
+                if self.done().file && self.give_back(None).await.is_err() {
+                    return self.by_file(begun, plan).await;
+                }
                 let uses_it = self.uses_resolved().await;
                 if uses_it || self.done().link.is_some() {
                     match self.by_resolved(begun, plan).await {
@@ -206,54 +200,66 @@ impl HostResolver {
     }
 
     /// Undoes everything done to the host, and keeps an attaching that goes on meanwhile from doing more, from this call on.
-    /// Twice is harmless. Returns what could not be undone, in the user's words.
+    /// What a later attaching does stays. Twice is harmless. Returns what could not be undone, in the user's words.
     pub fn detach(&self) -> impl Future<Output = Vec<String>> + Send + use<> {
         self.detached.send_modify(|times| *times += 1);
+        let end = *self.detached.borrow();
         self.update(|done| done.beside.clear());
         let host = self.clone();
         async move {
-            let mut left = host.put_back().await;
-            left.extend(host.revert().await);
+            let mut left = host.put_back(end).await;
+            left.extend(host.revert(end).await);
             left
         }
     }
 
-    /// Gives the file back, if it is ours.
-    async fn put_back(&self) -> Vec<String> {
+    /// Gives the file back at this end, and tells which edits were moved aside.
+    async fn put_back(&self, end: u64) -> Vec<String> {
         if self.may_be_asked() {
             self.settle(Settled::Whole).await;
         }
-        let (file, journal, change) = (self.file(), self.journal.clone(), self.change());
-        let restored = self.writing(move |done| {
-            locked(done).beside.clear();
-            if !locked(done).file {
-                return Ok(None);
-            }
-            let restored = file.restore()?;
-            if let Err(error) = journal.forget(&change) {
-                tracing::debug!(%error, "the journal could not be written");
-            }
-            let mut done = locked(done);
-            (done.file, done.replaced, done.asked) = (false, false, false);
-            Ok(Some((restored, std::mem::take(&mut done.kept))))
-        });
-        match restored.await {
-            Ok(Some((restored, kept))) => {
-                self.editor.given_back.send_modify(|times| *times += 1);
-                let kept = kept.iter().map(|path| kept_in(path));
-                let mut told: Vec<String> = kept.chain(kept_edit(&restored)).collect();
-                told.dedup();
-                told
-            }
-            Ok(None) => Vec::new(),
+        match self.give_back(Some(end)).await {
+            Ok(kept) => kept.iter().map(|path| kept_in(path)).collect(),
             Err(error) => vec![format!("{error}; run: podwayd cleanup")],
         }
     }
 
+    /// Gives the file back, if it is ours, unless an attaching began after this end. Returns the edits that were moved aside
+    /// and are not told yet, where it ends.
+    async fn give_back(&self, end: Option<u64>) -> Result<Vec<PathBuf>, ResolvConfError> {
+        let (file, journal, change) = (self.file(), self.journal.clone(), self.change());
+        let (given_back, kept) = self
+            .writing(move |done| {
+                if end.is_some_and(|end| locked(done).begun >= end) {
+                    return Ok((false, Vec::new()));
+                }
+                locked(done).beside.clear();
+                let ours = locked(done).file;
+                if ours {
+                    let restored = file.restore()?;
+                    if let Err(error) = journal.forget(&change) {
+                        tracing::debug!(%error, "the journal could not be written");
+                    }
+                    let mut done = locked(done);
+                    (done.file, done.replaced, done.asked) = (false, false, false);
+                    if let Restored::KeptEdit(path) = restored {
+                        done.keep(path);
+                    }
+                }
+                let kept = end.map(|_| std::mem::take(&mut locked(done).kept));
+                Ok((ours, kept.unwrap_or_default()))
+            })
+            .await?;
+        if given_back {
+            self.editor.given_back.send_modify(|times| *times += 1);
+        }
+        Ok(kept)
+    }
+
     /// Forgets the settings of the link.
-    async fn revert(&self) -> Option<String> {
+    async fn revert(&self, end: u64) -> Option<String> {
         let _one = self.linking.lock().await;
-        let ifindex = self.done().link?;
+        let ifindex = self.done().link.filter(|_| self.done().begun < end)?;
         let reverted = match self.resolved().await {
             Ok(resolved) => resolved.revert(ifindex).await,
             Err(error) => Err(error),
@@ -315,7 +321,7 @@ impl HostResolver {
         {
             tracing::debug!(%error, "settings of a former link were not reverted");
         }
-        let domains = resolved.domains_of_others(plan.ifindex).await.unwrap_or_default();
+        let domains = resolved.domains_of_others(plan.ifindex).await.ok();
         Ok(Attached { domains, ..attached(Backend::Resolved, false, "") })
     }
 
@@ -345,7 +351,8 @@ impl HostResolver {
             let replaced = applied.is_ok() || file.is_ours().unwrap_or(before);
             let (upstream, mut done) = (file.previous_servers(), locked(done));
             done.replaced = replaced;
-            if replaced {
+            // What cannot be read now is as it was.
+            if let Some(upstream) = upstream.filter(|_| replaced) {
                 done.upstream = upstream;
             }
             match &applied {
@@ -353,15 +360,15 @@ impl HostResolver {
                 // Until it is seen to be otherwise.
                 Err(_) => done.asked &= replaced,
             }
-            if let Ok(Applied::Kept(path)) = &applied
-                && !done.kept.contains(path)
-            {
-                done.kept.push(path.clone());
+            if let Ok(Applied::Kept(path)) = &applied {
+                done.keep(path.clone());
             }
             applied.map(ByFile::Applied)
         });
         match applied.await.map_err(|error| failed(&error))? {
-            ByFile::Beside => Ok(attached(Backend::Beside, false, BESIDE)),
+            ByFile::Beside => {
+                Ok(Attached { domains: self.previous_domains().await, ..attached(Backend::Beside, false, BESIDE) })
+            }
             ByFile::Blocked(other) => {
                 Err(failed_with(&format!("names are not attached: {}", other.in_the_way()), Outlook::Taken))
             }
@@ -374,21 +381,30 @@ impl HostResolver {
                         kept.as_deref().unwrap_or(REPLACED)
                     }
                 };
-                let file = self.file();
-                let domains = blocking(move || Ok(file.previous_domains())).await.unwrap_or_default();
+                let domains = self.previous_domains().await;
                 Ok(Attached { domains, ..attached(Backend::File, applied == Applied::Repaired, message) })
             }
         }
     }
 
-    /// Waits while somebody else is writing the file, for 2 s at most.
+    /// Domains that the host searched before us, where that can be told.
+    async fn previous_domains(&self) -> Option<Vec<String>> {
+        let file = self.file();
+        blocking(move || Ok(file.previous_domains())).await.ok().flatten()
+    }
+
+    /// Waits while somebody else is writing the file, for 2 s at most, and for 1 s at the end.
     async fn settle(&self, settled: Settled) {
         let look = || {
             let file = self.file();
             async { blocking(move || Ok(file.foreign())).await.ok().flatten() }
         };
         let mut seen = look().await;
-        for _ in 0..SETTLES {
+        let most = match settled {
+            Settled::Whole => SETTLES_AT_THE_END,
+            Settled::Alike => SETTLES,
+        };
+        for _ in 0..most {
             let before = match (seen, settled) {
                 (None, _) | (Some((_, true)), Settled::Whole) => return,
                 (Some((before, _)), Settled::Whole | Settled::Alike) => before,
@@ -450,7 +466,7 @@ pub fn recover(etc: &Path, journal: &OsJournal) -> Undone {
 }
 
 fn attached(backend: Backend, repaired: bool, message: &str) -> Attached {
-    Attached { backend, repaired, message: message.to_owned(), domains: Vec::new() }
+    Attached { backend, repaired, message: message.to_owned(), domains: None }
 }
 
 fn failed_with(message: &str, outlook: Outlook) -> AttachFailed {

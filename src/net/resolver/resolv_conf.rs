@@ -288,8 +288,7 @@ impl ResolvConf {
         };
         let result = if current == backup.original {
             Restored::Exactly
-        } else if current.as_ref().is_some_and(|current| is_ours(current) || backup.is_nothing(&Some(current.clone())))
-        {
+        } else if backup.is_nothing(&current) || current.as_ref().is_some_and(is_ours) {
             let kept = backup.to_keep(&current).map(|text| self.keep(text)).transpose()?;
             let original = &backup.original;
             match original {
@@ -309,22 +308,26 @@ impl ResolvConf {
         Ok(result)
     }
 
-    /// Servers that the file named before us, or names now if it is not ours.
-    pub fn previous_servers(&self) -> Vec<IpAddr> {
-        self.previous().map(|text| servers(&text)).unwrap_or_default()
+    /// Servers that the file named before us, or names now if it is not ours; `None` where that cannot be read.
+    pub fn previous_servers(&self) -> Option<Vec<IpAddr>> {
+        self.previous().map(|text| servers(&text))
     }
 
     /// The same for search domains.
-    pub fn previous_domains(&self) -> Vec<String> {
-        self.previous().map(|text| search_domains(&text)).unwrap_or_default()
+    pub fn previous_domains(&self) -> Option<Vec<String>> {
+        self.previous().map(|text| search_domains(&text))
     }
 
     fn previous(&self) -> Option<Vec<u8>> {
         let original = match self.read_backup() {
             Ok(Some(backup)) => backup.original,
-            Ok(None) | Err(_) => self.read().ok().flatten().filter(|current| !is_ours(current)),
+            Ok(None) | Err(_) => match self.read().ok()? {
+                // Ours says nothing of what was before it.
+                Some(current) if is_ours(&current) => return None,
+                current => current,
+            },
         };
-        original.map(|contents| contents.bytes)
+        Some(original.map(|contents| contents.bytes).unwrap_or_default())
     }
 
     /// The file itself.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   nothing ──plan known──▶ Attaching ──▶ attached ──check, plan changed, disturbed──▶ Attaching
-//!      ▲                       │ failed: again after a pause; what is hopeless only where any way will do
+//!      ▲                       │ failed: again after a pause; what is hopeless only where any way will do, or names come already
 //!      └───── Detaching ◀──────┴── device gone, Restore
 //! ```
 
@@ -106,15 +106,18 @@ impl Attachment {
                 self.failures = 0;
                 self.failed = None;
                 self.file = attached.backend == Backend::File;
-                self.domains.clone_from(&attached.domains);
+                if let Some(domains) = &attached.domains {
+                    self.domains.clone_from(domains);
+                }
                 self.applied = Some((plan, attached));
             }
             Err(failed) => {
                 let pause = match failed.outlook {
                     Outlook::Open => Some(doubling(FIRST_PAUSE, self.failures, LONGEST_PAUSE)),
                     Outlook::Taken | Outlook::Overwritten | Outlook::Edited => Some(CHECK_FILE),
-                    // A host changes: what cannot be attached now may be later.
-                    Outlook::Hopeless => (self.mode == Some(DnsMode::Auto)).then_some(CHECK),
+                    // A host changes: what cannot be attached now may be later. While its names come to us there is
+                    // more to it.
+                    Outlook::Hopeless => self.goes_on(&failed).then_some(if failed.file { CHECK_FILE } else { CHECK }),
                 };
                 self.failures += 1;
                 self.file = failed.file;
@@ -127,10 +130,14 @@ impl Attachment {
 
     /// Somebody changed the resolver's settings, or it started anew.
     pub(super) fn disturbed(&mut self, now: Millis) {
-        let hopeless = self.failed.as_ref().is_some_and(|failed| failed.outlook == Outlook::Hopeless);
-        if (!hopeless || self.mode == Some(DnsMode::Auto)) && self.overwritten().is_none() {
+        if self.failed.as_ref().is_none_or(|failed| self.goes_on(failed)) && self.overwritten().is_none() {
             self.due = Some(now);
         }
+    }
+
+    /// Whether another try may be of use after this one.
+    fn goes_on(&self, failed: &AttachFailed) -> bool {
+        failed.outlook != Outlook::Hopeless || self.mode == Some(DnsMode::Auto) || failed.file
     }
 
     /// Where something else keeps overwriting our settings: how often since that was seen.

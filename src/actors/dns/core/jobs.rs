@@ -11,8 +11,8 @@ use super::facts::public;
 use super::records::{Found, record};
 use super::{
     ASK_WAIT, ASK_WAIT_BEFORE_OTHERS, ASK_WAIT_OUTSIDE, AllocateError, Answer, Code, DnsCore, Effect, FACTS_WAIT,
-    LookupId, MAX_JOBS, MAX_WAITERS, Millis, Ours, Query, Question, Record, ReplyId, TRANSLATE_WAIT, TTL, Transport,
-    Upstream,
+    LookupId, MAX_JOBS, MAX_WAITERS, Millis, Ours, Query, Question, QuestionId, Record, ReplyId, TRANSLATE_WAIT, TTL,
+    Transport, Upstream,
 };
 use crate::net::dns_message::{Data, Kind, build_query, failure, parse_answer};
 
@@ -36,6 +36,8 @@ pub(super) struct Job {
     pub question: Question,
     pub waiters: Vec<Waiter>,
     pub stage: Stage,
+    /// How many questions were put to upstreams.
+    pub asked: u32,
     /// When this stage is over.
     pub until: Millis,
     /// When all is over.
@@ -93,7 +95,14 @@ impl DnsCore {
                 self.by_question.insert(question.clone(), id);
                 self.jobs.insert(
                     id,
-                    Job { question, waiters: vec![waiter], stage: Stage::Facts, until, end: now + WHOLE_WAIT },
+                    Job {
+                        question,
+                        waiters: vec![waiter],
+                        stage: Stage::Facts,
+                        asked: 0,
+                        until,
+                        end: now + WHOLE_WAIT,
+                    },
                 );
                 self.take(now, id, step);
             }
@@ -111,8 +120,9 @@ impl DnsCore {
         }
     }
 
-    pub(super) fn answered(&mut self, now: Millis, id: LookupId, raw: Option<&[u8]>) {
-        let Some(job) = self.jobs.get(&id) else { return };
+    pub(super) fn answered(&mut self, now: Millis, id: QuestionId, raw: Option<&[u8]>) {
+        let QuestionId { lookup: id, number } = id;
+        let Some(job) = self.jobs.get(&id).filter(|job| job.asked == number) else { return };
         let Stage::Asking { question, upstream, path } = &job.stage else { return };
         let parsed = raw.and_then(|raw| parse_answer(raw, wire_id(id), question).ok());
         let Some(mut answer) = parsed else { return self.unanswered(now, id) };
@@ -320,6 +330,8 @@ impl DnsCore {
                 };
                 job.stage = Stage::Asking { question, upstream, path };
                 job.until = (now + limit).min(job.end);
+                job.asked += 1;
+                let id = QuestionId { lookup: id, number: job.asked };
                 self.effects.push_back(Effect::Ask { id, upstream, query, limit });
             }
         }
@@ -365,7 +377,7 @@ fn alias_of<'a>(answer: &'a Answer, name: &str) -> Option<(&'a Record, &'a Arc<s
 }
 
 /// The name at which the aliases of an answer end without another word, which has to be asked then.
-fn open_end(answer: &Answer, owner: &Arc<str>, kind: Kind) -> Option<Arc<str>> {
+pub(super) fn open_end(answer: &Answer, owner: &Arc<str>, kind: Kind) -> Option<Arc<str>> {
     if answer.code != Code::NoError || kind == Kind::CNAME || !answer.authority.is_empty() {
         return None;
     }

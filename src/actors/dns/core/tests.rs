@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 
-use super::{DnsCore, Effect, Input, LookupId, Upstream};
+use super::{DnsCore, Effect, Input, LookupId, QuestionId, Upstream};
 use crate::actors::dns::messages::{Configure, Transport};
 use crate::actors::proxy_via::messages::{AllocateError, TranslationChanged};
 use crate::actors::shell::Core as _;

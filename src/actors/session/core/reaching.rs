@@ -10,6 +10,8 @@
 //!
 //! `connect` fails at the first error, which may be a wrong address. Once it has said that the connection goes on by itself,
 //! that is true: what may pass is asked again without an end, since `podway status` shows it and `podway disconnect` ends it.
+//! Credentials that are refused then may be renewed, by a keeper or by connecting again; a refusal of those that were replaced
+//! since it was asked says nothing.
 
 use std::time::Duration;
 
@@ -38,6 +40,8 @@ pub struct Unreached {
 pub enum Outlook {
     /// A network, a machine or a server that may come back.
     MayPass,
+    /// These credentials are refused; others may not be.
+    Refused,
     /// Somebody has to change something: a right, a certificate, a name.
     Definite,
 }
@@ -50,6 +54,8 @@ pub struct Reaching {
     fruitless: u32,
     next: Option<Millis>,
     why: Option<String>,
+    /// Whether other credentials were taken up since the question was asked.
+    outdated: bool,
     /// A random byte of this connection.
     jitter: u8,
 }
@@ -57,7 +63,7 @@ pub struct Reaching {
 impl Reaching {
     /// It was asked for the first time.
     pub fn begun(now: Millis, jitter: u8) -> Reaching {
-        Reaching { since: now, fruitless: 0, next: None, why: None, jitter }
+        Reaching { since: now, fruitless: 0, next: None, why: None, outdated: false, jitter }
     }
 
     /// No answer came; it is asked again after a pause.
@@ -71,6 +77,22 @@ impl Reaching {
         self.fruitless = self.fruitless.saturating_add(1);
     }
 
+    /// Other credentials were taken up.
+    pub fn renewed(&mut self, now: Millis) {
+        self.outdated = self.next.is_none();
+        self.hurry(now);
+    }
+
+    /// The credentials were refused with which it was asked. Whether that says nothing, as there are others: it is asked
+    /// again at once then.
+    pub fn is_outdated(&mut self, now: Millis) -> bool {
+        let outdated = std::mem::take(&mut self.outdated);
+        if outdated {
+            self.next = Some(now);
+        }
+        outdated
+    }
+
     /// Something is better than it was: others reach it, or there are other credentials. No need to wait for long.
     pub fn hurry(&mut self, now: Millis) {
         self.next = self.next.map(|next| next.min(now + refusal::AGAIN));
@@ -80,7 +102,7 @@ impl Reaching {
     pub fn take_due(&mut self, now: Millis) -> bool {
         let due = self.next.is_some_and(|next| next <= now);
         if due {
-            self.next = None;
+            (self.next, self.outdated) = (None, false);
         }
         due
     }
@@ -151,7 +173,9 @@ mod tests {
         assert_eq!((line.message.as_str(), line.waiting_since, line.next_try), (super::super::SILENT, 98, None));
         (0..5).for_each(|_| reaching.failed(Millis(61_000), &no_answer()));
         let line = reaching.line(Millis(61_000), 158);
-        assert_eq!((line.message, line.waiting_since), (no_answer().message, 98));
+        assert_eq!((line.message.as_str(), line.waiting_since), (no_answer().message.as_str(), 98));
         assert!(line.next_try.is_some_and(|next| (165..=170).contains(&next)), "{:?}", line.next_try);
+        // While the host slept, only the clock on the wall went on.
+        assert_eq!(reaching.line(Millis(62_000), 30_000).steadied(&line).waiting_since, 98);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::error::Reason;
-use crate::status::SessionStatus;
+use crate::status::{RenewalLine, SessionStatus};
 
 /// Answers the teardown steps, each with what `left` says of it, and gives what `disconnect` was told in the end.
 fn torn_down(core: &mut SessionCore, left: impl Fn(TeardownStep) -> Vec<String>) -> Option<Vec<String>> {
@@ -240,4 +240,116 @@ fn a_connection_that_is_made_anew_while_the_api_server_is_away_waits_for_it() {
     // The watches have found it meanwhile.
     core.handle(Millis(60_100), Input::Watch(Generation(1), WatchHealth::Fresh));
     assert!(core.poll_deadline().is_some_and(|next| next <= Millis(60_350)), "{:?}", core.poll_deadline());
+}
+
+/// All that is asked now: of the API server, and of the keeper.
+fn asked(core: &mut SessionCore) -> (usize, usize) {
+    let effects: Vec<Effect> = std::iter::from_fn(|| core.poll_effect()).collect();
+    let count = |of: fn(&Effect) -> bool| effects.iter().filter(|effect| of(effect)).count();
+    (count(|effect| *effect == Effect::Reach), count(|effect| matches!(effect, Effect::Ask(_))))
+}
+
+fn renewed() -> Input {
+    Input::Renewed { ask: None, expires_at: None, lasts: None }
+}
+
+#[test]
+fn credentials_that_ended_while_the_network_was_away_are_renewed_and_the_connection_goes_on() {
+    let mut core = begun(&[]);
+    core.handle(Millis(0), Input::KeeperCame(KeeperId(1)));
+    core.handle(Millis(30_000), Input::Woke);
+    asked(&mut core);
+    core.handle(Millis(31_000), unreached(reaching::Outlook::Refused, "the token ended"));
+    assert!(core.is_running());
+    assert_eq!(asked(&mut core), (0, 1), "the keeper has others");
+    core.handle(Millis(31_100), renewed());
+    assert!(core.poll_deadline().is_some_and(|next| next <= Millis(31_350)), "{:?}", core.poll_deadline());
+    core.handle(Millis(31_350), Input::Woke);
+    assert_eq!(asked(&mut core), (1, 0));
+    core.handle(Millis(31_400), Input::Reached(Ok([].into())));
+    let credentials = core.status(&SessionStatus::default(), Millis(31_400), 0, 0).credentials;
+    assert_eq!(credentials.map(|line| line.renewal), Some(RenewalLine::Automatic));
+}
+
+#[test]
+fn a_refusal_of_credentials_that_were_replaced_meanwhile_says_nothing() {
+    let refused = || unreached(reaching::Outlook::Refused, "it does not take the token");
+    for late in [false, true] {
+        let mut core = begun(&[]);
+        let now = if late { 30_000 } else { 1000 };
+        core.handle(Millis(now), Input::Woke);
+        asked(&mut core);
+        core.handle(Millis(now + 1), renewed());
+        core.handle(Millis(now + 2), refused());
+        assert!(core.is_running());
+        assert_eq!(asked(&mut core), (1, 0), "with those, at once");
+        core.handle(Millis(now + 3), refused());
+        assert_eq!(asked(&mut core).0, 0);
+        assert_eq!(core.is_running(), late, "before it was said that it goes on, that fails it");
+    }
+    // Those that are there when it is asked are not replaced.
+    let mut core = begun(&[]);
+    core.handle(Millis(30_000), Input::Woke);
+    core.handle(Millis(31_000), unreached(reaching::Outlook::MayPass, "nobody listens there"));
+    core.handle(Millis(31_001), renewed());
+    core.handle(Millis(31_251), Input::Woke);
+    asked(&mut core);
+    core.handle(Millis(31_252), refused());
+    assert_eq!(asked(&mut core).0, 0, "after a pause only");
+}
+
+#[test]
+fn a_connection_that_worked_shows_that_it_needs_a_login_and_goes_on_also_when_it_is_made_anew() {
+    let mut core = begun(&[]);
+    core.outcome = Some(ConnectOutcome::Ready);
+    core.handle(Millis(50_000), Input::ChildExited(Child::Dns, Exit::Panicked("it fell".into())));
+    assert_eq!(torn_down(&mut core, |_| vec![]), None);
+    core.handle(Millis(60_000), unreached(reaching::Outlook::Refused, "the token ended"));
+    assert!(core.is_running());
+    let status = core.status(&SessionStatus::default(), Millis(60_000), 0, 0);
+    assert_eq!(status.credentials.map(|line| line.renewal), Some(RenewalLine::NeedsLogin));
+    assert!(status.api_server.is_some_and(|line| line.message.contains("the token ended")));
+    // Nor do the watches end one that was said to go on.
+    let mut core = begun(&[]);
+    core.handle(Millis(30_000), Input::Woke);
+    core.handle(Millis(31_000), Input::Reached(Ok([].into())));
+    core.handle(Millis(31_001), Input::Watch(Generation(1), WatchHealth::Unauthorized { why: "expired".into() }));
+    assert!(core.is_running());
+}
+
+#[test]
+fn names_that_cannot_be_attached_as_wanted_refuse_a_connect_also_after_its_time() {
+    let late = || {
+        let spec = serde_json::json!({ "name": "demo", "namespace": "shop", "timeout_ms": 30_000, "dns": "file" });
+        let mut core = SessionCore::new(serde_json::from_value(spec).expect("a spec"), None);
+        core.handle(Millis(0), Input::Begin);
+        core.handle(Millis(30_000), Input::Woke);
+        core.handle(Millis(31_000), Input::Reached(Ok([].into())));
+        let rights = NamespaceRights { watch_pods: true, ..NamespaceRights::default() };
+        let namespaces = [("shop".into(), rights)].into();
+        core.handle(Millis(31_000), Input::Rights(Generation(1), Arc::new(Rights { namespaces, ..Rights::default() })));
+        core.handle(Millis(31_000), Input::Dns(Generation(1), DnsState::default()));
+        assert!(core.is_running());
+        core
+    };
+    let message = "resolv.conf is a symbolic link".to_owned();
+    let hopeless = DnsState { message, outlook: Outlook::Hopeless, ..DnsState::default() };
+    let mut core = late();
+    core.handle(Millis(32_000), Input::Dns(Generation(2), hopeless.clone()));
+    let Some(ConnectOutcome::Failed(error)) = core.outcome() else { panic!("{:?}", core.outcome()) };
+    assert!(error.message.contains("symbolic link"), "{error}");
+    let mut core = late();
+    core.handle(Millis(32_000), Input::Dns(Generation(2), DnsState { ready: true, ..DnsState::default() }));
+    core.handle(Millis(99_000), Input::Dns(Generation(3), hopeless));
+    assert!(core.is_running(), "what was attached and is lost later ends nothing");
+}
+
+#[test]
+fn a_step_that_takes_too_long_is_told_in_words() {
+    let mut core = begun(&[]);
+    core.handle(Millis(1), Input::Disconnect { clean: false, reply: ReplyId(1) });
+    core.handle(Millis(1), Input::StepDone(TeardownStep::StopPlacer, vec![]));
+    core.handle(Millis(1501), Input::Woke);
+    let left = torn_down(&mut core, |_| vec![]).expect("an answer");
+    assert_eq!(left, ["giving the host's resolver back took too long"]);
 }

@@ -9,7 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
-use super::{APART, TAKEN};
+const TAKEN: &str =
+    "another connection is about to replace resolv.conf, or cannot; end that one, or connect with --dns off";
+
+const APART: &str = "a connection of another user has replaced resolv.conf, and what one asks is not told to the other's \
+                     cluster; wait for its end, or connect with --dns off";
 
 /// Who may edit `resolv.conf`: one connection of those that share this. A program asks the servers of that file in turn
 /// and believes the first answer, so the editor alone is named there; what it has no answer for it passes on to those beside
@@ -66,6 +70,17 @@ pub(super) struct Done {
     pub upstream: Vec<IpAddr>,
     /// Edits of somebody else that were moved aside.
     pub kept: Vec<PathBuf>,
+    /// How many detachings were before the last attaching began.
+    pub begun: u64,
+}
+
+impl Done {
+    /// Notes an edit that was moved aside, once.
+    pub(super) fn keep(&mut self, path: PathBuf) {
+        if !self.kept.contains(&path) {
+            self.kept.push(path);
+        }
+    }
 }
 
 impl FileEditor {

@@ -39,6 +39,6 @@ pub(super) fn resolvers(etc: &Path, uplink: &Path) -> BTreeSet<IpAddr> {
     let uplink = read_regular(uplink).map(|text| servers(&text)).unwrap_or_default();
     let linked = read_regular(&etc.join("resolv.conf")).ok().filter(|text| !is_marked(text));
     let linked = linked.map(|text| servers(&text)).unwrap_or_default();
-    let before = ResolvConf::new(etc).previous_servers();
+    let before = ResolvConf::new(etc).previous_servers().unwrap_or_default();
     uplink.into_iter().chain(linked).chain(before).filter(|server| !server.is_loopback()).collect()
 }

@@ -173,7 +173,7 @@ async fn settings_of_resolved_are_reverted_by_who_outlives_the_one_that_made_the
     let dns = session.clone();
     let attached = dns.attach(DnsMode::Resolved, &plan("podway0")).await.unwrap();
     assert_eq!(
-        (attached.backend, attached.domains.join(" ").as_str()),
+        (attached.backend, attached.domains.unwrap_or_default().join(" ").as_str()),
         (Backend::Resolved, "lan.example corp.example")
     );
     assert_eq!(locked(&told).servers, [(2, vec![246, 246, 0, 2])]);
@@ -357,7 +357,7 @@ async fn no_connection_asks_another_that_asks_it_back() {
     let host = Host::new("search lan.example\nnameserver 246.247.0.2\nnameserver 192.0.2.53\n");
     let (first, second, third) = (host.connection(), host.connection(), host.connection());
     let attached = first.attach(DnsMode::File, &asked_at("246.246.0.2")).await.unwrap();
-    assert_eq!(attached.domains, ["lan.example"]);
+    assert_eq!(attached.domains, Some(vec!["lan.example".to_owned()]));
     second.attach(DnsMode::File, &asked_at("246.247.0.2")).await.unwrap();
     third.attach(DnsMode::File, &asked_at("246.248.0.2")).await.unwrap();
     assert_eq!(first.upstream(), ["192.0.2.53".parse::<IpAddr>().unwrap()]);
@@ -382,10 +382,14 @@ async fn a_check_that_fails_leaves_it_open_whether_the_file_is_ours() {
     resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap();
     let backup = host.etc.path().join("resolv.conf.podway-backup");
     let whole = fs::read(&backup).unwrap();
+    let upstream = ["192.0.2.53".parse::<IpAddr>().unwrap()];
     fs::write(&backup, "damaged").unwrap();
     let failed = resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap_err();
     assert!(failed.file, "{failed:?}");
-    assert_eq!(resolver.upstream(), [] as [IpAddr; 0], "which it named before is not known from there");
+    assert_eq!(resolver.upstream(), upstream, "names of the host come here still");
+    fs::remove_file(&backup).unwrap();
+    assert!(resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap_err().file);
+    assert_eq!(resolver.upstream(), upstream);
     fs::write(&backup, whole).unwrap();
     resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap();
     fs::remove_file(host.path()).unwrap();
@@ -393,6 +397,55 @@ async fn a_check_that_fails_leaves_it_open_whether_the_file_is_ours() {
     let failed = resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap_err();
     assert!(!failed.file, "{failed:?}");
     resolver.detach().await;
+}
+
+#[tokio::test]
+async fn where_the_file_is_lost_to_a_link_what_is_best_is_chosen_anew() {
+    let host = Host::new("nameserver 192.0.2.53\n");
+    let (resolved, told) = fake_resolved().await;
+    let mut resolver = host.connection();
+    resolver.resolved = Some(resolved);
+    assert_eq!(resolver.attach(DnsMode::Auto, &plan("podway0")).await.unwrap().backend, Backend::File);
+    // Somebody sets the host up for resolved.
+    fs::remove_file(host.path()).unwrap();
+    std::os::unix::fs::symlink("elsewhere", host.path()).unwrap();
+    fs::write(host.etc.path().join("nsswitch.conf"), "hosts: files resolve dns\n").unwrap();
+    assert!(!resolver.attach(DnsMode::Auto, &plan("podway0")).await.unwrap_err().file, "it is seen");
+    assert_eq!(resolver.attach(DnsMode::Auto, &plan("podway0")).await.unwrap().backend, Backend::Resolved);
+    assert!(!locked(&told).servers.is_empty());
+    assert_eq!(resolver.detach().await, Vec::<String>::new());
+    assert!(host.path().is_symlink() && !host.etc.path().join("resolv.conf.podway-backup").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_detaching_that_waits_takes_no_later_attaching_back() {
+    let host = Host::new("nameserver 192.0.2.53\n");
+    let resolver = host.connection();
+    resolver.attach(DnsMode::File, &plan("podway0")).await.unwrap();
+    // Somebody is writing it, and does not come to an end.
+    fs::write(host.path(), "nameserver ").unwrap();
+    let detaching = tokio::spawn(tokio::time::timeout(Duration::from_millis(1300), resolver.detach()));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let attaching = tokio::spawn(resolver.attach(DnsMode::File, &plan("podway0")));
+    assert_eq!(detaching.await.unwrap().expect("a disconnect waits for it"), Vec::<String>::new());
+    attaching.await.unwrap().unwrap();
+    let ours = fs::read_to_string(host.path()).unwrap();
+    assert!(ours.contains("246.246.0.2") && resolver.may_be_asked(), "{ours}");
+    resolver.detach().await;
+}
+
+#[tokio::test]
+async fn a_connection_beside_the_editor_knows_the_domains_of_the_host_too() {
+    let host = Host::new("search lan.example\nnameserver 192.0.2.53\n");
+    let (first, second) = (host.connection(), host.connection());
+    for (connection, backend) in [(&first, Backend::File), (&second, Backend::Beside)] {
+        let attached = connection.attach(DnsMode::File, &plan("podway0")).await.unwrap();
+        assert_eq!((attached.backend, attached.domains), (backend, Some(vec!["lan.example".to_owned()])));
+    }
+    fs::write(host.etc.path().join("resolv.conf.podway-backup"), "damaged").unwrap();
+    let attached = second.attach(DnsMode::File, &plan("podway0")).await.unwrap();
+    assert_eq!(attached.domains, None, "what cannot be read is as it was");
+    first.detach().await;
 }
 
 #[tokio::test]

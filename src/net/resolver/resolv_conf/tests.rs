@@ -52,7 +52,7 @@ fn the_file_names_us_and_comes_back_exactly() {
     let ours = text(&directory);
     assert!(ours.lines().next().unwrap().contains(MARKER));
     assert!(ours.contains("\nnameserver 246.246.0.2\nsearch demo.svc.cluster.local corp.example\noptions ndots:2\n"));
-    assert_eq!(conf.previous_servers(), ["192.0.2.53".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(conf.previous_servers(), Some(vec!["192.0.2.53".parse::<std::net::IpAddr>().unwrap()]));
     assert_eq!(conf.apply(&plan()).unwrap(), Applied::Unchanged);
     assert_eq!(conf.restore().unwrap(), Restored::Exactly);
     assert_eq!(conf.restore().unwrap(), Restored::Nothing);
@@ -245,9 +245,13 @@ fn an_empty_or_missing_file_is_nothing_to_come_back_to() {
         conf.apply(&plan()).unwrap();
         cut(&conf.path());
         assert_eq!(conf.apply(&plan()).unwrap(), Applied::Repaired);
-        assert_eq!(conf.previous_servers().len(), 1);
+        assert_eq!(conf.previous_servers().map(|servers| servers.len()), Some(1));
         conf.restore().unwrap();
         assert_eq!(text(&directory), THEIRS);
+        conf.apply(&plan()).unwrap();
+        cut(&conf.path());
+        assert_eq!(conf.restore().unwrap(), Restored::Exactly);
+        assert_eq!((text(&directory), names(&directory)), (THEIRS.to_owned(), vec![FILE.to_owned()]));
     }
 }
 

@@ -114,7 +114,7 @@ impl ConnectWorld {
 
     pub(super) fn attach_ends(&mut self, attempt: Attempt, well: bool) {
         let result = if well {
-            Ok(Attached { backend: Backend::Resolved, repaired: false, message: String::new(), domains: Vec::new() })
+            Ok(Attached { backend: Backend::Resolved, repaired: false, message: String::new(), domains: None })
         } else {
             self.failing_names -= 1;
             Err(AttachFailed { message: "the bus is away".into(), outlook: Outlook::Open, file: false })

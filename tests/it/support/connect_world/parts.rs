@@ -6,7 +6,7 @@ use std::sync::Arc;
 use podway::actors::agent_placer::core::{self as placer, Place};
 use podway::actors::client_list::core as clients;
 use podway::actors::daemon::core as daemon;
-use podway::actors::dns::core::{self as dns, LookupId};
+use podway::actors::dns::core::{self as dns, QuestionId};
 use podway::actors::pod_watcher::core as watcher;
 use podway::actors::pod_watcher::facts::WatchId;
 use podway::actors::proxy_via::core as via;
@@ -79,7 +79,7 @@ pub enum Outside {
     /// The device is being removed.
     CloseDevice,
     /// A name server is asked.
-    Upstream(LookupId),
+    Upstream(QuestionId),
     /// The host's resolver is being attached.
     Attach(Attempt),
     /// The host's resolver is being given back.

@@ -29,7 +29,7 @@ fn attach_of(effects: &[Effect]) -> (Attempt, LinkPlan) {
 fn done(attempt: Attempt, backend: Backend, repaired: bool) -> Input {
     Input::Attached {
         attempt,
-        result: Ok(Attached { backend, repaired, message: String::new(), domains: vec!["corp.example".into()] }),
+        result: Ok(Attached { backend, repaired, message: String::new(), domains: Some(vec!["corp.example".into()]) }),
     }
 }
 
@@ -101,6 +101,28 @@ fn a_failure_is_tried_again_after_a_pause_and_a_hopeless_one_is_not() {
     assert_eq!(bench.feed(Input::Attached { attempt, result: failed(Outlook::Hopeless) }), [], "of a former try");
     bench.feed(Input::Attached { attempt: again, result: failed(Outlook::Hopeless) });
     assert_eq!((bench.core.poll_deadline(), bench.pass(100_000)), (None, vec![]));
+}
+
+#[test]
+fn what_is_hopeless_is_looked_at_again_while_names_of_the_host_come_here() {
+    let (mut bench, attempt, _) = up(DnsMode::File);
+    bench.feed(done(attempt, Backend::File, false));
+    let (attempt, _) = attach_of(&bench.pass(5000));
+    let failed = AttachFailed { message: "the backup is gone".into(), outlook: Outlook::Hopeless, file: true };
+    bench.feed(Input::Attached { attempt, result: Err(failed) });
+    assert!(forwards(&mut bench));
+    attach_of(&bench.pass(5000));
+}
+
+#[test]
+fn domains_of_the_host_that_cannot_be_read_stay_as_they_were() {
+    let (mut bench, attempt, _) = up(DnsMode::File);
+    bench.feed(done(attempt, Backend::File, false));
+    let (attempt, _) = attach_of(&bench.pass(5000));
+    let result = Ok(Attached { backend: Backend::File, repaired: false, message: String::new(), domains: None });
+    bench.feed(Input::Attached { attempt, result });
+    let effects = bench.ask("out.demo", Kind::A);
+    assert!(matches!(&effects[..], [Effect::Ask { upstream: Upstream::Host, .. }]), "{effects:?}");
 }
 
 /// The last state that is told after this input.
@@ -256,6 +278,31 @@ fn by_the_file_other_names_are_passed_on_and_external_names_are_followed_by_the_
     );
 }
 
+#[test]
+fn an_answer_that_comes_when_somebody_else_is_asked_already_is_of_no_use() {
+    let (mut bench, attempt, _) = up(DnsMode::File);
+    bench.feed(done(attempt, Backend::File, false));
+    let asked = |effects: &[Effect], wanted| {
+        let [Effect::Ask { id, upstream, query, .. }] = effects else { panic!("{effects:?}") };
+        assert_eq!(*upstream, wanted);
+        (*id, query.clone())
+    };
+    let (id, query) = asked(&bench.ask("portal.site.example", Kind::A), Upstream::Cluster);
+    let query = parse_query(&query).unwrap();
+    let alias = Record { name: query.question.name.clone(), ttl: 300, data: Data::Cname("www.vendor.example".into()) };
+    let answer = Answer { answers: vec![alias], ..Answer::empty(Code::NoError) };
+    let effects = bench.feed(Input::Answered { id, answer: Some(build(&query, &answer, Limit::Tcp)) });
+    let (late, query) = asked(&effects, Upstream::Outside);
+    let (id, _) = asked(&bench.pass(2000), Upstream::Host);
+    assert_eq!(bench.feed(Input::Answered { id: late, answer: None }), [], "the host's servers may still answer");
+    let raw = |address| Some(upstream_answer(&query, Code::NoError, &[address]));
+    assert_eq!(bench.feed(Input::Answered { id: late, answer: raw("192.168.1.1") }), [], "that is not the host's word");
+    assert_eq!(
+        reply_of(&bench.feed(Input::Answered { id, answer: raw("203.0.113.9") })),
+        ["portal.site.example. CNAME www.vendor.example.", "www.vendor.example. A 203.0.113.9"]
+    );
+}
+
 fn forwards(bench: &mut Bench) -> bool {
     matches!(&bench.ask("www.example.com", Kind::A)[..], [Effect::Forward { .. }])
 }
@@ -300,7 +347,7 @@ fn that_a_file_was_overwritten_does_not_hide_that_it_was_edited() {
         bench.feed(done(attempt, Backend::File, true));
         (attach_of(&bench.pass(5000)).0, "somebody edited it".to_owned())
     };
-    let result = Ok(Attached { backend: Backend::File, repaired: false, message, domains: Vec::new() });
+    let result = Ok(Attached { backend: Backend::File, repaired: false, message, domains: None });
     let state = told(&mut bench, Input::Attached { attempt, result });
     let both = state.message.contains("something else wrote") && state.message.ends_with("; somebody edited it");
     assert!(both, "{}", state.message);

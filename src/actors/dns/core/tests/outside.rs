@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn asked(bench: &mut Bench, name: &str, upstream: Upstream) -> (LookupId, Bytes) {
+fn asked(bench: &mut Bench, name: &str, upstream: Upstream) -> (QuestionId, Bytes) {
     let effects = bench.ask(name, Kind::A);
     ask_of(&effects, upstream)
 }
 
-fn ask_of(effects: &[Effect], wanted: Upstream) -> (LookupId, Bytes) {
+fn ask_of(effects: &[Effect], wanted: Upstream) -> (QuestionId, Bytes) {
     let [Effect::Ask { id, upstream, query, .. }] = effects else { panic!("{effects:?}") };
     assert_eq!(*upstream, wanted);
     (*id, query.clone())

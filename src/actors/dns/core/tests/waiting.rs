@@ -1,6 +1,6 @@
 use super::*;
 
-fn ask_of(effects: &[Effect]) -> (LookupId, Bytes) {
+fn ask_of(effects: &[Effect]) -> (QuestionId, Bytes) {
     let [Effect::Ask { id, query, .. }] = effects else { panic!("{effects:?}") };
     (*id, query.clone())
 }
