@@ -190,13 +190,17 @@ fn no_connection(path: &Path, error: &io::Error) -> ClientError {
 
 /// Whether the host's names are asked of the daemon with this socket, running or gone. Blocks on the file system.
 pub fn still_asked(socket: &Path) -> bool {
-    still_asked_by(socket, Path::new("/etc"))
+    let devices = nix::net::if_::if_nameindex();
+    let is_ours = |name: &std::ffi::CStr| name.to_bytes().starts_with(b"podway");
+    let gone = devices.is_ok_and(|devices| !devices.iter().any(|device| is_ours(device.name())));
+    still_asked_by(socket, Path::new("/etc"), gone)
 }
 
-/// Of a daemon elsewhere nothing is known but what its journal says, which lies beside its socket.
-fn still_asked_by(socket: &Path, etc: &Path) -> bool {
+/// Of a daemon elsewhere is known what its journal says, which lies beside its socket; where all devices are `gone`, so is
+/// whoever had the names.
+fn still_asked_by(socket: &Path, etc: &Path, gone: bool) -> bool {
     let journal = || socket.parent().is_some_and(|runtime| OsJournal::new(runtime).notes_any());
-    host::is_ours(etc) && (socket == Path::new(DEFAULT_SOCKET) || journal())
+    host::is_ours(etc) && (gone || socket == Path::new(DEFAULT_SOCKET) || journal())
 }
 
 /// How there will be a daemon; `resolv_conf` says whether one that died still has the host's names.
@@ -271,11 +275,12 @@ mod tests {
         let (etc, runtime) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let socket = runtime.path().join("podway.sock");
         let conf = etc.path().join("resolv.conf");
-        let both = || [Path::new(DEFAULT_SOCKET), &socket].map(|socket| still_asked_by(socket, etc.path()));
+        let both = || [Path::new(DEFAULT_SOCKET), &socket].map(|socket| still_asked_by(socket, etc.path(), false));
         std::fs::write(&conf, "nameserver 192.0.2.53\n").unwrap();
         assert_eq!(both(), [false, false]);
         std::fs::write(&conf, "# podway-temporary-resolv-conf: x\nnameserver 246.246.0.2\n").unwrap();
         assert_eq!(both(), [true, false], "it may be another one's");
+        assert!(still_asked_by(&socket, etc.path(), true), "nobody has a device");
         std::fs::write(runtime.path().join("os-journal.json"), "[]").unwrap();
         assert_eq!(both(), [true, true]);
         std::fs::remove_file(&conf).unwrap();
