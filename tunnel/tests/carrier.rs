@@ -261,7 +261,7 @@ async fn an_agent_that_takes_flows_over_and_drops_them_is_given_up() {
     let (carrier, mut flow, ..) = flow_of(&config, of_run(1)).await;
     carrier.close();
     drop(carrier);
-    let (_carrier, mut calls) = welcomed(&config, of_run(1)).await;
+    let (next, mut calls) = welcomed(&config, of_run(1)).await;
     let dropping = tokio::spawn(async move {
         let mut count = 0;
         while let Some((mut writer, _)) = calls.recv().await {
@@ -273,7 +273,7 @@ async fn an_agent_that_takes_flows_over_and_drops_them_is_given_up() {
     });
     let event = timeout(Duration::from_secs(300), poll_fn(|cx| flow.poll_event(cx))).await.expect("in time");
     assert_eq!(event, Event::Reset);
-    drop((flow, _carrier));
+    drop((flow, next));
     assert!(dropping.await.expect("counted") <= 70, "it asks without a pause");
 }
 

@@ -624,7 +624,7 @@ fn an_agent_that_ended_is_given_up_though_its_pod_is_there() {
 fn an_agent_whose_pod_is_about_to_end_is_given_up_once_its_link_is_lost() {
     let leaving = PodFact { terminating: true, ..pod("a", "web") };
     let mut bench = Bench::connected(&[pod("a", "web")]);
-    assert_eq!(abandoned(&bench.pods(&[leaving.clone()])), [], "it still works");
+    assert_eq!(abandoned(&bench.pods(std::slice::from_ref(&leaving))), [], "it still works");
     let lost = bench.feed(Input::LinkLost { pod: "a".into(), attempt: Attempt(1), why: "cut".into() });
     assert_eq!(abandoned(&lost), [PodUid::from("a")], "nobody will dial it");
     assert_eq!(abandoned(&in_an_outage().pods(&[leaving])), [PodUid::from("a")]);
