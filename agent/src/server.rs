@@ -260,6 +260,8 @@ async fn drained(shared: &Shared) {
 
 /// Echo has no port; this one stands for it where addresses are judged (RFC 862).
 const ECHO_PORT: u16 = 7;
+/// What a last word has to get out before the connection ends.
+const LAST_WORD: Duration = Duration::from_millis(50);
 
 /// What one connection may do; set by its `Hello`.
 struct Session {
@@ -496,14 +498,16 @@ async fn hello(mut reader: Reader, mut writer: Writer, connection: Arc<Connectio
             if end == End::Left {
                 let session = connection.session.get().into_iter();
                 session.for_each(|session| shared.places.left(&session.carrier));
+                // That it was heard: the end of the connection itself comes late through a port-forward, or never.
+                writer.finish_ok();
+                tokio::time::sleep(LAST_WORD).await;
             }
         }
         Err(denied) => {
             let denied = hello_frame::Frame::Denied(denied);
             drop(writer.send(&HelloFrame { frame: Some(denied) }));
             writer.finish_ok();
-            // The word must get out before the connection ends.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(LAST_WORD).await;
         }
     }
     connection.over.notify_one();
