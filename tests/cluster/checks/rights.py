@@ -7,11 +7,14 @@ from lib import NS, ROOT, check, expect
 
 
 @contextlib.contextmanager
-def user(w, name, with_rights):
+def user(w, name, with_rights, without=()):
+    """A user with the rights of config/rbac.yaml, without these verbs; or without any right."""
     manifest = None
     if with_rights:
         manifest = (ROOT / "config" / "rbac.yaml").read_text()
         subject = "{kind: ServiceAccount, name: %s, namespace: %s}" % (name, NS)
+        for verb in without:
+            manifest = manifest.replace(f", {verb}]", "]")
         manifest = re.sub(r"\{apiGroup: rbac\.authorization\.k8s\.io, kind: User, name: [^}]*\}", subject, manifest)
     try:
         yield w.service_account(name, manifest)
