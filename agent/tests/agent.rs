@@ -1,9 +1,11 @@
 //! A real agent on loopback, and the workstation's end of the tunnel against it.
 #![allow(clippy::expect_used, clippy::allow_attributes, reason = "a test says what it expects")]
 
+#[path = "support/serving.rs"]
+mod serving;
+
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,19 +17,14 @@ use podway_tunnel::frames::{
     flow_frame, hello_frame,
 };
 use podway_tunnel::wire::{Reader, Writer};
-use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use ring::signature::KeyPair as _;
+use serving::serving;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(20);
 const DIAL: Duration = Duration::from_secs(5);
-
-fn pair() -> Arc<Ed25519KeyPair> {
-    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
-    Arc::new(Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("its pair"))
-}
 
 struct World {
     address: SocketAddr,
@@ -51,14 +48,8 @@ async fn world_idle(idle_exit: Duration) -> World {
 }
 
 async fn world_with(limits: FlowLimits, resolv_conf: &str, idle_exit: Duration) -> World {
-    let pair = pair();
-    let serve = Serve {
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        authorized_key: pair.public_key().as_ref().try_into().expect("32 bytes"),
-        pod_uid: "pod-1".into(),
-        idle_exit,
-        resolv_conf: resolv_conf.into(),
-    };
+    let (pair, serve) = serving();
+    let serve = Serve { idle_exit, resolv_conf: resolv_conf.into(), ..serve };
     let agent = Agent::bind(serve, limits).await.expect("bound");
     let address = agent.address();
     let agent = tokio::spawn(agent.run(std::future::pending()));
@@ -117,7 +108,7 @@ async fn only_the_right_key_for_the_right_pod_is_welcome() {
     assert!(carrier.is_alive());
     assert_eq!(carrier.agent_version(), env!("CARGO_PKG_VERSION"));
     assert_eq!(carrier.welcome().limits.as_ref().map(|limits| limits.flows), Some(podway_tunnel::MAX_FLOWS));
-    let stranger = Config { pair: pair(), ..world.config.clone() };
+    let stranger = Config { pair: serving().0, ..world.config.clone() };
     assert!(matches!(connect(&world, &stranger).await, Err(ConnectError::Key)));
     // Too much asked says nothing of the key.
     let special = |many: usize| (0..many).map(|n| format!("127.0.1.{n}/32")).collect();

@@ -4,12 +4,14 @@
 #[path = "../../tunnel/tests/support/nonsense.rs"]
 mod nonsense;
 
+#[path = "support/serving.rs"]
+mod serving;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use podway_agent::args::Serve;
 use podway_agent::server::{Agent, FlowLimits};
 use podway_tunnel::client::{Carrier, Config};
 use podway_tunnel::frames::{ClientHello, Failure, HelloFrame, Proof, hello_frame};
@@ -17,8 +19,8 @@ use podway_tunnel::wire::{Reader, Writer};
 use podway_tunnel::{DNS_PATH, ECHO_PATH, FLOW_PATH, HELLO_PATH};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use serving::serving;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -106,15 +108,7 @@ fn a_client_that_says_anything_ends_its_own_calls_and_no_more() {
     }));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
-    let pair = Arc::new(Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("its pair"));
-    let serve = Serve {
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        authorized_key: pair.public_key().as_ref().try_into().expect("32 bytes"),
-        pod_uid: "pod-1".into(),
-        idle_exit: Duration::from_secs(3600),
-        resolv_conf: "/nonexistent".into(),
-    };
+    let (pair, serve) = serving();
     let agent = runtime.block_on(Agent::bind(serve, FlowLimits::default())).expect("bound");
     let address = agent.address();
     let running = runtime.spawn(agent.run(std::future::pending()));

@@ -1,6 +1,9 @@
 //! What many flows hold whose readers stand still, over a real carrier. One test: it looks at the memory of its process.
 #![allow(clippy::expect_used, clippy::allow_attributes, reason = "a test says what it expects")]
 
+#[path = "support/serving.rs"]
+mod serving;
+
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,13 +11,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use podway_agent::args::Serve;
 use podway_agent::server::{Agent, FlowLimits};
 use podway_tunnel::client::{self, Carrier, Config, Event, Line, TcpFlow};
 use podway_tunnel::credit::Budget;
 use podway_tunnel::{AGENT_BUFFERS, WORKSTATION_BUFFERS};
-use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use serving::serving;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -36,15 +37,7 @@ fn resident() -> u64 {
 
 /// An agent and a carrier to it.
 async fn carrier() -> (Carrier, Arc<Budget>) {
-    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
-    let pair = Arc::new(Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("its pair"));
-    let serve = Serve {
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        authorized_key: pair.public_key().as_ref().try_into().expect("32 bytes"),
-        pod_uid: "pod-1".into(),
-        idle_exit: Duration::from_secs(3600),
-        resolv_conf: "/nonexistent".into(),
-    };
+    let (pair, serve) = serving();
     let agent = Agent::bind(serve, FlowLimits::default()).await.expect("bound");
     let stream = TcpStream::connect(agent.address()).await.expect("connected");
     stream.set_nodelay(true).expect("set");

@@ -1,6 +1,9 @@
 //! A real agent, the workstation's end, and a way between them that is cut.
 #![allow(dead_code, clippy::allow_attributes, reason = "each test uses a part of it")]
 
+#[path = "serving.rs"]
+mod serving;
+
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -12,8 +15,7 @@ use bytes::Bytes;
 use podway_agent::args::Serve;
 use podway_agent::server::{Agent, FlowLimits, Shared};
 use podway_tunnel::client::{Carrier, Config, Event, Line, TcpFlow};
-use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use serving::serving;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -83,15 +85,7 @@ impl World {
     }
 
     pub async fn with(limits: FlowLimits) -> World {
-        let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
-        let pair = Arc::new(Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("its pair"));
-        let serve = Serve {
-            listen: "127.0.0.1:0".parse().expect("an address"),
-            authorized_key: pair.public_key().as_ref().try_into().expect("32 bytes"),
-            pod_uid: "pod-1".into(),
-            idle_exit: Duration::from_secs(3600),
-            resolv_conf: "/nonexistent".into(),
-        };
+        let (pair, serve) = serving();
         let agent = Agent::bind(serve.clone(), limits.clone()).await.expect("bound");
         let (address, agents) = (agent.address(), agent.shared());
         let config = Config {
