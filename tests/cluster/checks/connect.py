@@ -18,8 +18,10 @@ def agent_absent(w):
 
 @check("with the agent present, it is used again and nothing is added")
 def agent_present(w):
-    with w.connected("--proxy-via", "service=web"):
+    with w.connected("--proxy-via", "service=web") as p:
         w.ws.get("http://edge/")
+        # Whoever leaves before takes the pod back, as it never ran.
+        until("AgentReady", lambda: p.is_true("AgentReady"), 30)
     before = w.cluster.agents()
     began = time.monotonic()
     with w.connected("--proxy-via", "service=web"):
