@@ -72,16 +72,19 @@ dist:
 cluster *args:
     tests/cluster/run {{args}}
 
-# the figures of docs/performance.md, on a real cluster
-bench *args:
-    cargo build --locked --release --example podway-load
-    tests/cluster/numbers {{args}}
+# the figures of docs/performance.md, all in one table; with KUBECONFIG those of a real cluster too
+bench *args: bench-build
+    benches/run {{args}}
 
-# the figures that need no cluster
-bench-mini *args:
-    cargo build --locked --release
-    cargo build --locked --release --example podway-load
+# the figures of the miniature cluster alone
+bench-mini *args: bench-build
     benches/minicluster {{args}}
+
+# what is measured, and what measures
+bench-build:
+    cargo build --locked --release
+    cargo build --locked --release --example podway-load --example podway-rig
+    cargo build --locked --release -p podway-agent --example rate
 
 # the README's picture: a run of the demo as it was
 picture:

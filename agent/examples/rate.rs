@@ -1,4 +1,7 @@
 //! What the tunnel does on loopback, beside plain TCP: `cargo run --release -p podway-agent --example rate`.
+//!
+//! `rate flows`, `rate bulk` and `rate beside` print a part of it. `rate lines SECONDS ROUNDS` prints what has a bar as lines
+//! of JSON, each beside plain TCP measured in turns with it (`benches/carrier`).
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "prints measured figures")]
 #![allow(clippy::allow_attributes, reason = "see above")]
 
@@ -21,6 +24,8 @@ use tokio::net::{TcpListener, TcpStream};
 const DIAL: Duration = Duration::from_secs(5);
 const BULK: usize = 2 << 30;
 const WINDOW: Duration = Duration::from_secs(3);
+/// Bytes that move at a time.
+const CHUNK: usize = 1 << 16;
 
 /// Runs `work` on a runtime and a thread of its own, and gives the address that it reports.
 fn on_a_thread<F, W>(work: W) -> SocketAddr
@@ -67,12 +72,16 @@ fn relay(to: SocketAddr) -> SocketAddr {
     on_a_thread(async move |address_tx| {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         address_tx.send(listener.local_addr().expect("an address")).expect("told");
-        let (mut near, _) = listener.accept().await.expect("a connection");
-        let mut far = TcpStream::connect(to).await.expect("connected");
-        for stream in [&near, &far] {
-            stream.set_nodelay(true).expect("set");
+        loop {
+            let (mut near, _) = listener.accept().await.expect("a connection");
+            let mut far = TcpStream::connect(to).await.expect("connected");
+            for stream in [&near, &far] {
+                stream.set_nodelay(true).expect("set");
+            }
+            tokio::spawn(async move {
+                drop(tokio::io::copy_bidirectional_with_sizes(&mut near, &mut far, CHUNK, CHUNK).await);
+            });
         }
-        drop(tokio::io::copy_bidirectional(&mut near, &mut far).await);
     })
 }
 
@@ -165,7 +174,7 @@ where
 
 async fn bulk(carrier: &Carrier, to: SocketAddr, mode: u8, until: impl Fn() -> bool) -> usize {
     let mut flow = open(carrier, to, mode).await;
-    let chunk = Bytes::from(vec![0; 1 << 16]);
+    let chunk = Bytes::from(vec![0; CHUNK]);
     let mut moved = 0;
     while moved < BULK * 16 && !until() {
         if mode == b'd' {
@@ -189,28 +198,86 @@ fn processor() -> f64 {
     fields.map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
 }
 
-/// What passes, by the clock and by the processor: the second says more on a machine that others use too.
-async fn throughput(carrier: &Carrier, to: SocketAddr, mode: u8, count: usize) {
+async fn plain_bulk(to: SocketAddr, mode: u8, until: impl Fn() -> bool) -> usize {
+    let mut stream = TcpStream::connect(to).await.expect("connected");
+    stream.set_nodelay(true).expect("set");
+    stream.write_all(&[mode]).await.expect("sent");
+    let (mut chunk, mut moved) = (vec![0; CHUNK], 0);
+    while moved < BULK * 16 && !until() {
+        if mode == b'd' {
+            moved += stream.read(&mut chunk).await.expect("received");
+        } else {
+            stream.write_all(&chunk).await.expect("sent");
+            moved += chunk.len();
+        }
+    }
+    moved
+}
+
+/// Gbit/s, and Gbit for a second of processor: the second says more on a machine that others use too.
+async fn together<F>(count: usize, flow: impl Fn(Instant) -> F) -> (f64, f64)
+where
+    F: Future<Output = usize> + Send + 'static,
+{
     let began = Instant::now();
     let used = processor();
-    let tasks: Vec<_> = (0..count)
-        .map(|_| {
-            let carrier = carrier.clone();
-            tokio::spawn(async move { bulk(&carrier, to, mode, || began.elapsed() > WINDOW).await })
-        })
-        .collect();
+    let tasks: Vec<_> = (0..count).map(|_| tokio::spawn(flow(began))).collect();
     let mut moved = 0;
     for task in tasks {
         moved += task.await.expect("done");
     }
-    let gigabits = moved as f64 * 8e-9 / began.elapsed().as_secs_f64();
-    let each = moved as f64 * 8e-9 / (processor() - used);
+    let gigabits = moved as f64 * 8e-9;
+    (gigabits / began.elapsed().as_secs_f64(), gigabits / (processor() - used))
+}
+
+async fn carried(carrier: &Carrier, to: SocketAddr, mode: u8, count: usize, window: Duration) -> (f64, f64) {
+    together(count, |began| {
+        let carrier = carrier.clone();
+        async move { bulk(&carrier, to, mode, || began.elapsed() > window).await }
+    })
+    .await
+}
+
+async fn plain(to: SocketAddr, mode: u8, count: usize, window: Duration) -> (f64, f64) {
+    together(count, |began| async move { plain_bulk(to, mode, || began.elapsed() > window).await }).await
+}
+
+async fn throughput(carrier: &Carrier, to: SocketAddr, mode: u8, count: usize) {
+    let (gigabits, each) = carried(carrier, to, mode, count, WINDOW).await;
     let way = if mode == b'd' { "down" } else { "up  " };
     println!("{way} {count}: {gigabits:5.1} Gbit/s, {each:5.1} Gbit for a second of processor");
 }
 
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// What has a bar, in turns with plain TCP to the same far end, directly and through one relay: the agent is one, too.
+async fn lines(carrier: &Carrier, far: SocketAddr, echo: SocketAddr, window: Duration, rounds: usize) {
+    let relay = relay(far);
+    for (mode, way, count) in [(b'u', "up", 1), (b'd', "down", 1), (b'u', "up", 8), (b'd', "down", 8)] {
+        let (mut own, mut direct, mut relayed) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            direct.push(plain(far, mode, count, window).await.0);
+            own.push(carried(carrier, far, mode, count, window).await.0);
+            relayed.push(plain(relay, mode, count, window).await.0);
+        }
+        let (own, direct, relayed) = (median(own), median(direct), median(relayed));
+        println!(
+            r#"{{"bulk":"{way}","flows":{count},"gbit":{own:.2},"plain_gbit":{direct:.2},"relayed_gbit":{relayed:.2}}}"#
+        );
+    }
+    for (mode, way, count) in [(b'u', "up", 0), (b'u', "up", 1), (b'd', "down", 1)] {
+        let (p50, p99) = quantiles(beside(carrier, far, echo, mode, count).await);
+        println!(r#"{{"beside":"{way}","flows":{count},"p50_us":{p50},"p99_us":{p99}}}"#);
+    }
+    let (p50, p99) = quantiles(relayed_turns(echo).await);
+    println!(r#"{{"plain_turns":"two relays","p50_us":{p50},"p99_us":{p99}}}"#);
+}
+
 /// Round trips of 64 bytes beside `count` bulk flows.
-async fn beside(carrier: &Carrier, to: SocketAddr, echo: SocketAddr, mode: u8, count: usize) {
+async fn beside(carrier: &Carrier, to: SocketAddr, echo: SocketAddr, mode: u8, count: usize) -> Vec<u128> {
     let over = Arc::new(AtomicBool::new(false));
     let bulks: Vec<_> = (0..count)
         .map(|_| {
@@ -228,12 +295,12 @@ async fn beside(carrier: &Carrier, to: SocketAddr, echo: SocketAddr, mode: u8, c
     for bulk in bulks {
         bulk.await.expect("done");
     }
-    println!("64-byte round trip beside {count} {}: {times}", char::from(mode));
+    times
 }
 
 /// Round trips of 64 bytes over plain TCP through two relays: as many threads wake each other as in the tunnel, so what
 /// this takes is the machine's.
-async fn relayed(echo: SocketAddr) {
+async fn relayed_turns(echo: SocketAddr) -> Vec<u128> {
     let mut stream = TcpStream::connect(relay(relay(echo))).await.expect("connected");
     stream.set_nodelay(true).expect("set");
     stream.write_all(b"e").await.expect("sent");
@@ -241,11 +308,11 @@ async fn relayed(echo: SocketAddr) {
         stream.write_all(&[7; 64]).await.expect("sent");
         stream.read_exact(&mut [0; 64]).await.expect("received");
     };
-    println!("  plain, through two relays:     {}", round_trips(exchange).await);
+    round_trips(exchange).await
 }
 
-/// Makes one exchange after the other with pauses between, and says how long they took.
-async fn round_trips(mut exchange: impl AsyncFnMut()) -> String {
+/// Makes one exchange after the other with pauses between, and gives the microseconds they took.
+async fn round_trips(mut exchange: impl AsyncFnMut()) -> Vec<u128> {
     let mut times = Vec::new();
     let began = Instant::now();
     while began.elapsed() < WINDOW {
@@ -254,9 +321,14 @@ async fn round_trips(mut exchange: impl AsyncFnMut()) -> String {
         times.push(at.elapsed().as_micros());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    times
+}
+
+/// The middle and the tail.
+fn quantiles(mut times: Vec<u128>) -> (u128, u128) {
     times.sort_unstable();
     let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or(0);
-    format!("p50 {} us, p99 {} us", at(50), at(99))
+    (at(50), at(99))
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -274,8 +346,15 @@ async fn main() {
     let stream = TcpStream::connect(agent).await.expect("connected");
     stream.set_nodelay(true).expect("set");
     let carrier = Carrier::connect(stream, &config).await.expect("welcome");
-    let only = std::env::args().nth(1);
-    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [what, seconds, rounds] = args.as_slice()
+        && what == "lines"
+    {
+        let window = Duration::from_secs_f64(seconds.parse().expect("seconds"));
+        return lines(&carrier, far, echo, window, rounds.parse().expect("rounds")).await;
+    }
+    let only = args.first();
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
     for workers in [1, 16, 128].into_iter().filter(|_| wanted("flows")) {
         flows(&carrier, far, workers).await;
         plain_flows(far, workers).await;
@@ -286,9 +365,11 @@ async fn main() {
     for (mode, count) in
         [(b'u', 0), (b'u', 1), (b'u', 8), (b'd', 1), (b'd', 8)].into_iter().filter(|_| wanted("beside"))
     {
-        beside(&carrier, far, echo, mode, count).await;
+        let (p50, p99) = quantiles(beside(&carrier, far, echo, mode, count).await);
+        println!("64-byte round trip beside {count} {}: p50 {p50} us, p99 {p99} us", char::from(mode));
         if count == 0 {
-            relayed(echo).await;
+            let (p50, p99) = quantiles(relayed_turns(echo).await);
+            println!("  plain, through two relays:     p50 {p50} us, p99 {p99} us");
         }
     }
 }
