@@ -341,8 +341,15 @@ async fn main() {
     let agent = agent(pair.public_key().as_ref().try_into().expect("32 bytes"));
     let special = vec!["127.0.0.0/8".to_owned()];
     let budget = podway_tunnel::client::budget();
-    let config =
-        Config { pair, session_id: [7; 16], pod_uid: "pod".into(), special, budget, line: Some(Line::default()) };
+    let config = Config {
+        pair,
+        session_id: [7; 16],
+        pod_uid: "pod".into(),
+        special,
+        budget,
+        line: Some(Line::default()),
+        bulk: false,
+    };
     let stream = TcpStream::connect(agent).await.expect("connected");
     stream.set_nodelay(true).expect("set");
     let carrier = Carrier::connect(stream, &config).await.expect("welcome");

@@ -25,6 +25,8 @@ pub struct Stream {
     pub writer: Writer,
     /// Of the carrier: once the workstation left, nobody will come for what was on it.
     pub carrier: CarrierOf,
+    /// Whether the carrier is for bulk alone.
+    pub bulk: bool,
 }
 
 /// A session's carrier, by its number in the order in which they were authenticated.

@@ -18,7 +18,7 @@ use h2::server::SendResponse;
 use ipnet::IpNet;
 use podway_tunnel::credit::Budget;
 use podway_tunnel::frames::{
-    Challenge, ClientHello, Denied, DnsAnswer, DnsQuery, Draining, EchoReply, EchoRequest, Failure, FlowFrame,
+    BULK, Challenge, ClientHello, Denied, DnsAnswer, DnsQuery, Draining, EchoReply, EchoRequest, Failure, FlowFrame,
     HelloFrame, Limits, Ping, Pong, Protocol, RESUME, Resume, Welcome, flow_frame, hello_frame,
 };
 use podway_tunnel::round_trip::RoundTrip;
@@ -269,6 +269,8 @@ struct Session {
     special: Vec<IpNet>,
     /// Whether its flows may go on over other carriers.
     resumes: bool,
+    /// Whether this carrier is for bulk alone.
+    bulk: bool,
     /// Flows have it beyond the connection.
     carrier: CarrierOf,
     _counted: Counted,
@@ -304,8 +306,11 @@ struct Connection {
 }
 
 impl Connection {
-    fn carrier(&self) -> CarrierOf {
-        self.session.get().map(|session| session.carrier.clone()).unwrap_or_default()
+    /// A flow's stream on it.
+    fn stream(&self, reader: Reader, writer: Writer) -> Stream {
+        let session = self.session.get();
+        let carrier = session.map(|session| session.carrier.clone()).unwrap_or_default();
+        Stream { reader, writer, carrier, bulk: session.is_some_and(|session| session.bulk) }
     }
 }
 
@@ -389,8 +394,7 @@ async fn flow(mut reader: Reader, mut writer: Writer, connection: Arc<Connection
     let open = match first {
         flow_frame::Frame::Open(open) => open,
         flow_frame::Frame::Resume(resume) => {
-            let stream = Stream { reader, writer, carrier: connection.carrier() };
-            return take_over(resume, stream, &connection, &shared);
+            return take_over(resume, connection.stream(reader, writer), &connection, &shared);
         }
         // One carrier for a flow at a time in this version.
         flow_frame::Frame::Attach(_) => return tcp::refuse(&mut writer, Failure::UnknownFlow, &shared),
@@ -406,12 +410,12 @@ async fn flow(mut reader: Reader, mut writer: Writer, connection: Arc<Connection
     }
     let session = connection.session.get().filter(|session| session.resumes);
     let key = session.and_then(|session| Some((session.id, name(&open.flow_id)?)));
-    let carrier = connection.carrier();
+    let stream = connection.stream(reader, writer);
     // What still goes out after the carrier's end is no client.
     drop(connection);
     match open.protocol() {
-        Protocol::Tcp => tcp::serve(open, to, key, Stream { reader, writer, carrier }, shared).await,
-        Protocol::Udp => udp::serve(to, reader, writer, shared).await,
+        Protocol::Tcp => tcp::serve(open, to, key, stream, shared).await,
+        Protocol::Udp => udp::serve(to, stream.reader, stream.writer, shared).await,
     }
     drop(slot);
 }
@@ -574,10 +578,12 @@ async fn authenticate(
     let special: Result<Vec<IpNet>, _> = proof.allowed_special.iter().map(|prefix| prefix.parse()).collect();
     let special = special.map_err(|_| nonsense())?;
     let id = name(&session_id).ok_or_else(nonsense)?;
-    let resumes = !shared.limits.resume.is_zero() && features.iter().any(|feature| feature == RESUME);
+    let has = |wanted| features.iter().any(|feature| feature == wanted);
+    let resumes = !shared.limits.resume.is_zero() && has(RESUME);
+    let carrier = shared.places.carrier(id);
     if connection
         .session
-        .set(Session { id, special, resumes, carrier: shared.places.carrier(id), _counted: Counted::new(shared) })
+        .set(Session { id, special, resumes, bulk: has(BULK), carrier, _counted: Counted::new(shared) })
         .is_err()
     {
         return Err(no("this connection is authenticated already"));

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use podway_tunnel::acks::Acks;
-use podway_tunnel::credit::{Grant, Receiver, Sender};
+use podway_tunnel::credit::{BULK_ROUND_TRIP, Grant, Receiver, Sender};
 use podway_tunnel::frames::{
     CREDIT_BROKEN, Failed, Failure, FlowFrame, Open, Opened, Recall, Reset, Resumed, Yielded, flow_frame,
 };
@@ -27,7 +27,7 @@ use podway_tunnel::resume::{Keeping, Outbox, ResumeError};
 use podway_tunnel::review::Reviews;
 use podway_tunnel::wire::{WireError, Writer};
 use podway_tunnel::words::Words;
-use podway_tunnel::{MAX_DATA, resend};
+use podway_tunnel::{STREAM_DATA, resend};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
@@ -418,7 +418,9 @@ impl Flow {
                     }
                     self.queue.advance(written);
                     let now = self.shared.now();
-                    let grant = self.receiver.taken(written as u64, now, self.shared.round_trip());
+                    let bulk = self.stream.as_ref().is_some_and(|stream| stream.bulk);
+                    let round_trip = self.shared.round_trip().max(if bulk { BULK_ROUND_TRIP } else { 0 });
+                    let grant = self.receiver.taken(written as u64, now, round_trip);
                     grant.into_iter().for_each(|grant| self.grant(grant));
                 }
                 Poll::Ready(Err(error)) => self.far_reset = Some(error.to_string()),
@@ -456,8 +458,9 @@ impl Flow {
                 Poll::Ready(Err(_)) => return Err(Broken::ByClient),
             };
             // A buffer only when there is something to read: idle flows hold none.
-            let mut buffer = BytesMut::with_capacity(room.min(credit).min(MAX_DATA));
-            let mut limited = bytes::BufMut::limit(&mut buffer, room.min(credit).min(MAX_DATA));
+            let most = room.min(credit).min(STREAM_DATA);
+            let mut buffer = BytesMut::with_capacity(most);
+            let mut limited = bytes::BufMut::limit(&mut buffer, most);
             match self.socket.try_read_buf(&mut limited) {
                 Ok(0) => {
                     self.to_client = Half::Finished;

@@ -44,8 +44,15 @@ async fn carrier() -> (Carrier, Arc<Budget>) {
     tokio::spawn(agent.run(std::future::pending()));
     let (special, budget) = (vec!["127.0.0.0/8".to_owned()], client::budget());
     let line = Some(Line::default());
-    let config =
-        Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special, budget: Arc::clone(&budget), line };
+    let config = Config {
+        pair,
+        session_id: [7; 16],
+        pod_uid: "pod-1".into(),
+        special,
+        budget: Arc::clone(&budget),
+        line,
+        bulk: false,
+    };
     (Carrier::connect(stream, &config).await.expect("welcome"), budget)
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use podway_agent::server::FlowLimits;
-use podway_tunnel::client::{Carrier, Config, Event, Line, TcpFlow};
+use podway_tunnel::client::{Carrier, Config, Line};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -21,35 +21,6 @@ use world::*;
 
 /// Bytes of a bulk flow each way.
 const BULK: usize = 12 << 20;
-
-/// Sends and finishes, and reads until the other end finishes.
-async fn both_ways(flow: &mut TcpFlow, mut left: Bytes) -> Vec<u8> {
-    let (mut received, mut finished) = (Vec::new(), false);
-    poll_fn(|cx| {
-        loop {
-            let mut moved = false;
-            while !left.is_empty() {
-                let Poll::Ready(room) = flow.poll_send_ready(cx) else { break };
-                let room = room.expect("open");
-                flow.send(left.split_to(room.min(left.len()))).expect("open");
-                moved = true;
-                if left.is_empty() {
-                    flow.send_fin();
-                }
-            }
-            match flow.poll_event(cx) {
-                Poll::Ready(Event::Data(data)) => received.extend_from_slice(&data),
-                Poll::Ready(Event::Fin) => finished = true,
-                Poll::Ready(Event::Reset) => panic!("reset after {} bytes", received.len()),
-                Poll::Pending if finished && left.is_empty() => return Poll::Ready(()),
-                Poll::Pending if moved => {}
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    })
-    .await;
-    received
-}
 
 /// Flows at once, each with other bytes both ways, over carriers that are cut after so many bytes.
 async fn bulk(flow_count: usize, length: usize, cut_within: u64) {

@@ -30,6 +30,7 @@ use crate::net::cidr::Cidr;
 use crate::net::views::{ClientTable, LinkEntry};
 use crate::workload::PodUid;
 
+mod bulk;
 pub mod core;
 pub mod dialer;
 pub mod messages;

@@ -21,7 +21,7 @@ use podway::actors::pod_watcher::messages::{PodsChanged, RightsChanged};
 use podway::actors::shell::{LateWork, now, start_monitored};
 use podway::cluster::{NamespaceRights, PodFact, Rights};
 use podway::ids::{Generation, WaiterId};
-use podway::net::agent::native::NativeLink;
+use podway::net::agent::native::{Beside, NativeLink};
 use podway::net::cidr::Cidr;
 use podway::spec::AgentMode;
 use podway_agent::args::Serve;
@@ -65,7 +65,11 @@ impl Dialer for Loopback {
             let stream = TcpStream::connect(address).await.expect("the agent listens");
             let carrier = Carrier::connect(stream, &config).await.map_err(|error| handshake_outcome(&error))?;
             let closed = carrier.closed();
-            Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), version: "".into(), closed: Box::pin(closed) })
+            Ok(Dialed {
+                link: Arc::new(NativeLink::new(carrier, Beside::default())),
+                version: "".into(),
+                closed: Box::pin(closed),
+            })
         })
     }
 }

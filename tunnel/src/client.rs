@@ -23,10 +23,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use self::heartbeat::{AbortOnDrop, Noted, end, heartbeat};
-use crate::credit::{Budget, Receiver};
+use crate::credit::{BULK_ROUND_TRIP, Budget, Receiver};
 use crate::frames::{
-    ClientHello, Denied, DnsAnswer, DnsQuery, EchoReply, EchoRequest, Failure, FlowFrame, HelloFrame, Open, Proof,
-    Protocol, RESUME, Resume, Welcome, flow_frame, hello_frame,
+    BULK, ClientHello, Denied, DnsAnswer, DnsQuery, EchoReply, EchoRequest, Failure, FlowFrame, HelloFrame, Open,
+    Proof, Protocol, RESUME, Resume, Welcome, flow_frame, hello_frame,
 };
 use crate::round_trip::RoundTrip;
 use crate::wire::{Reader, WireError, Writer};
@@ -39,6 +39,7 @@ mod flow;
 mod heartbeat;
 mod line;
 mod stream;
+mod tide;
 mod udp;
 
 use flow::Buffers;
@@ -67,6 +68,8 @@ pub struct Config {
     pub budget: Arc<Budget>,
     /// Where flows find the next carrier to this agent when they lose theirs; without one they end with it.
     pub line: Option<Line>,
+    /// Whether it is for bulk alone: flows of the line's other carriers come to it when they move much.
+    pub bulk: bool,
 }
 
 /// Why there is no carrier.
@@ -136,6 +139,8 @@ struct Shared {
     last_byte: AtomicU64,
     close: Notify,
     budget: Arc<Budget>,
+    /// Whether the carrier is for bulk alone.
+    bulk: bool,
     /// Where the end of a dropped flow is waited for.
     runtime: tokio::runtime::Handle,
 }
@@ -145,8 +150,9 @@ impl Shared {
         micros(self.began.elapsed())
     }
 
+    /// What windows are sized by, microseconds.
     fn round_trip(&self) -> u64 {
-        self.round_trip.load(Ordering::Relaxed)
+        self.round_trip.load(Ordering::Relaxed).max(if self.bulk { BULK_ROUND_TRIP } else { 0 })
     }
 }
 
@@ -181,6 +187,7 @@ impl Carrier {
             last_byte: AtomicU64::new(0),
             close: Notify::new(),
             budget: Arc::clone(&config.budget),
+            bulk: config.bulk,
             runtime: tokio::runtime::Handle::current(),
         });
         let noted = Noted { io, shared: Arc::clone(&shared) };
@@ -216,7 +223,7 @@ impl Carrier {
         writer.send(&hello(hello_frame::Frame::ClientHello(ClientHello {
             protocol_min: *PROTOCOLS.start(),
             protocol_max: *PROTOCOLS.end(),
-            features: config.line.iter().map(|_| RESUME.to_owned()).collect(),
+            features: features(config),
             session_id: Bytes::copy_from_slice(&config.session_id),
             public_key: Bytes::copy_from_slice(config.pair.public_key().as_ref()),
         })))?;
@@ -253,7 +260,7 @@ impl Carrier {
         tokio::spawn(heartbeat(reader, writer, round_trip, Arc::clone(&shared), ended, guard, line.clone()));
         let inner = Arc::new(Inner { requests, agent_version, welcome, closed, gone, shared, line });
         if let Some(line) = &inner.line {
-            line.leads_to(&inner);
+            if config.bulk { line.bulk_is(&inner) } else { line.leads_to(&inner) }
         }
         Ok(Carrier(inner))
     }
@@ -282,6 +289,12 @@ impl Carrier {
                 Err(_) => "the connection ended".to_owned(),
             }
         }
+    }
+
+    /// Flows that were opened on it, or came to it and are there.
+    pub fn flows(&self) -> usize {
+        // The carrier's own, and that of its heartbeat and its stream.
+        Arc::strong_count(&self.0.shared).saturating_sub(3)
     }
 
     /// Ends the carrier, soon: [`Carrier::closed`] tells when. Its flows wait for the next one of their line; where that is
@@ -433,6 +446,11 @@ async fn answer(reader: &mut Reader) -> Result<flow_frame::Frame, Failure> {
             return Ok(frame);
         }
     }
+}
+
+fn features(config: &Config) -> Vec<String> {
+    let has = [(RESUME, config.line.is_some()), (BULK, config.bulk)];
+    has.into_iter().filter(|(_, has)| *has).map(|(feature, _)| feature.to_owned()).collect()
 }
 
 fn hello(frame: hello_frame::Frame) -> HelloFrame {

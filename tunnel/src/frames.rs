@@ -54,7 +54,7 @@ pub struct ClientHello {
     /// Newest protocol spoken.
     #[prost(uint32, tag = "2")]
     pub protocol_max: u32,
-    /// Optional features: [`RESUME`].
+    /// Optional features: [`RESUME`], [`BULK`].
     #[prost(string, repeated, tag = "3")]
     pub features: Vec<String>,
     /// 16 random bytes.
@@ -67,6 +67,8 @@ pub struct ClientHello {
 
 /// The feature of a client whose flows may outlive their carriers.
 pub const RESUME: &str = "resume";
+/// A carrier for flows that move much, which come to it from another by [`Resume`]: their windows may be larger.
+pub const BULK: &str = "bulk";
 
 /// What the client has to sign.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -44,6 +44,9 @@ pub const AGENT_BUFFERS: u64 = 32 << 20;
 pub const WORKSTATION_BUFFERS: u64 = 48 << 20;
 /// Bytes in one `Data` frame.
 pub const MAX_DATA: usize = 64 * 1024;
+/// Bytes of a stream that are sent in one: with all headers they fill four TLS records and two reads of a port-forward's
+/// relays. A few more bytes would cost a record and a read of their own.
+pub const STREAM_DATA: usize = MAX_DATA - 64;
 /// A message longer than this is an error of its stream.
 pub const MAX_MESSAGE: usize = 128 * 1024;
 /// How long a flow outlives its carrier.

@@ -10,9 +10,9 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 use prost::Message;
 
-use crate::MAX_DATA;
 use crate::assembly::{Assembly, Malformed, PREFIX};
 use crate::frames::{Data, FlowFrame, flow_frame};
+use crate::{MAX_DATA, STREAM_DATA};
 
 /// Bytes of a message about credit or a heartbeat, at most.
 const WORD: usize = 64;
@@ -135,11 +135,11 @@ impl Writer {
         self.stream.send_data(data.bytes, false).map_err(Into::into)
     }
 
-    /// Ready when the carrier takes more of this stream, with how many bytes, at most [`MAX_DATA`].
+    /// Ready when the carrier takes more of this stream, with how many bytes, at most [`STREAM_DATA`].
     ///
     /// What waits in front of the carrier is bounded, so that a bulk flow cannot bury an interactive one.
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, WireError>> {
-        self.poll_room_for(MAX_DATA, cx)
+        self.poll_room_for(STREAM_DATA, cx)
     }
 
     /// Ready when the carrier takes one small message. What is reserved for it others cannot use, so it is little.

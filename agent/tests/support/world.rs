@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -95,6 +96,7 @@ impl World {
             special: vec!["127.0.0.0/8".to_owned()],
             budget: podway_tunnel::client::budget(),
             line: Some(Line::default()),
+            bulk: false,
         };
         let agent = tokio::spawn(agent.run(std::future::pending()));
         let (cut_within, random) = (AtomicU64::new(0), AtomicU64::new(0x9e37_79b9_7f4a_7c15));
@@ -242,4 +244,33 @@ pub async fn is_reset(far: &mut TcpStream) -> bool {
 
 pub fn pattern(length: usize, seed: usize) -> Bytes {
     (0..length).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8 ^ seed as u8).collect::<Vec<u8>>().into()
+}
+
+/// Sends and finishes, and reads until the other end finishes.
+pub async fn both_ways(flow: &mut TcpFlow, mut left: Bytes) -> Vec<u8> {
+    let (mut received, mut finished) = (Vec::new(), false);
+    poll_fn(|cx| {
+        loop {
+            let mut moved = false;
+            while !left.is_empty() {
+                let Poll::Ready(room) = flow.poll_send_ready(cx) else { break };
+                let room = room.expect("open");
+                flow.send(left.split_to(room.min(left.len()))).expect("open");
+                moved = true;
+                if left.is_empty() {
+                    flow.send_fin();
+                }
+            }
+            match flow.poll_event(cx) {
+                Poll::Ready(Event::Data(data)) => received.extend_from_slice(&data),
+                Poll::Ready(Event::Fin) => finished = true,
+                Poll::Ready(Event::Reset) => panic!("reset after {} bytes", received.len()),
+                Poll::Pending if finished && left.is_empty() => return Poll::Ready(()),
+                Poll::Pending if moved => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
+    received
 }

@@ -12,12 +12,12 @@ use tokio::sync::watch;
 
 use super::core::DialOutcome;
 use super::messages::Unfit;
-use super::{Dialed, Dialer};
+use super::{Dialed, Dialer, bulk};
 use crate::actors::pod_watcher::messages::Doubt;
 use crate::cluster::PodFact;
 use crate::error::chain;
 use crate::identity::Identity;
-use crate::net::agent::native::NativeLink;
+use crate::net::agent::native::{Beside, NativeLink};
 use crate::net::cidr::Cidr;
 use crate::net::portforward::{self, PortForwardError};
 use crate::workload::PodUid;
@@ -86,7 +86,7 @@ impl Dialer for NativeDialer {
         port: u16,
         special: Vec<Cidr>,
     ) -> Pin<Box<dyn Future<Output = Result<Dialed, DialOutcome>> + Send>> {
-        let client = self.client.borrow().clone();
+        let client = self.client.clone();
         let lines = Arc::clone(&self.lines);
         let mut config = Config {
             pair: Arc::clone(&self.identity.pair),
@@ -95,10 +95,12 @@ impl Dialer for NativeDialer {
             special: special.iter().map(ToString::to_string).collect(),
             budget: Arc::clone(&self.budget),
             line: None,
+            bulk: false,
         };
         let pod_watcher = self.pod_watcher.clone();
         Box::pin(async move {
-            let stream = portforward::open(&client, &pod.namespace, &pod.name, port).await.map_err(|error| {
+            let now = client.borrow().clone();
+            let stream = portforward::open(&now, &pod.namespace, &pod.name, port).await.map_err(|error| {
                 if let (PortForwardError::Unauthorized(_), Some(pod_watcher)) = (&error, pod_watcher.upgrade()) {
                     pod_watcher.do_send(Doubt);
                 }
@@ -119,7 +121,17 @@ impl Dialer for NativeDialer {
                 return Err(DialOutcome::Failed("the agent was given up meanwhile".into()));
             }
             let (closed, version) = (carrier.closed(), readable(carrier.agent_version()));
-            Ok(Dialed { link: Arc::new(NativeLink::new(carrier)), version, closed: Box::pin(closed) })
+            let beside = Beside::default();
+            let again = Box::new(move || -> bulk::Dialing {
+                let (client, pod) = (client.borrow().clone(), Arc::clone(&pod));
+                let config = Config { bulk: true, ..config.clone() };
+                Box::pin(async move {
+                    let stream = portforward::open(&client, &pod.namespace, &pod.name, port).await.ok()?;
+                    Carrier::connect(stream, &config).await.ok()
+                })
+            });
+            tokio::spawn(bulk::mind(carrier.closed(), line, beside.clone(), again));
+            Ok(Dialed { link: Arc::new(NativeLink::new(carrier, beside)), version, closed: Box::pin(closed) })
         })
     }
 

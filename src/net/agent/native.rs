@@ -1,6 +1,7 @@
 //! podway's own protocol behind [`AgentLink`], over the `podway-tunnel` crate.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,16 +11,32 @@ use podway_tunnel::frames::Failure;
 
 use super::{AgentLink, FlowEnded, FlowEvent, OpenError, TcpFlow, UdpEnded, UdpFlow};
 
-/// A link over one carrier.
+/// A carrier that may be there or not.
+#[derive(Clone, Debug, Default)]
+pub struct Beside(Arc<Mutex<Option<Carrier>>>);
+
+impl Beside {
+    /// It is there, or not any more.
+    pub fn set(&self, carrier: Option<Carrier>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = carrier;
+    }
+
+    fn take(&self) -> Option<Carrier> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A link over one carrier, and another beside it for flows that move much.
 #[derive(Debug)]
 pub struct NativeLink {
     carrier: Carrier,
+    bulk: Beside,
 }
 
 impl NativeLink {
     /// A link over a carrier whose handshake is done.
-    pub fn new(carrier: Carrier) -> NativeLink {
-        NativeLink { carrier }
+    pub fn new(carrier: Carrier, bulk: Beside) -> NativeLink {
+        NativeLink { carrier, bulk }
     }
 
     fn error(&self, failure: Failure) -> OpenError {
@@ -68,8 +85,12 @@ impl AgentLink for NativeLink {
     }
 
     async fn leave(&self) {
-        self.carrier.close();
-        self.carrier.gone().await;
+        let carriers = [Some(self.carrier.clone()), self.bulk.take()];
+        let leaving: Vec<_> = carriers.iter().flatten().collect();
+        leaving.iter().for_each(|carrier| carrier.close());
+        for carrier in leaving {
+            carrier.gone().await;
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::stream::{Going, Stream, Way};
+use super::tide::Tide;
 use crate::acks::Acks;
 use crate::credit::{Budget, Grant, Receiver, Sender};
 use crate::frames::{Ack, CREDIT_BROKEN, Data, FlowFrame, Recall, Reset, Yielded, flow_frame};
@@ -88,6 +89,9 @@ struct Flow {
     acks: Acks,
     sender: Sender,
     outbox: Outbox<Buffers>,
+    tide: Tide,
+    /// It moves much, and looks for a carrier for that.
+    is_bulk: bool,
     /// Bytes handed out by the last event, for which no credit was given yet.
     unacknowledged: u64,
     ours: Side,
@@ -116,6 +120,8 @@ impl TcpFlow {
                 acks: Acks::default(),
                 sender: Sender::new(limit),
                 outbox,
+                tide: Tide::default(),
+                is_bulk: false,
                 unacknowledged: 0,
                 ours: Side::Open,
                 theirs: Side::Open,
@@ -214,7 +220,13 @@ impl Flow {
             Some(writer) => writer.send_data(offset, data).is_err(),
             None => false,
         };
+        self.moved(length);
         if gone && !self.stream.may_resume() { Err(Ended) } else { Ok(()) }
+    }
+
+    /// So many bytes were sent or handed out. Goes over to another carrier with the next poll, which can be woken by it.
+    fn moved(&mut self, length: u64) {
+        self.is_bulk |= self.tide.moved(length, || self.first.now());
     }
 
     fn send_fin(&mut self) {
@@ -265,6 +277,7 @@ impl Flow {
         loop {
             if let Some(data) = self.queue.pop() {
                 self.unacknowledged = data.len() as u64;
+                self.moved(self.unacknowledged);
                 return Poll::Ready(Event::Data(data));
             }
             if std::mem::take(&mut self.fin_waits) {
@@ -329,6 +342,9 @@ impl Flow {
 
     /// Takes one frame off the stream, or goes over to the next carrier. `Pending` for ever once there is no stream.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::take(&mut self.is_bulk) && (self.ours == Side::Open || self.theirs == Side::Open) {
+            self.stream.move_to_bulk(self.received());
+        }
         let going = match &mut self.stream.way {
             Way::Going(going) => going,
             Way::Resuming(resuming) => {

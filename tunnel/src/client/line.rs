@@ -1,23 +1,34 @@
 //! How flows that lost their carrier find the next one to the same agent.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use super::Inner;
-use super::stream::Going;
+use super::stream::{Going, Moved};
 use crate::frames::Failure;
 
 /// The pause before the same carrier is asked again, at first and at last: it refused for a reason that may pass, or is
 /// about to end.
 const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
-/// The carriers of a session to one agent, one after the other. A clone is another handle to the same ones.
+/// How long a carrier that stands may take to take a flow over.
+const MOVED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The carriers of a session to one agent, one after the other, and beside them one for bulk where flows want it. A clone is
+/// another handle to the same ones.
 #[derive(Clone, Debug, Default)]
-pub struct Line(Arc<watch::Sender<Newest>>);
+pub struct Line(Arc<Carriers>);
+
+#[derive(Debug, Default)]
+struct Carriers {
+    newest: watch::Sender<Newest>,
+    bulk: Mutex<Weak<Inner>>,
+    bulk_wanted: Notify,
+}
 
 #[derive(Clone, Debug, Default)]
 enum Newest {
@@ -38,12 +49,12 @@ impl std::fmt::Debug for Inner {
 impl Line {
     /// The agent is gone, or nobody wants it any more: flows that wait for a carrier end, and others when theirs does.
     pub fn end(&self) {
-        self.0.send_replace(Newest::Over);
+        self.0.newest.send_replace(Newest::Over);
     }
 
     /// Whether [`Line::end`] was called.
     pub fn is_over(&self) -> bool {
-        matches!(*self.0.borrow(), Newest::Over)
+        matches!(*self.0.newest.borrow(), Newest::Over)
     }
 
     /// Whether a carrier or a flow has it. Where none has, nobody waits for a carrier.
@@ -52,7 +63,7 @@ impl Line {
     }
 
     pub(super) fn leads_to(&self, carrier: &Arc<Inner>) {
-        self.0.send_if_modified(|newest| {
+        self.0.newest.send_if_modified(|newest| {
             let goes_on = !matches!(newest, Newest::Over);
             if goes_on {
                 *newest = Newest::Carrier(Arc::downgrade(carrier));
@@ -61,10 +72,29 @@ impl Line {
         });
     }
 
+    /// Resolves when a flow moves so much that it wants a carrier for bulk, and there is none. Cancel safe.
+    pub async fn bulk_wanted(&self) {
+        self.0.bulk_wanted.notified().await;
+    }
+
+    pub(super) fn bulk_is(&self, carrier: &Arc<Inner>) {
+        *self.0.bulk.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(carrier);
+    }
+
+    /// The carrier for bulk, if it stands; if not, asks for one.
+    pub(super) fn bulk(&self) -> Option<Arc<Inner>> {
+        let carrier = self.0.bulk.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        let standing = carrier.filter(|carrier| carrier.is_alive());
+        if standing.is_none() {
+            self.0.bulk_wanted.notify_one();
+        }
+        standing
+    }
+
     /// Resolves once none will come. Cancel safe.
     async fn over(&self) {
         // This handle keeps the sender.
-        drop(self.0.subscribe().wait_for(|newest| matches!(newest, Newest::Over)).await);
+        drop(self.0.newest.subscribe().wait_for(|newest| matches!(newest, Newest::Over)).await);
     }
 }
 
@@ -98,17 +128,26 @@ pub(super) struct WayBack {
 impl WayBack {
     /// Waits for a carrier and takes the flow over, of which this side has `received`. Gives what the agent has; `None` when
     /// the flow is over. `idle` tells how often it was taken over since it last brought anything. Cancel safe.
-    pub(super) async fn resume(self, received: u64, idle: u32) -> Option<(Going, u64)> {
+    pub(super) async fn resume(self, received: u64, idle: u32) -> Moved {
         timeout(self.within, self.try_resume(received, idle)).await.ok()?
     }
 
-    async fn try_resume(&self, received: u64, idle: u32) -> Option<(Going, u64)> {
+    /// Takes the flow over on `carrier`, or on the newest of the line where that fails. Cancel safe.
+    pub(super) async fn resume_on(self, carrier: Arc<Inner>, received: u64) -> Moved {
+        if let Ok(Ok((reader, writer, has))) = timeout(MOVED_WITHIN, carrier.resume(&self.flow_id, received)).await {
+            return Some((Going { reader, writer, shared: Arc::clone(&carrier.shared) }, has));
+        }
+        drop(carrier);
+        self.resume(received, 0).await
+    }
+
+    async fn try_resume(&self, received: u64, idle: u32) -> Moved {
         let [first, longest] = AGAIN;
         if idle > 0 {
             sleep((first * 2_u32.saturating_pow(idle.min(8))).min(longest)).await;
         }
         let mut pause = first;
-        let mut newest = self.line.0.subscribe();
+        let mut newest = self.line.0.newest.subscribe();
         loop {
             let carrier = standing(&mut newest).await?;
             if carrier.welcome.run != self.run {

@@ -15,8 +15,11 @@ pub(super) struct Going {
     pub(super) shared: Arc<Shared>,
 }
 
+/// A flow on another carrier, with how much the agent has of it; `None` when it is over.
+pub(super) type Moved = Option<(Going, u64)>;
+
 /// The wait for the next carrier.
-pub(super) type Resuming = Pin<Box<dyn Future<Output = Option<(Going, u64)>> + Send>>;
+pub(super) type Resuming = Pin<Box<dyn Future<Output = Moved> + Send>>;
 
 /// Where a flow's bytes go.
 pub(super) enum Way {
@@ -89,6 +92,23 @@ impl Stream {
                 true
             }
             None => false,
+        }
+    }
+
+    /// Goes over to the line's carrier for bulk, if there is one and it is not there yet, with a flow of which this side has
+    /// `received`. What is under way on the carrier before is sent again.
+    pub(super) fn move_to_bulk(&mut self, received: u64) {
+        let Way::Going(going) = &self.way else { return };
+        let Some(back) = self.back.as_ref().filter(|back| !going.shared.bulk && !back.line.is_over()) else { return };
+        let Some(carrier) = back.line.bulk().filter(|carrier| carrier.welcome.run == back.run) else { return };
+        let resuming = back.clone().resume_on(carrier, received);
+        if let Way::Going(before) = std::mem::replace(&mut self.way, Way::Over) {
+            self.way = Way::Resuming(Box::pin(async move {
+                let moved = resuming.await;
+                // Not sooner: the agent would take its end for that of the flow.
+                drop(before);
+                moved
+            }));
         }
     }
 

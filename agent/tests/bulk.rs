@@ -1,0 +1,138 @@
+//! Flows that move much leave their carrier for one of their own, and lose nothing on the way.
+#![allow(clippy::expect_used, clippy::allow_attributes, reason = "a test says what it expects")]
+
+#[path = "support/world.rs"]
+mod world;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use podway_tunnel::client::{Carrier, Config, TcpFlow};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use world::*;
+
+/// Bytes each way.
+const LENGTH: usize = 24 << 20;
+
+async fn bulk_carrier(world: &World) -> Carrier {
+    world.try_connect(&Config { bulk: true, ..world.config.clone() }).await.expect("welcome")
+}
+
+/// What comes at a far end, and what it sends.
+fn far(far: TcpStream, expected: Bytes, sends: Bytes) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let (mut read, mut write) = far.into_split();
+        let mut got = Vec::new();
+        let writing = async {
+            write.write_all(&sends).await.expect("no reset");
+            write.shutdown().await.expect("finished");
+        };
+        let (read, ()) = tokio::join!(read.read_to_end(&mut got), writing);
+        read.expect("no reset");
+        assert!(got == expected, "{} bytes arrived", got.len());
+    })
+}
+
+/// Both ways at once, each with other bytes. Gives the flow back.
+fn transfer(mut flow: TcpFlow, socket: TcpStream, seed: usize) -> (JoinHandle<()>, JoinHandle<TcpFlow>) {
+    let (up, down) = (pattern(LENGTH, seed), pattern(LENGTH, 100 + seed));
+    let far = far(socket, up.clone(), down.clone());
+    let near = tokio::spawn(async move {
+        let got = both_ways(&mut flow, up).await;
+        assert!(got == down, "{} bytes came", got.len());
+        flow
+    });
+    (far, near)
+}
+
+#[tokio::test]
+async fn a_flow_that_moves_much_goes_to_the_carrier_for_bulk_and_others_stay() {
+    let world = World::new().await;
+    let (main, mut quiet, mut quiet_far) = opened(&world).await;
+    let beside = bulk_carrier(&world).await;
+    assert_eq!(beside.flows(), 0);
+    let (flow, socket) = open(&main).await;
+    let (far, near) = transfer(flow, socket, 1);
+    timeout(6 * SOON, far).await.expect("in time").expect("whole");
+    let flow = timeout(SOON, near).await.expect("in time").expect("whole");
+    assert_eq!(beside.flows(), 1, "it has moved");
+    send_all(&mut quiet, Bytes::from_static(b"one")).await;
+    quiet_far.read_exact(&mut [0; 3]).await.expect("read");
+    assert_eq!(beside.flows(), 1, "the quiet one has not");
+    drop(flow);
+    timeout(SOON, async {
+        while beside.flows() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("it leaves nothing there");
+    assert!(main.is_alive() && beside.is_alive());
+    drop((quiet, quiet_far));
+    world.agent_is_empty().await;
+}
+
+#[tokio::test]
+async fn bulk_arrives_whole_though_its_carrier_comes_and_goes() {
+    let world = World::new().await;
+    let main = world.connect().await;
+    let mut transfers = Vec::new();
+    for seed in 1..=3 {
+        let (flow, socket) = open(&main).await;
+        transfers.push(transfer(flow, socket, seed));
+    }
+    let coming_and_going = async {
+        let mut moved = 0;
+        loop {
+            let beside = bulk_carrier(&world).await;
+            sleep(Duration::from_millis(300 + world.below(50))).await;
+            moved += beside.flows();
+            // The line goes on: its flows find the way back.
+            beside.close();
+            sleep(Duration::from_millis(world.below(40))).await;
+            assert!(moved < 1000, "it never ends");
+            if transfers.iter().all(|(far, near)| far.is_finished() && near.is_finished()) {
+                return moved;
+            }
+        }
+    };
+    let moved = timeout(6 * SOON, coming_and_going).await.expect("in time");
+    assert!(moved > 0, "no flow was ever on it");
+    for (far, near) in transfers {
+        far.await.expect("whole");
+        drop(near.await.expect("whole"));
+    }
+    assert!(main.is_alive());
+    world.agent_is_empty().await;
+}
+
+#[tokio::test]
+async fn where_there_is_none_a_flow_asks_for_it_and_goes_on() {
+    let world = World::new().await;
+    let line = world.config.line.clone().expect("has one");
+    let main = world.connect().await;
+    let (flow, socket) = open(&main).await;
+    let (far, near) = transfer(flow, socket, 1);
+    timeout(SOON, line.bulk_wanted()).await.expect("it is wanted");
+    timeout(6 * SOON, far).await.expect("in time").expect("whole");
+    drop(timeout(SOON, near).await.expect("in time").expect("whole"));
+}
+
+#[tokio::test]
+async fn a_carrier_of_another_process_in_its_place_takes_no_flow() {
+    let mut world = World::new().await;
+    let main = world.connect().await;
+    let (flow, socket) = open(&main).await;
+    // Another agent at another address, in the same line: as when a container was restarted.
+    let other = World::new().await;
+    world.address = other.address;
+    let stranger = Config { bulk: true, pair: other.config.pair.clone(), ..world.config.clone() };
+    let beside = world.try_connect(&stranger).await.expect("welcome");
+    let (far, near) = transfer(flow, socket, 1);
+    timeout(6 * SOON, far).await.expect("in time").expect("whole");
+    let _flow = timeout(SOON, near).await.expect("in time").expect("whole");
+    assert_eq!(beside.flows(), 0);
+}

@@ -1,0 +1,82 @@
+//! A second carrier to an agent, for flows that move much: behind them the others would wait, and with others beside them
+//! their own windows would have to be small. Dialled when a flow wants it, ended when none has used it for a while.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use podway_tunnel::client::{Carrier, Line};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::debug;
+
+use crate::actors::shell::jitter;
+use crate::backoff::{doubling, spread};
+use crate::net::agent::native::Beside;
+
+/// How long one dial may take.
+const DIAL: Duration = Duration::from_secs(10);
+/// The pause after a dial that failed, at first and at last: a flow goes on where it is.
+const AGAIN: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
+/// How long it stays without a flow, and how often that is looked at.
+const IDLE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_secs(5);
+
+/// A dial under way.
+pub type Dialing = Pin<Box<dyn Future<Output = Option<Carrier>> + Send>>;
+/// Dials one.
+pub type Dial = Box<dyn Fn() -> Dialing + Send + Sync>;
+
+/// Keeps a carrier for bulk beside `main` while flows of `line` want one; ends with `main`, and takes it along.
+pub async fn mind(main: impl Future<Output = String>, line: Line, beside: Beside, dial: Dial) {
+    let minding = async {
+        let [first, longest] = AGAIN;
+        let mut failures = 0;
+        loop {
+            line.bulk_wanted().await;
+            let Ok(Some(carrier)) = timeout(DIAL, dial()).await else {
+                sleep(spread(doubling(first, failures, longest), jitter())).await;
+                failures += 1;
+                continue;
+            };
+            failures = 0;
+            debug!("a carrier for bulk stands");
+            let _ends = Ends { carrier: &carrier, beside: &beside };
+            beside.set(Some(carrier.clone()));
+            idle(&carrier).await;
+        }
+    };
+    tokio::select! {
+        _ = main => {}
+        () = minding => {}
+    }
+}
+
+/// Ends a carrier with whoever holds it.
+struct Ends<'a> {
+    carrier: &'a Carrier,
+    beside: &'a Beside,
+}
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.carrier.close();
+        self.beside.set(None);
+    }
+}
+
+/// Returns when it has ended, or no flow has used it for a while.
+async fn idle(carrier: &Carrier) {
+    let mut closed = std::pin::pin!(carrier.closed());
+    let mut used = Instant::now();
+    loop {
+        tokio::select! {
+            _ = &mut closed => return,
+            () = sleep_until(Instant::now() + LOOK) => {}
+        }
+        if carrier.flows() > 0 {
+            used = Instant::now();
+        } else if used.elapsed() >= IDLE {
+            return;
+        }
+    }
+}
