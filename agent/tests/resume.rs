@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use podway_agent::server::FlowLimits;
-use podway_tunnel::client::{Carrier, Config, Line};
+use podway_tunnel::client::{Carrier, Config, Event, Line};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
