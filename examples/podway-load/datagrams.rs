@@ -90,11 +90,13 @@ fn send_and_count(at: SocketAddr, rate: u64, size: usize, length: Duration, flow
             })
         })
         .collect();
-    let (mut sent, mut refused) = (0u64, 0u64);
+    let (mut sent, mut refused, mut burst) = (0u64, 0u64, 0u64);
     let datagram = vec![7; size];
     let began = Instant::now();
     while began.elapsed() < length {
         let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
+        // Whoever was kept from sending catches up: how much at once says what the path had to bear.
+        burst = burst.max(due - sent - refused);
         while sent + refused < due {
             let socket = &sockets[((sent + refused) % flows as u64) as usize];
             match socket.send(&datagram) {
@@ -109,7 +111,7 @@ fn send_and_count(at: SocketAddr, rate: u64, size: usize, length: Duration, flow
     over.store(true, Ordering::Relaxed);
     let received: u64 = counters.into_iter().map(|counter| counter.join().unwrap_or_default()).sum();
     Ok(json!({
-        "sent": sent, "refused": refused, "received": received, "lost": sent.saturating_sub(received), "seconds": took,
+        "sent": sent, "refused": refused, "received": received, "lost": sent.saturating_sub(received), "seconds": took, "largest_burst": burst,
         "sent_per_second": sent as f64 / took, "received_per_second": received as f64 / took,
     }))
 }
