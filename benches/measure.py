@@ -110,14 +110,15 @@ def memory(pid, which="VmRSS"):
 
 
 def processes(name):
-    """Processes whose program has this name."""
+    """Processes of the program of this name, also where another is it (`podway as NAME`)."""
     found = []
     for entry in pathlib.Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and (entry / "cmdline").read_bytes().split(b"\0")[0].split(b"/")[-1] == name.encode():
-                found.append(int(entry.name))
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0") if entry.name.isdigit() else [""]
         except OSError:
             continue
+        if words[0].split("/")[-1] == name or words[1:3] == ["as", name]:
+            found.append(int(entry.name))
     return sorted(found)
 
 

@@ -269,11 +269,29 @@ async fn lines(carrier: &Carrier, far: SocketAddr, echo: SocketAddr, window: Dur
         );
     }
     for (mode, way, count) in [(b'u', "up", 0), (b'u', "up", 1), (b'd', "down", 1)] {
+        let (plain50, plain99) = quantiles(plain_beside(relay, echo, mode, count).await);
         let (p50, p99) = quantiles(beside(carrier, far, echo, mode, count).await);
-        println!(r#"{{"beside":"{way}","flows":{count},"p50_us":{p50},"p99_us":{p99}}}"#);
+        println!(
+            r#"{{"beside":"{way}","flows":{count},"p50_us":{p50},"p99_us":{p99},"plain_p50_us":{plain50},"plain_p99_us":{plain99}}}"#
+        );
     }
-    let (p50, p99) = quantiles(relayed_turns(echo).await);
-    println!(r#"{{"plain_turns":"two relays","p50_us":{p50},"p99_us":{p99}}}"#);
+}
+
+/// The same over plain TCP: what this takes is the machine's.
+async fn plain_beside(to: SocketAddr, echo: SocketAddr, mode: u8, count: usize) -> Vec<u128> {
+    let over = Arc::new(AtomicBool::new(false));
+    let bulks: Vec<_> = (0..count)
+        .map(|_| {
+            let over = Arc::clone(&over);
+            tokio::spawn(async move { plain_bulk(to, mode, || over.load(Ordering::Relaxed)).await })
+        })
+        .collect();
+    let times = relayed_turns(echo).await;
+    over.store(true, Ordering::Relaxed);
+    for bulk in bulks {
+        bulk.await.expect("done");
+    }
+    times
 }
 
 /// Round trips of 64 bytes beside `count` bulk flows.

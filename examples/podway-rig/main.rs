@@ -49,8 +49,8 @@ fn main() -> Result<()> {
 
 async fn run(args: &[&str]) -> Result<()> {
     match args {
-        ["serve", at] => serve::start(at.parse()?).await?,
-        ["relay", at, to] => relay::start(at.parse()?, to.parse()?).await?,
+        ["serve", at] => serve::start(at.parse()?)?,
+        ["relay", at, to] => relay::start(at.parse()?, to.parse()?)?,
         ["plane", name, to, datagrams_to] => return plane::run(name, to.parse()?, datagrams_to.parse()?).await,
         _ => bail!("usage: the first lines of examples/podway-rig/main.rs"),
     }

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{BLOCK, ECHO, SINK, SOURCE, listen};
 
-pub async fn start(at: IpAddr, to: IpAddr) -> Result<()> {
+pub fn start(at: IpAddr, to: IpAddr) -> Result<()> {
     for port in [ECHO, SOURCE, SINK] {
         tokio::spawn(accept(listen(at, port)?, (to, port).into()));
     }

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{BLOCK, ECHO, ECHO_UDP, SINK, SOURCE, listen};
 
-pub async fn start(at: IpAddr) -> Result<()> {
+pub fn start(at: IpAddr) -> Result<()> {
     tokio::spawn(accept(listen(at, ECHO)?, echo));
     tokio::spawn(accept(listen(at, SOURCE)?, source));
     tokio::spawn(accept(listen(at, SINK)?, sink));

@@ -39,6 +39,8 @@ impl AgentLink for SocketLink {
         let socket = UdpSocket::bind((any, 0)).await.map_err(why)?;
         rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 8 << 20).map_err(|errno| why(errno.into()))?;
         socket.connect((self.datagrams_to, to.port())).await.map_err(why)?;
+        // Before that is known, nothing is sent.
+        socket.writable().await.map_err(why)?;
         Ok(Box::new(Association { socket, block: vec![0; BLOCK] }))
     }
 
