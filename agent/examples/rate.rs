@@ -371,6 +371,10 @@ async fn main() {
     let stream = TcpStream::connect(agent).await.expect("connected");
     stream.set_nodelay(true).expect("set");
     let carrier = Carrier::connect(stream, &config).await.expect("welcome");
+    // As a link has one: flows that move much leave the first.
+    let stream = TcpStream::connect(agent).await.expect("connected");
+    stream.set_nodelay(true).expect("set");
+    let _bulk = Carrier::connect(stream, &Config { bulk: true, ..config.clone() }).await.expect("welcome");
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let [what, seconds, rounds] = args.as_slice()
         && what == "lines"
