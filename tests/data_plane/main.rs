@@ -29,6 +29,7 @@ mod any_bytes;
 mod fake;
 mod peer;
 mod real;
+mod resets;
 mod truth;
 
 struct Bench {

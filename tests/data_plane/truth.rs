@@ -19,10 +19,11 @@ use podway_agent::server::{Agent, FlowLimits};
 use podway_tunnel::client::{Carrier, Config, Line};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::real::{MTU, in_namespace_for, ip, world_of};
 use program::{Program, Random};
-use sides::{Seen, Way, Went};
+use sides::{Hiccup, Seen, Way, Went};
 
 mod program;
 #[path = "../../agent/tests/support/serving.rs"]
@@ -33,10 +34,12 @@ mod wire;
 /// Programs, unless `PODWAY_PROGRAMS` says otherwise.
 const PROGRAMS: u64 = 2000;
 /// Programs under way at once.
-const AT_ONCE: usize = 48;
+const AT_ONCE: usize = 16;
 /// Direct runs before the judgement, and those made before a fault is called one.
-const DIRECT: usize = 5;
-const MORE: usize = 200;
+const DIRECT: usize = 6;
+const MORE: usize = 240;
+/// How often something has to be seen to say how many bytes belong to it.
+const SELDOM: usize = 3;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -46,62 +49,80 @@ fn number(name: &str) -> Option<u64> {
 fn direct(v6: bool, run: usize) -> Way {
     let lo: IpAddr = if v6 { "::1" } else { "127.0.0.1" }.parse().unwrap();
     let here: IpAddr = wire::HERE[usize::from(v6)].parse().unwrap();
-    let roomy = run % 2 == 1;
+    let roomy = [run % 2 == 1, run / 2 % 2 == 1];
     match run {
-        0 | 1 => Way { dials: lo, listens: lo, roomy },
-        _ => Way { dials: wire::there(v6, (run / 2) % wire::DELAYS.len()), listens: here, roomy },
+        0..4 => Way { dials: lo, listens: lo, roomy },
+        _ => Way { dials: wire::there(v6, run % wire::DELAYS.len()), listens: here, roomy },
     }
 }
 
 /// The way through podway: the device's route, the agent's loopback.
 fn through(v6: bool) -> Way {
     let (dials, listens) = if v6 { ("fd99::100", "::1") } else { ("246.246.1.0", "127.0.0.1") };
-    Way { dials: dials.parse().unwrap(), listens: listens.parse().unwrap(), roomy: false }
+    Way { dials: dials.parse().unwrap(), listens: listens.parse().unwrap(), roomy: [false; 2] }
 }
 
-/// What direct runs showed one side: by how its calls went, the fewest and the most bytes that it had read by each.
+/// What direct runs showed one side.
 #[derive(Debug, Default)]
-struct Shown(BTreeMap<Vec<Went>, Vec<(usize, usize)>>);
+struct Shown(BTreeMap<Vec<Went>, Counts>);
+
+/// How often its calls went so, and the fewest and the most bytes that it had read by each.
+#[derive(Debug)]
+struct Counts {
+    times: usize,
+    read: Vec<(usize, usize)>,
+}
 
 impl Shown {
     fn add(&mut self, seen: &Seen) {
-        let counts = self.0.entry(seen.went()).or_insert_with(|| seen.read().map(|read| (read, read)).collect());
-        for ((least, most), read) in counts.iter_mut().zip(seen.read()) {
+        let new = || Counts { times: 0, read: seen.read().map(|read| (read, read)).collect() };
+        let counts = self.0.entry(seen.went()).or_insert_with(new);
+        counts.times += 1;
+        for ((least, most), read) in counts.read.iter_mut().zip(seen.read()) {
             (*least, *most) = ((*least).min(read), (*most).max(read));
         }
     }
 
     /// Where the network loses some of what a reset ends, now more, now less, so may podway. More than was ever seen is no
-    /// fault: each byte is looked at.
-    fn has(&self, seen: &Seen) -> bool {
+    /// fault: each byte is looked at. In the `end`, what was seen too seldom says nothing of the bytes.
+    fn has(&self, seen: &Seen, end: bool) -> bool {
+        let Some(counts) = self.0.get(&seen.went()) else { return false };
         let enough = |((least, most), read): (&(usize, usize), usize)| read >= *least || least < most;
-        self.0.get(&seen.went()).is_some_and(|counts| counts.iter().zip(seen.read()).all(enough))
+        counts.read.iter().zip(seen.read()).all(enough) || (end && counts.times < SELDOM)
     }
 }
 
 /// Carries a program out both ways; says what podway made of it where it is not what the network does.
-async fn judge(program: &Program) -> Result<(), String> {
+async fn judge(program: &Arc<Program>) -> Result<(), String> {
     let podway = sides::run(program, through(program.v6), [None, None]).await;
     let mut random = Random::new(program.seed);
     let mut shown = [Shown::default(), Shown::default()];
-    let mut known = [false, false];
-    for run in 0..DIRECT + MORE {
-        if run >= DIRECT && known == [true, true] {
-            break;
+    let known = |shown: &[Shown; 2], end| shown.iter().zip(&podway).map(|(shown, seen)| shown.has(seen, end)).collect();
+    let mut run = 0;
+    while run < DIRECT || (run < DIRECT + MORE && known(&shown, false) != vec![true, true]) {
+        let mut running = JoinSet::new();
+        for run in run..run + DIRECT {
+            let way = direct(program.v6, run);
+            let hiccups = [&program.client, &program.server].map(|script| {
+                let call = random.below(script.calls.len() + 1);
+                let piece = if random.once_in(2) { 0 } else { random.below(1000) };
+                let pause = Duration::from_millis(1 + random.next() % [25, 120, 600][run % 3]);
+                (run >= DIRECT && random.once_in(2)).then_some(Hiccup { call, piece, pause })
+            });
+            let program = Arc::clone(program);
+            running.spawn(async move { sides::run(&program, way, hiccups).await });
         }
-        let hiccups = [&program.client, &program.server].map(|script| {
-            let pause = Duration::from_millis(1 + random.next() % 25);
-            (run >= 2 && random.once_in(2)).then(|| (random.below(script.calls.len() + 1), pause))
-        });
-        let direct = sides::run(program, direct(program.v6, run), hiccups).await;
-        for (side, seen) in direct.iter().enumerate() {
-            if seen.0.iter().any(|(went, _)| matches!(went, Went::Wrong | Went::Stalled)) {
-                return Err(format!("{program:?}\n  the network itself in run {run}: {direct:?}"));
+        run += DIRECT;
+        while let Some(direct) = running.join_next().await {
+            for (shown, seen) in shown.iter_mut().zip(&direct.unwrap()) {
+                if seen.0.iter().any(|(went, _)| matches!(went, Went::Wrong | Went::Stalled)) {
+                    return Err(format!("{program:?}\n  the network itself showed {seen:?}"));
+                }
+                shown.add(seen);
             }
-            shown[side].add(seen);
-            known[side] = shown[side].has(&podway[side]);
         }
     }
+    let known: Vec<bool> = known(&shown, true);
     for (side, name) in ["client", "server"].into_iter().enumerate() {
         if !known[side] {
             return Err(format!("{program:?}\n  the {name} saw {:?}\n  directly {:?}", podway[side].0, shown[side].0));
@@ -148,7 +169,7 @@ fn programs_see_what_they_see_without_podway() {
         let table = ClientTable { general: vec![entry], ..Default::default() };
         let world = world_of(Arc::new(table));
         let places = Arc::new(Semaphore::new(AT_ONCE));
-        let mut running = tokio::task::JoinSet::new();
+        let mut running = JoinSet::new();
         let longest = Arc::new(AtomicUsize::new(0));
         let mut faults = Vec::new();
         for seed in first..first + count {
@@ -156,7 +177,7 @@ fn programs_see_what_they_see_without_podway() {
             let longest = Arc::clone(&longest);
             running.spawn(async move {
                 let began = Instant::now();
-                let judged = judge(&Program::new(seed)).await;
+                let judged = judge(&Arc::new(Program::new(seed))).await;
                 longest.fetch_max(began.elapsed().as_millis().try_into().unwrap(), Ordering::Relaxed);
                 drop(place);
                 judged

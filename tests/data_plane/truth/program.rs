@@ -112,7 +112,7 @@ struct Making {
 const HEAVY: usize = 2_000_000;
 const LIGHT: usize = 20_000;
 /// The same where buffers are small, which makes kernels slow: they wait for timers.
-const SMALL: [usize; 2] = [30_000, 1000];
+const SMALL: [usize; 2] = [10_000, 1000];
 
 impl Program {
     pub(crate) fn new(seed: u64) -> Self {
@@ -152,8 +152,8 @@ impl Program {
             _ => Door::Accepts,
         };
         let mut script = |calls| Script {
-            receives: (small && random.once_in(2)).then(|| random.of(&[2000, 5000, 20_000])),
-            sends: (small && random.once_in(2)).then(|| random.of(&[1, 5000, 20_000])),
+            receives: (small && random.once_in(2)).then(|| random.of(&[4000, 8000, 20_000])),
+            sends: (small && random.once_in(2)).then(|| random.of(&[1, 8000, 20_000])),
             calls,
         };
         Self { seed, v6, door, client: script(client), server: script(server) }
@@ -188,7 +188,8 @@ fn call(random: &mut Random, sides: &[Making; 2], side: usize, most: usize, othe
                 if length == 0 || (own.ended && !random.once_in(4)) {
                     continue;
                 }
-                let chunk = random.of(&[1, 7, 536, 1460, 4099, 65_537, 1 << 20]).max(length / 500);
+                let pieces = if most > SMALL[0] { 500 } else { 50 };
+                let chunk = random.of(&[1, 7, 536, 1460, 4099, 65_537, 1 << 20]).max(length / pieces);
                 Call::Write { length, chunk }
             }
             5..=8 if unread > 0 => {

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ const ROOMY: usize = 8 << 20;
 pub(crate) struct Way {
     pub(crate) dials: IpAddr,
     pub(crate) listens: IpAddr,
-    /// Whether the sides have more buffers than their scripts say.
-    pub(crate) roomy: bool,
+    /// Whether the client, and the server, has more buffers than its script says.
+    pub(crate) roomy: [bool; 2],
 }
 
 /// How something went on one side; an error by its number.
@@ -39,6 +39,8 @@ pub(crate) enum Went {
     Fine,
     /// There is no more to read.
     Eof,
+    /// A read after a call that failed, and no error: how much is left then is a matter of chance.
+    Rest,
     Failed(i32),
     /// What was read is not what was written.
     Wrong,
@@ -68,7 +70,7 @@ fn bytes(client: bool) -> &'static [u8] {
 
 /// Both sides' numbers of calls made.
 struct Calls {
-    hiccup: Hiccup,
+    hiccup: Option<Hiccup>,
     own: watch::Sender<usize>,
     other: watch::Receiver<usize>,
 }
@@ -79,22 +81,32 @@ impl Calls {
     }
 }
 
-/// Before which of its calls a side is kept from going on, and how long: nobody knows when the kernel lets a program run.
-/// The number behind the last is that of the client's connect, in the middle.
-pub(crate) type Hiccup = Option<(usize, Duration)>;
+/// Where a side is kept from going on: nobody knows when the kernel lets a program run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hiccup {
+    /// The call. The number behind the last is that of the client's connect, in the middle.
+    pub(crate) call: usize,
+    /// Before which piece of those that it writes.
+    pub(crate) piece: usize,
+    /// How long.
+    pub(crate) pause: Duration,
+}
 
-pub(crate) async fn run(program: &Program, way: Way, hiccups: [Hiccup; 2]) -> [Seen; 2] {
+pub(crate) async fn run(program: &Arc<Program>, way: Way, hiccups: [Option<Hiccup>; 2]) -> [Seen; 2] {
     let (client_tx, client_rx) = watch::channel(0);
     let (server_tx, server_rx) = watch::channel(0);
     let client = Calls { hiccup: hiccups[0], own: client_tx, other: server_rx };
     let server = Calls { hiccup: hiccups[1], own: server_tx, other: client_rx };
-    let socket = socket(program, way, &program.server).unwrap();
+    let socket = socket(program, way.roomy[1], &program.server).unwrap();
     socket.bind(SocketAddr::new(way.listens, 0)).unwrap();
     let to = SocketAddr::new(way.dials, socket.local_addr().unwrap().port());
     // One that is only bound refuses, and keeps its port from others meanwhile.
     let held =
         if program.door == Door::Closed { Held::Bound(socket) } else { Held::Listens(socket.listen(4).unwrap()) };
-    tokio::join!(client_side(program, way, to, client), server_side(program, held, server)).into()
+    // Tasks of their own, as they are programs of their own.
+    let client = tokio::spawn(client_side(Arc::clone(program), way, to, client));
+    let server = tokio::spawn(server_side(Arc::clone(program), held, server));
+    [client.await.unwrap(), server.await.unwrap()]
 }
 
 /// What the server holds before it accepts.
@@ -104,9 +116,9 @@ enum Held {
     Listens(TcpListener),
 }
 
-fn socket(program: &Program, way: Way, script: &Script) -> io::Result<TcpSocket> {
+fn socket(program: &Program, roomy: bool, script: &Script) -> io::Result<TcpSocket> {
     let socket = if program.v6 { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
-    let size = |asked: Option<usize>| if way.roomy { Some(ROOMY) } else { asked };
+    let size = |asked: Option<usize>| if roomy { Some(ROOMY) } else { asked };
     if let Some(size) = size(script.receives) {
         set_socket_recv_buffer_size_force(socket.as_fd(), size)?;
     }
@@ -116,10 +128,10 @@ fn socket(program: &Program, way: Way, script: &Script) -> io::Result<TcpSocket>
     Ok(socket)
 }
 
-async fn client_side(program: &Program, way: Way, to: SocketAddr, calls: Calls) -> Seen {
+async fn client_side(program: Arc<Program>, way: Way, to: SocketAddr, calls: Calls) -> Seen {
     let mut seen = Seen::default();
-    let mut connect = std::pin::pin!(socket(program, way, &program.client).unwrap().connect(to));
-    if let Some((_, pause)) = calls.hiccup.filter(|(before, _)| *before == program.client.calls.len()) {
+    let mut connect = std::pin::pin!(socket(&program, way.roomy[0], &program.client).unwrap().connect(to));
+    if let Some(Hiccup { pause, .. }) = calls.hiccup.filter(|hiccup| hiccup.call == program.client.calls.len()) {
         let begun = poll_fn(|cx| Poll::Ready(connect.as_mut().poll(cx).is_pending()));
         if begun.await {
             sleep(pause).await;
@@ -141,7 +153,7 @@ async fn client_side(program: &Program, way: Way, to: SocketAddr, calls: Calls) 
     }
 }
 
-async fn server_side(program: &Program, held: Held, mut calls: Calls) -> Seen {
+async fn server_side(program: Arc<Program>, held: Held, mut calls: Calls) -> Seen {
     let waits = match program.door {
         Door::Closed => usize::MAX,
         Door::Accepts => 0,
@@ -166,10 +178,11 @@ fn failed(error: &io::Error) -> Went {
 /// Makes the calls of one side.
 async fn play(mut stream: TcpStream, script: &Script, client: bool, mut calls: Calls, mut seen: Seen) -> Seen {
     let (writes, reads) = (bytes(client), bytes(!client));
-    let (mut written, mut read) = (0, 0);
+    let (mut written, mut read, mut failed_before) = (0, 0, false);
     let mut buffer = vec![0; 1 << 20];
     for (made, call) in script.calls.iter().enumerate() {
-        if let Some((_, pause)) = calls.hiccup.filter(|(before, _)| *before == made) {
+        let hiccup = calls.hiccup.filter(|hiccup| hiccup.call == made);
+        if let (Some(Hiccup { pause, .. }), false) = (hiccup, matches!(call, Call::Write { .. })) {
             sleep(pause).await;
         }
         let went = match *call {
@@ -177,7 +190,11 @@ async fn play(mut stream: TcpStream, script: &Script, client: bool, mut calls: C
                 let all = &writes[written..written + length];
                 written += length;
                 let write = async {
-                    for part in all.chunks(chunk) {
+                    let pieces = all.len().div_ceil(chunk);
+                    for (piece, part) in all.chunks(chunk).enumerate() {
+                        if let Some(Hiccup { pause, .. }) = hiccup.filter(|hiccup| hiccup.piece % pieces == piece) {
+                            sleep(pause).await;
+                        }
                         stream.write_all(part).await?;
                     }
                     Ok::<_, io::Error>(())
@@ -203,6 +220,9 @@ async fn play(mut stream: TcpStream, script: &Script, client: bool, mut calls: C
             Call::Reset => outcome(Ok(stream.set_zero_linger())),
             Call::Close => Went::Fine,
         };
+        let reads_on = failed_before && matches!(call, Call::Read { .. } | Call::ReadToEnd { .. });
+        let went = if reads_on && matches!(went, Went::Fine | Went::Eof) { Went::Rest } else { went };
+        failed_before |= matches!(went, Went::Failed(_));
         seen.0.push((went, read));
         if matches!(went, Went::Wrong | Went::Stalled) {
             break;

@@ -18,7 +18,9 @@ pub(crate) const HERE: [&str; 2] = ["10.77.0.1", "fd77::1"];
 const THERE: [&str; 2] = ["10.77.1.", "fd77:1::"];
 
 /// How long packets take, milliseconds: at least, and at most, each way. They keep their order.
-pub(crate) const DELAYS: [[(u64, u64); 2]; 9] = [
+pub(crate) const DELAYS: [[(u64, u64); 2]; 11] = [
+    [(60, 120), (0, 0)],
+    [(0, 0), (60, 120)],
     [(0, 0), (0, 0)],
     [(0, 30), (0, 30)],
     [(0, 3), (0, 3)],
@@ -30,13 +32,15 @@ pub(crate) const DELAYS: [[(u64, u64); 2]; 9] = [
     [(20, 30), (20, 30)],
 ];
 /// With so many of them the packets of a handshake take no time: what follows is late even for whoever accepts.
-const LATE: usize = 5;
+const LATE: usize = 7;
 /// Packets of a handshake, each way.
 const HANDSHAKE: usize = 2;
 
 /// The far end of the wire with this delay.
 pub(crate) fn there(v6: bool, delay: usize) -> IpAddr {
-    format!("{}{delay}", THERE[usize::from(v6)]).parse().unwrap()
+    // In an IPv6 address the number is hexadecimal.
+    let last = if v6 { format!("{delay:x}") } else { delay.to_string() };
+    format!("{}{last}", THERE[usize::from(v6)]).parse().unwrap()
 }
 
 /// Makes the device and carries its packets until the runtime ends.
