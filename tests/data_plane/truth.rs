@@ -22,7 +22,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::real::{MTU, in_namespace_for, ip, world_of};
-use program::{Program, Random};
+use program::Program;
+pub(crate) use program::Random;
 use sides::{Hiccup, Seen, Way, Went};
 
 mod program;
@@ -41,7 +42,8 @@ const MORE: usize = 240;
 /// How often something has to be seen to say how many bytes belong to it.
 const SELDOM: usize = 3;
 
-fn number(name: &str) -> Option<u64> {
+/// A number that the environment gives.
+pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
