@@ -26,6 +26,7 @@ use smoltcp::wire::TcpControl;
 use tokio::sync::{mpsc, watch};
 
 mod any_bytes;
+mod corpora;
 mod fake;
 mod nonsense;
 mod peer;
