@@ -3,11 +3,12 @@
 //! - [`args`]: the command line.
 //! - [`server`]: carriers and who may use them.
 //! - [`places`]: flows that may go on over another carrier.
-//! - [`tcp`], [`udp`], [`dns`]: what it does for them.
+//! - [`dial`], [`tcp`], [`udp`], [`dns`]: what it does for them.
 //! - [`policy`]: what it never dials.
 //! - [`program`]: the process around it.
 
 pub mod args;
+pub mod dial;
 pub mod dns;
 pub mod icmp;
 pub mod places;

@@ -33,6 +33,7 @@ use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, timeout};
 
+use crate::dial::{Deaf, Dialled, dial};
 use crate::places::{Arrival, Key, Place, Stream};
 use crate::server::Shared;
 
@@ -47,14 +48,13 @@ pub async fn serve(open: Open, to: SocketAddr, key: Option<Key>, mut stream: Str
     let asked = Duration::from_millis(open.dial_timeout_ms.into());
     let limit = if asked.is_zero() { shared.limits.dial } else { asked.min(shared.limits.dial) };
     let dialled = tokio::select! {
-        dialled = timeout(limit, TcpStream::connect(to)) => dialled,
+        dialled = timeout(limit, dial(to)) => dialled,
         // Nothing but an end can come before the answer: the workstation gave up.
         _ = stream.reader.next::<FlowFrame>() => return,
     };
     let writer = &mut stream.writer;
-    let socket = match dialled {
-        Ok(Ok(socket)) => socket,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return reset_at_once(writer, &error),
+    let Dialled { socket, reset } = match dialled {
+        Ok(Ok(dialled)) => dialled,
         Ok(Err(error)) => return refuse(writer, failure(&error), &shared),
         Err(_) => return refuse(writer, Failure::TimedOut, &shared),
     };
@@ -90,21 +90,12 @@ pub async fn serve(open: Open, to: SocketAddr, key: Option<Key>, mut stream: Str
         from_client: Half::Open,
         to_client: Half::Open,
         client_done: false,
+        far_deaf: reset,
         far_reset: None,
         waits: None,
         orphaned: None,
     };
     std::future::poll_fn(|cx| flow.poll(cx)).await;
-}
-
-/// Says that the far end accepted, and reset before the dial had heard of it. An RST that answers a SYN is told apart from
-/// this one: as a refusal (connect(2)).
-fn reset_at_once(writer: &mut Writer, error: &io::Error) {
-    let reset = Reset { reason: error.to_string() };
-    for frame in [flow_frame::Frame::Opened(Opened::default()), flow_frame::Frame::Reset(reset)] {
-        drop(writer.send_flow(frame));
-    }
-    writer.finish_ok();
 }
 
 /// Says why there is no flow.
@@ -174,6 +165,8 @@ struct Flow {
     to_client: Half,
     /// The workstation ended its side of the stream: it has everything, and knows that we do.
     client_done: bool,
+    /// Set once it takes nothing any more; what it sent before may still be here.
+    far_deaf: Option<Deaf>,
     /// The far end reset it, and why: the workstation is told after all that came before.
     far_reset: Option<String>,
     /// Set while it is detached: until when it waits for another carrier.
@@ -198,8 +191,10 @@ impl Flow {
             Ok(()) if self.is_over() => {}
             Ok(()) => return Poll::Pending,
             Err(broken @ (Broken::ByClient | Broken::Nonsense(_))) => {
-                if let Broken::Nonsense(reason) = broken {
-                    self.tell_reset(reason);
+                match broken {
+                    Broken::Nonsense(reason) => self.tell_reset(reason),
+                    // What came before the end is the far end's, as far as it takes it.
+                    Broken::ByClient | Broken::ByFarEnd(_) => self.write_out(cx),
                 }
                 // Linger 0: the socket's end is a reset (socket(7)).
                 drop(SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)));
@@ -408,8 +403,13 @@ impl Flow {
         Ok(())
     }
 
+    /// Whether bytes can still be written to the far end.
+    fn takes(&self) -> bool {
+        self.far_reset.is_none() && self.far_deaf.is_none()
+    }
+
     fn write_out(&mut self, cx: &mut Context<'_>) {
-        while self.far_reset.is_none() && !self.queue.is_empty() {
+        while self.takes() && !self.queue.is_empty() {
             match Pin::new(&mut self.socket).poll_write(cx, self.queue.front()) {
                 Poll::Pending => return,
                 Poll::Ready(Ok(written)) => {
@@ -423,10 +423,11 @@ impl Flow {
                     let grant = self.receiver.taken(written as u64, now, round_trip);
                     grant.into_iter().for_each(|grant| self.grant(grant));
                 }
+                Poll::Ready(Err(error)) if self.to_client == Half::Open => self.far_deaf = Some(Deaf::new(&error)),
                 Poll::Ready(Err(error)) => self.far_reset = Some(error.to_string()),
             }
         }
-        if self.from_client == Half::Ending && self.far_reset.is_none() {
+        if self.from_client == Half::Ending && self.takes() {
             match Pin::new(&mut self.socket).poll_shutdown(cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => self.from_client = Half::Finished,
@@ -439,6 +440,11 @@ impl Flow {
     fn read_in(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
         while self.to_client == Half::Open && self.far_reset.is_none() {
             let credit = usize::try_from(self.sender.available()).unwrap_or(usize::MAX);
+            if credit == 0 && self.far_deaf.is_some() {
+                // A program that writes, and reads later, must not wait for itself.
+                self.far_reset = self.far_deaf.take().map(|deaf| deaf.reason);
+                return Ok(());
+            }
             let Some(stream) = self.stream.as_mut().filter(|_| credit > 0 && !self.outbox.has_again()) else {
                 return Ok(());
             };
@@ -463,6 +469,12 @@ impl Flow {
             let mut limited = bytes::BufMut::limit(&mut buffer, most);
             match self.socket.try_read_buf(&mut limited) {
                 Ok(0) => {
+                    let deaf = self.far_deaf.take();
+                    let finished = deaf.as_ref().is_none_or(|deaf| deaf.after_fin);
+                    self.far_reset = deaf.map(|deaf| deaf.reason);
+                    if !finished {
+                        return Ok(());
+                    }
                     self.to_client = Half::Finished;
                     self.outbox.finish();
                     drop(resend::poll(&mut self.outbox, &mut stream.writer, cx));

@@ -50,6 +50,24 @@ async fn nothing_stays_of_a_flow_that_ended_in_order() {
 }
 
 #[tokio::test]
+async fn the_far_end_reads_what_came_before_a_reset() {
+    let world = World::new().await;
+    for finishes in [false, true] {
+        let (_held, mut flow, mut far) = opened(&world).await;
+        send_all(&mut flow, Bytes::from_static(b"last words")).await;
+        if finishes {
+            flow.send_fin();
+        }
+        flow.send_reset();
+        let mut read = Vec::new();
+        let end = timeout(SOON, far.read_to_end(&mut read)).await.expect("in time").map_err(|error| error.kind());
+        assert_eq!((read.as_slice(), end.is_ok()), (&b"last words"[..], finishes), "{end:?}");
+        drop(flow);
+        world.agent_is_empty().await;
+    }
+}
+
+#[tokio::test]
 async fn nothing_stays_of_a_flow_where_the_agent_keeps_none() {
     let world = World::with(FlowLimits { resume: Duration::ZERO, ..FlowLimits::default() }).await;
     ends_in_order(&world).await;

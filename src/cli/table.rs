@@ -226,14 +226,23 @@ fn unread(status: &SessionStatus) -> String {
 
 fn failed(status: &SessionStatus, detail: Detail) -> String {
     let flows = &status.flows;
+    let dropped = &flows.dropped;
     // A host always says things to a device that are for nobody beyond it: no loss, unless all is asked for.
     let unheard = |count: u64| if detail == Detail::Wide { count } else { 0 };
     let counted = [
         (flows.refused, "TCP or UDP tries that the far end refused or nobody took"),
         (flows.broken, "flows by a fault of an agent"),
-        (flows.dropped_full, "packets by full queues"),
-        (unheard(flows.dropped_source), "packets from another address than the device's"),
-        (unheard(flows.dropped_other), "packets that are neither TCP nor UDP"),
+        (flows.over_limit, "of them because there were too many"),
+        (dropped.flow_full + dropped.device_full, "packets by full queues"),
+        (dropped.udp_full, "datagrams by a full way to the agent"),
+        (dropped.dns_full + dropped.echo_full, "queries and pings because too many waited"),
+        (dropped.too_long, "datagrams that are longer than the device takes"),
+        (dropped.device_refused, "packets that the device did not take"),
+        (unheard(dropped.source), "packets from another address than the device's"),
+        (unheard(dropped.malformed + dropped.fragment), "packets that are malformed or parts of packets"),
+        (unheard(dropped.protocol), "packets that are neither TCP, UDP nor pings"),
+        (unheard(dropped.multicast), "packets to multicast or broadcast addresses"),
+        (unheard(dropped.stray), "resets of connections that are not there"),
     ];
     let some = counted.iter().filter(|(count, _)| *count > 0);
     some.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")

@@ -1,5 +1,5 @@
 use super::*;
-use crate::actors::vif::messages::FlowStats;
+use crate::actors::vif::messages::{Dropped, FlowStats};
 use crate::status::{Condition, CredentialsLine, DeviceLine, DnsLine, RangeLine, Vips};
 
 const BRIEF: Detail = Detail::Brief { width: Some(WIDTH) };
@@ -193,11 +193,11 @@ fn single_addresses_are_one_row() {
 fn what_nobody_needs_to_know_is_not_said() {
     let mut status = busy();
     status.credentials_expire_at = Some(START + 2 * 86_400);
-    status.flows = FlowStats { dropped_other: 7, ..FlowStats::default() };
+    status.flows = FlowStats { dropped: Dropped { protocol: 7, ..Dropped::default() }, ..FlowStats::default() };
     let text = plain(&render(&status, BRIEF, START));
     assert!(!text.contains("Credentials") && !text.contains("Failed"), "{text}");
     let text = plain(&render(&status, Detail::Wide, START));
-    assert!(text.contains("Credentials") && text.contains("7 packets that are neither TCP nor UDP"), "{text}");
+    assert!(text.contains("Credentials") && text.contains("7 packets that are neither TCP, UDP nor pings"), "{text}");
 }
 
 #[test]

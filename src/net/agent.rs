@@ -112,8 +112,8 @@ pub struct FlowEnded;
 
 /// One UDP association through an agent.
 pub trait UdpFlow: Send {
-    /// Sends one datagram; drops it when the way is congested, as a network does.
-    fn send(&mut self, datagram: Bytes);
+    /// Sends one datagram; drops it when the way is congested, as a network does, and is then false.
+    fn send(&mut self, datagram: Bytes) -> bool;
 
     /// The next datagram from the far side, or why none comes any more.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, UdpEnded>>;

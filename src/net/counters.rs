@@ -42,12 +42,40 @@ counters! {
     bytes_received,
     /// Flows refused, by the far side or by us.
     refused,
+    /// Packets of the device looked at. Each was taken, answered by the reader itself, or dropped.
+    packets,
+    /// Packets given to a flow, to our DNS or to an echo.
+    packets_taken,
+    /// Packets answered at once: with a reset, or with an ICMP error.
+    packets_answered,
+    /// Flows refused because there were too many.
+    over_limit,
     /// Packets dropped: a source that is not the device's.
     dropped_source,
-    /// Packets dropped: malformed, fragments, protocols not carried.
-    dropped_other,
-    /// Packets dropped: a queue was full.
-    dropped_full,
+    /// Packets dropped: not what their headers say.
+    dropped_malformed,
+    /// Packets dropped: parts of packets.
+    dropped_fragment,
+    /// Packets dropped: neither TCP, UDP nor an echo request.
+    dropped_protocol,
+    /// Packets dropped: to a multicast or broadcast address.
+    dropped_multicast,
+    /// Packets dropped: resets of connections that are not there.
+    dropped_stray,
+    /// Packets dropped: too many waited for their flow.
+    dropped_flow_full,
+    /// Queries dropped: too many waited for an answer.
+    dropped_dns_full,
+    /// Echo requests dropped: too many waited for an answer.
+    dropped_echo_full,
+    /// Datagrams dropped: no room on the way to the agent.
+    dropped_udp_full,
+    /// Datagrams from the cluster dropped: longer than the device takes.
+    dropped_too_long,
+    /// Packets to the workstation dropped: the device's queue was full.
+    dropped_device_full,
+    /// Packets to the workstation dropped: the device did not take them.
+    dropped_device_refused,
 }
 
 /// Adds `amount`.

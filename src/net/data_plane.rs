@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::net::dns_tap::{self, DNS_PORT, DnsSink};
 use crate::net::echo;
 use crate::net::far::Via;
 use crate::net::flow::{self, Far};
-use crate::net::packet::{self, Body, FlowKey, Protocol, View};
+use crate::net::packet::{self, Body, FlowKey, Protocol, Uncarried, View};
 use crate::net::rest::Rest;
 use crate::net::tun::PacketDevice;
 use crate::net::udp;
@@ -200,14 +200,14 @@ impl Plane {
     pub(crate) fn send(&self, packet: &[u8]) {
         match self.device.try_send(packet) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => add(&self.counters.dropped_full, 1),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => add(&self.counters.dropped_device_full, 1),
             // A device that is gone ends the reader, and so everything; a single refused packet is a lost one.
-            Err(_) => add(&self.counters.dropped_other, 1),
+            Err(_) => add(&self.counters.dropped_device_refused, 1),
         }
     }
 
     /// Answers the packet that asked for a flow with what fits `why`.
-    pub(crate) fn refuse(&self, packet: &[u8], why: OpenError) {
+    pub(crate) fn refuse(&self, packet: &[u8], why: OpenError) -> Fate {
         add(&self.counters.refused, 1);
         let tcp = matches!(View::parse(packet), Ok(View { body: Body::Tcp { .. }, .. }));
         let answer = match why {
@@ -223,7 +223,24 @@ impl Plane {
         if let Some(answer) = answer {
             self.send(&answer);
         }
+        Fate::Answered
     }
+}
+
+/// Whether an address stands for more than one host.
+fn is_for_many(address: IpAddr) -> bool {
+    address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+/// What became of a packet of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// A flow, our DNS or an echo has it.
+    Taken,
+    /// It was answered at once.
+    Answered,
+    /// It was dropped, and counted by the reason.
+    Dropped,
 }
 
 /// A flow as the reader knows it.
@@ -306,7 +323,7 @@ impl Reader {
                         self.flows.remove(&key);
                     }
                     for packet in left {
-                        self.take(packet);
+                        self.count(packet);
                     }
                 }
                 readable = device.readable() => {
@@ -356,28 +373,51 @@ impl Reader {
             }
             chunk.extend_from_slice(&buffer[..length]);
             let packet = chunk.split().freeze();
-            self.take(packet);
+            self.count(packet);
         }
         Ok(())
     }
 
+    fn count(&mut self, packet: Bytes) {
+        let fate = self.take(packet);
+        let counters = &self.plane.counters;
+        add(&counters.packets, 1);
+        match fate {
+            Fate::Taken => add(&counters.packets_taken, 1),
+            Fate::Answered => add(&counters.packets_answered, 1),
+            Fate::Dropped => {}
+        }
+    }
+
+    /// Drops a packet, and counts it.
+    fn dropped(&self, reason: impl Fn(&Counters) -> &AtomicU64) -> Fate {
+        add(reason(&self.plane.counters), 1);
+        Fate::Dropped
+    }
+
     /// Sorts one packet.
-    fn take(&mut self, packet: Bytes) {
+    fn take(&mut self, packet: Bytes) -> Fate {
         let view = match View::parse(&packet) {
             Ok(view) => view,
-            Err(_) => return add(&self.plane.counters.dropped_other, 1),
+            Err(Uncarried::Malformed) => return self.dropped(|c| &c.dropped_malformed),
+            Err(Uncarried::Fragment) => return self.dropped(|c| &c.dropped_fragment),
+            Err(Uncarried::Protocol) => return self.dropped(|c| &c.dropped_protocol),
         };
         let table = self.vips.borrow();
         if !table.device_addresses.contains(&view.source) {
-            return add(&self.plane.counters.dropped_source, 1);
+            return self.dropped(|c| &c.dropped_source);
+        }
+        // Nothing answers those with an error (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
+        if is_for_many(view.destination) {
+            return self.dropped(|c| &c.dropped_multicast);
         }
         let Some(key) = view.key() else {
             return echo::take(&self.plane, &table, &view, packet.clone());
         };
         if let Some(entry) = self.flows.get(&key) {
             match entry.packets.try_send(packet.clone()) {
-                Ok(()) => return,
-                Err(mpsc::error::TrySendError::Full(_)) => return add(&self.plane.counters.dropped_full, 1),
+                Ok(()) => return Fate::Taken,
+                Err(mpsc::error::TrySendError::Full(_)) => return self.dropped(|c| &c.dropped_flow_full),
                 // It is over, but has not said so yet.
                 Err(mpsc::error::TrySendError::Closed(_)) => {}
             }
@@ -387,10 +427,11 @@ impl Reader {
             Body::Udp { .. } | Body::Echo { .. } => true,
         };
         if !opens {
-            if let Some(reset) = packet::reset(&packet) {
-                self.plane.send(&reset);
-            }
-            return;
+            let Some(reset) = packet::reset(&packet) else {
+                return self.dropped(|c| &c.dropped_stray);
+            };
+            self.plane.send(&reset);
+            return Fate::Answered;
         }
         // The recursion guard: a pod's address on this device is our own traffic on its way round.
         if table.pod_ranges.iter().any(|range| range.contains(&view.source)) {
@@ -412,9 +453,11 @@ impl Reader {
         }
         if self.flows.len() >= MAX_FLOWS {
             self.log_limit();
+            add(&self.plane.counters.over_limit, 1);
             return self.plane.refuse(&packet, OpenError::Limit);
         }
         self.start(key, far, packet);
+        Fate::Taken
     }
 
     fn start(&mut self, key: FlowKey, far: Far, first: Bytes) {

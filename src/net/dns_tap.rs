@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::net::agent::{FlowEnded, FlowEvent, TcpFlow};
 use crate::net::counters::add;
-use crate::net::data_plane::Plane;
+use crate::net::data_plane::{Fate, Plane};
 use crate::net::packet;
 
 /// The port of DNS (RFC 1035).
@@ -118,10 +118,10 @@ impl DnsReply {
     pub fn answer(self, answer: Bytes) {
         match self.to {
             Asker::Datagram { plane, from, at } => {
-                if let Some(plane) = plane.upgrade()
-                    && let Some(packet) = packet::datagram(at, from, &answer, plane.device.mtu())
-                {
-                    plane.send(&packet);
+                let Some(plane) = plane.upgrade() else { return };
+                match packet::datagram(at, from, &answer, plane.device.mtu()) {
+                    Some(packet) => plane.send(&packet),
+                    None => add(&plane.counters.dropped_too_long, 1),
                 }
             }
             // An asker that went away wants no answer.
@@ -131,16 +131,16 @@ impl DnsReply {
 }
 
 /// Passes a query that came over UDP on.
-pub(crate) fn udp_query(plane: &Arc<Plane>, from: SocketAddr, at: SocketAddr, query: Bytes) {
+pub(crate) fn udp_query(plane: &Arc<Plane>, from: SocketAddr, at: SocketAddr, query: Bytes) -> Fate {
     let asker = Asker::Datagram { plane: Arc::downgrade(plane), from, at };
-    pass(plane, from, DnsTransport::Udp, query, asker);
+    if pass(plane, from, DnsTransport::Udp, query, asker) { Fate::Taken } else { Fate::Dropped }
 }
 
 /// False when the query was dropped.
 fn pass(plane: &Plane, from: SocketAddr, transport: DnsTransport, query: Bytes, to: Asker) -> bool {
     add(&plane.counters.dns_queries, 1);
     let Ok(place) = Arc::clone(&plane.dns_places).try_acquire_owned() else {
-        add(&plane.counters.dropped_full, 1);
+        add(&plane.counters.dropped_dns_full, 1);
         return false;
     };
     (plane.dns.0)(DnsQuery { query, from, transport, reply: DnsReply { to, _place: place } });

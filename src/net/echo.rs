@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::net::agent::OpenError;
 use crate::net::counters::add;
-use crate::net::data_plane::Plane;
+use crate::net::data_plane::{Fate, Plane};
 use crate::net::far::{self, Via};
 use crate::net::packet::{self, Body, View};
 use crate::net::views::{Destination, VipTable};
@@ -16,7 +16,7 @@ use crate::net::views::{Destination, VipTable};
 pub(crate) const PENDING: usize = 256;
 
 /// Passes an echo request on, and what came of it back.
-pub(crate) fn take(plane: &Arc<Plane>, table: &VipTable, view: &View<'_>, packet: Bytes) {
+pub(crate) fn take(plane: &Arc<Plane>, table: &VipTable, view: &View<'_>, packet: Bytes) -> Fate {
     // The recursion guard, as for flows.
     if table.pod_ranges.iter().any(|range| range.contains(&view.source)) {
         return plane.refuse(&packet, OpenError::Refused);
@@ -27,7 +27,8 @@ pub(crate) fn take(plane: &Arc<Plane>, table: &VipTable, view: &View<'_>, packet
         return plane.refuse(&packet, OpenError::HostUnreachable);
     };
     let Ok(place) = Arc::clone(&plane.echo_places).try_acquire_owned() else {
-        return add(&plane.counters.dropped_full, 1);
+        add(&plane.counters.dropped_echo_full, 1);
+        return Fate::Dropped;
     };
     // Copies: a slice of the reader's chunk would keep all of it.
     let payload = Bytes::copy_from_slice(payload);
@@ -40,9 +41,12 @@ pub(crate) fn take(plane: &Arc<Plane>, table: &VipTable, view: &View<'_>, packet
                     plane.send(&answer);
                 }
             }
-            Some(Err(why)) => plane.refuse(&packet, why),
+            Some(Err(why)) => {
+                plane.refuse(&packet, why);
+            }
             None => {}
         }
         drop(place);
     });
+    Fate::Taken
 }

@@ -44,6 +44,9 @@ const BUFFER: usize = 256 * 1024;
 /// end of the connection is a kernel on the same machine.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long what came before a program's reset may wait for room at the far side, and the reset behind it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Packets taken in one go before other tasks get their turn.
 const BUDGET: usize = 32;
 
@@ -248,6 +251,8 @@ impl<'a> Flow<'a> {
             match packets.poll_recv(cx) {
                 Poll::Ready(Some(packet)) => {
                     if self.lingers.is_some() && tcp_flags(&packet).opens() {
+                        // Does nothing to one that has ended in order.
+                        self.tell_reset();
                         return Poll::Ready(Some(packet));
                     }
                     self.take_packet(packet);
@@ -263,7 +268,7 @@ impl<'a> Flow<'a> {
             cx.waker().wake_by_ref();
         }
         if matches!(self.state(), State::Closed | State::Listen) && !self.closed_cleanly() {
-            return self.broken();
+            return self.reset_by_program(cx, timer);
         }
         for step in [Self::pull_from_far, Self::push_to_far] {
             match step(self, cx) {
@@ -299,6 +304,21 @@ impl<'a> Flow<'a> {
             return Poll::Pending;
         }
         self.wait(cx, timer)
+    }
+
+    /// What came before the program's reset is the far side's, as far as it takes it soon.
+    fn reset_by_program(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Option<Bytes>> {
+        let all = match self.push_to_far(cx) {
+            Step::Going => !self.sockets.get::<Socket<'_>>(self.handle).can_recv(),
+            Step::Broken => true,
+        };
+        let now = self.plane.now();
+        let end = *self.lingers.get_or_insert(now + LAST_WORDS);
+        if all || now >= end {
+            return self.broken();
+        }
+        timer.as_mut().reset(end);
+        if timer.poll(cx).is_ready() { self.broken() } else { Poll::Pending }
     }
 
     /// Lets the socket's next timer wake the task.
@@ -432,13 +452,18 @@ impl<'a> Flow<'a> {
         while self.interface.poll_egress(now, &mut self.port, &mut self.sockets) != smoltcp::iface::PollResult::None {}
     }
 
-    /// Both sides see a reset.
+    /// Both sides see a reset; the program after what came before, as far as it has room.
     fn broken(&mut self) -> Poll<Option<Bytes>> {
+        self.write_packets();
         self.sockets.get_mut::<Socket<'_>>(self.handle).abort();
         self.write_packets();
+        self.tell_reset();
+        Poll::Ready(None)
+    }
+
+    fn tell_reset(&mut self) {
         if let Some(mut far) = self.far.take() {
             far.send_reset();
         }
-        Poll::Ready(None)
     }
 }

@@ -40,15 +40,21 @@ pub(crate) async fn run(plane: Arc<Plane>, key: FlowKey, via: Via, packets: &mut
     let mut flow = tokio::select! {
         opened = far::open_udp(&plane, &via) => match opened {
             Ok(flow) => flow,
-            Err(why) => return plane.refuse(&first, why),
+            Err(why) => {
+                plane.refuse(&first, why);
+                return;
+            }
         },
         () = stopped(packets) => return,
     };
     add(&plane.counters.udp_total, 1);
     let send = |flow: &mut Box<dyn crate::net::agent::UdpFlow>, packet: Bytes| {
         if let Ok(View { body: Body::Udp { payload, .. }, .. }) = View::parse(&packet) {
-            add(&plane.counters.bytes_sent, payload.len());
-            flow.send(packet.slice_ref(payload));
+            if flow.send(packet.slice_ref(payload)) {
+                add(&plane.counters.bytes_sent, payload.len());
+            } else {
+                add(&plane.counters.dropped_udp_full, 1);
+            }
         }
     };
     send(&mut flow, first);
@@ -66,7 +72,7 @@ pub(crate) async fn run(plane: Arc<Plane>, key: FlowKey, via: Via, packets: &mut
                             add(&plane.counters.bytes_received, payload.len());
                             plane.send(&packet);
                         }
-                        None => add(&plane.counters.dropped_other, 1),
+                        None => add(&plane.counters.dropped_too_long, 1),
                     }
                 }
                 Poll::Ready(Err(UdpEnded::Refused)) => return Poll::Ready(true),

@@ -297,8 +297,9 @@ impl TcpFlow for Near {
 }
 
 impl UdpFlow for Near {
-    fn send(&mut self, datagram: Bytes) {
+    fn send(&mut self, datagram: Bytes) -> bool {
         self.0.push(Sent::Data(datagram));
+        true
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, UdpEnded>> {

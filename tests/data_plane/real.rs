@@ -12,6 +12,7 @@ use podway::net::agent::{FlowEvent, OpenError};
 use podway::net::data_plane::{DataPlane, DataPlaneHandle, Ended, Wiring};
 use podway::net::dns_tap::{DnsQuery, DnsSink};
 use podway::net::tun::{TunDevice, TunError};
+use podway::net::views::ClientTable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
@@ -19,11 +20,11 @@ use tokio::sync::{mpsc, watch};
 use super::fake::{FakeLink, Manner, Sent};
 use super::{links, vips};
 
-const MTU: usize = 65_520;
+pub(crate) const MTU: usize = 65_520;
 const TO: [&str; 2] = ["10.96.0.7:80", "[fd00:10::7]:80"];
 
-struct World {
-    handle: DataPlaneHandle,
+pub(crate) struct World {
+    pub(crate) handle: DataPlaneHandle,
     dns: mpsc::Receiver<DnsQuery>,
     index: u32,
 }
@@ -36,25 +37,35 @@ fn skipped(why: &str) {
 
 /// Runs `test` in a namespace of its own; says so and skips where that is not allowed.
 fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    in_namespace_for(Duration::from_secs(120), test);
+}
+
+/// The same for a test that may take so long.
+pub(crate) fn in_namespace_for<F: Future<Output = ()>>(limit: Duration, test: impl FnOnce() -> F + Send + 'static) {
     let thread = std::thread::spawn(move || {
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
             return skipped(&format!("no network namespace of its own ({error})"));
         }
         // Worker threads inherit the namespace of the thread that makes them.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(120), test()).await.unwrap() });
+        runtime.block_on(async { tokio::time::timeout(limit, test()).await.unwrap() });
     });
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
 }
 
-fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
     assert!(status.success(), "ip {arguments}");
 }
 
 fn world(link: Arc<FakeLink>) -> World {
+    world_of(links(&[link]))
+}
+
+/// A device with its addresses and routes, and the data plane on it.
+pub(crate) fn world_of(table: Arc<ClientTable>) -> World {
     let device = TunDevice::create("podway0", MTU).unwrap();
     let index = device.index().unwrap();
     ip(&format!("link set podway0 mtu {MTU} up"));
@@ -63,7 +74,7 @@ fn world(link: Arc<FakeLink>) -> World {
     for route in ["10.96.0.0/12", "246.246.0.0/16", "fd00:10::/64", "fd99::/64"] {
         ip(&format!("route add {route} dev podway0"));
     }
-    let (_, clients) = watch::channel(links(&[link]));
+    let (_, clients) = watch::channel(table);
     let (_, vips) = watch::channel(Arc::new(vips()));
     let (dns_tx, dns) = mpsc::channel(16);
     let sink = DnsSink::new(move |query| drop(dns_tx.try_send(query)));

@@ -60,6 +60,7 @@ impl Dialer for Loopback {
             special: Vec::new(),
             budget: podway_tunnel::client::budget(),
             line: None,
+            bulk: false,
         };
         Box::pin(async move {
             let stream = TcpStream::connect(address).await.expect("the agent listens");

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::warn;
 
-use super::messages::FlowStats;
+use super::messages::{Dropped, FlowStats};
 use crate::actors::client_list::messages::FlowsBlocked;
 use crate::actors::proxy_via::messages::{HostFactsChanged, VipsInUseChanged};
 use crate::actors::shell::blocking;
@@ -145,6 +145,24 @@ fn ipv6(settings: &Path, device: &str) -> Ipv6 {
     }
 }
 
+fn dropped(counters: &CountersSnapshot) -> Dropped {
+    Dropped {
+        source: counters.dropped_source,
+        malformed: counters.dropped_malformed,
+        fragment: counters.dropped_fragment,
+        protocol: counters.dropped_protocol,
+        multicast: counters.dropped_multicast,
+        stray: counters.dropped_stray,
+        flow_full: counters.dropped_flow_full,
+        dns_full: counters.dropped_dns_full,
+        echo_full: counters.dropped_echo_full,
+        udp_full: counters.dropped_udp_full,
+        too_long: counters.dropped_too_long,
+        device_full: counters.dropped_device_full,
+        device_refused: counters.dropped_device_refused,
+    }
+}
+
 fn flow_stats(counters: CountersSnapshot, buffers: &Budget) -> FlowStats {
     FlowStats {
         tcp_open: counters.tcp_open,
@@ -155,9 +173,8 @@ fn flow_stats(counters: CountersSnapshot, buffers: &Budget) -> FlowStats {
         bytes_sent: counters.bytes_sent,
         bytes_received: counters.bytes_received,
         refused: counters.refused,
-        dropped_source: counters.dropped_source,
-        dropped_other: counters.dropped_other,
-        dropped_full: counters.dropped_full,
+        over_limit: counters.over_limit,
+        dropped: dropped(&counters),
         held: buffers.held(),
         broken: buffers.broken(),
     }

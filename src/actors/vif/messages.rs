@@ -82,18 +82,48 @@ pub struct FlowStats {
     pub bytes_received: u64,
     /// Flows refused, by the far side or by us.
     pub refused: u64,
-    /// Packets dropped: a source that is not the device's.
-    pub dropped_source: u64,
-    /// Packets dropped: malformed, fragments, protocols not carried.
-    pub dropped_other: u64,
-    /// Packets dropped: a queue was full.
-    pub dropped_full: u64,
+    /// Of those, the ones that were too many.
+    pub over_limit: u64,
+    /// Packets dropped, by the reason.
+    pub dropped: Dropped,
     /// Bytes from the cluster that programs here have not read yet.
     #[serde(default)]
     pub held: u64,
     /// Flows ended because an agent sent more than it was granted.
     #[serde(default)]
     pub broken: u64,
+}
+
+/// Packets that did not go on, by the reason. Each is counted once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Dropped {
+    /// A source that is not the device's.
+    pub source: u64,
+    /// Not what their headers say.
+    pub malformed: u64,
+    /// Parts of packets.
+    pub fragment: u64,
+    /// Neither TCP, UDP nor echo requests.
+    pub protocol: u64,
+    /// To a multicast or broadcast address.
+    pub multicast: u64,
+    /// Resets of connections that are not there.
+    pub stray: u64,
+    /// Too many waited for their flow.
+    pub flow_full: u64,
+    /// Queries, where too many waited for an answer.
+    pub dns_full: u64,
+    /// Echo requests, where too many waited for an answer.
+    pub echo_full: u64,
+    /// Datagrams, where there was no room on the way to the agent.
+    pub udp_full: u64,
+    /// Datagrams from the cluster that are longer than the device takes.
+    pub too_long: u64,
+    /// To the workstation, where the device's queue was full.
+    pub device_full: u64,
+    /// To the workstation, where the device did not take them.
+    pub device_refused: u64,
 }
 
 told!(Open, StopDataPlane, Close, VifChanged, FlowStats);

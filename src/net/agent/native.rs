@@ -129,8 +129,8 @@ impl TcpFlow for client::TcpFlow {
 }
 
 impl UdpFlow for client::UdpFlow {
-    fn send(&mut self, datagram: Bytes) {
-        client::UdpFlow::send(self, datagram);
+    fn send(&mut self, datagram: Bytes) -> bool {
+        client::UdpFlow::send(self, datagram)
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, UdpEnded>> {

@@ -208,3 +208,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_name_of_any_bytes_is_asked_as_it_is() {
+    for label in [&b"s\xffc"[..], b"\0", b"a b", b"a.b", b"\\", b"377", b"\\377", b"*", b"_sip", "\u{e9}".as_bytes()] {
+        let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, u8::try_from(label.len()).unwrap()];
+        query.extend_from_slice(label);
+        query.extend_from_slice(&[3, b'c', b'o', b'm', 0, 0, 1, 0, 1]);
+        let question = parse_query(&query).unwrap().question;
+        let asked = build_query(7, &question).unwrap();
+        assert_eq!(asked[12..query.len()], query[12..], "{}", question.name);
+    }
+}

@@ -280,8 +280,35 @@ fn text(name: &Name) -> Arc<str> {
     text.into()
 }
 
+/// The other way round. Read by its bytes: whoever reads text makes another name of what is not ASCII.
 fn wire_name(text: &str) -> Option<Name> {
-    let mut name = Name::from_ascii(text).or_else(|_| Name::from_str(text)).ok()?;
+    if !text.is_ascii() {
+        let mut name = Name::from_str(text).ok()?;
+        name.set_fqdn(true);
+        return Some(name);
+    }
+    let (mut labels, mut label) = (Vec::new(), Vec::new());
+    let mut rest = text.as_bytes();
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match (byte, after) {
+            // As `text` writes them: three octal digits, or what the backslash stands before.
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                label.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
+            }
+            (b'\\', [escaped, after @ ..]) => {
+                label.push(*escaped);
+                rest = after;
+            }
+            (b'.', _) => labels.push(std::mem::take(&mut label)),
+            (byte, _) => label.push(*byte),
+        }
+    }
+    if !label.is_empty() {
+        labels.push(label);
+    }
+    let mut name = Name::from_labels(labels).ok()?;
     name.set_fqdn(true);
     Some(name)
 }

@@ -32,16 +32,17 @@ impl UdpFlow {
         UdpFlow { reader, writer, ended: None }
     }
 
-    /// Sends one datagram; drops it when the way is congested.
-    pub fn send(&mut self, datagram: Bytes) {
+    /// Sends one datagram; drops it when the way is congested, and is then false.
+    pub fn send(&mut self, datagram: Bytes) -> bool {
         if datagram.len() > crate::MAX_DATA || self.ended.is_some() {
-            return;
+            return false;
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        if let Poll::Ready(Ok(room)) = self.writer.poll_room(&mut cx)
-            && room >= datagram.len().min(crate::MAX_DATA / 2)
-        {
-            drop(self.writer.send_data(0, datagram));
+        match self.writer.poll_room(&mut cx) {
+            Poll::Ready(Ok(room)) if room >= datagram.len().min(crate::MAX_DATA / 2) => {
+                self.writer.send_data(0, datagram).is_ok()
+            }
+            Poll::Ready(_) | Poll::Pending => false,
         }
     }
 
