@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::BytesMut;
+use rustix::net::sockopt;
 use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 
@@ -18,6 +19,8 @@ const STEP: Duration = Duration::from_micros(100);
 /// Sent at once at most, where that is less than half a millisecond's: a network's card does not send more either. What was
 /// due while this client was kept from running is left out.
 const AT_ONCE: u64 = 32;
+/// Bytes that may wait to be received.
+const RECEIVES: usize = 8 << 20;
 /// How long the last ones may take to come back.
 const LAST: Duration = Duration::from_millis(500);
 
@@ -69,7 +72,9 @@ fn send_and_count(at: SocketAddr, rate: u64, size: usize, length: Duration, flow
     for _ in 0..flows {
         let socket = StdSocket::bind(any(at))?;
         // What the receiver here does not take in time is not the path's loss.
-        rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 8 << 20)?;
+        // Who may, has more than the host's limit.
+        sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVES)
+            .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, RECEIVES))?;
         socket.connect(at)?;
         // The first one makes the way.
         socket.set_read_timeout(Some(Duration::from_secs(5)))?;

@@ -65,6 +65,14 @@ async fn until_told() -> Result<()> {
     Ok(())
 }
 
+/// Lets many datagrams wait at a socket; who may, has more than the host's limit.
+fn much_room(socket: &impl std::os::fd::AsFd) -> std::io::Result<()> {
+    use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
+    const ROOM: usize = 8 << 20;
+    set_socket_recv_buffer_size_force(socket, ROOM).or_else(|_| set_socket_recv_buffer_size(socket, ROOM))?;
+    Ok(())
+}
+
 fn listen(at: IpAddr, port: u16) -> Result<tokio::net::TcpListener> {
     let socket = if at.is_ipv4() { tokio::net::TcpSocket::new_v4()? } else { tokio::net::TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;

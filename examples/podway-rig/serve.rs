@@ -14,7 +14,7 @@ pub fn start(at: IpAddr) -> Result<()> {
     tokio::spawn(accept(listen(at, SOURCE)?, source));
     tokio::spawn(accept(listen(at, SINK)?, sink));
     let socket = UdpSocket::bind((at, ECHO_UDP))?;
-    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 8 << 20)?;
+    super::much_room(&socket)?;
     std::thread::spawn(move || {
         let mut datagram = vec![0; BLOCK];
         loop {

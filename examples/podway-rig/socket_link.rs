@@ -37,7 +37,7 @@ impl AgentLink for SocketLink {
     async fn open_udp(&self, to: SocketAddr) -> Result<Box<dyn UdpFlow>, OpenError> {
         let any: IpAddr = if self.datagrams_to.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
         let socket = UdpSocket::bind((any, 0)).await.map_err(why)?;
-        rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 8 << 20).map_err(|errno| why(errno.into()))?;
+        super::much_room(&socket).map_err(why)?;
         socket.connect((self.datagrams_to, to.port())).await.map_err(why)?;
         // Before that is known, nothing is sent.
         socket.writable().await.map_err(why)?;
