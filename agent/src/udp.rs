@@ -1,8 +1,10 @@
 //! One UDP association: a connected socket, one datagram a frame, ended by silence or by the far side's refusal.
 #![expect(clippy::disallowed_methods, reason = "the idle time is measured with the clock")]
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use podway_tunnel::MAX_DATA;
@@ -13,6 +15,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::server::Shared;
 use crate::tcp::{failure, refuse};
+
+/// Datagrams that are passed on before anything else is looked at.
+const AT_ONCE: usize = 32;
 
 /// Serves one association until it is over.
 pub async fn serve(to: SocketAddr, mut reader: Reader, mut writer: Writer, shared: Arc<Shared>) {
@@ -42,7 +47,7 @@ pub async fn serve(to: SocketAddr, mut reader: Reader, mut writer: Writer, share
                         idle_at = Instant::now() + shared.limits.udp_idle;
                         // A full socket drops it, as a network does; a refusal of an earlier one ends the association.
                         if let Err(error) = socket.try_send(&data.bytes)
-                            && error.kind() == std::io::ErrorKind::ConnectionRefused
+                            && error.kind() == io::ErrorKind::ConnectionRefused
                         {
                             break REFUSED;
                         }
@@ -52,28 +57,42 @@ pub async fn serve(to: SocketAddr, mut reader: Reader, mut writer: Writer, share
                 },
                 Some(Err(_)) | None => return writer.finish_ok(),
             },
-            received = socket.recv(&mut buffer) => match received {
-                Ok(length) => {
-                    idle_at = Instant::now() + shared.limits.udp_idle;
-                    let Some(datagram) = buffer.get(..length) else { continue };
-                    let room = std::future::poll_fn(|cx| std::task::Poll::Ready(writer.poll_room(cx))).await;
-                    match room {
-                        std::task::Poll::Ready(Ok(_)) => {
-                            if writer.send_data(0, Bytes::copy_from_slice(datagram)).is_err() {
-                                return;
-                            }
-                        }
-                        // Congested: dropped, as a network does.
-                        std::task::Poll::Pending => {}
-                        std::task::Poll::Ready(Err(_)) => return,
-                    }
+            received = socket.recv(&mut buffer) => {
+                match received.and_then(|length| pass_on(&socket, length, &mut buffer, &mut writer)) {
+                    Ok(true) => idle_at = Instant::now() + shared.limits.udp_idle,
+                    Ok(false) => return,
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => break REFUSED,
+                    Err(_) => break "the socket failed",
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => break REFUSED,
-                Err(_) => break "the socket failed",
-            },
+                // The socket may stay readable for ever.
+                tokio::task::consume_budget().await;
+            }
             () = sleep_until(idle_at) => break "idle",
         }
     };
     drop(writer.send_flow(flow_frame::Frame::Reset(Reset { reason: reason.to_owned() })));
     writer.finish_ok();
+}
+
+/// Passes a datagram on, and some of those behind it; false once nobody hears it.
+///
+/// # Errors
+///
+/// Those of the socket.
+fn pass_on(socket: &UdpSocket, mut length: usize, buffer: &mut [u8], writer: &mut Writer) -> io::Result<bool> {
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..AT_ONCE {
+        let datagram = buffer.get(..length).unwrap_or_default();
+        match writer.poll_room(&mut cx) {
+            Poll::Ready(Ok(_)) if writer.send_data(0, Bytes::copy_from_slice(datagram)).is_ok() => {}
+            // Congested: dropped, as a network does.
+            Poll::Pending => {}
+            Poll::Ready(_) => return Ok(false),
+        }
+        length = match socket.try_recv(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            received => received?,
+        };
+    }
+    Ok(true)
 }

@@ -576,7 +576,7 @@ async fn finished_by_both(requests: &mut Requests) -> (TcpStream, u64, Writer, R
     }
     writer.send_flow(flow_frame::Frame::Fin(Fin {})).expect("sent");
     // Room for as much as may wait: nothing waits, so no later call can overtake it.
-    while poll_fn(|cx| writer.poll_room(cx)).await.expect("open") < podway_tunnel::MAX_DATA {
+    while poll_fn(|cx| writer.poll_room(cx)).await.expect("open") < podway_tunnel::STREAM_DATA {
         tokio::task::yield_now().await;
     }
     (far, offset, writer, reader)

@@ -43,8 +43,8 @@ pub async fn run(name: &str, to: IpAddr, datagrams_to: IpAddr) -> Result<()> {
     println!(
         "{}",
         serde_json::json!({
-            "dropped_full": counters.dropped_full, "dropped_other": counters.dropped_other,
-            "dropped_source": counters.dropped_source, "refused": counters.refused, "tcp_total": counters.tcp_total,
+            "flow_full": counters.dropped_flow_full, "udp_full": counters.dropped_udp_full,
+            "device_full": counters.dropped_device_full, "refused": counters.refused, "tcp_total": counters.tcp_total,
         })
     );
     handle.stop().await;

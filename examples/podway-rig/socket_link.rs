@@ -189,8 +189,8 @@ struct Association {
 }
 
 impl UdpFlow for Association {
-    fn send(&mut self, datagram: Bytes) {
-        self.socket.try_send(&datagram).ok();
+    fn send(&mut self, datagram: Bytes) -> bool {
+        self.socket.try_send(&datagram).is_ok()
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, UdpEnded>> {

@@ -40,6 +40,11 @@ pub const MAX_FLOWS: usize = 16_384;
 /// Packets that wait for one flow. The receive window bounds their bytes for a proper TCP; this bounds the rest.
 const FLOW_QUEUE: usize = 64;
 
+/// The same for datagrams, whose sender does not slow down by itself: ten milliseconds at 50,000 a second. Beyond
+/// [`FLOW_QUEUE`] only short ones, which is what comes so often.
+const DATAGRAM_QUEUE: usize = 512;
+const SHORT: usize = 2048;
+
 /// Packets read before other tasks get their turn.
 const BUDGET: usize = 64;
 
@@ -415,6 +420,9 @@ impl Reader {
             return echo::take(&self.plane, &table, &view, packet.clone());
         };
         if let Some(entry) = self.flows.get(&key) {
+            if packet.len() > SHORT && entry.packets.max_capacity() - entry.packets.capacity() >= FLOW_QUEUE {
+                return self.dropped(|c| &c.dropped_flow_full);
+            }
             match entry.packets.try_send(packet.clone()) {
                 Ok(()) => return Fate::Taken,
                 Err(mpsc::error::TrySendError::Full(_)) => return self.dropped(|c| &c.dropped_flow_full),
@@ -462,7 +470,11 @@ impl Reader {
 
     fn start(&mut self, key: FlowKey, far: Far, first: Bytes) {
         self.started += 1;
-        let (packets, mut packet_rx) = mpsc::channel(FLOW_QUEUE);
+        let room = match key.protocol {
+            Protocol::Tcp => FLOW_QUEUE,
+            Protocol::Udp => DATAGRAM_QUEUE,
+        };
+        let (packets, mut packet_rx) = mpsc::channel(room);
         // There is room: the channel is new.
         packets.try_send(first).ok();
         let mut farewell = Farewell { key, number: self.started, left: Vec::new(), over_tx: self.over_tx.clone() };

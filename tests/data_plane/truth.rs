@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use podway::net::agent::AgentLink;
-use podway::net::agent::native::NativeLink;
+use podway::net::agent::native::{Beside, NativeLink};
 use podway::net::views::{ClientTable, LinkEntry};
 use podway_agent::server::{Agent, FlowLimits};
 use podway_tunnel::client::{Carrier, Config, Line};
@@ -147,8 +147,9 @@ async fn link() -> Arc<dyn AgentLink> {
         special: vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()],
         budget: podway_tunnel::client::budget(),
         line: Some(Line::default()),
+        bulk: false,
     };
-    Arc::new(NativeLink::new(Carrier::connect(stream, &config).await.unwrap()))
+    Arc::new(NativeLink::new(Carrier::connect(stream, &config).await.unwrap(), Beside::default()))
 }
 
 #[test]
