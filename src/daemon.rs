@@ -109,7 +109,7 @@ pub fn run(config: Config, directories: Directories, shown: Shown) -> anyhow::Re
     // A second provider in the graph would make rustls's own choice ambiguous, which panics.
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = Arc::new(
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("runtime")?,
+        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().context("runtime")?,
     );
     let handle = Arc::clone(&runtime);
     let system = actix_rt::System::with_tokio_rt(move || handle);

@@ -81,13 +81,16 @@ pub async fn serve(to: SocketAddr, mut reader: Reader, mut writer: Writer, share
 /// Those of the socket.
 fn pass_on(socket: &UdpSocket, mut length: usize, buffer: &mut [u8], writer: &mut Writer) -> io::Result<bool> {
     let mut cx = Context::from_waker(Waker::noop());
-    for _ in 0..AT_ONCE {
+    for turn in 1.. {
         let datagram = buffer.get(..length).unwrap_or_default();
         match writer.poll_room(&mut cx) {
             Poll::Ready(Ok(_)) if writer.send_data(0, Bytes::copy_from_slice(datagram)).is_ok() => {}
             // Congested: dropped, as a network does.
             Poll::Pending => {}
             Poll::Ready(_) => return Ok(false),
+        }
+        if turn == AT_ONCE {
+            break;
         }
         length = match socket.try_recv(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
