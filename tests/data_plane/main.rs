@@ -428,6 +428,9 @@ fn foreign_sources_fragments_and_stray_segments_do_not_make_flows() {
         }
         bench.send(&fragment);
         bench.send(b"E");
+        let many = SocketAddr::new(bench.pick("224.0.0.251", "ff02::fb"), 5353);
+        bench.send(&datagram(bench.from(), many, b"who is there", 1500).unwrap());
+        bench.counted(|c| c.dropped_multicast == 1).await;
         bench.counted(|c| (c.dropped_fragment, c.dropped_malformed, c.dropped_stray) == (1, 1, 1)).await;
         assert!(nothing(bench.device()));
     });

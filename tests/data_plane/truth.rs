@@ -39,6 +39,8 @@ const AT_ONCE: usize = 16;
 /// Direct runs before the judgement, and those made before a fault is called one.
 const DIRECT: usize = 6;
 const MORE: usize = 240;
+/// Bytes that a program which has read nothing yet is sent in any case.
+const FIRST_WINDOW: usize = 65_535;
 /// How often something has to be seen to say how many bytes belong to it.
 const SELDOM: usize = 3;
 
@@ -85,11 +87,14 @@ impl Shown {
         }
     }
 
-    /// Where the network loses some of what a reset ends, now more, now less, so may podway. More than was ever seen is no
-    /// fault: each byte is looked at. In the `end`, what was seen too seldom says nothing of the bytes.
+    /// Where the network loses some of what a reset ends, now more, now less, so may podway, and what is beyond the window of
+    /// who does not read. More than was ever seen is no fault: each byte is looked at. In the `end`, what was seen too seldom says nothing of the bytes.
     fn has(&self, seen: &Seen, end: bool) -> bool {
         let Some(counts) = self.0.get(&seen.went()) else { return false };
-        let enough = |((least, most), read): (&(usize, usize), usize)| read >= *least || least < most;
+        let reset = seen.0.iter().any(|(went, _)| matches!(went, Went::Failed(_)));
+        let enough = |((least, most), read): (&(usize, usize), usize)| {
+            read >= *least || least < most || (reset && read >= FIRST_WINDOW)
+        };
         counts.read.iter().zip(seen.read()).all(enough) || (end && counts.times < SELDOM)
     }
 }

@@ -47,7 +47,7 @@ pub(crate) enum Went {
     Stalled,
 }
 
-/// What one side saw: how each call went, and bytes read by then.
+/// What one side saw: how each call went, reads in a row as one, and bytes read by then.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Seen(pub(crate) Vec<(Went, usize)>);
 
@@ -178,7 +178,7 @@ fn failed(error: &io::Error) -> Went {
 /// Makes the calls of one side.
 async fn play(mut stream: TcpStream, script: &Script, client: bool, mut calls: Calls, mut seen: Seen) -> Seen {
     let (writes, reads) = (bytes(client), bytes(!client));
-    let (mut written, mut read, mut failed_before) = (0, 0, false);
+    let (mut written, mut read, mut failed_before, mut read_before) = (0, 0, false, false);
     let mut buffer = vec![0; 1 << 20];
     for (made, call) in script.calls.iter().enumerate() {
         let hiccup = calls.hiccup.filter(|hiccup| hiccup.call == made);
@@ -220,10 +220,16 @@ async fn play(mut stream: TcpStream, script: &Script, client: bool, mut calls: C
             Call::Reset => outcome(Ok(stream.set_zero_linger())),
             Call::Close => Went::Fine,
         };
-        let reads_on = failed_before && matches!(call, Call::Read { .. } | Call::ReadToEnd { .. });
-        let went = if reads_on && matches!(went, Went::Fine | Went::Eof) { Went::Rest } else { went };
+        let reads = matches!(call, Call::Read { .. } | Call::ReadToEnd { .. });
+        let went = if reads && failed_before && matches!(went, Went::Fine | Went::Eof) { Went::Rest } else { went };
         failed_before |= matches!(went, Went::Failed(_));
-        seen.0.push((went, read));
+        // Which of several reads in a row hears of a reset is a matter of chance: they are one.
+        match seen.0.last_mut().filter(|_| reads && read_before) {
+            Some((Went::Failed(_), _)) if went == Went::Rest => {}
+            Some(last @ (Went::Fine | Went::Eof | Went::Rest, _)) => *last = (went, read),
+            Some(_) | None => seen.0.push((went, read)),
+        }
+        read_before = reads;
         if matches!(went, Went::Wrong | Went::Stalled) {
             break;
         }
