@@ -109,7 +109,11 @@ pub fn run(config: Config, directories: Directories, shown: Shown) -> anyhow::Re
     // A second provider in the graph would make rustls's own choice ambiguous, which panics.
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = Arc::new(
-        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().context("runtime")?,
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers())
+            .enable_all()
+            .build()
+            .context("runtime")?,
     );
     let handle = Arc::clone(&runtime);
     let system = actix_rt::System::with_tokio_rt(move || handle);
@@ -124,6 +128,11 @@ pub fn run(config: Config, directories: Directories, shown: Shown) -> anyhow::Re
         warn!("left on this host: {left}");
     }
     result
+}
+
+/// Threads for all but the actors, which have the first. Where processors are few, a second one mostly wakes the first.
+fn workers() -> usize {
+    if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 2) { 2 } else { 1 }
 }
 
 async fn serve(config: Config, directories: Directories, listener: Listener, shown: Shown) -> anyhow::Result<()> {

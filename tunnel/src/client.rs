@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use self::gather::Gathering;
 use self::heartbeat::{AbortOnDrop, Noted, end, heartbeat};
 use crate::credit::{BULK_ROUND_TRIP, Budget, Receiver};
 use crate::frames::{
@@ -36,6 +37,7 @@ use crate::{
 };
 
 mod flow;
+mod gather;
 mod heartbeat;
 mod line;
 mod stream;
@@ -190,7 +192,7 @@ impl Carrier {
             bulk: config.bulk,
             runtime: tokio::runtime::Handle::current(),
         });
-        let noted = Noted { io, shared: Arc::clone(&shared) };
+        let noted = Noted { io: Gathering::new(io, config.bulk), shared: Arc::clone(&shared) };
         let (mut requests, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
