@@ -152,8 +152,8 @@ impl Places {
         }
     }
 
-    /// A session has a new carrier.
-    pub fn carrier(&self, session: [u8; 16]) -> CarrierOf {
+    /// A session has a new carrier. One for bulk stands beside the newest of the others: who leaves that has left both.
+    pub fn carrier(&self, session: [u8; 16], bulk: bool) -> CarrierOf {
         let mut state = self.state();
         state.sessions.retain(|_, session| session.strong_count() > 0);
         let known = state.sessions.get(&session).and_then(Weak::upgrade).unwrap_or_else(|| {
@@ -161,7 +161,10 @@ impl Places {
             state.sessions.insert(session, Arc::downgrade(&new));
             new
         });
-        let number = known.carriers.fetch_add(1, Ordering::AcqRel) + 1;
+        let number = match bulk {
+            true => known.carriers.load(Ordering::Acquire),
+            false => known.carriers.fetch_add(1, Ordering::AcqRel) + 1,
+        };
         CarrierOf { session: known, number }
     }
 
@@ -284,15 +287,18 @@ mod tests {
     #[test]
     fn a_session_that_left_left_its_carriers_before_and_none_after() {
         let places = Places::default();
-        let [first, second, third] = [(); 3].map(|()| places.carrier([7; 16]));
-        let other = places.carrier([8; 16]);
+        let [first, second] = [(); 2].map(|()| places.carrier([7; 16], false));
+        let beside = places.carrier([7; 16], true);
+        let third = places.carrier([7; 16], false);
+        let other = places.carrier([8; 16], false);
         // Heard late: it is back already.
         places.left(&second);
-        assert_eq!([&first, &second, &third, &other].map(CarrierOf::is_left), [true, true, false, false]);
+        let left = [&first, &second, &beside, &third, &other].map(CarrierOf::is_left);
+        assert_eq!(left, [true, true, true, false, false]);
         places.left(&first);
         assert!(!third.is_left());
-        drop((first, second, third, other));
-        places.carrier([9; 16]);
+        drop((first, second, beside, third, other));
+        places.carrier([9; 16], false);
         assert_eq!(places.state().sessions.len(), 1, "sessions that are gone are kept");
     }
 }

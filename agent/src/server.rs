@@ -498,7 +498,7 @@ async fn dns_question(mut reader: Reader, mut writer: Writer, shared: Arc<Shared
 async fn hello(mut reader: Reader, mut writer: Writer, connection: Arc<Connection>, shared: Arc<Shared>) {
     match authenticate(&mut reader, &mut writer, &connection, &shared).await {
         Ok(round_trip) => {
-            let end = serve_hello(&mut reader, &mut writer, round_trip, &shared).await;
+            let end = serve_hello(&mut reader, &mut writer, round_trip, &connection, &shared).await;
             if end == End::Left {
                 let session = connection.session.get().into_iter();
                 session.for_each(|session| shared.places.left(&session.carrier));
@@ -580,7 +580,7 @@ async fn authenticate(
     let id = name(&session_id).ok_or_else(nonsense)?;
     let has = |wanted| features.iter().any(|feature| feature == wanted);
     let resumes = !shared.limits.resume.is_zero() && has(RESUME);
-    let carrier = shared.places.carrier(id);
+    let carrier = shared.places.carrier(id, has(BULK));
     if connection
         .session
         .set(Session { id, special, resumes, bulk: has(BULK), carrier, _counted: Counted::new(shared) })
@@ -627,7 +627,15 @@ enum End {
 }
 
 /// Answers pings, and sends one with each answer: what the agent lets flows send depends on the round trip as well.
-async fn serve_hello(reader: &mut Reader, writer: &mut Writer, mut round_trip: RoundTrip, shared: &Shared) -> End {
+async fn serve_hello(
+    reader: &mut Reader,
+    writer: &mut Writer,
+    mut round_trip: RoundTrip,
+    connection: &Connection,
+    shared: &Shared,
+) -> End {
+    // A ping behind bulk says how long that waits.
+    let bulk = connection.session.get().is_some_and(|session| session.bulk);
     let mut draining = shared.draining.subscribe();
     let mut told = false;
     let mut pinged_at = None;
@@ -642,7 +650,10 @@ async fn serve_hello(reader: &mut Reader, writer: &mut Writer, mut round_trip: R
                     next_id += 1;
                     if let Some(at) = pinged_at.take() {
                         let now = shared.now();
-                        shared.round_trip.store(round_trip.measured(now - at, now), Ordering::Relaxed);
+                        let measured = round_trip.measured(now - at, now);
+                        if !bulk {
+                            shared.round_trip.store(measured, Ordering::Relaxed);
+                        }
                     }
                 }
                 Ok(Ok(Some(_))) => {}

@@ -260,6 +260,8 @@ impl Flow {
                 return match why {
                     // Of a carrier that is gone: the word that overtook it counts.
                     ResumeError::Stale => Ok(()),
+                    // It wanted to move, and stays.
+                    ResumeError::Lost if self.stream.is_some() => Ok(()),
                     ResumeError::Lost => Err(Broken::ByClient),
                 };
             }

@@ -136,3 +136,20 @@ async fn a_carrier_of_another_process_in_its_place_takes_no_flow() {
     let _flow = timeout(SOON, near).await.expect("in time").expect("whole");
     assert_eq!(beside.flows(), 0);
 }
+
+#[tokio::test]
+async fn a_flow_that_is_not_taken_over_goes_on_where_it_was() {
+    let world = World::new().await;
+    let line = world.config.line.clone().expect("has one");
+    let main = world.connect().await;
+    let (flow, socket) = open(&main).await;
+    // The same agent, which knows no such flow of that session.
+    let stranger = Config { bulk: true, session_id: [9; 16], ..world.config.clone() };
+    let beside = world.try_connect(&stranger).await.expect("welcome");
+    let (far, near) = transfer(flow, socket, 1);
+    timeout(SOON, line.bulk_wanted()).await.expect("another is wanted");
+    timeout(6 * SOON, far).await.expect("in time").expect("whole");
+    let _flow = timeout(SOON, near).await.expect("in time").expect("whole");
+    assert_eq!(beside.flows(), 0);
+    assert!(main.is_alive() && beside.is_alive());
+}

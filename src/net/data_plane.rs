@@ -328,7 +328,8 @@ impl Reader {
                         self.flows.remove(&key);
                     }
                     for packet in left {
-                        self.count(packet);
+                        // It was counted when it came.
+                        self.take(packet);
                     }
                 }
                 readable = device.readable() => {
@@ -420,10 +421,15 @@ impl Reader {
             return echo::take(&self.plane, &table, &view, packet.clone());
         };
         if let Some(entry) = self.flows.get(&key) {
-            if packet.len() > SHORT && entry.packets.max_capacity() - entry.packets.capacity() >= FLOW_QUEUE {
-                return self.dropped(|c| &c.dropped_flow_full);
+            let mut queued = packet.clone();
+            if entry.packets.max_capacity() - entry.packets.capacity() >= FLOW_QUEUE {
+                if packet.len() > SHORT {
+                    return self.dropped(|c| &c.dropped_flow_full);
+                }
+                // A slice would keep the reader's whole chunk.
+                queued = Bytes::copy_from_slice(&packet);
             }
-            match entry.packets.try_send(packet.clone()) {
+            match entry.packets.try_send(queued) {
                 Ok(()) => return Fate::Taken,
                 Err(mpsc::error::TrySendError::Full(_)) => return self.dropped(|c| &c.dropped_flow_full),
                 // It is over, but has not said so yet.

@@ -309,7 +309,7 @@ impl<'a> Flow<'a> {
     /// What came before the program's reset is the far side's, as far as it takes it soon.
     fn reset_by_program(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Option<Bytes>> {
         let all = match self.push_to_far(cx) {
-            Step::Going => !self.sockets.get::<Socket<'_>>(self.handle).can_recv(),
+            Step::Going => !self.sockets.get::<Socket<'_>>(self.handle).can_recv() && !self.far_stands_still(cx),
             Step::Broken => true,
         };
         let now = self.plane.now();
@@ -319,6 +319,14 @@ impl<'a> Flow<'a> {
         }
         timer.as_mut().reset(end);
         if timer.poll(cx).is_ready() { self.broken() } else { Poll::Pending }
+    }
+
+    /// Whether what was sent may still wait for a carrier. Helps it to one.
+    fn far_stands_still(&mut self, cx: &mut Context<'_>) -> bool {
+        self.far.as_mut().is_some_and(|far| {
+            far.poll_arrivals(cx);
+            far.stands_still()
+        })
     }
 
     /// Lets the socket's next timer wake the task.

@@ -91,6 +91,11 @@ impl<B: Deref<Target = Budget>> Outbox<B> {
         self.keeping == Keeping::Everything
     }
 
+    /// Whether all that the peer may lack is here.
+    pub fn is_whole(&self) -> bool {
+        self.keeps() && self.start <= self.acknowledged
+    }
+
     /// `chunk` goes out, after all that went out before. Where something has to be sent again, the chunk follows it there.
     pub fn sent(&mut self, chunk: &Bytes) {
         let length = chunk.len() as u64;

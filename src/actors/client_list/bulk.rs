@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use podway_tunnel::client::{Carrier, Line};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
@@ -42,6 +43,8 @@ pub async fn mind(main: impl Future<Output = String>, line: Line, beside: Beside
             debug!("a carrier for bulk stands");
             let _ends = Ends { carrier: &carrier, beside: &beside };
             beside.set(Some(carrier.clone()));
+            // Those that asked while it was dialled have it now.
+            line.bulk_wanted().now_or_never();
             idle(&carrier).await;
         }
     };

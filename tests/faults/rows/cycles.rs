@@ -72,6 +72,7 @@ pub fn group() -> Group {
             let (first, _) = slope(&memory[..WARM]);
             row.figure(format!("{rises:.1} ± {error:.1} KiB a cycle after the first {WARM}, {first:.1} in those"));
             row.figure(format!("files and threads: {start:?}, then {end:?}"));
+            row.holds(error <= 1.0, || format!("memory is not told to better than {error:.1} KiB a cycle"));
             row.holds(rises - 2.0 * error <= SLOPE, || format!("memory grows by {rises:.1} KiB a cycle"));
         },
     );

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::Shared;
-use super::stream::{Going, Stream, Way};
+use super::stream::{Going, Moved, Stream, Way};
 use super::tide::Tide;
 use crate::acks::Acks;
 use crate::credit::{Budget, Grant, Receiver, Sender};
@@ -92,6 +92,8 @@ struct Flow {
     tide: Tide,
     /// It moves much, and looks for a carrier for that.
     is_bulk: bool,
+    /// Room was told, and nothing has been sent since.
+    promised: bool,
     /// Bytes handed out by the last event, for which no credit was given yet.
     unacknowledged: u64,
     ours: Side,
@@ -122,6 +124,7 @@ impl TcpFlow {
                 outbox,
                 tide: Tide::default(),
                 is_bulk: false,
+                promised: false,
                 unacknowledged: 0,
                 ours: Side::Open,
                 theirs: Side::Open,
@@ -183,6 +186,7 @@ impl Flow {
     }
 
     fn poll_send_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Ended>> {
+        self.promised = false;
         loop {
             if self.ours != Side::Open {
                 return Poll::Ready(Err(Ended));
@@ -191,6 +195,7 @@ impl Flow {
                 && let Some(room) = ready!(self.poll_room(cx))
             {
                 let credit = usize::try_from(self.sender.available()).unwrap_or(usize::MAX);
+                self.promised = true;
                 return Poll::Ready(Ok(room.min(credit)));
             }
             // Credit comes on the same stream as data, so data is taken off to get at it; and so does the stream's end.
@@ -212,6 +217,7 @@ impl Flow {
         if self.ours != Side::Open {
             return Err(Ended);
         }
+        self.promised = false;
         let (offset, length) = (self.sender.offset(), data.len() as u64);
         self.sender.sent(length);
         let behind = self.outbox.has_again();
@@ -340,17 +346,26 @@ impl Flow {
         drop(resend::poll(&mut self.outbox, writer, cx));
     }
 
-    /// Takes one frame off the stream, or goes over to the next carrier. `Pending` for ever once there is no stream.
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if std::mem::take(&mut self.is_bulk) && (self.ours == Side::Open || self.theirs == Side::Open) {
+    /// Leaves for the carrier for bulk where it moves much. Not while somebody was told that there is room on this one, and
+    /// not where something that the agent may lack was not kept.
+    fn consider_moving(&mut self) {
+        let open = self.ours == Side::Open || self.theirs == Side::Open;
+        if self.is_bulk && open && !self.promised && self.outbox.is_whole() {
+            self.is_bulk = false;
             self.stream.move_to_bulk(self.received());
         }
+    }
+
+    /// Takes one frame off the stream, or goes over to the next carrier. `Pending` for ever once there is no stream.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.consider_moving();
         let going = match &mut self.stream.way {
             Way::Going(going) => going,
             Way::Resuming(resuming) => {
                 match ready!(resuming.as_mut().poll(cx)) {
-                    Some((going, has)) => self.resumed(going, has, cx),
-                    None => self.broken(),
+                    Moved::There(going, has) => self.resumed(going, has, cx),
+                    Moved::Stayed(going) => self.stayed(going, cx),
+                    Moved::Over => self.broken(),
                 }
                 return Poll::Ready(());
             }
@@ -428,6 +443,17 @@ impl Flow {
         if !self.stream.lost(self.received()) {
             self.broken();
         }
+    }
+
+    /// The carrier for bulk has not taken the flow over: what was said meanwhile is said here.
+    fn stayed(&mut self, going: Going, cx: &mut Context<'_>) {
+        self.stream.stayed(going);
+        if self.ours == Side::Reset {
+            let reset = flow_frame::Frame::Reset(Reset { reason: String::new() });
+            self.stream.writer().map(|writer| writer.send_flow(reset));
+            return self.stream.finish();
+        }
+        self.speak(cx);
     }
 
     /// The next carrier has taken the flow over; the agent has so much of our direction.

@@ -15,9 +15,6 @@ use crate::frames::Failure;
 /// about to end.
 const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
-/// How long a carrier that stands may take to take a flow over.
-const MOVED_WITHIN: Duration = Duration::from_secs(5);
-
 /// The carriers of a session to one agent, one after the other, and beside them one for bulk where flows want it. A clone is
 /// another handle to the same ones.
 #[derive(Clone, Debug, Default)]
@@ -91,6 +88,13 @@ impl Line {
         standing
     }
 
+    fn forget_bulk(&self, carrier: &Arc<Inner>) {
+        let mut bulk = self.0.bulk.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::ptr::eq(bulk.as_ptr(), Arc::as_ptr(carrier)) {
+            *bulk = Weak::new();
+        }
+    }
+
     /// Resolves once none will come. Cancel safe.
     async fn over(&self) {
         // This handle keeps the sender.
@@ -129,19 +133,37 @@ impl WayBack {
     /// Waits for a carrier and takes the flow over, of which this side has `received`. Gives what the agent has; `None` when
     /// the flow is over. `idle` tells how often it was taken over since it last brought anything. Cancel safe.
     pub(super) async fn resume(self, received: u64, idle: u32) -> Moved {
-        timeout(self.within, self.try_resume(received, idle)).await.ok()?
-    }
-
-    /// Takes the flow over on `carrier`, or on the newest of the line where that fails. Cancel safe.
-    pub(super) async fn resume_on(self, carrier: Arc<Inner>, received: u64) -> Moved {
-        if let Ok(Ok((reader, writer, has))) = timeout(MOVED_WITHIN, carrier.resume(&self.flow_id, received)).await {
-            return Some((Going { reader, writer, shared: Arc::clone(&carrier.shared) }, has));
+        match timeout(self.within, self.try_resume(received, idle)).await {
+            Ok(Some((going, has))) => Moved::There(going, has),
+            Ok(None) | Err(_) => Moved::Over,
         }
-        drop(carrier);
-        self.resume(received, 0).await
     }
 
-    async fn try_resume(&self, received: u64, idle: u32) -> Moved {
+    /// Takes the flow over on the carrier for bulk from a stream that stands. That is given back where the agent refused,
+    /// and nothing was changed. It is held until the next one has answered: the agent takes its end for that of the flow.
+    ///
+    /// Not given up sooner than the carrier, which ends by itself when it is silent: who has begun to take a flow over cannot
+    /// know that the agent has not heard of it.
+    pub(super) async fn move_to(self, carrier: Arc<Inner>, before: Going, received: u64) -> Moved {
+        match carrier.resume(&self.flow_id, received).await {
+            Ok((reader, writer, has)) => {
+                Moved::There(Going { reader, writer, shared: Arc::clone(&carrier.shared) }, has)
+            }
+            Err(_) if carrier.is_alive() => {
+                // The next flow shall not try the same.
+                self.line.forget_bulk(&carrier);
+                Moved::Stayed(before)
+            }
+            Err(_) => {
+                drop(carrier);
+                let moved = self.resume(received, 0).await;
+                drop(before);
+                moved
+            }
+        }
+    }
+
+    async fn try_resume(&self, received: u64, idle: u32) -> Option<(Going, u64)> {
         let [first, longest] = AGAIN;
         if idle > 0 {
             sleep((first * 2_u32.saturating_pow(idle.min(8))).min(longest)).await;

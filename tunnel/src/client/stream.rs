@@ -15,8 +15,14 @@ pub(super) struct Going {
     pub(super) shared: Arc<Shared>,
 }
 
-/// A flow on another carrier, with how much the agent has of it; `None` when it is over.
-pub(super) type Moved = Option<(Going, u64)>;
+/// What became of a flow that wanted another carrier.
+pub(super) enum Moved {
+    /// It is on another, and the agent has so much of it.
+    There(Going, u64),
+    /// It goes on where it was.
+    Stayed(Going),
+    Over,
+}
 
 /// The wait for the next carrier.
 pub(super) type Resuming = Pin<Box<dyn Future<Output = Moved> + Send>>;
@@ -101,15 +107,15 @@ impl Stream {
         let Way::Going(going) = &self.way else { return };
         let Some(back) = self.back.as_ref().filter(|back| !going.shared.bulk && !back.line.is_over()) else { return };
         let Some(carrier) = back.line.bulk().filter(|carrier| carrier.welcome.run == back.run) else { return };
-        let resuming = back.clone().resume_on(carrier, received);
+        let back = back.clone();
         if let Way::Going(before) = std::mem::replace(&mut self.way, Way::Over) {
-            self.way = Way::Resuming(Box::pin(async move {
-                let moved = resuming.await;
-                // Not sooner: the agent would take its end for that of the flow.
-                drop(before);
-                moved
-            }));
+            self.way = Way::Resuming(Box::pin(back.move_to(carrier, before, received)));
         }
+    }
+
+    /// It goes on where it was.
+    pub(super) fn stayed(&mut self, going: Going) {
+        self.way = Way::Going(going);
     }
 
     /// Nothing more is said or heard, except that the stream ends in order on our side.
