@@ -18,7 +18,6 @@ pub mod os_journal;
 pub mod packet;
 pub mod portforward;
 pub mod resolver;
-mod rest;
 pub mod route;
 pub mod route_plan;
 pub mod tun;

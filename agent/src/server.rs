@@ -21,6 +21,8 @@ use podway_tunnel::frames::{
     BULK, Challenge, ClientHello, Denied, DnsAnswer, DnsQuery, Draining, EchoReply, EchoRequest, Failure, FlowFrame,
     HelloFrame, Limits, Ping, Pong, Protocol, RESUME, Resume, Welcome, flow_frame, hello_frame,
 };
+use podway_tunnel::heap;
+use podway_tunnel::rest::Rest;
 use podway_tunnel::round_trip::RoundTrip;
 use podway_tunnel::wire::{Reader, WireError, Writer};
 use podway_tunnel::{
@@ -99,6 +101,8 @@ pub struct Shared {
     control: SocketAddr,
     began: Instant,
     round_trip: AtomicU64,
+    /// Bytes of TCP flows, both ways.
+    moved: AtomicU64,
     flows: AtomicU32,
     refused: AtomicU64,
     clients: AtomicUsize,
@@ -112,6 +116,11 @@ impl Shared {
     /// Microseconds since the start.
     pub fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// A TCP flow has moved so many bytes.
+    pub fn moved(&self, bytes: usize) {
+        self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// The shortest round trip to the workstation of late, microseconds.
@@ -181,6 +190,7 @@ impl Agent {
             control,
             began: Instant::now(),
             round_trip: AtomicU64::new(10_000),
+            moved: AtomicU64::new(0),
             flows: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             clients: AtomicUsize::new(0),
@@ -223,6 +233,7 @@ impl Agent {
                 });
             }
         });
+        let tidying = tokio::spawn(tidy(Arc::clone(&shared)));
         tokio::select! {
             () = idle(&shared) => {}
             () = terminate => {
@@ -232,6 +243,18 @@ impl Agent {
             }
         }
         accept.abort();
+        tidying.abort();
+    }
+}
+
+/// Gives memory back that bulk left behind, whenever it is quiet.
+async fn tidy(shared: Arc<Shared>) {
+    let mut rest = Rest::default();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if rest.begins(shared.moved.load(Ordering::Relaxed)) {
+            heap::give_back();
+        }
     }
 }
 
@@ -257,6 +280,9 @@ async fn drained(shared: &Shared) {
         changed.await;
     }
 }
+
+/// How often is looked whether much was moved.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Echo has no port; this one stands for it where addresses are judged (RFC 862).
 const ECHO_PORT: u16 = 7;

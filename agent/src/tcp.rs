@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use podway_tunnel::acks::Acks;
-use podway_tunnel::credit::{BULK_ROUND_TRIP, Grant, Receiver, Sender};
+use podway_tunnel::credit::{Grant, Receiver, Sender};
 use podway_tunnel::frames::{
     CREDIT_BROKEN, Failed, Failure, FlowFrame, Open, Opened, Recall, Reset, Resumed, Yielded, flow_frame,
 };
@@ -420,9 +420,9 @@ impl Flow {
                     }
                     self.queue.advance(written);
                     let now = self.shared.now();
-                    let bulk = self.stream.as_ref().is_some_and(|stream| stream.bulk);
-                    let round_trip = self.shared.round_trip().max(if bulk { BULK_ROUND_TRIP } else { 0 });
-                    let grant = self.receiver.taken(written as u64, now, round_trip);
+                    self.shared.moved(written);
+                    self.receiver.is_on_bulk(self.stream.as_ref().is_some_and(|stream| stream.bulk));
+                    let grant = self.receiver.taken(written as u64, now, self.shared.round_trip());
                     grant.into_iter().for_each(|grant| self.grant(grant));
                 }
                 Poll::Ready(Err(error)) if self.to_client == Half::Open => self.far_deaf = Some(Deaf::new(&error)),
@@ -483,6 +483,7 @@ impl Flow {
                 }
                 Ok(_) => {
                     let offset = self.sender.offset();
+                    self.shared.moved(buffer.len());
                     self.sender.sent(buffer.len() as u64);
                     let data = compact(buffer);
                     self.outbox.sent(&data);

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use podway_tunnel::rest::Rest;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +30,6 @@ use crate::net::echo;
 use crate::net::far::Via;
 use crate::net::flow::{self, Far};
 use crate::net::packet::{self, Body, FlowKey, Protocol, Uncarried, View};
-use crate::net::rest::Rest;
 use crate::net::tun::PacketDevice;
 use crate::net::udp;
 use crate::net::views::{ClientTable, Destination, Target, VipTable};

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use self::gather::Gathering;
 use self::heartbeat::{AbortOnDrop, Noted, end, heartbeat};
-use crate::credit::{BULK_ROUND_TRIP, Budget, Receiver};
+use crate::credit::{Budget, Receiver};
 use crate::frames::{
     BULK, ClientHello, Denied, DnsAnswer, DnsQuery, EchoReply, EchoRequest, Failure, FlowFrame, HelloFrame, Open,
     Proof, Protocol, RESUME, Resume, Welcome, flow_frame, hello_frame,
@@ -152,9 +152,8 @@ impl Shared {
         micros(self.began.elapsed())
     }
 
-    /// What windows are sized by, microseconds.
     fn round_trip(&self) -> u64 {
-        self.round_trip.load(Ordering::Relaxed).max(if self.bulk { BULK_ROUND_TRIP } else { 0 })
+        self.round_trip.load(Ordering::Relaxed)
     }
 }
 

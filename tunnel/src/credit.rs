@@ -27,7 +27,10 @@ pub const LARGEST_WINDOW: u64 = 32 << 20;
 const SHORTEST_ROUND_TRIP: u64 = 4000;
 /// The same on a carrier for bulk alone, whose queue keeps nobody waiting: relays that find more at once wake up less
 /// often, which is most of what they cost. Microseconds.
-pub const BULK_ROUND_TRIP: u64 = 20_000;
+const BULK_ROUND_TRIP: u64 = 20_000;
+/// And up to this window a longer one, so that flows that come to it later are not held small by one that was there.
+const BULK_WINDOW: u64 = 1 << 20;
+const SMALL_BULK_ROUND_TRIP: u64 = 100_000;
 /// Over less than this a rate says how tasks were scheduled: after a pause, what waited comes at once. Microseconds.
 const SHORTEST_EPOCH: u64 = 20_000;
 /// The part of what is left that a new flow gets: a hundred flows that come together leave half of it.
@@ -171,6 +174,8 @@ pub struct Receiver<B: Deref<Target = Budget>> {
     epoch: (u64, u64),
     /// `taken` at the last review.
     reviewed: u64,
+    /// It is on a carrier for bulk.
+    bulk: bool,
     recall: Recall,
 }
 
@@ -188,8 +193,14 @@ impl<B: Deref<Target = Budget>> Receiver<B> {
             granted: window,
             epoch: (now, 0),
             reviewed: 0,
+            bulk: false,
             recall: Recall::None,
         })
+    }
+
+    /// Whether it is on a carrier for bulk now.
+    pub fn is_on_bulk(&mut self, bulk: bool) {
+        self.bulk = bulk;
     }
 
     /// The limit to name when the flow is opened.
@@ -234,7 +245,11 @@ impl<B: Deref<Target = Budget>> Receiver<B> {
         let length = length.min(self.arrived - self.taken);
         self.taken += length;
         self.budget.held.fetch_sub(length, Ordering::Relaxed);
-        let round_trip = round_trip.max(SHORTEST_ROUND_TRIP);
+        let round_trip = round_trip.max(match self.bulk {
+            true if self.window < BULK_WINDOW => SMALL_BULK_ROUND_TRIP,
+            true => BULK_ROUND_TRIP,
+            false => SHORTEST_ROUND_TRIP,
+        });
         let (began, at_begin) = self.epoch;
         // A small window is too small however tasks were scheduled.
         let epoch = if self.window < FIRST_WINDOW { round_trip } else { round_trip.max(SHORTEST_EPOCH) };

@@ -21,6 +21,7 @@ pub mod handshake;
 pub mod heap;
 pub mod queue;
 pub mod resend;
+pub mod rest;
 pub mod resume;
 pub mod review;
 pub mod round_trip;

@@ -316,7 +316,10 @@ impl Flow {
         let length = std::mem::take(&mut self.unacknowledged);
         if length > 0 {
             let round_trip = match &self.stream.way {
-                Way::Going(going) => going.shared.round_trip(),
+                Way::Going(going) => {
+                    self.receiver.is_on_bulk(going.shared.bulk);
+                    going.shared.round_trip()
+                }
                 Way::Resuming(_) | Way::Over => self.first.round_trip(),
             };
             let grant = self.receiver.taken(length, self.first.now(), round_trip);

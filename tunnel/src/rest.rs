@@ -1,4 +1,4 @@
-//! When a data plane that was busy has come to rest. Pure.
+//! When what moved bytes has come to rest, so that memory can be given back. Pure.
 
 /// Bytes between two looks below which it is calm.
 const LITTLE: u64 = 1 << 20;
@@ -7,7 +7,7 @@ const CALM: u32 = 10;
 
 /// What was seen so far.
 #[derive(Debug, Default)]
-pub(crate) struct Rest {
+pub struct Rest {
     bytes: u64,
     busy: bool,
     calm: u32,
@@ -15,7 +15,7 @@ pub(crate) struct Rest {
 
 impl Rest {
     /// Looks at the bytes moved since the beginning. True once, when a rest begins after something moved.
-    pub(crate) fn begins(&mut self, bytes: u64) -> bool {
+    pub fn begins(&mut self, bytes: u64) -> bool {
         let moved = bytes.saturating_sub(std::mem::replace(&mut self.bytes, bytes));
         if moved >= LITTLE {
             (self.busy, self.calm) = (true, 0);
