@@ -65,9 +65,9 @@ pub enum Arrival {
 #[derive(Debug)]
 pub enum NotTaken {
     /// No such flow.
-    Unknown(Stream),
+    Unknown(Box<Stream>),
     /// Another stream was handed to it a moment ago.
-    Busy(Stream),
+    Busy(Box<Stream>),
 }
 
 /// All of them.
@@ -135,11 +135,11 @@ impl Places {
     /// There is no such flow, or it cannot take the stream just now.
     pub fn hand_over(&self, key: &Key, stream: Stream, received: u64) -> Result<(), NotTaken> {
         let mut state = self.state();
-        let Some(held) = state.flows.get_mut(key) else { return Err(NotTaken::Unknown(stream)) };
-        let Some(arrival) = held.arrival.take() else { return Err(NotTaken::Busy(stream)) };
+        let Some(held) = state.flows.get_mut(key) else { return Err(NotTaken::Unknown(Box::new(stream))) };
+        let Some(arrival) = held.arrival.take() else { return Err(NotTaken::Busy(Box::new(stream))) };
         match arrival.send(Arrival::Stream(stream, received)) {
             // It ended a moment ago.
-            Err(Arrival::Stream(stream, _)) => Err(NotTaken::Unknown(stream)),
+            Err(Arrival::Stream(stream, _)) => Err(NotTaken::Unknown(Box::new(stream))),
             Err(Arrival::End) | Ok(()) => Ok(()),
         }
     }

@@ -452,7 +452,7 @@ fn take_over(resume: Resume, stream: Stream, connection: &Connection, shared: &S
     let key = session.and_then(|session| Some((session.id, name(&resume.flow_id)?)));
     let taken = match key {
         Some(key) => shared.places.hand_over(&key, stream, resume.received),
-        None => Err(NotTaken::Unknown(stream)),
+        None => Err(NotTaken::Unknown(Box::new(stream))),
     };
     match taken {
         Ok(()) => {}

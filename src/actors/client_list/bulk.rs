@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use podway_tunnel::client::{Carrier, Line};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::actors::shell::jitter;
@@ -18,9 +18,9 @@ use crate::net::agent::native::Beside;
 const DIAL: Duration = Duration::from_secs(10);
 /// The pause after a dial that failed, at first and at last: a flow goes on where it is.
 const AGAIN: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
-/// How long it stays without a flow, and how often that is looked at.
-const IDLE: Duration = Duration::from_secs(30);
+/// How often is looked whether a flow uses it, and how many looks without one end it.
 const LOOK: Duration = Duration::from_secs(5);
+const QUIET: u32 = 6;
 
 /// A dial under way.
 pub type Dialing = Pin<Box<dyn Future<Output = Option<Carrier>> + Send>>;
@@ -70,16 +70,12 @@ impl Drop for Ends<'_> {
 /// Returns when it has ended, or no flow has used it for a while.
 async fn idle(carrier: &Carrier) {
     let mut closed = std::pin::pin!(carrier.closed());
-    let mut used = Instant::now();
-    loop {
+    let mut quiet = 0;
+    while quiet < QUIET {
         tokio::select! {
             _ = &mut closed => return,
-            () = sleep_until(Instant::now() + LOOK) => {}
+            () = sleep(LOOK) => {}
         }
-        if carrier.flows() > 0 {
-            used = Instant::now();
-        } else if used.elapsed() >= IDLE {
-            return;
-        }
+        quiet = if carrier.flows() > 0 { 0 } else { quiet + 1 };
     }
 }
