@@ -253,7 +253,7 @@ async fn tidy(shared: Arc<Shared>) {
     loop {
         tokio::time::sleep(LOOK).await;
         if rest.begins(shared.moved.load(Ordering::Relaxed)) {
-            heap::give_back();
+            drop(tokio::task::spawn_blocking(heap::give_back));
         }
     }
 }

@@ -261,7 +261,7 @@ impl Flow {
                     // Of a carrier that is gone: the word that overtook it counts.
                     ResumeError::Stale => Ok(()),
                     // It wanted to move, and stays.
-                    ResumeError::Lost if self.stream.is_some() => Ok(()),
+                    ResumeError::Lost if stream.bulk && self.stream.is_some() => Ok(()),
                     ResumeError::Lost => Err(Broken::ByClient),
                 };
             }

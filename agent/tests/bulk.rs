@@ -36,9 +36,13 @@ fn far(far: TcpStream, expected: Bytes, sends: Bytes) -> JoinHandle<()> {
     })
 }
 
+/// What goes each way. To be made before there is a carrier: it takes long, and whoever says nothing for long is dead.
+fn both(seed: usize) -> (Bytes, Bytes) {
+    (pattern(LENGTH, seed), pattern(LENGTH, 100 + seed))
+}
+
 /// Both ways at once, each with other bytes. Gives the flow back.
-fn transfer(mut flow: TcpFlow, socket: TcpStream, seed: usize) -> (JoinHandle<()>, JoinHandle<TcpFlow>) {
-    let (up, down) = (pattern(LENGTH, seed), pattern(LENGTH, 100 + seed));
+fn transfer(mut flow: TcpFlow, socket: TcpStream, (up, down): (Bytes, Bytes)) -> (JoinHandle<()>, JoinHandle<TcpFlow>) {
     let far = far(socket, up.clone(), down.clone());
     let near = tokio::spawn(async move {
         let got = both_ways(&mut flow, up).await;
@@ -50,12 +54,13 @@ fn transfer(mut flow: TcpFlow, socket: TcpStream, seed: usize) -> (JoinHandle<()
 
 #[tokio::test]
 async fn a_flow_that_moves_much_goes_to_the_carrier_for_bulk_and_others_stay() {
+    let bytes = both(1);
     let world = World::new().await;
     let (main, mut quiet, mut quiet_far) = opened(&world).await;
     let beside = bulk_carrier(&world).await;
     assert_eq!(beside.flows(), 0);
     let (flow, socket) = open(&main).await;
-    let (far, near) = transfer(flow, socket, 1);
+    let (far, near) = transfer(flow, socket, bytes);
     timeout(6 * SOON, far).await.expect("in time").expect("whole");
     let flow = timeout(SOON, near).await.expect("in time").expect("whole");
     assert_eq!(beside.flows(), 1, "it has moved");
@@ -77,12 +82,13 @@ async fn a_flow_that_moves_much_goes_to_the_carrier_for_bulk_and_others_stay() {
 
 #[tokio::test]
 async fn bulk_arrives_whole_though_its_carrier_comes_and_goes() {
+    let bytes = [1, 2, 3].map(both);
     let world = World::new().await;
     let main = world.connect().await;
     let mut transfers = Vec::new();
-    for seed in 1..=3 {
+    for bytes in bytes {
         let (flow, socket) = open(&main).await;
-        transfers.push(transfer(flow, socket, seed));
+        transfers.push(transfer(flow, socket, bytes));
     }
     let coming_and_going = async {
         let mut moved = 0;
@@ -111,11 +117,12 @@ async fn bulk_arrives_whole_though_its_carrier_comes_and_goes() {
 
 #[tokio::test]
 async fn where_there_is_none_a_flow_asks_for_it_and_goes_on() {
+    let bytes = both(1);
     let world = World::new().await;
     let line = world.config.line.clone().expect("has one");
     let main = world.connect().await;
     let (flow, socket) = open(&main).await;
-    let (far, near) = transfer(flow, socket, 1);
+    let (far, near) = transfer(flow, socket, bytes);
     timeout(SOON, line.bulk_wanted()).await.expect("it is wanted");
     timeout(6 * SOON, far).await.expect("in time").expect("whole");
     drop(timeout(SOON, near).await.expect("in time").expect("whole"));
@@ -123,6 +130,7 @@ async fn where_there_is_none_a_flow_asks_for_it_and_goes_on() {
 
 #[tokio::test]
 async fn a_carrier_of_another_process_in_its_place_takes_no_flow() {
+    let bytes = both(1);
     let mut world = World::new().await;
     let main = world.connect().await;
     let (flow, socket) = open(&main).await;
@@ -131,7 +139,7 @@ async fn a_carrier_of_another_process_in_its_place_takes_no_flow() {
     world.address = other.address;
     let stranger = Config { bulk: true, pair: other.config.pair.clone(), ..world.config.clone() };
     let beside = world.try_connect(&stranger).await.expect("welcome");
-    let (far, near) = transfer(flow, socket, 1);
+    let (far, near) = transfer(flow, socket, bytes);
     timeout(6 * SOON, far).await.expect("in time").expect("whole");
     let _flow = timeout(SOON, near).await.expect("in time").expect("whole");
     assert_eq!(beside.flows(), 0);
@@ -139,15 +147,14 @@ async fn a_carrier_of_another_process_in_its_place_takes_no_flow() {
 
 #[tokio::test]
 async fn a_flow_that_is_not_taken_over_goes_on_where_it_was() {
+    let bytes = both(1);
     let world = World::new().await;
-    let line = world.config.line.clone().expect("has one");
     let main = world.connect().await;
     let (flow, socket) = open(&main).await;
     // The same agent, which knows no such flow of that session.
     let stranger = Config { bulk: true, session_id: [9; 16], ..world.config.clone() };
     let beside = world.try_connect(&stranger).await.expect("welcome");
-    let (far, near) = transfer(flow, socket, 1);
-    timeout(SOON, line.bulk_wanted()).await.expect("another is wanted");
+    let (far, near) = transfer(flow, socket, bytes);
     timeout(6 * SOON, far).await.expect("in time").expect("whole");
     let _flow = timeout(SOON, near).await.expect("in time").expect("whole");
     assert_eq!(beside.flows(), 0);

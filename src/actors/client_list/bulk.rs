@@ -39,13 +39,18 @@ pub async fn mind(main: impl Future<Output = String>, line: Line, beside: Beside
                 failures += 1;
                 continue;
             };
-            failures = 0;
             debug!("a carrier for bulk stands");
             let _ends = Ends { carrier: &carrier, beside: &beside };
             beside.set(Some(carrier.clone()));
             // Those that asked while it was dialled have it now.
             line.bulk_wanted().now_or_never();
-            idle(&carrier).await;
+            // One that is cut whenever much goes over it is as good as none.
+            if idle(&carrier).await {
+                failures = 0;
+            } else {
+                sleep(spread(doubling(first, failures, longest), jitter())).await;
+                failures += 1;
+            }
         }
     };
     tokio::select! {
@@ -67,15 +72,16 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// Returns when it has ended, or no flow has used it for a while.
-async fn idle(carrier: &Carrier) {
+/// Returns when it has ended, or no flow has used it for a while. Says whether it stood for a while.
+async fn idle(carrier: &Carrier) -> bool {
     let mut closed = std::pin::pin!(carrier.closed());
-    let mut quiet = 0;
+    let (mut looks, mut quiet) = (0_u32, 0);
     while quiet < QUIET {
         tokio::select! {
-            _ = &mut closed => return,
-            () = sleep(LOOK) => {}
+            _ = &mut closed => return looks >= QUIET,
+            () = sleep(LOOK) => looks = looks.saturating_add(1),
         }
         quiet = if carrier.flows() > 0 { 0 } else { quiet + 1 };
     }
+    true
 }

@@ -92,6 +92,9 @@ struct Flow {
     tide: Tide,
     /// It moves much, and looks for a carrier for that.
     is_bulk: bool,
+    /// How often it was not taken over there, and how often it stays before it asks again.
+    refused: u32,
+    patience: u32,
     /// Room was told, and nothing has been sent since.
     promised: bool,
     /// Bytes handed out by the last event, for which no credit was given yet.
@@ -124,6 +127,8 @@ impl TcpFlow {
                 outbox,
                 tide: Tide::default(),
                 is_bulk: false,
+                refused: 0,
+                patience: 0,
                 promised: false,
                 unacknowledged: 0,
                 ours: Side::Open,
@@ -173,9 +178,9 @@ impl TcpFlow {
         }
     }
 
-    /// Whether its carrier ended and it waits for the next one.
+    /// Whether it waits for another carrier, or has to say there again what it said before.
     pub fn stands_still(&self) -> bool {
-        self.flow.as_ref().is_some_and(|flow| matches!(flow.stream.way, Way::Resuming(_)))
+        self.flow.as_ref().is_some_and(|flow| matches!(flow.stream.way, Way::Resuming(_)) || flow.outbox.has_again())
     }
 }
 
@@ -232,7 +237,10 @@ impl Flow {
 
     /// So many bytes were sent or handed out. Goes over to another carrier with the next poll, which can be woken by it.
     fn moved(&mut self, length: u64) {
-        self.is_bulk |= self.tide.moved(length, || self.first.now());
+        if self.tide.moved(length, || self.first.now()) {
+            self.is_bulk |= self.patience == 0;
+            self.patience = self.patience.saturating_sub(1);
+        }
     }
 
     fn send_fin(&mut self) {
@@ -451,6 +459,8 @@ impl Flow {
     /// The carrier for bulk has not taken the flow over: what was said meanwhile is said here.
     fn stayed(&mut self, going: Going, cx: &mut Context<'_>) {
         self.stream.stayed(going);
+        self.refused += 1;
+        self.patience = 1 << self.refused.min(10);
         if self.ours == Side::Reset {
             let reset = flow_frame::Frame::Reset(Reset { reason: String::new() });
             self.stream.writer().map(|writer| writer.send_flow(reset));

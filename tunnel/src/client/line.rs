@@ -88,13 +88,6 @@ impl Line {
         standing
     }
 
-    fn forget_bulk(&self, carrier: &Arc<Inner>) {
-        let mut bulk = self.0.bulk.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::ptr::eq(bulk.as_ptr(), Arc::as_ptr(carrier)) {
-            *bulk = Weak::new();
-        }
-    }
-
     /// Resolves once none will come. Cancel safe.
     async fn over(&self) {
         // This handle keeps the sender.
@@ -139,8 +132,8 @@ impl WayBack {
         }
     }
 
-    /// Takes the flow over on the carrier for bulk from a stream that stands. That is given back where the agent refused,
-    /// and nothing was changed. It is held until the next one has answered: the agent takes its end for that of the flow.
+    /// Takes the flow over on the carrier for bulk from a stream that stands. That is held until the next one has answered, as
+    /// the agent takes its end for that of the flow, and given back where that failed: what became of the flow shows there.
     ///
     /// Not given up sooner than the carrier, which ends by itself when it is silent: who has begun to take a flow over cannot
     /// know that the agent has not heard of it.
@@ -149,17 +142,7 @@ impl WayBack {
             Ok((reader, writer, has)) => {
                 Moved::There(Going { reader, writer, shared: Arc::clone(&carrier.shared) }, has)
             }
-            Err(_) if carrier.is_alive() => {
-                // The next flow shall not try the same.
-                self.line.forget_bulk(&carrier);
-                Moved::Stayed(before)
-            }
-            Err(_) => {
-                drop(carrier);
-                let moved = self.resume(received, 0).await;
-                drop(before);
-                moved
-            }
+            Err(_) => Moved::Stayed(before),
         }
     }
 

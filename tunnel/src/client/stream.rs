@@ -116,6 +116,7 @@ impl Stream {
     /// It goes on where it was.
     pub(super) fn stayed(&mut self, going: Going) {
         self.way = Way::Going(going);
+        self.finished = false;
     }
 
     /// Nothing more is said or heard, except that the stream ends in order on our side.
