@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use self::gather::Gathering;
+use self::gather::Gather;
 use self::heartbeat::{AbortOnDrop, Noted, end, heartbeat};
 use crate::credit::{Budget, Receiver};
 use crate::frames::{
@@ -191,7 +191,7 @@ impl Carrier {
             bulk: config.bulk,
             runtime: tokio::runtime::Handle::current(),
         });
-        let noted = Noted { io: Gathering::new(io, config.bulk), shared: Arc::clone(&shared) };
+        let noted = Noted { io, gather: Gather::new(config.bulk), shared: Arc::clone(&shared) };
         let (mut requests, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)

@@ -456,15 +456,20 @@ impl Flow {
         }
     }
 
+    /// Says on this stream that the flow is reset, and nothing more.
+    fn say_reset(&mut self) {
+        let reset = flow_frame::Frame::Reset(Reset { reason: String::new() });
+        self.stream.writer().map(|writer| writer.send_flow(reset));
+        self.stream.finish();
+    }
+
     /// The carrier for bulk has not taken the flow over: what was said meanwhile is said here.
     fn stayed(&mut self, going: Going, cx: &mut Context<'_>) {
         self.stream.stayed(going);
         self.refused += 1;
         self.patience = 1 << self.refused.min(10);
         if self.ours == Side::Reset {
-            let reset = flow_frame::Frame::Reset(Reset { reason: String::new() });
-            self.stream.writer().map(|writer| writer.send_flow(reset));
-            return self.stream.finish();
+            return self.say_reset();
         }
         self.speak(cx);
     }
@@ -474,9 +479,7 @@ impl Flow {
         self.stream.resumed(going);
         if self.ours == Side::Reset {
             // Said on the carrier before, which may have taken it along.
-            let reset = flow_frame::Frame::Reset(Reset { reason: String::new() });
-            self.stream.writer().map(|writer| writer.send_flow(reset));
-            return self.stream.finish();
+            return self.say_reset();
         }
         if self.outbox.resume(has).is_err() {
             self.reset(NOT_KEPT);

@@ -4,10 +4,9 @@
 //! nobody waits for a single one.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// How long it waits, once it has taken all there was. The shortest that timers do.
@@ -15,9 +14,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// With fewer bytes than this since the last pause there is nothing to gather.
 const WORTH: usize = 64 * 1024;
 
-/// A stream whose reads gather where much comes. Writes pass through.
-pub(super) struct Gathering<S> {
-    io: S,
+/// Whether and until when the reads of a carrier wait.
+pub(super) struct Gather {
     pause: Pin<Box<Sleep>>,
     pausing: bool,
     /// Bytes since the last pause.
@@ -25,22 +23,28 @@ pub(super) struct Gathering<S> {
     gathers: bool,
 }
 
-impl<S> Gathering<S> {
-    pub(super) fn new(io: S, gathers: bool) -> Gathering<S> {
-        Gathering { io, pause: Box::pin(sleep(Duration::ZERO)), pausing: false, taken: 0, gathers }
+impl Gather {
+    pub(super) fn new(gathers: bool) -> Gather {
+        Gather { pause: Box::pin(sleep(Duration::ZERO)), pausing: false, taken: 0, gathers }
     }
-}
 
-impl<S: AsyncRead + Unpin> AsyncRead for Gathering<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        if self.pausing {
-            ready!(self.pause.as_mut().poll(cx));
-            self.pausing = false;
+    /// Ready when it is time to read.
+    pub(super) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.pausing && self.pause.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
         }
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.taken += buf.filled().len() - before;
-        if read.is_pending() && self.gathers && self.taken >= WORTH {
+        self.pausing = false;
+        Poll::Ready(())
+    }
+
+    /// So many bytes were read.
+    pub(super) fn took(&mut self, bytes: usize) {
+        self.taken += bytes;
+    }
+
+    /// There is nothing more to read: begins a pause where that is worth it.
+    pub(super) fn drained(&mut self, cx: &mut Context<'_>) {
+        if self.gathers && self.taken >= WORTH {
             self.taken = 0;
             self.pause.as_mut().reset(Instant::now() + PAUSE);
             // The stream may wake this task meanwhile, once; what it has to say is heard after the pause.
@@ -49,32 +53,5 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gathering<S> {
                 cx.waker().wake_by_ref();
             }
         }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

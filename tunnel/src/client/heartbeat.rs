@@ -5,12 +5,13 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
+use super::gather::Gather;
 use super::{Line, Shared, hello, micros};
 use crate::frames::{HelloFrame, Ping, Pong, hello_frame};
 use crate::round_trip::RoundTrip;
@@ -125,18 +126,25 @@ pub(super) async fn heartbeat(
     drop(connection);
 }
 
-/// Notes when bytes come, so that silence can be told from quiet.
+/// Notes when bytes come, so that silence can be told from quiet, and lets bulk gather.
 pub(super) struct Noted<S> {
     pub(super) io: S,
+    pub(super) gather: Gather,
     pub(super) shared: Arc<Shared>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        ready!(self.gather.poll_due(cx));
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        let came = buf.filled().len() - before;
+        if came > 0 {
             self.shared.last_byte.store(self.shared.now(), Ordering::Release);
+            self.gather.took(came);
+        }
+        if result.is_pending() {
+            self.gather.drained(cx);
         }
         result
     }
