@@ -24,11 +24,13 @@ use podway_tunnel::frames::{
 use podway_tunnel::heap;
 use podway_tunnel::rest::Rest;
 use podway_tunnel::round_trip::RoundTrip;
+use podway_tunnel::unhurried::Unhurried;
 use podway_tunnel::wire::{Reader, WireError, Writer};
 use podway_tunnel::{
     AGENT_BUFFERS, CONNECTION_WINDOW, DNS_PATH, ECHO_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_ECHO, MAX_FLOWS,
     MAX_SPECIAL, PROTOCOLS, RESUME_WINDOW, SEND_BUFFER, STREAM_WINDOW, handshake,
 };
+use tokio::io::BufWriter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
@@ -351,7 +353,7 @@ async fn carrier(stream: TcpStream, shared: Arc<Shared>) {
         .max_concurrent_streams(MAX_FLOWS + 1024)
         .max_concurrent_reset_streams(MAX_FLOWS as usize)
         .max_pending_accept_reset_streams(MAX_FLOWS as usize)
-        .handshake::<_, Bytes>(stream);
+        .handshake::<_, Bytes>(Unhurried::server(BufWriter::new(stream)));
     let deadline = tokio::time::sleep(shared.limits.authenticate);
     let Ok(Ok(mut http)) = timeout(shared.limits.authenticate, handshake).await else { return };
     let connection = Arc::new(Connection {

@@ -363,8 +363,8 @@ impl Flow {
             Some(flow_frame::Frame::Fin(_)) if self.from_client == Half::Open => {
                 self.from_client = Half::Ending;
                 self.receiver.finished();
-                if self.place.is_some() {
-                    // At once: the workstation keeps the flow until it knows.
+                // As a rule the far end answers with its own, and both are told in one.
+                if self.place.is_some() && self.to_client == Half::Finished {
                     self.words.acknowledge(self.received());
                     self.acks.told(self.received());
                 }
@@ -440,6 +440,7 @@ impl Flow {
     }
 
     fn read_in(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        let received = self.received();
         while self.to_client == Half::Open && self.far_reset.is_none() {
             let credit = usize::try_from(self.sender.available()).unwrap_or(usize::MAX);
             if credit == 0 && self.far_deaf.is_some() {
@@ -480,6 +481,11 @@ impl Flow {
                     self.to_client = Half::Finished;
                     self.outbox.finish();
                     drop(resend::poll(&mut self.outbox, &mut stream.writer, cx));
+                    if self.place.is_some() && self.acks.owes(received) {
+                        self.words.acknowledge(received);
+                        self.acks.told(received);
+                        drop(self.words.poll(cx, &mut stream.writer));
+                    }
                 }
                 Ok(_) => {
                     let offset = self.sender.offset();

@@ -28,6 +28,11 @@ impl Acks {
         self.told = received;
     }
 
+    /// Whether the peer does not know that `received` is here.
+    pub fn owes(&self, received: u64) -> bool {
+        received != self.told
+    }
+
     /// To be called with each poll of the flow's task. Whether the peer has to be told now; it counts as told then.
     pub fn poll(&mut self, cx: &mut Context<'_>, received: u64) -> bool {
         if received == self.told {

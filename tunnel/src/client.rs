@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use self::after_others::AfterOthers;
 use self::gather::Gather;
 use self::heartbeat::{AbortOnDrop, Noted, end, heartbeat};
 use crate::credit::{Budget, Receiver};
@@ -30,12 +31,14 @@ use crate::frames::{
     Proof, Protocol, RESUME, Resume, Welcome, flow_frame, hello_frame,
 };
 use crate::round_trip::RoundTrip;
+use crate::unhurried::Unhurried;
 use crate::wire::{Reader, WireError, Writer};
 use crate::{
     CONNECTION_WINDOW, DNS_PATH, ECHO_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_FLOWS, PROTOCOLS, RESUME_WINDOW,
     SEND_BUFFER, STREAM_WINDOW, WORKSTATION_BUFFERS, handshake,
 };
 
+mod after_others;
 mod flow;
 mod gather;
 mod heartbeat;
@@ -191,6 +194,7 @@ impl Carrier {
             bulk: config.bulk,
             runtime: tokio::runtime::Handle::current(),
         });
+        let io = Unhurried::client(io);
         let noted = Noted { io, gather: Gather::new(config.bulk), shared: Arc::clone(&shared) };
         let (mut requests, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
@@ -206,7 +210,7 @@ impl Carrier {
         let ended = Arc::new(ended);
         let tell = Arc::clone(&ended);
         let running = tokio::spawn(async move {
-            let why = match connection.await {
+            let why = match AfterOthers::new(connection).await {
                 Ok(()) => "the agent closed the connection".to_owned(),
                 // In the words of TLS that is an essay.
                 Err(error) if error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof) => {

@@ -8,6 +8,7 @@
 //! - [`queue`]: what arrived and waits. Pure.
 //! - [`review`]: when a flow gives back what it does not use.
 //! - [`round_trip`]: how long the way is. Pure.
+//! - [`unhurried`]: frames that nobody waits for.
 //! - [`words`]: what a flow says about credit.
 //! - [`wire`]: gRPC messages on HTTP/2 streams.
 //! - [`client`]: the workstation's end.
@@ -25,6 +26,7 @@ pub mod rest;
 pub mod resume;
 pub mod review;
 pub mod round_trip;
+pub mod unhurried;
 pub mod wire;
 pub mod words;
 

@@ -427,21 +427,17 @@ impl Flow {
                 self.their_fin = true;
                 self.receiver.finished();
                 self.fin_waits = true;
-                if self.outbox.keeps() {
-                    // At once: the agent keeps the flow until it knows.
-                    self.words.acknowledge(self.received());
-                    self.acks.told(self.received());
-                }
             }
             Some(flow_frame::Frame::Reset(_)) => self.broken(),
             _ => {}
         }
     }
 
-    /// Ends our side of the stream once both ends have everything and know it: until then the agent keeps the flow, so that
-    /// one it does not know has not ended in order.
+    /// Ends our side of the stream once both ends have everything and know it, which says so to the agent. Until then it
+    /// keeps the flow, so that one it does not know has not ended in order.
     fn close(&mut self, cx: &mut Context<'_>) {
         if self.stream.may_resume() && self.is_orderly() {
+            self.acks.told(self.received());
             self.speak(cx);
             if self.words.is_empty() {
                 self.stream.finish();
