@@ -378,7 +378,8 @@ impl Flow {
     /// Says what waits, and sends again what has to be.
     fn speak(&mut self, cx: &mut Context<'_>) {
         let received = self.received();
-        let Some(stream) = &mut self.stream else { return };
+        // Who is done wants to hear of the end alone.
+        let Some(stream) = self.stream.as_mut().filter(|_| !self.client_done) else { return };
         if self.place.is_some() && self.acks.poll(cx, received) {
             self.words.acknowledge(received);
         }

@@ -88,9 +88,17 @@ async fn what_both_ends_finished_reaches_a_slow_far_end_though_room_is_needed() 
         sent += room;
     }
     assert!(sent < BYTES, "the far end was to be slow");
-    // That the end has arrived does not get through.
-    world.fate.send_modify(|fate| fate.mute = true);
+    // The end goes out on the next carrier, without that of the stream, and that it has arrived does not get through.
+    world.cut();
+    stands_still(&mut flow, Duration::from_millis(50)).await;
     flow.send_fin();
+    let _carrier = world.connect().await;
+    let goes_on = poll_fn(|cx| {
+        flow.poll_arrivals(cx);
+        if flow.stands_still() { Poll::Pending } else { Poll::Ready(()) }
+    });
+    timeout(SOON, goes_on).await.expect("taken over");
+    world.fate.send_modify(|fate| fate.mute = true);
     let said = poll_fn(|cx| {
         flow.poll_arrivals(cx);
         Poll::<()>::Pending
@@ -242,5 +250,33 @@ async fn a_carrier_is_gone_once_the_agent_knows_that_it_was_left() {
     world.freeze(false);
     timeout(Duration::from_millis(500), carrier.gone()).await.expect("told");
     assert!(is_reset(&mut far).await);
+    world.agent_is_empty().await;
+}
+
+#[tokio::test]
+async fn a_finished_flow_reaches_a_slow_far_end_though_its_carrier_is_lost() {
+    const BYTES: usize = 12 << 20;
+    let world = World::new().await;
+    let (_held, mut flow, mut far) = opened(&world).await;
+    far.shutdown().await.expect("finished");
+    assert_eq!(next(&mut flow).await, Event::Fin);
+    let (all_of_it, mut sent) = (pattern(BYTES, 0), 0);
+    while let Ok(room) = timeout(Duration::from_millis(200), poll_fn(|cx| flow.poll_send_ready(cx))).await {
+        let room = room.expect("open").min(BYTES - sent);
+        flow.send(all_of_it.slice(sent..sent + room)).expect("open");
+        sent += room;
+    }
+    assert!(sent < BYTES, "the far end was to be slow");
+    // The agent hears the end of both the flow and its stream, and cannot say so.
+    world.fate.send_modify(|fate| fate.mute = true);
+    flow.send_fin();
+    drop(flow);
+    sleep(Duration::from_millis(200)).await;
+    world.cut();
+    world.fate.send_modify(|fate| fate.mute = false);
+    let _carrier = world.connect().await;
+    let mut all = Vec::new();
+    timeout(SOON, far.read_to_end(&mut all)).await.expect("in time").expect("no reset");
+    assert!(all == all_of_it[..sent], "{} of {sent} bytes", all.len());
     world.agent_is_empty().await;
 }

@@ -9,7 +9,7 @@
 //! - Bytes wait only in the socket's two buffers: what the far side cannot take stays there and closes the window, what
 //!   the program does not take stays at the far side.
 //! - While its link is lost, a flow stands still: the windows close, and ClientList is told that somebody waits.
-//! - Buffers are mapped, not allocated: only pages that were touched are resident.
+//! - Buffers are mapped, not allocated ([`memory`]).
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -19,7 +19,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use memmap2::{Advice, MmapMut};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
@@ -35,6 +34,7 @@ use crate::net::packet::{FlowKey, tcp_flags};
 use crate::net::views::Target;
 use port::Port;
 
+mod memory;
 mod port;
 
 /// Bytes each way between the program and the far side. Twice as much is slower (measured), half as much is too.
@@ -140,16 +140,17 @@ async fn serve(
     syn: Bytes,
     packets: &mut mpsc::Receiver<Bytes>,
 ) -> io::Result<Option<Bytes>> {
-    // An allocator may hand out used memory and would have to clear, so touch, all of it. Huge pages would make the first
-    // byte cost 2 MiB.
-    let mut memory = MmapMut::map_anon(2 * BUFFER)?;
-    memory.advise(Advice::NoHugePage).ok();
+    let mut memory = memory::take(2 * BUFFER)?;
     let (receive, send) = memory.split_at_mut(BUFFER);
     let mut flow = Flow::new(plane, key, far, SocketBuffer::new(receive), SocketBuffer::new(send))?;
     flow.through = through;
     flow.take_packet(syn);
     let mut timer = std::pin::pin!(sleep_until(plane.now() + DORMANT));
-    Ok(poll_fn(|cx| flow.poll(cx, packets, timer.as_mut())).await)
+    let next = poll_fn(|cx| flow.poll(cx, packets, timer.as_mut())).await;
+    let moved = flow.moved;
+    drop(flow);
+    memory::give_back(memory, moved);
+    Ok(next)
 }
 
 /// Where the timer is parked when nothing waits for it.
@@ -183,6 +184,8 @@ struct Flow<'a> {
     far: Option<Box<dyn TcpFlow>>,
     /// From the far side, not yet in the socket.
     pending: Bytes,
+    /// Bytes of both directions that were in its memory.
+    moved: usize,
     /// The program's FIN has arrived here.
     from_program: Way,
     /// The program's FIN was passed on.
@@ -228,6 +231,7 @@ impl<'a> Flow<'a> {
             tells: None,
             far: Some(far),
             pending: Bytes::new(),
+            moved: 0,
             from_program: Way::Open,
             to_far: Way::Open,
             from_far: Way::Open,
@@ -403,6 +407,7 @@ impl<'a> Flow<'a> {
                     return Step::Broken;
                 };
                 self.pending.advance(taken);
+                self.moved += taken;
             }
             let full = socket.may_send() && socket.send_queue() == socket.send_capacity();
             if full || !self.pending.is_empty() {
@@ -444,6 +449,7 @@ impl<'a> Flow<'a> {
                 return Step::Broken;
             };
             add(&self.plane.counters.bytes_sent, data.len());
+            self.moved += data.len();
             if far.send(data).is_err() {
                 return Step::Broken;
             }

@@ -218,6 +218,12 @@ impl<B: Deref<Target = Budget>> Outbox<B> {
         self.again.is_empty() && std::mem::take(&mut self.fin_waits)
     }
 
+    /// The peer has everything, by its own account.
+    pub fn settle(&mut self) {
+        // It can have what was sent.
+        self.acknowledged(self.everything()).ok();
+    }
+
     /// Whether the peer has everything, the `Fin` too.
     pub fn is_settled(&self) -> bool {
         self.finished && self.acknowledged == self.everything()

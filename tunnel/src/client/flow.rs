@@ -101,6 +101,9 @@ struct Flow {
     unacknowledged: u64,
     ours: Side,
     theirs: Side,
+    /// Our `Fin` followed theirs, and took the end of the stream along: the agent ends it in turn when it has everything, and
+    /// no longer keeps the flow.
+    all_is_said: bool,
     /// Their `Fin` is here, whatever became of the flow since.
     their_fin: bool,
     /// Taken off the stream and not handed out; the credit we granted bounds it.
@@ -133,6 +136,7 @@ impl TcpFlow {
                 unacknowledged: 0,
                 ours: Side::Open,
                 theirs: Side::Open,
+                all_is_said: false,
                 their_fin: false,
                 queue: Queue::default(),
                 fin_waits: false,
@@ -252,6 +256,10 @@ impl Flow {
                 if !self.outbox.has_again() {
                     let mut cx = Context::from_waker(Waker::noop());
                     drop(resend::poll(&mut self.outbox, writer, &mut cx));
+                    if self.theirs == Side::Finished && self.stream.may_resume() {
+                        self.all_is_said = true;
+                        self.stream.finish();
+                    }
                 }
             }
         }
@@ -343,6 +351,9 @@ impl Flow {
     /// Says what waits, and asks for what the far side does not use.
     fn speak(&mut self, cx: &mut Context<'_>) {
         let received = self.received();
+        if self.stream.is_finished() {
+            return;
+        }
         let Some(writer) = self.stream.writer() else { return };
         if self.theirs != Side::Reset && self.outbox.keeps() && self.acks.poll(cx, received) {
             self.words.acknowledge(received);
@@ -376,7 +387,7 @@ impl Flow {
                 match ready!(resuming.as_mut().poll(cx)) {
                     Moved::There(going, has) => self.resumed(going, has, cx),
                     Moved::Stayed(going) => self.stayed(going, cx),
-                    Moved::Over => self.broken(),
+                    Moved::Over => self.ended(),
                 }
                 return Poll::Ready(());
             }
@@ -391,7 +402,8 @@ impl Flow {
                 self.close(cx);
             }
             Some(Err(WireError::Ended(_))) => self.lost(),
-            Some(Err(WireError::Malformed)) | None => self.broken(),
+            Some(Err(WireError::Malformed)) => self.broken(),
+            None => self.ended(),
         }
         Poll::Ready(())
     }
@@ -473,6 +485,7 @@ impl Flow {
     /// The next carrier has taken the flow over; the agent has so much of our direction.
     fn resumed(&mut self, going: Going, has: u64, cx: &mut Context<'_>) {
         self.stream.resumed(going);
+        self.all_is_said = false;
         if self.ours == Side::Reset {
             // Said on the carrier before, which may have taken it along.
             return self.say_reset();
@@ -486,6 +499,14 @@ impl Flow {
         let grant = Grant { received: self.received(), ..self.receiver.resumed() };
         self.grant(grant);
         self.speak(cx);
+    }
+
+    /// The agent has ended the stream, or does not know the flow: in order, if nothing was left to say on either side.
+    fn ended(&mut self) {
+        if self.all_is_said && self.ours == Side::Finished {
+            self.outbox.settle();
+        }
+        self.broken();
     }
 
     /// The stream ended, or the far side reset the flow.

@@ -119,6 +119,11 @@ impl Stream {
         self.finished = false;
     }
 
+    /// Whether our side of it has ended.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
     /// Nothing more is said or heard, except that the stream ends in order on our side.
     pub(super) fn finish(&mut self) {
         if !std::mem::replace(&mut self.finished, true)
