@@ -12,7 +12,7 @@ const WITHIN: Duration = Duration::from_millis(100);
 
 /// How much may stay untold, in bytes: in full swing a grant would tell only each quarter of a window, and what is kept that
 /// long has left the processor's caches.
-const AT_MOST: u64 = 128 * 1024;
+pub(crate) const AT_MOST: u64 = 128 * 1024;
 
 /// What was told of one direction. The timer runs only while something is untold.
 #[derive(Debug, Default)]

@@ -13,12 +13,12 @@
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::WORKSTATION_BUFFERS;
+use crate::{WORKSTATION_BUFFERS, acks};
 
 /// A flow's first window where flows are few: a round trip of 1 ms at 2 Gbit/s.
 pub const FIRST_WINDOW: u64 = 256 * 1024;
 /// The window that every flow has at least; it grows as any other.
-pub const SMALLEST_WINDOW: u64 = 1024;
+pub const SMALLEST_WINDOW: u64 = 512;
 /// A flow's largest window: 80 ms at 3 Gbit/s.
 pub const LARGEST_WINDOW: u64 = 32 << 20;
 /// Below this a round trip is mostly the scheduling of the tasks and relays on the way, which takes longer under load
@@ -245,6 +245,9 @@ impl<B: Deref<Target = Budget>> Receiver<B> {
         let length = length.min(self.arrived - self.taken);
         self.taken += length;
         self.budget.held.fetch_sub(length, Ordering::Relaxed);
+        // In the round trip after a window has doubled, what comes was sent within half of it, less what was not granted yet;
+        // where many are looked at together that does not matter.
+        let eighths = if round_trip >= SHORTEST_EPOCH { 3 } else { 4 };
         let round_trip = round_trip.max(match self.bulk {
             true if self.window < BULK_WINDOW => SMALL_BULK_ROUND_TRIP,
             true => BULK_ROUND_TRIP,
@@ -256,8 +259,8 @@ impl<B: Deref<Target = Budget>> Receiver<B> {
         if now.saturating_sub(began) >= epoch {
             // A window that is the limit is used up once in a round trip. Where a queue is the limit, the same takes
             // longer than the shortest round trip did, and more window would only lengthen the queue.
-            let used = u128::from(self.taken - at_begin) * u128::from(round_trip) * 2;
-            if used >= u128::from(self.window) * u128::from(now.saturating_sub(began)) {
+            let used = u128::from(self.taken - at_begin) * u128::from(round_trip) * 8;
+            if used >= u128::from(self.window) * u128::from(now.saturating_sub(began)) * eighths {
                 self.grow();
             }
             self.epoch = (now, self.taken);
@@ -277,10 +280,11 @@ impl<B: Deref<Target = Budget>> Receiver<B> {
         }
     }
 
-    /// A quarter of the window at a time: few words, and the sender never runs dry for them.
+    /// A quarter of the window at a time: few words, and the sender never runs dry for them. But no more than what a word is
+    /// owed for anyway: what is granted in large parts comes in large parts, and each takes its time on the way.
     fn due(&mut self) -> Option<Grant> {
         let limit = self.taken + self.window;
-        if self.window == 0 || limit < self.granted + self.window / 4 {
+        if self.window == 0 || limit < self.granted + (self.window / 4).min(acks::AT_MOST) {
             return None;
         }
         self.granted = limit;
