@@ -363,11 +363,6 @@ impl Flow {
             Some(flow_frame::Frame::Fin(_)) if self.from_client == Half::Open => {
                 self.from_client = Half::Ending;
                 self.receiver.finished();
-                // As a rule the far end answers with its own, and both are told in one.
-                if self.place.is_some() && self.to_client == Half::Finished {
-                    self.words.acknowledge(self.received());
-                    self.acks.told(self.received());
-                }
             }
             Some(flow_frame::Frame::Reset(_)) => return Err(Broken::ByClient),
             _ => {}
@@ -378,10 +373,11 @@ impl Flow {
     /// Says what waits, and sends again what has to be.
     fn speak(&mut self, cx: &mut Context<'_>) {
         let received = self.received();
-        // Who is done wants to hear of the end alone.
-        let Some(stream) = self.stream.as_mut().filter(|_| !self.client_done) else { return };
-        if self.place.is_some() && self.acks.poll(cx, received) {
+        let ends = self.has_to_tell_of_their_end(received);
+        let Some(stream) = &mut self.stream else { return };
+        if self.place.is_some() && (self.acks.poll(cx, received) || ends) {
             self.words.acknowledge(received);
+            self.acks.told(received);
         }
         // That the stream ended is read off it.
         while let Poll::Ready(Ok(())) = self.words.poll(cx, &mut stream.writer)
@@ -390,6 +386,13 @@ impl Flow {
             self.words.recall(limit);
         }
         drop(resend::poll(&mut self.outbox, &mut stream.writer, cx));
+    }
+
+    /// The workstation waits for the word that its `Fin` is here. Where ours is still to come that goes along, and who has
+    /// ended its side of the stream takes the end of ours for it, if that comes soon.
+    fn has_to_tell_of_their_end(&self, received: u64) -> bool {
+        let is_the_last = self.from_client != Half::Open && self.to_client == Half::Finished;
+        is_the_last && !self.client_done && self.acks.owes(received)
     }
 
     fn look_at_timers(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use podway_agent::server::FlowLimits;
-use podway_tunnel::client::{Config, Event, Line};
+use podway_tunnel::client::{Config, Event, Line, TcpFlow};
 use podway_tunnel::frames::{
     ClientHello, Failure, Fin, FlowFrame, HelloFrame, Open, Proof, Protocol, RESUME, flow_frame, hello_frame,
 };
@@ -21,6 +21,18 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use world::*;
+
+/// Sends as much as the agent takes off while the far end reads nothing.
+async fn filled(flow: &mut TcpFlow) -> Bytes {
+    let (all, mut sent) = (pattern(12 << 20, 0), 0);
+    while let Ok(room) = timeout(Duration::from_millis(200), poll_fn(|cx| flow.poll_send_ready(cx))).await {
+        let room = room.expect("open").min(all.len() - sent);
+        flow.send(all.slice(sent..sent + room)).expect("open");
+        sent += room;
+    }
+    assert!(sent < all.len(), "the far end was to be slow");
+    all.slice(..sent)
+}
 
 /// Both ends finish, and the program lets go.
 async fn ends_in_order(world: &World) {
@@ -75,19 +87,11 @@ async fn nothing_stays_of_a_flow_where_the_agent_keeps_none() {
 
 #[tokio::test]
 async fn what_both_ends_finished_reaches_a_slow_far_end_though_room_is_needed() {
-    const BYTES: usize = 12 << 20;
     let world = World::with(FlowLimits { flows: 1, ..FlowLimits::default() }).await;
     let (_held, mut flow, mut far) = opened(&world).await;
     far.shutdown().await.expect("finished");
     assert_eq!(next(&mut flow).await, Event::Fin);
-    // As much as the agent takes off while the far end reads nothing.
-    let (all_of_it, mut sent) = (pattern(BYTES, 0), 0);
-    while let Ok(room) = timeout(Duration::from_millis(200), poll_fn(|cx| flow.poll_send_ready(cx))).await {
-        let room = room.expect("open").min(BYTES - sent);
-        flow.send(all_of_it.slice(sent..sent + room)).expect("open");
-        sent += room;
-    }
-    assert!(sent < BYTES, "the far end was to be slow");
+    let sent = filled(&mut flow).await;
     // The end goes out on the next carrier, without that of the stream, and that it has arrived does not get through.
     world.cut();
     stands_still(&mut flow, Duration::from_millis(50)).await;
@@ -115,7 +119,7 @@ async fn what_both_ends_finished_reaches_a_slow_far_end_though_room_is_needed() 
     assert_eq!(world.agents.places.detached(), 0, "it made room");
     let mut all = Vec::new();
     timeout(SOON, far.read_to_end(&mut all)).await.expect("in time").expect("no reset");
-    assert!(all == all_of_it[..sent], "{} of {sent} bytes", all.len());
+    assert!(all == sent, "{} of {} bytes", all.len(), sent.len());
 }
 
 #[tokio::test]
@@ -255,18 +259,11 @@ async fn a_carrier_is_gone_once_the_agent_knows_that_it_was_left() {
 
 #[tokio::test]
 async fn a_finished_flow_reaches_a_slow_far_end_though_its_carrier_is_lost() {
-    const BYTES: usize = 12 << 20;
     let world = World::new().await;
     let (_held, mut flow, mut far) = opened(&world).await;
     far.shutdown().await.expect("finished");
     assert_eq!(next(&mut flow).await, Event::Fin);
-    let (all_of_it, mut sent) = (pattern(BYTES, 0), 0);
-    while let Ok(room) = timeout(Duration::from_millis(200), poll_fn(|cx| flow.poll_send_ready(cx))).await {
-        let room = room.expect("open").min(BYTES - sent);
-        flow.send(all_of_it.slice(sent..sent + room)).expect("open");
-        sent += room;
-    }
-    assert!(sent < BYTES, "the far end was to be slow");
+    let sent = filled(&mut flow).await;
     // The agent hears the end of both the flow and its stream, and cannot say so.
     world.fate.send_modify(|fate| fate.mute = true);
     flow.send_fin();
@@ -277,6 +274,46 @@ async fn a_finished_flow_reaches_a_slow_far_end_though_its_carrier_is_lost() {
     let _carrier = world.connect().await;
     let mut all = Vec::new();
     timeout(SOON, far.read_to_end(&mut all)).await.expect("in time").expect("no reset");
-    assert!(all == all_of_it[..sent], "{} of {sent} bytes", all.len());
+    assert!(all == sent, "{} of {} bytes", all.len(), sent.len());
+    world.agent_is_empty().await;
+}
+
+#[tokio::test]
+async fn a_program_may_reset_what_it_has_not_read_though_both_ends_finished() {
+    let world = World::new().await;
+    let (_held, mut flow, mut far) = opened(&world).await;
+    far.write_all(b"not read").await.expect("written");
+    far.shutdown().await.expect("finished");
+    let arriving = poll_fn(|cx| {
+        flow.poll_arrivals(cx);
+        Poll::<()>::Pending
+    });
+    timeout(Duration::from_millis(200), arriving).await.expect_err("nothing ends it");
+    filled(&mut flow).await;
+    flow.send_fin();
+    sleep(Duration::from_millis(50)).await;
+    flow.send_reset();
+    drop(flow);
+    world.agent_is_empty().await;
+}
+
+#[tokio::test]
+async fn the_workstation_lets_go_of_what_a_slow_far_end_has_not_read() {
+    let world = World::new().await;
+    let (_held, mut flow, mut far) = opened(&world).await;
+    far.shutdown().await.expect("finished");
+    assert_eq!(next(&mut flow).await, Event::Fin);
+    let sent = filled(&mut flow).await;
+    flow.send_fin();
+    drop(flow);
+    let kept = async {
+        while world.kept() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(2), kept).await.expect("the agent says what has arrived");
+    let mut read = Vec::new();
+    timeout(SOON, far.read_to_end(&mut read)).await.expect("in time").expect("no reset");
+    assert!(read == sent);
     world.agent_is_empty().await;
 }

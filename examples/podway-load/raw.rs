@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt as _, Stream, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::figures::{self, Moved};
@@ -19,6 +20,9 @@ use super::{ECHO, secs};
 
 /// The largest message that an API server forwards in one piece without a copy of its own.
 pub const FRAME: usize = 64 * 1024;
+
+/// How long what buffers on the way hold may take to arrive.
+const DRAINED: Duration = Duration::from_secs(30);
 
 type Socket = tokio_tungstenite::WebSocketStream<hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>>;
 
@@ -195,13 +199,17 @@ impl Raw {
             bytes += FRAME as u64;
         }
         self.socket.send(Message::Ping(Bytes::from_static(b"all"))).await?;
-        loop {
-            match self.socket.next().await.context("the port-forward ended")?? {
-                Message::Pong(_) => return Ok(Moved::since(began, bytes)),
-                Message::Close(_) => bail!("the port-forward ended"),
-                Message::Binary(_) | Message::Text(_) | Message::Ping(_) | Message::Frame(_) => {}
+        let answered = async {
+            loop {
+                match self.socket.next().await.context("the port-forward ended")?? {
+                    Message::Pong(_) => return Ok(()),
+                    Message::Close(_) => bail!("the port-forward ended"),
+                    Message::Binary(_) | Message::Text(_) | Message::Ping(_) | Message::Frame(_) => {}
+                }
             }
-        }
+        };
+        timeout(DRAINED, answered).await.context("the runtime answers no ping")??;
+        Ok(Moved::since(began, bytes))
     }
 
     async fn echo(mut self, count: usize) -> Result<Vec<Duration>> {

@@ -184,7 +184,7 @@ struct Flow<'a> {
     far: Option<Box<dyn TcpFlow>>,
     /// From the far side, not yet in the socket.
     pending: Bytes,
-    /// Bytes of both directions that were in its memory.
+    /// Bytes that may have been in its memory: packets with their headers, and what the far side sent.
     moved: usize,
     /// The program's FIN has arrived here.
     from_program: Way,
@@ -371,6 +371,7 @@ impl<'a> Flow<'a> {
 
     /// Gives a packet to the socket.
     fn take_packet(&mut self, packet: Bytes) {
+        self.moved += packet.len();
         self.port.incoming = Some(packet);
         let now = self.plane.stack_time();
         self.interface.poll_ingress_single(now, &mut self.port, &mut self.sockets);
@@ -449,7 +450,6 @@ impl<'a> Flow<'a> {
                 return Step::Broken;
             };
             add(&self.plane.counters.bytes_sent, data.len());
-            self.moved += data.len();
             if far.send(data).is_err() {
                 return Step::Broken;
             }

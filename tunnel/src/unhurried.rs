@@ -36,12 +36,14 @@ struct Frames {
     waits: bool,
     /// Something has passed that somebody waits for.
     hurries: bool,
+    /// The frame under way is such.
+    this_hurries: bool,
 }
 
 impl Frames {
     /// Before the first frame stand so many other bytes.
     fn new(ahead: usize) -> Frames {
-        Frames { header: [0; HEADER], have: 0, ahead, waits: false, hurries: ahead > 0 }
+        Frames { header: [0; HEADER], have: 0, ahead, waits: false, hurries: ahead > 0, this_hurries: ahead > 0 }
     }
 
     fn passed(&mut self, mut bytes: &[u8]) {
@@ -51,6 +53,8 @@ impl Frames {
                 let skipped = self.ahead.min(bytes.len());
                 self.ahead -= skipped;
                 bytes = &bytes[skipped..];
+                // What came before may be out already.
+                self.hurries |= self.this_hurries;
                 continue;
             }
             let (taken, after) = bytes.split_at(bytes.len().min(HEADER - self.have));
@@ -69,7 +73,8 @@ impl Frames {
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
         // Headers are answered by nobody: what asks, answers or fails follows them as data.
         let can_wait = kind == HEADERS || (kind == DATA && length == 0 && flags & END_STREAM != 0);
-        self.hurries |= !can_wait;
+        self.this_hurries = !can_wait;
+        self.hurries |= self.this_hurries;
         self.have = 0;
         self.ahead = length;
     }
@@ -121,11 +126,9 @@ impl<S: AsyncWrite + Unpin> Unhurried<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Unhurried<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.is_timed
-            && self.timer.as_mut().poll(cx).is_ready()
-            && let Poll::Ready(Err(error)) = self.poll_out(cx)
-        {
-            return Poll::Ready(Err(error));
+        if self.is_timed && self.timer.as_mut().poll(cx).is_ready() {
+            // That it failed is told by the next flush: what has come is read before.
+            drop(self.poll_out(cx));
         }
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
@@ -192,6 +195,7 @@ mod tests {
     fn hurries(ahead: usize, pieces: &[&[u8]]) -> bool {
         let mut frames = Frames::new(ahead);
         frames.flushed();
+        frames.this_hurries = false;
         pieces.iter().for_each(|piece| frames.passed(piece));
         frames.hurries
     }
@@ -229,6 +233,19 @@ mod tests {
             let pieces: Vec<&[u8]> = bytes.chunks(size).collect();
             assert!(hurries(PREFACE, &pieces), "in pieces of {size}");
         }
+    }
+
+    #[test]
+    fn the_rest_of_a_frame_hurries_as_its_beginning_did() {
+        let mut frames = Frames::new(0);
+        let data = frame(DATA, 0, &[7; 100]);
+        frames.passed(&data[..50]);
+        frames.flushed();
+        frames.passed(&data[50..]);
+        assert!(frames.hurries);
+        frames.flushed();
+        frames.passed(&frame(HEADERS, 4, b"content-type"));
+        assert!(!frames.hurries);
     }
 
     #[test]

@@ -169,7 +169,8 @@ impl TcpFlow {
         }
     }
 
-    /// The next event. Taking one gives credit for the data of the event before.
+    /// The next event. Taking one gives credit for the data of the event before, and asking for one after the `Fin` tells the
+    /// agent that it is here.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         self.flow.as_mut().map_or(Poll::Pending, |flow| flow.poll_event(cx))
     }
@@ -256,7 +257,9 @@ impl Flow {
                 if !self.outbox.has_again() {
                     let mut cx = Context::from_waker(Waker::noop());
                     drop(resend::poll(&mut self.outbox, writer, &mut cx));
-                    if self.theirs == Side::Finished && self.stream.may_resume() {
+                    // Who still takes what came may yet have to say that it is reset.
+                    let all_is_heard = self.theirs == Side::Finished && self.queue.is_empty() && !self.fin_waits;
+                    if all_is_heard && self.stream.may_resume() {
                         self.all_is_said = true;
                         self.stream.finish();
                     }
@@ -449,9 +452,9 @@ impl Flow {
     /// keeps the flow, so that one it does not know has not ended in order.
     fn close(&mut self, cx: &mut Context<'_>) {
         if self.stream.may_resume() && self.is_orderly() {
-            self.acks.told(self.received());
             self.speak(cx);
             if self.words.is_empty() {
+                self.acks.told(self.received());
                 self.stream.finish();
             }
         }
