@@ -304,6 +304,12 @@ async fn the_workstation_lets_go_of_what_a_slow_far_end_has_not_read() {
     far.shutdown().await.expect("finished");
     assert_eq!(next(&mut flow).await, Event::Fin);
     let sent = filled(&mut flow).await;
+    // Room for some more, which the far end takes no sooner than the rest.
+    let mut read = vec![0; 1 << 20];
+    timeout(SOON, far.read_exact(&mut read)).await.expect("in time").expect("read");
+    let last = pattern(1000, 1);
+    send_all(&mut flow, last.clone()).await;
+    assert!(world.kept() > 0);
     flow.send_fin();
     drop(flow);
     let kept = async {
@@ -312,8 +318,7 @@ async fn the_workstation_lets_go_of_what_a_slow_far_end_has_not_read() {
         }
     };
     timeout(Duration::from_secs(2), kept).await.expect("the agent says what has arrived");
-    let mut read = Vec::new();
     timeout(SOON, far.read_to_end(&mut read)).await.expect("in time").expect("no reset");
-    assert!(read == sent);
+    assert!(read == [sent, last].concat());
     world.agent_is_empty().await;
 }
