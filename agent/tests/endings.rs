@@ -211,7 +211,10 @@ async fn nothing_stays_of_a_flow_that_was_cancelled_after_the_end_of_its_stream(
     writer.send_flow(flow_frame::Frame::Fin(Fin {})).expect("sent");
     writer.finish();
     assert_eq!(timeout(SOON, far.read(&mut [0; 8])).await.expect("in time").expect("no reset"), 0);
-    sleep(Duration::from_millis(100)).await;
+    // Told to whoever keeps something until then, though its side of the stream has ended.
+    let told = timeout(SOON, reader.next::<FlowFrame>()).await.expect("in time");
+    let Some(Ok(FlowFrame { frame: Some(flow_frame::Frame::Ack(ack)) })) = told else { panic!("{told:?}") };
+    assert_eq!(ack.received, 1);
     assert_eq!(world.agents.places.len(), 1);
     drop((reader, writer));
     // Its far end says nothing all the while.
@@ -294,31 +297,5 @@ async fn a_program_may_reset_what_it_has_not_read_though_both_ends_finished() {
     sleep(Duration::from_millis(50)).await;
     flow.send_reset();
     drop(flow);
-    world.agent_is_empty().await;
-}
-
-#[tokio::test]
-async fn the_workstation_lets_go_of_what_a_slow_far_end_has_not_read() {
-    let world = World::new().await;
-    let (_held, mut flow, mut far) = opened(&world).await;
-    far.shutdown().await.expect("finished");
-    assert_eq!(next(&mut flow).await, Event::Fin);
-    let sent = filled(&mut flow).await;
-    // Room for some more, which the far end takes no sooner than the rest.
-    let mut read = vec![0; 1 << 20];
-    timeout(SOON, far.read_exact(&mut read)).await.expect("in time").expect("read");
-    let last = pattern(1000, 1);
-    send_all(&mut flow, last.clone()).await;
-    assert!(world.kept() > 0);
-    flow.send_fin();
-    drop(flow);
-    let kept = async {
-        while world.kept() > 0 {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(Duration::from_secs(2), kept).await.expect("the agent says what has arrived");
-    timeout(SOON, far.read_to_end(&mut read)).await.expect("in time").expect("no reset");
-    assert!(read == [sent, last].concat());
     world.agent_is_empty().await;
 }
