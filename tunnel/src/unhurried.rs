@@ -3,6 +3,7 @@
 //! A flow of one exchange begins with the agent's headers, which say nothing yet, and ends with nine bytes each way that end
 //! its HTTP/2 stream. Each message by itself wakes the API server, the kubelet and the container runtime, which costs more
 //! than all else of such a flow. So these are written and not flushed until something follows, or [`PATIENCE`] is over.
+#![expect(clippy::disallowed_methods, reason = "how long a frame waits is measured with the clock")]
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
