@@ -85,7 +85,7 @@ pub struct Settings {
     /// Preferred IPv4 range of virtual addresses.
     pub virtual_subnet: Cidr,
     /// How long a UDP association lives without a datagram.
-    pub udp_idle: std::time::Duration,
+    pub udp_idle: Duration,
     /// More suffixes that the cluster answers.
     pub include_suffixes: Vec<String>,
     /// Runtime directory.

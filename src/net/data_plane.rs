@@ -424,12 +424,12 @@ impl Reader {
         if !table.device_addresses.contains(&view.source) {
             return self.dropped(|c| &c.dropped_source);
         }
-        if view.hops != FULL_HOPS {
-            return self.dropped(|c| &c.dropped_forwarded);
-        }
         // Nothing answers those with an error (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
         if is_for_many(view.destination) {
             return self.dropped(|c| &c.dropped_multicast);
+        }
+        if view.hops != FULL_HOPS {
+            return self.dropped(|c| &c.dropped_forwarded);
         }
         let Some(key) = view.key() else {
             return echo::take(&self.plane, &table, &view, packet.clone());

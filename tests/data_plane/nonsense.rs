@@ -113,7 +113,10 @@ impl Generator {
             // The checksum.
             6 if length > 11 => packet[10] ^= byte,
             // How far it has come.
-            7 if length > 8 => packet[if packet[0] >> 4 == 4 { 8 } else { 7 }] = byte,
+            7 if length > 8 => {
+                let at = if packet[0] >> 4 == 4 { 8 } else { 7 };
+                packet[at] = byte;
+            }
             _ => {
                 for _ in 0..self.random.below(4) {
                     let at = self.random.below(length.max(1));

@@ -200,7 +200,7 @@ fn the_clusters_own_name_server_answers_who_asks_it_over_udp_and_tcp() {
     let Some(world) = World::start() else { return };
     many(&world, 60);
     let web = world.service("demo", "web");
-    for flags in [&[][..], &["--proxy-via", "service=edge"]] {
+    for flags in [&[][..], &["--proxy-via", "service=web"]] {
         world.connected(flags, |_| {
             let servers = world.service("kube-system", "kube-dns");
             // By its name, it has a virtual address where a rule covers it.
