@@ -251,6 +251,26 @@ fn a_program_that_does_not_read_holds_the_far_side_back() {
 }
 
 #[test]
+fn a_program_that_has_finished_has_the_rest_as_soon_as_it_reads() {
+    both(|v6| async move {
+        let (_bench, mut peer, far) = connected(v6).await;
+        peer.close();
+        assert_eq!(far.next().await, Sent::Fin);
+        let data: Vec<u8> = (0..380_000_u32).map(|i| (i % 251) as u8).collect();
+        for part in data.chunks(20_000) {
+            far.write(part.to_vec());
+        }
+        far.event(FlowEvent::Fin);
+        // It reads nothing for a while: its window closes, upon the far side's last bytes too.
+        let _ = tokio::time::timeout(Duration::from_secs(5), peer.until(|_| None::<()>)).await;
+        let began = tokio::time::Instant::now();
+        assert!(peer.read(data.len()).await == data);
+        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+        peer.state_is(State::TimeWait).await;
+    });
+}
+
+#[test]
 fn a_flow_whose_link_is_lost_stands_still_says_so_and_goes_on() {
     both(|v6| async move {
         let (mut bench, mut peer, far) = connected(v6).await;

@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 use super::datagrams::filled;
 use super::{podway, through};
 use crate::UDP_IDLE;
-use crate::real::{MTU, World, in_namespace};
+use crate::real::{MTU, World, in_namespace, ip};
 
 /// Nobody is there: the agent has no way to it.
 const NOBODY: [&str; 2] = ["246.246.1.8", "fd99::108"];
@@ -58,6 +58,8 @@ fn what_comes_back_to_the_agent_comes_back_here_whatever_its_size() {
     for mtu in [MTU, 1280] {
         in_namespace(move || async move {
             let world = podway_that_may("0 2147483647", mtu).await;
+            // Kernels miscount what a ping socket sends in one piece of more than 16 KiB, which takes a device of such an MTU.
+            ip("link set lo mtu 1500");
             for v6 in [false, true] {
                 let socket = ping(through(v6).dials);
                 for (sequence, size) in (1..).zip([0, 56, 1472, 9000, 65_507]) {

@@ -1,7 +1,7 @@
 //! Bytes through windows that close, are tiny, or are used a byte at a time: none is lost, doubled, or out of its place.
 
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size, socket_recv_buffer_size};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -97,7 +97,10 @@ async fn connection(way: super::Way, [near, far]: [Manner; 2], [up, down]: [usiz
         near.await.unwrap();
         far.await.unwrap();
     };
-    assert!(timeout(STALL, both).await.is_ok(), "stalled: {}", what("one of the ends"));
+    let began = Instant::now();
+    let done = timeout(STALL, both).await.is_ok();
+    println!("{}: {:?}", what("ends"), began.elapsed());
+    assert!(done, "stalled: {}", what("one of the ends"));
 }
 
 #[test]
