@@ -283,11 +283,11 @@ fn icmp(
 
 /// Whether the checksum of what follows the IP header is right, of the protocols that are carried. Others are not looked at.
 pub(crate) fn is_whole(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> bool {
-    let is_summed = match IpProtocol::from(protocol) {
-        IpProtocol::Tcp | IpProtocol::Icmp | IpProtocol::Icmpv6 => true,
+    let is_summed = if protocol == u8::from(IpProtocol::Udp) {
         // A sum of zero says that there is none (RFC 768).
-        IpProtocol::Udp => payload.get(6..8).is_some_and(|sum| sum != [0, 0]),
-        _ => false,
+        payload.get(6..8).is_some_and(|sum| sum != [0, 0])
+    } else {
+        [IpProtocol::Tcp, IpProtocol::Icmp, IpProtocol::Icmpv6].contains(&IpProtocol::from(protocol))
     };
     !is_summed || checksum(&[&pseudo_header(from, to, protocol, payload.len()), payload]) == 0
 }
