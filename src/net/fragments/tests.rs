@@ -8,7 +8,7 @@ const V6: [&str; 2] = ["[fd99::1]:40000", "[fd00:10::7]:53"];
 
 fn packet(v6: bool, payload: &[u8]) -> Vec<u8> {
     let [from, to] = if v6 { V6 } else { V4 }.map(|address| address.parse::<SocketAddr>().unwrap());
-    datagram(from, to, payload).unwrap()
+    plain(&datagram(from, to, payload).unwrap())
 }
 
 fn pattern(length: usize) -> Vec<u8> {
@@ -44,12 +44,13 @@ fn give(fragments: &mut Fragments, part: &[u8]) -> Taken {
     fragments.take(&Part::parse(part).unwrap())
 }
 
-/// Without its number, which only parts have a use for.
-fn unnumbered(whole: &Bytes) -> Vec<u8> {
+/// Without its number, which only parts have a use for, and as it may be cut.
+fn plain(whole: &[u8]) -> Vec<u8> {
     let mut whole = whole.to_vec();
     if whole[0] >> 4 == 4 {
         let mut ip = Ipv4Packet::new_unchecked(&mut whole);
         ip.set_ident(0);
+        ip.set_dont_frag(false);
         ip.fill_checksum();
     }
     whole
@@ -69,7 +70,7 @@ fn a_packet_comes_back_whole_whatever_its_length_and_the_order_of_its_parts() {
                 let (last, others) = parts.split_last().unwrap();
                 assert!(others.iter().all(|part| give(&mut fragments, part) == Taken::Waits), "{length}");
                 let Taken::Whole(came) = give(&mut fragments, last) else { panic!("{length} bytes by {size}") };
-                assert!(unnumbered(&came) == whole, "{length} bytes by {size}");
+                assert!(plain(&came) == whole, "{length} bytes by {size}");
                 assert!(fragments.coming.is_empty());
                 assert_eq!(fragments.in_vain(), 0);
             }
@@ -87,8 +88,8 @@ fn packets_whose_parts_are_mixed_up_are_told_apart() {
             assert_eq!(give(&mut fragments, one), Taken::Waits);
             assert_eq!(give(&mut fragments, other), Taken::Waits);
         }
-        assert!(matches!(give(&mut fragments, &ones[2]), Taken::Whole(whole) if unnumbered(&whole) == one));
-        assert!(matches!(give(&mut fragments, &others[2]), Taken::Whole(whole) if unnumbered(&whole) == other));
+        assert!(matches!(give(&mut fragments, &ones[2]), Taken::Whole(whole) if plain(&whole) == one));
+        assert!(matches!(give(&mut fragments, &others[2]), Taken::Whole(whole) if plain(&whole) == other));
     }
 }
 
@@ -108,7 +109,7 @@ fn parts_of_two_packets_of_one_number_make_none() {
         assert_eq!(give(&mut fragments, &others[0]), Taken::Waits);
         assert_eq!(fragments.in_vain(), 1);
         assert_eq!(give(&mut fragments, &others[1]), Taken::Waits);
-        assert!(matches!(give(&mut fragments, &others[2]), Taken::Whole(whole) if unnumbered(&whole) == other));
+        assert!(matches!(give(&mut fragments, &others[2]), Taken::Whole(whole) if plain(&whole) == other));
     }
 }
 
@@ -138,7 +139,7 @@ fn what_waits_is_bounded_and_gives_up_in_time() {
 #[test]
 fn parts_that_cannot_be_of_a_packet_are_dropped() {
     for v6 in [false, true] {
-        let whole = packet(v6, &pattern(3000));
+        let whole = packet(v6, &pattern(3001));
         let parts = cut(&whole, 1000, 1);
         let place = if v6 { HEADER_V6 + 2 } else { 6 };
         let mut fragments = Fragments::default();
