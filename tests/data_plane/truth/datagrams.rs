@@ -98,21 +98,21 @@ fn who_is_refused_hears_of_it_and_is_served_once_somebody_is_there() {
             for to in [direct(v6, 0).dials, through(v6).dials] {
                 for size in [1, 9000, 65_507] {
                     // A port that was free a moment ago.
-                    let port = server(v6).await.1.port();
-                    let client = client(SocketAddr::new(to, port)).await;
+                    let at = close(server(v6).await.0).await;
+                    let client = client(SocketAddr::new(to, at.port())).await;
                     let refused = async |what: &str| {
                         client.send(&filled(size, 0)).await.unwrap();
                         let error = next(&client).await.expect_err("nobody is there");
                         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{to}, {size} bytes, {what}");
                     };
                     refused("at first").await;
-                    let server = UdpSocket::bind((through(v6).listens, port)).await.unwrap();
+                    let server = bound(at).await;
                     client.send(b"and now?").await.unwrap();
                     let (came, from) = next(&server).await.unwrap();
                     assert_eq!(came, b"and now?", "{to}");
                     server.send_to(b"yes", from).await.unwrap();
                     assert_eq!(next(&client).await.unwrap().0, b"yes", "{to}");
-                    drop(server);
+                    close(server).await;
                     refused("again").await;
                     refused("and again").await;
                 }
@@ -157,7 +157,30 @@ fn a_silent_association_ends_when_it_was_said_to_and_the_next_datagram_begins_an
 async fn again(server: UdpSocket) -> UdpSocket {
     let at = server.local_addr().unwrap();
     drop(server);
-    UdpSocket::bind(at).await.unwrap()
+    bound(at).await
+}
+
+/// A socket at an address that was another's, once that is closed: a command that another test starts has all of this
+/// process's sockets until it runs.
+async fn bound(at: SocketAddr) -> UdpSocket {
+    let binds = async {
+        loop {
+            match UdpSocket::bind(at).await {
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                    tokio::time::sleep(Duration::from_millis(1)).await
+                }
+                bound => return bound.unwrap(),
+            }
+        }
+    };
+    timeout(SOON, binds).await.expect("the address is free")
+}
+
+/// Closes a socket, which takes nothing more, whoever else has it for a moment.
+async fn close(server: UdpSocket) -> SocketAddr {
+    let at = server.local_addr().unwrap();
+    server.connect((at.ip(), 9)).await.unwrap();
+    at
 }
 
 /// Asks a server, and says who asks and what.
@@ -225,7 +248,7 @@ fn of_many_clients_each_gets_its_own_answers_and_no_others() {
                     clients.iter().step_by(2).map(|client| client.local_addr().unwrap()).collect();
                 clients = clients.into_iter().skip(1).step_by(2).collect();
                 for port in ports {
-                    clients.push(UdpSocket::bind(port).await.unwrap());
+                    clients.push(bound(port).await);
                 }
             }
             let counters = world.handle.counters();
