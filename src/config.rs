@@ -17,7 +17,7 @@ use crate::spec::{AgentMode, DnsMode, parse_image};
 pub(crate) mod file;
 pub mod layers;
 
-use file::{HostFile, Source, TimeText, UserFile};
+use file::{HostFile, Silence, Source, TimeText, UserFile};
 use layers::{Found, Key, Layers, Setting};
 
 /// The host's file.
@@ -32,6 +32,7 @@ const LOG: Key = Key { name: "log", variable: Some("PODWAY_LOG") };
 const AGENT_IMAGE: Key = Key { name: "agent_image", variable: Some("PODWAY_AGENT_IMAGE") };
 const MTU: Key = Key { name: "mtu", variable: Some("PODWAY_MTU") };
 const VIRTUAL_SUBNET: Key = Key { name: "virtual_subnet", variable: Some("PODWAY_VIRTUAL_SUBNET") };
+const UDP_IDLE: Key = Key { name: "udp_idle", variable: Some("PODWAY_UDP_IDLE") };
 const INCLUDE_SUFFIXES: Key = Key { name: "dns.include_suffixes", variable: Some("PODWAY_DNS_INCLUDE_SUFFIXES") };
 const CONNECT_AGENT: Key = Key { name: "connect.agent", variable: Some("PODWAY_CONNECT_AGENT") };
 const CONNECT_AGENT_IMAGE: Key = Key { name: "connect.agent_image", variable: Some("PODWAY_CONNECT_AGENT_IMAGE") };
@@ -51,6 +52,8 @@ pub struct Config {
     pub mtu: u16,
     /// Where virtual IPv4 addresses come from.
     pub virtual_subnet: Cidr,
+    /// How long a UDP association lives without a datagram.
+    pub udp_idle: Duration,
     /// Domains to route to the cluster's DNS besides its own.
     pub include_suffixes: Vec<String>,
 }
@@ -63,6 +66,7 @@ impl Default for Config {
             agent_image: concat!("podway-agent:", env!("CARGO_PKG_VERSION")).into(),
             mtu: 65_520,
             virtual_subnet: Cidr::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(246, 246, 0, 0), 16)),
+            udp_idle: Duration::from_secs(60),
             include_suffixes: Vec::new(),
         }
     }
@@ -200,6 +204,15 @@ impl Config {
                 |text| text.parse().map_err(|_| "expected a CIDR".to_owned()),
                 None,
             )?,
+            udp_idle: layers
+                .pick(
+                    UDP_IDLE,
+                    Typed(default.udp_idle),
+                    [host.found(file.udp_idle).map(|found| Found { value: Typed(found.value.0), from: found.from })],
+                    |text| Silence::parse(text).map(|silence| Typed(silence.0)),
+                    None,
+                )?
+                .0,
             include_suffixes: layers.pick(
                 INCLUDE_SUFFIXES,
                 default.include_suffixes,

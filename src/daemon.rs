@@ -143,6 +143,7 @@ async fn serve(config: Config, directories: Directories, listener: Listener, sho
     let settings = Settings {
         mtu: config.mtu.into(),
         virtual_subnet: config.virtual_subnet,
+        udp_idle: config.udp_idle,
         include_suffixes: config.include_suffixes.clone(),
         runtime_dir: directories.runtime.clone(),
         state_dir: directories.state.clone(),

@@ -10,6 +10,7 @@ pub mod dns_tap;
 mod echo;
 pub mod far;
 pub mod flow;
+mod fragments;
 #[cfg(test)]
 pub mod in_namespace;
 pub mod kube_client;

@@ -28,7 +28,7 @@ use podway_tunnel::unhurried::Unhurried;
 use podway_tunnel::wire::{Reader, WireError, Writer};
 use podway_tunnel::{
     AGENT_BUFFERS, CONNECTION_WINDOW, DNS_PATH, ECHO_PATH, FLOW_PATH, FRAME_SIZE, HELLO_PATH, MAX_ECHO, MAX_FLOWS,
-    MAX_SPECIAL, PROTOCOLS, RESUME_WINDOW, SEND_BUFFER, STREAM_WINDOW, handshake,
+    MAX_SPECIAL, PROTOCOLS, RESUME_WINDOW, SEND_BUFFER, STREAM_WINDOW, UDP_IDLE_MOST, handshake,
 };
 use tokio::io::BufWriter;
 use tokio::net::{TcpListener, TcpStream};
@@ -66,7 +66,7 @@ pub struct FlowLimits {
     pub flows: u32,
     /// Longest dial.
     pub dial: Duration,
-    /// UDP associations end after this long without a datagram.
+    /// UDP associations end after this long without a datagram, where who opens one says nothing else.
     pub udp_idle: Duration,
     /// Bytes that all flows may have granted or hold.
     pub buffers: u64,
@@ -443,7 +443,13 @@ async fn flow(mut reader: Reader, mut writer: Writer, connection: Arc<Connection
     drop(connection);
     match open.protocol() {
         Protocol::Tcp => tcp::serve(open, to, key, stream, shared).await,
-        Protocol::Udp => udp::serve(to, stream.reader, stream.writer, shared).await,
+        Protocol::Udp => {
+            let idle = match open.udp_idle_ms {
+                0 => shared.limits.udp_idle,
+                asked => Duration::from_millis(asked.into()).min(UDP_IDLE_MOST),
+            };
+            udp::serve(to, idle, stream.reader, stream.writer, shared).await;
+        }
     }
     drop(slot);
 }

@@ -5,11 +5,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use podway_tunnel::MAX_DATA;
 use podway_tunnel::frames::{FlowFrame, Opened, REFUSED, Reset, flow_frame};
 use podway_tunnel::wire::{Reader, Writer};
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until};
 
@@ -19,14 +21,15 @@ use crate::tcp::{failure, refuse};
 /// Datagrams that are passed on before anything else is looked at.
 const AT_ONCE: usize = 32;
 
-/// Serves one association until it is over.
-pub async fn serve(to: SocketAddr, mut reader: Reader, mut writer: Writer, shared: Arc<Shared>) {
+/// Serves one association until it is over, by silence after `idle`.
+pub async fn serve(to: SocketAddr, idle: Duration, mut reader: Reader, mut writer: Writer, shared: Arc<Shared>) {
     let local: SocketAddr = match to {
         SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
         SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
     };
     let connected = async {
         let socket = UdpSocket::bind(local).await?;
+        let_routers_cut(&socket, to)?;
         socket.connect(to).await?;
         Ok(socket)
     };
@@ -38,13 +41,13 @@ pub async fn serve(to: SocketAddr, mut reader: Reader, mut writer: Writer, share
         return;
     }
     let mut buffer = vec![0; MAX_DATA];
-    let mut idle_at = Instant::now() + shared.limits.udp_idle;
+    let mut idle_at = Instant::now() + idle;
     let reason = loop {
         tokio::select! {
             frame = reader.next::<FlowFrame>() => match frame {
                 Some(Ok(frame)) => match frame.frame {
                     Some(flow_frame::Frame::Data(data)) => {
-                        idle_at = Instant::now() + shared.limits.udp_idle;
+                        idle_at = Instant::now() + idle;
                         // A full socket drops it, as a network does; a refusal of an earlier one ends the association.
                         if let Err(error) = socket.try_send(&data.bytes)
                             && error.kind() == io::ErrorKind::ConnectionRefused
@@ -59,7 +62,7 @@ pub async fn serve(to: SocketAddr, mut reader: Reader, mut writer: Writer, share
             },
             received = socket.recv(&mut buffer) => {
                 match received.and_then(|length| pass_on(&socket, length, &mut buffer, &mut writer)) {
-                    Ok(true) => idle_at = Instant::now() + shared.limits.udp_idle,
+                    Ok(true) => idle_at = Instant::now() + idle,
                     Ok(false) => return,
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => break REFUSED,
                     Err(_) => break "the socket failed",
@@ -72,6 +75,20 @@ pub async fn serve(to: SocketAddr, mut reader: Reader, mut writer: Writer, share
     };
     drop(writer.send_flow(flow_frame::Frame::Reset(Reset { reason: reason.to_owned() })));
     writer.finish_ok();
+}
+
+/// Lets each part of the way cut what is too long for it (IPv4) or say so to the kernel alone (IPv6): the program that sent it
+/// is not here to be told, and an error would end its association.
+///
+/// # Errors
+///
+/// Those of the socket.
+fn let_routers_cut(socket: &UdpSocket, to: SocketAddr) -> io::Result<()> {
+    match to {
+        SocketAddr::V4(_) => sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DONT)?,
+        SocketAddr::V6(_) => sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DONT)?,
+    }
+    Ok(())
 }
 
 /// Passes a datagram on, and some of those behind it; false once nobody hears it.

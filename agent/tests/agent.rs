@@ -308,7 +308,7 @@ async fn datagrams_stay_datagrams_and_a_refusal_ends_the_association() {
     let (_world, carrier) = carrier().await;
     let far = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
     let address = far.local_addr().expect("an address");
-    let mut flow = carrier.open_udp(address).await.expect("opened");
+    let mut flow = carrier.open_udp(address, SOON).await.expect("opened");
     flow.send(Bytes::from_static(b"one"));
     flow.send(Bytes::from_static(b""));
     let mut buffer = [0; 16];
@@ -326,6 +326,23 @@ async fn datagrams_stay_datagrams_and_a_refusal_ends_the_association() {
 }
 
 #[tokio::test]
+async fn who_opens_an_association_says_how_long_it_may_be_silent() {
+    let (_world, carrier) = carrier().await;
+    let far = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
+    let address = far.local_addr().expect("an address");
+    let mut short = carrier.open_udp(address, Duration::from_millis(50)).await.expect("opened");
+    let mut long = carrier.open_udp(address, Duration::MAX).await.expect("opened");
+    let ended = timeout(SOON, poll_fn(|cx| short.poll_recv(cx))).await.expect("in time");
+    assert_eq!(ended, Err(UdpEnded::Over));
+    long.send(Bytes::from_static(b"still here"));
+    let mut buffer = [0; 16];
+    let (length, from) = timeout(SOON, far.recv_from(&mut buffer)).await.expect("in time").expect("received");
+    far.send_to(&buffer[..length], from).await.expect("sent");
+    let answer = timeout(SOON, poll_fn(|cx| long.poll_recv(cx))).await.expect("in time");
+    assert_eq!(answer, Ok(Bytes::from_static(b"still here")));
+}
+
+#[tokio::test]
 async fn silence_and_the_end_of_the_carrier_are_no_refusal() {
     let limits = FlowLimits { udp_idle: Duration::from_millis(50), ..FlowLimits::default() };
     let idle = world(limits, "/nonexistent").await;
@@ -333,8 +350,8 @@ async fn silence_and_the_end_of_the_carrier_are_no_refusal() {
     let (_world, cut_carrier) = carrier().await;
     let far = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
     let address = far.local_addr().expect("an address");
-    let mut silent = idle_carrier.open_udp(address).await.expect("opened");
-    let mut cut = cut_carrier.open_udp(address).await.expect("opened");
+    let mut silent = idle_carrier.open_udp(address, Duration::ZERO).await.expect("opened");
+    let mut cut = cut_carrier.open_udp(address, SOON).await.expect("opened");
     cut_carrier.close();
     for flow in [&mut silent, &mut cut] {
         let ended = timeout(SOON, poll_fn(|cx| flow.poll_recv(cx))).await.expect("in time");

@@ -201,6 +201,7 @@ async fn nothing_stays_of_a_flow_that_was_cancelled_after_the_end_of_its_stream(
         port: address.port().into(),
         dial_timeout_ms: 1000,
         limit: 1 << 16,
+        ..Open::default()
     };
     let (response, stream) = requests.send_request(call(FLOW_PATH), false).expect("sent");
     let mut writer = Writer::new(stream);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use podway::net::data_plane::{DataPlane, Wiring};
@@ -15,6 +16,8 @@ use super::until_told;
 
 /// As the daemon's device.
 const MTU: usize = 65_520;
+/// As the daemon's default.
+const UDP_IDLE: Duration = Duration::from_secs(60);
 /// The device's own address; `benches/tun` gives it to it.
 const OWN: &str = "246.246.0.1";
 /// What is routed to the device; `benches/tun` makes the routes.
@@ -32,7 +35,8 @@ pub async fn run(name: &str, to: IpAddr, datagrams_to: IpAddr) -> Result<()> {
     let (_clients_tx, clients) = watch::channel(Arc::new(table));
     let (_vips_tx, vips) = watch::channel(Arc::new(vips));
     let (blocked_tx, _blocked_rx) = mpsc::channel(16);
-    let handle = DataPlane::start(device, Wiring { clients, vips, dns: DnsSink::new(drop), blocked_tx });
+    let handle =
+        DataPlane::start(device, Wiring { clients, vips, dns: DnsSink::new(drop), blocked_tx, udp_idle: UDP_IDLE });
     println!("ready");
     let ended = handle.ended();
     tokio::select! {

@@ -34,7 +34,7 @@ impl AgentLink for SocketLink {
         Ok(Box::new(Flow { stream, waits, waiting: 0, fin: Fin::No, block, over: false, waker: None }))
     }
 
-    async fn open_udp(&self, to: SocketAddr) -> Result<Box<dyn UdpFlow>, OpenError> {
+    async fn open_udp(&self, to: SocketAddr, _: Duration) -> Result<Box<dyn UdpFlow>, OpenError> {
         let any: IpAddr = if self.datagrams_to.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
         let socket = UdpSocket::bind((any, 0)).await.map_err(why)?;
         super::much_room(&socket).map_err(why)?;

@@ -1,5 +1,6 @@
 //! The name servers, on the node: that of the LAN, and that of the cluster, which knows the LAN's names and the site's
-//! too. Addresses and aliases; other records are answered empty, and addresses have no names.
+//! too. Addresses and aliases; other records are answered empty, and addresses have no names. What is longer than who asks over
+//! UDP takes is cut, and whole over TCP.
 
 use std::io;
 use std::net::IpAddr;
@@ -24,6 +25,8 @@ use crate::store::Store;
 const PORT: u16 = 53;
 /// How long an answer may be kept, in seconds: as the cluster DNS of kubeadm.
 const TTL: u32 = 30;
+/// The longest answer over UDP to who does not say another (RFC 1035 section 4.2.1).
+const SHORT: u16 = 512;
 /// Aliases of aliases that are followed.
 const ALIASES: usize = 8;
 
@@ -41,7 +44,7 @@ pub fn serve(store: &Store) -> io::Result<impl Future<Output = ()> + Send + use<
         let mut tasks = JoinSet::new();
         for socket in sockets {
             let store = store.clone();
-            tasks.spawn(async move { socket.serve(|question, at| answer(&store, at, question)).await });
+            tasks.spawn(async move { socket.serve(|question, at| answer(&store, at, question, Over::Udp)).await });
         }
         for listener in listeners {
             tasks.spawn(accept(listener, store.clone()));
@@ -65,16 +68,23 @@ async fn exchange(mut stream: TcpStream, store: Store) -> io::Result<()> {
     loop {
         let mut question = vec![0; stream.read_u16().await?.into()];
         stream.read_exact(&mut question).await?;
-        let Some(answer) = answer(&store, Some(at), &question) else { return Ok(()) };
+        let Some(answer) = answer(&store, Some(at), &question, Over::Tcp) else { return Ok(()) };
         stream.write_u16(u16::try_from(answer.len()).map_err(io::Error::other)?).await?;
         stream.write_all(&answer).await?;
     }
 }
 
-fn answer(store: &Store, at: Option<IpAddr>, question: &[u8]) -> Option<Vec<u8>> {
+/// What is asked over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    Udp,
+    Tcp,
+}
+
+fn answer(store: &Store, at: Option<IpAddr>, question: &[u8], over: Over) -> Option<Vec<u8>> {
     let of_lan = at.is_some_and(|at| at == IpAddr::from(LAN_DNS.v4) || at == IpAddr::from(LAN_DNS.v6));
     let world = World::read(store);
-    reply(&Names(if of_lan { None } else { Some(&world) }), question)
+    reply(&Names(if of_lan { None } else { Some(&world) }), question, over)
 }
 
 /// The names that a server knows: with a cluster, that and the site's too.
@@ -88,10 +98,11 @@ enum Meaning {
 }
 
 /// The answer to a question; none to what is none.
-fn reply(names: &Names<'_>, question: &[u8]) -> Option<Vec<u8>> {
+fn reply(names: &Names<'_>, question: &[u8], over: Over) -> Option<Vec<u8>> {
     let mut message = Message::from_vec(question).ok().filter(|m| m.metadata.message_type == MessageType::Query)?;
     let query = message.queries.first()?.clone();
     let (mut name, kind) = (query.name().to_lowercase(), query.query_type());
+    let takes = message.edns.as_ref().map_or(SHORT, |edns| edns.max_payload().max(SHORT));
     message = message.into_response();
     message.metadata.recursion_available = true;
     message.metadata.response_code = ResponseCode::ServFail;
@@ -122,6 +133,12 @@ fn reply(names: &Names<'_>, question: &[u8]) -> Option<Vec<u8>> {
             }
         }
     }
+    let whole = message.to_vec().ok()?;
+    if over == Over::Tcp || whole.len() <= usize::from(takes) {
+        return Some(whole);
+    }
+    message.answers.clear();
+    message.metadata.truncation = true;
     message.to_vec().ok()
 }
 
@@ -194,7 +211,7 @@ mod tests {
     fn ask(names: &Names<'_>, kind: RecordType, name: &str) -> String {
         let mut question = Message::new(7, MessageType::Query, OpCode::Query);
         question.queries.push(Query::query(Name::from_ascii(format!("{name}.")).unwrap(), kind));
-        let answer = Message::from_vec(&reply(names, &question.to_vec().unwrap()).unwrap()).unwrap();
+        let answer = Message::from_vec(&reply(names, &question.to_vec().unwrap(), Over::Tcp).unwrap()).unwrap();
         assert_eq!((answer.metadata.id, answer.metadata.message_type), (7, MessageType::Response));
         let records = answer.answers.iter().map(|record| record.data.to_string());
         records.chain([answer.metadata.response_code.to_string()]).collect::<Vec<_>>().join(" ")
@@ -236,9 +253,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_long_is_cut_over_udp_and_whole_over_tcp() {
+        let bed = bed();
+        let many: Vec<_> = (0..60_u8).map(|n| json!({"addresses": [format!("10.42.1.{n}")]})).collect();
+        let labels = json!({"labels": {"kubernetes.io/service-name": "db"}});
+        bed.create(&ENDPOINT_SLICES, "demo", "db-2", json!({"metadata": labels, "endpoints": many}));
+        let world = World::read(&bed.store);
+        let asked = |over, takes: Option<u16>| {
+            let mut question = Message::new(7, MessageType::Query, OpCode::Query);
+            question.queries.push(Query::query(Name::from_ascii("db.demo.svc.cluster.local.").unwrap(), RecordType::A));
+            question.edns = takes.map(|takes| {
+                let mut edns = hickory_proto::op::Edns::new();
+                edns.set_max_payload(takes);
+                edns
+            });
+            let answer = reply(&Names(Some(&world)), &question.to_vec().unwrap(), over).unwrap();
+            let message = Message::from_vec(&answer).unwrap();
+            (message.metadata.truncation, message.answers.len())
+        };
+        assert_eq!(asked(Over::Udp, None), (true, 0));
+        assert_eq!(asked(Over::Udp, Some(600)), (true, 0));
+        assert_eq!(asked(Over::Udp, Some(4096)), (false, 61));
+        assert_eq!(asked(Over::Tcp, None), (false, 61));
+    }
+
+    #[test]
     fn what_is_no_question_has_no_answer() {
-        assert_eq!(reply(&Names(None), b"nonsense"), None);
+        assert_eq!(reply(&Names(None), b"nonsense", Over::Udp), None);
         let answer = Message::new(7, MessageType::Response, OpCode::Query).to_vec().unwrap();
-        assert_eq!(reply(&Names(None), &answer), None);
+        assert_eq!(reply(&Names(None), &answer, Over::Udp), None);
     }
 }

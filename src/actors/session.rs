@@ -84,6 +84,8 @@ pub struct Settings {
     pub mtu: u32,
     /// Preferred IPv4 range of virtual addresses.
     pub virtual_subnet: Cidr,
+    /// How long a UDP association lives without a datagram.
+    pub udp_idle: Duration,
     /// More suffixes that the cluster answers.
     pub include_suffixes: Vec<String>,
     /// Runtime directory.

@@ -81,6 +81,8 @@ pub struct Vif {
     device: Option<Device>,
     /// Destinations that the kernel would not give to us, for the watch of the host's network.
     taken: watch::Sender<BTreeSet<Cidr>>,
+    /// How long a UDP association lives without a datagram.
+    udp_idle: Duration,
     /// Where the host's resolver is configured (`/etc`).
     etc: PathBuf,
     tasks: Tasks,
@@ -100,12 +102,13 @@ struct Device {
 
 impl Vif {
     /// A Vif without a device, on a host whose resolver is configured in `etc` (`/etc`).
-    pub fn new(edges: Edges, etc: PathBuf) -> Self {
+    pub fn new(edges: Edges, udp_idle: Duration, etc: PathBuf) -> Self {
         Vif {
             driven: Driven::new(VifCore::new()),
             edges,
             device: None,
             taken: watch::Sender::new(BTreeSet::new()),
+            udp_idle,
             etc,
             tasks: Tasks::default(),
             replies: HashMap::new(),
@@ -131,10 +134,12 @@ impl Vif {
         let host = watch_host(self.edges.proxy_via.clone(), self.etc.clone(), device.clone(), self.taken.subscribe());
         self.serve("watch of the host's network", host);
         let me = ctx.address();
-        let (clients, vips) = (self.edges.clients.clone(), self.edges.vips.clone());
+        let (clients, vips, udp_idle) = (self.edges.clients.clone(), self.edges.vips.clone(), self.udp_idle);
         let queries = self.edges.queries.clone();
         let dns = DnsSink::new(move |query| queries.do_send(QueryArrived(query)));
-        self.tasks.keep(spawn_reporting(make(device, mtu, clients, vips, dns), OPEN_LIMIT, move |made| {
+        let (blocked_tx, blocked) = mpsc::channel(BLOCKED_QUEUE);
+        let wiring = Wiring { clients, vips, dns, blocked_tx, udp_idle };
+        self.tasks.keep(spawn_reporting(make(device, mtu, wiring, blocked), OPEN_LIMIT, move |made| {
             let made = made.unwrap_or_else(|failed| Err(format!("cannot make the device: {}", why(failed))));
             me.do_send(OpenEnded(made));
         }));
@@ -239,22 +244,15 @@ impl Shell for Vif {
 }
 
 /// Makes the device, sets it up and starts the data plane on it.
-async fn make(
-    name: String,
-    mtu: u32,
-    clients: watch::Receiver<Arc<ClientTable>>,
-    vips: watch::Receiver<Arc<VipTable>>,
-    dns: DnsSink,
-) -> Result<Device, String> {
+async fn make(name: String, mtu: u32, wiring: Wiring, blocked: mpsc::Receiver<Target>) -> Result<Device, String> {
     let packet = usize::try_from(mtu).map_err(|error| error.to_string())?;
     let tun = Arc::new(TunDevice::create(&name, packet).map_err(|error| error.to_string())?);
     let say = |error: RouteError| format!("cannot set the device {name} up: {error}");
     let routes = RouteHandle::open().map_err(say)?;
     let ifindex = tun.index().map_err(|error| format!("the device {name} is gone: {error}"))?;
     routes.set_up(ifindex, mtu).await.map_err(say)?;
-    let (blocked_tx, blocked) = mpsc::channel(BLOCKED_QUEUE);
     let shared: Arc<dyn PacketDevice> = Arc::<TunDevice>::clone(&tun);
-    let plane = DataPlane::start(shared, Wiring { clients, vips, dns, blocked_tx });
+    let plane = DataPlane::start(shared, wiring);
     Ok(Device { tun, ifindex, routes, plane: Some(plane), blocked: Some(blocked) })
 }
 

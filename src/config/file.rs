@@ -14,6 +14,11 @@ use crate::net::cidr::Cidr;
 use crate::span;
 use crate::spec::{AgentMode, DnsMode, parse_image};
 
+/// Less would end associations between a question and its answer.
+const LEAST_SILENCE: Duration = Duration::from_secs(1);
+/// More would let those that nobody uses take the places of others.
+const MOST_SILENCE: Duration = Duration::from_secs(3600);
+
 /// The host's file, `/etc/podway/config.toml`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -23,6 +28,7 @@ pub struct HostFile {
     pub agent_image: Option<Spanned<Image>>,
     pub mtu: Option<Spanned<u16>>,
     pub virtual_subnet: Option<Spanned<Cidr>>,
+    pub udp_idle: Option<Spanned<Silence>>,
     pub dns: DnsTable,
     pub connect: ConnectTable,
 }
@@ -60,6 +66,31 @@ impl<'de> Deserialize<'de> for TimeText {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<TimeText, D::Error> {
         let text = String::deserialize(from)?;
         span::read(&text).map(TimeText).map_err(serde::de::Error::custom)
+    }
+}
+
+/// How long a UDP association may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence(pub Duration);
+
+impl Silence {
+    /// Reads a time within what agents keep one for.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what was expected.
+    pub fn parse(text: &str) -> Result<Silence, String> {
+        let silence = span::read(text)?;
+        if silence < LEAST_SILENCE || silence > MOST_SILENCE {
+            return Err(format!("{text:?} is not a time from 1s to 1h"));
+        }
+        Ok(Silence(silence))
+    }
+}
+
+impl<'de> Deserialize<'de> for Silence {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Silence, D::Error> {
+        Silence::parse(&String::deserialize(from)?).map_err(serde::de::Error::custom)
     }
 }
 

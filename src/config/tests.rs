@@ -39,6 +39,10 @@ fn variables_override_the_file_and_flags_override_both() {
     let flags = DaemonFlags { log: Some("debug".to_owned()), ..DaemonFlags::default() };
     let (config, listed) = Config::of(source("log = \"info\"\n"), &|_| None, flags).expect("read");
     assert_eq!((config.log.as_str(), from(&listed, "log").as_str()), ("debug", "--log"));
+    let silence = |name: &str| (name == "PODWAY_UDP_IDLE").then(|| "1h".to_owned());
+    assert_eq!(daemon("udp_idle = \"1s\"", &|_| None).expect("read").udp_idle, Duration::from_secs(1));
+    assert_eq!(daemon("udp_idle = \"1s\"", &silence).expect("read").udp_idle, Duration::from_secs(3600));
+    assert!(daemon("", &|name| (name == "PODWAY_UDP_IDLE").then(|| "0".to_owned())).is_err());
     let suffixes = |name: &str| (name == "PODWAY_DNS_INCLUDE_SUFFIXES").then(|| "a.example, b.example".to_owned());
     assert_eq!(daemon("", &suffixes).expect("read").include_suffixes, ["a.example", "b.example"]);
 }
@@ -82,6 +86,9 @@ fn what_is_wrong_is_said_with_file_and_line_and_what_was_meant() {
         ("[connect]\nagent = \"ephemerl\"\n", "/etc/x.toml:2: unknown value `ephemerl`", "did you mean ephemeral?"),
         ("agent_image = \"no image!\"\n", "/etc/x.toml:1: \"no image!\" is no name of an image", "mend"),
         ("[connect]\n\ntimeout = \"soon\"\n", "/etc/x.toml:3: \"soon\" is not a time", "mend"),
+        ("udp_idle = \"999ms\"\n", "/etc/x.toml:1: \"999ms\" is not a time from 1s to 1h", "mend"),
+        ("\nudp_idle = \"1h1s\"\n", "/etc/x.toml:2: \"1h1s\" is not a time from 1s to 1h", "mend"),
+        ("udp_idle = 60\n", "/etc/x.toml:1: invalid type", "mend"),
     ] {
         for error in [
             daemon(text, &|_| None).expect_err("refused"),

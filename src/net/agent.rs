@@ -20,8 +20,8 @@ pub trait AgentLink: Send + Sync + fmt::Debug {
     /// Cancel safe: dropping the future resets the flow.
     async fn open_tcp(&self, to: SocketAddr, dial_timeout: Duration) -> Result<Box<dyn TcpFlow>, OpenError>;
 
-    /// Opens a UDP association from inside the pod to `to`.
-    async fn open_udp(&self, to: SocketAddr) -> Result<Box<dyn UdpFlow>, OpenError>;
+    /// Opens a UDP association from inside the pod to `to`, which the agent keeps for so long without a datagram.
+    async fn open_udp(&self, to: SocketAddr, idle: Duration) -> Result<Box<dyn UdpFlow>, OpenError>;
 
     /// Asks the pod's name servers one raw DNS message (RFC 1035) and returns the raw answer.
     async fn dns(&self, query: Bytes, timeout: Duration) -> Result<Bytes, OpenError>;

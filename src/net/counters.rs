@@ -44,7 +44,7 @@ counters! {
     refused,
     /// Packets of the device looked at. Each was taken, answered by the reader itself, or dropped.
     packets,
-    /// Packets given to a flow, to our DNS or to an echo.
+    /// Packets given to a flow, to our DNS or to an echo; parts that wait for others.
     packets_taken,
     /// Packets answered at once: with a reset, or with an ICMP error.
     packets_answered,
@@ -52,9 +52,11 @@ counters! {
     over_limit,
     /// Packets dropped: a source that is not the device's.
     dropped_source,
+    /// Packets dropped: another host sent them through this one, or a program chose their hop limit.
+    dropped_forwarded,
     /// Packets dropped: not what their headers say.
     dropped_malformed,
-    /// Packets dropped: parts of packets.
+    /// Packets dropped: parts of packets whose others did not come, or do not fit.
     dropped_fragment,
     /// Packets dropped: neither TCP, UDP nor an echo request.
     dropped_protocol,
@@ -70,7 +72,7 @@ counters! {
     dropped_echo_full,
     /// Datagrams dropped: no room on the way to the agent.
     dropped_udp_full,
-    /// Datagrams from the cluster dropped: longer than the device takes.
+    /// Datagrams from the cluster dropped: longer than a packet can be.
     dropped_too_long,
     /// Packets to the workstation dropped: the device's queue was full.
     dropped_device_full,
@@ -81,6 +83,11 @@ counters! {
 /// Adds `amount`.
 pub(crate) fn add(counter: &AtomicU64, amount: usize) {
     counter.fetch_add(u64::try_from(amount).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// Takes `amount` back.
+pub(crate) fn take_back(counter: &AtomicU64, amount: usize) {
+    counter.fetch_sub(u64::try_from(amount).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
 /// Counts one thing as open for as long as it lives.

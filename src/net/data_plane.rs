@@ -4,7 +4,9 @@
 //! channels: a full one drops and counts, as a network does. It never dials, waits for a carrier or takes a lock. Flows
 //! write their packets to the device themselves.
 //!
-//! - Only packets from the device's own addresses are taken.
+//! - Only packets from the device's own addresses are taken, and only those that were made on this host: the device's routes give
+//!   them the highest hop limit, and who sends through this host has less.
+//! - What the kernel cut for the device's MTU is put together again: far ends have paths of their own.
 //! - An echo request is answered when the agent's own was, else an unreachable says why not: never a made-up reply.
 //! - Stopping drops the table of flows; each sees its channel closed, resets both its sides and ends.
 #![expect(clippy::disallowed_methods, reason = "the shell of the data plane: timers and smoltcp need the clock")]
@@ -24,12 +26,13 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::net::agent::OpenError;
-use crate::net::counters::{Counters, CountersSnapshot, add};
+use crate::net::counters::{Counters, CountersSnapshot, add, take_back};
 use crate::net::dns_tap::{self, DNS_PORT, DnsSink};
 use crate::net::echo;
 use crate::net::far::Via;
 use crate::net::flow::{self, Far};
-use crate::net::packet::{self, Body, FlowKey, Protocol, Uncarried, View};
+use crate::net::fragments::{Fragments, Part, Taken};
+use crate::net::packet::{self, Body, FULL_HOPS, FlowKey, Protocol, Uncarried, View};
 use crate::net::tun::PacketDevice;
 use crate::net::udp;
 use crate::net::views::{ClientTable, Destination, Target, VipTable};
@@ -71,6 +74,8 @@ pub struct Wiring {
     pub dns: DnsSink,
     /// Takes targets that flows wait for, each at most once a second.
     pub blocked_tx: mpsc::Sender<Target>,
+    /// How long a UDP association lives without a datagram, either way.
+    pub udp_idle: Duration,
 }
 
 /// Why the data plane ended.
@@ -113,6 +118,7 @@ impl DataPlane {
             device,
             clients: wiring.clients,
             dns: wiring.dns,
+            udp_idle: wiring.udp_idle,
             blocked_tx: wiring.blocked_tx,
             blocked_told: Mutex::new(BTreeMap::new()),
             counters: Arc::clone(&counters),
@@ -174,6 +180,7 @@ pub(crate) struct Plane {
     pub device: Arc<dyn PacketDevice>,
     pub clients: watch::Receiver<Arc<ClientTable>>,
     pub dns: DnsSink,
+    pub udp_idle: Duration,
     pub blocked_tx: mpsc::Sender<Target>,
     pub blocked_told: Mutex<BTreeMap<Target, Instant>>,
     pub counters: Arc<Counters>,
@@ -286,6 +293,7 @@ struct Reader {
     over_tx: mpsc::UnboundedSender<(FlowKey, u64, Vec<Bytes>)>,
     over_rx: mpsc::UnboundedReceiver<(FlowKey, u64, Vec<Bytes>)>,
     limit_logged: Option<Instant>,
+    fragments: Fragments,
     rest: Rest,
 }
 
@@ -305,6 +313,7 @@ impl Reader {
             over_tx,
             over_rx,
             limit_logged: None,
+            fragments: Fragments::default(),
             rest: Rest::default(),
         }
     }
@@ -321,6 +330,8 @@ impl Reader {
                 () = stop.cancelled() => break Ended::Stopped,
                 _ = looks.tick() => {
                     self.tell_in_use();
+                    self.fragments.age();
+                    self.count_in_vain();
                     self.tidy();
                 }
                 Some((key, number, left)) = self.over_rx.recv() => {
@@ -406,7 +417,7 @@ impl Reader {
         let view = match View::parse(&packet) {
             Ok(view) => view,
             Err(Uncarried::Malformed) => return self.dropped(|c| &c.dropped_malformed),
-            Err(Uncarried::Fragment) => return self.dropped(|c| &c.dropped_fragment),
+            Err(Uncarried::Fragment) => return self.take_part(&packet),
             Err(Uncarried::Protocol) => return self.dropped(|c| &c.dropped_protocol),
         };
         let table = self.vips.borrow();
@@ -416,6 +427,9 @@ impl Reader {
         // Nothing answers those with an error (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
         if is_for_many(view.destination) {
             return self.dropped(|c| &c.dropped_multicast);
+        }
+        if view.hops != FULL_HOPS {
+            return self.dropped(|c| &c.dropped_forwarded);
         }
         let Some(key) = view.key() else {
             return echo::take(&self.plane, &table, &view, packet.clone());
@@ -472,6 +486,33 @@ impl Reader {
         }
         self.start(key, far, packet);
         Fate::Taken
+    }
+
+    /// Keeps a part of a packet, or sorts the packet that it completes.
+    fn take_part(&mut self, packet: &Bytes) -> Fate {
+        let Some(part) = Part::parse(packet) else {
+            return self.dropped(|c| &c.dropped_malformed);
+        };
+        if !self.vips.borrow().device_addresses.contains(&part.source()) {
+            return self.dropped(|c| &c.dropped_source);
+        }
+        if part.hops != FULL_HOPS {
+            return self.dropped(|c| &c.dropped_forwarded);
+        }
+        let taken = self.fragments.take(&part);
+        self.count_in_vain();
+        match taken {
+            Taken::Waits => Fate::Taken,
+            Taken::Whole(whole) => self.take(whole),
+            Taken::Dropped => self.dropped(|c| &c.dropped_fragment),
+        }
+    }
+
+    /// Counts parts as dropped that were taken, and wait no longer.
+    fn count_in_vain(&mut self) {
+        let parts = self.fragments.in_vain();
+        add(&self.plane.counters.dropped_fragment, parts);
+        take_back(&self.plane.counters.packets_taken, parts);
     }
 
     fn start(&mut self, key: FlowKey, far: Far, first: Bytes) {

@@ -119,7 +119,7 @@ impl DnsReply {
         match self.to {
             Asker::Datagram { plane, from, at } => {
                 let Some(plane) = plane.upgrade() else { return };
-                match packet::datagram(at, from, &answer, plane.device.mtu()) {
+                match packet::datagram(at, from, &answer) {
                     Some(packet) => plane.send(&packet),
                     None => add(&plane.counters.dropped_too_long, 1),
                 }

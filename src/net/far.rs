@@ -36,10 +36,11 @@ pub(crate) async fn open_tcp(plane: &Plane, via: &Via) -> Result<Box<dyn TcpFlow
     open(plane, via, dial).await
 }
 
-/// Opens a UDP association. Cancel safe.
-pub(crate) async fn open_udp(plane: &Plane, via: &Via) -> Result<Box<dyn UdpFlow>, OpenError> {
-    let dial =
-        |link: Arc<dyn AgentLink>, to, _| -> Opening<dyn UdpFlow> { Box::pin(async move { link.open_udp(to).await }) };
+/// Opens a UDP association that may be silent for so long. Cancel safe.
+pub(crate) async fn open_udp(plane: &Plane, via: &Via, idle: Duration) -> Result<Box<dyn UdpFlow>, OpenError> {
+    let dial = |link: Arc<dyn AgentLink>, to, _| -> Opening<dyn UdpFlow> {
+        Box::pin(async move { link.open_udp(to, idle).await })
+    };
     open(plane, via, dial).await
 }
 

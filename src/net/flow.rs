@@ -280,6 +280,9 @@ impl<'a> Flow<'a> {
                 Step::Broken => return self.broken(),
             }
         }
+        if self.from_far == Way::Finished {
+            finish(self.sockets.get_mut::<Socket<'_>>(self.handle));
+        }
         self.write_packets();
         if self.closed_cleanly() && self.to_far == Way::Finished {
             self.far = None;
@@ -422,7 +425,8 @@ impl<'a> Flow<'a> {
                 }
                 Poll::Ready(FlowEvent::Fin) => {
                     self.from_far = Way::Finished;
-                    socket.close();
+                    // Before a reset that may be behind it.
+                    finish(socket);
                 }
                 Poll::Ready(FlowEvent::Reset) => return Step::Broken,
                 Poll::Pending => return Step::Going,
@@ -468,6 +472,9 @@ impl<'a> Flow<'a> {
 
     /// Both sides see a reset; the program after what came before, as far as it has room.
     fn broken(&mut self) -> Poll<Option<Bytes>> {
+        if self.from_far == Way::Finished {
+            self.sockets.get_mut::<Socket<'_>>(self.handle).close();
+        }
         self.write_packets();
         self.sockets.get_mut::<Socket<'_>>(self.handle).abort();
         self.write_packets();
@@ -479,5 +486,14 @@ impl<'a> Flow<'a> {
         if let Some(mut far) = self.far.take() {
             far.send_reset();
         }
+    }
+}
+
+/// Passes the far side's end on. To a program that has finished, only when it has all that came before: smoltcp, which then
+/// waits for the last acknowledgement alone (LAST-ACK), takes word of a window that opens again for a repetition, and goes on
+/// when it asks a second later.
+fn finish(socket: &mut Socket<'_>) {
+    if socket.state() != State::CloseWait || socket.send_queue() == 0 {
+        socket.close();
     }
 }

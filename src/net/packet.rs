@@ -1,10 +1,11 @@
 //! Checked views of packets, and the packets we write ourselves.
 //!
-//! Nothing here panics, whatever the bytes. Fragments and IPv6 extension headers are not carried: TCP needs neither on a
-//! link with this MTU.
+//! Nothing here panics, whatever the bytes. Parts of packets are put together elsewhere (`fragments`); IPv6 extension headers
+//! are not carried.
 
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket,
@@ -13,6 +14,10 @@ use smoltcp::wire::{
 
 /// Hop limit of packets we write.
 const HOP_LIMIT: u8 = 64;
+
+/// The hop limit of what programs here send to the device, by its routes. Whoever sends through this host has less, whatever
+/// it chose (RFC 5082).
+pub const FULL_HOPS: u8 = 255;
 
 /// How much of a packet an ICMP error quotes: with both headers it stays within 576 bytes (RFC 1812 section 4.3.2.3).
 const QUOTE_V4: usize = 548;
@@ -47,6 +52,8 @@ pub struct View<'a> {
     pub source: IpAddr,
     /// Where it goes.
     pub destination: IpAddr,
+    /// How many hops it may still go.
+    pub hops: u8,
     /// What it carries.
     pub body: Body<'a>,
 }
@@ -118,20 +125,20 @@ pub enum Uncarried {
 impl<'a> View<'a> {
     /// Reads a packet.
     pub fn parse(packet: &'a [u8]) -> Result<Self, Uncarried> {
-        let (source, destination, protocol, payload) = match packet.first().map(|b| b >> 4) {
+        let (source, destination, hops, protocol, payload) = match packet.first().map(|b| b >> 4) {
             Some(4) => {
                 let ip = Ipv4Packet::new_checked(packet).map_err(|_| Uncarried::Malformed)?;
                 if ip.more_frags() || ip.frag_offset() != 0 {
                     return Err(Uncarried::Fragment);
                 }
-                (IpAddr::V4(ip.src_addr()), IpAddr::V4(ip.dst_addr()), ip.next_header(), ip.payload())
+                (IpAddr::V4(ip.src_addr()), IpAddr::V4(ip.dst_addr()), ip.hop_limit(), ip.next_header(), ip.payload())
             }
             Some(6) => {
                 let ip = Ipv6Packet::new_checked(packet).map_err(|_| Uncarried::Malformed)?;
                 if ip.next_header() == IpProtocol::Ipv6Frag {
                     return Err(Uncarried::Fragment);
                 }
-                (IpAddr::V6(ip.src_addr()), IpAddr::V6(ip.dst_addr()), ip.next_header(), ip.payload())
+                (IpAddr::V6(ip.src_addr()), IpAddr::V6(ip.dst_addr()), ip.hop_limit(), ip.next_header(), ip.payload())
             }
             Some(_) | None => return Err(Uncarried::Malformed),
         };
@@ -156,7 +163,7 @@ impl<'a> View<'a> {
                 _ => return Err(Uncarried::Malformed),
             }
         };
-        Ok(Self { source, destination, body })
+        Ok(Self { source, destination, hops, body })
     }
 
     /// What its flow is known by; `None` for an echo request, which has none.
@@ -195,17 +202,51 @@ pub enum Unreachable {
 /// Writes the ICMP or ICMPv6 error that answers `packet`, in the name of its destination. `None` when it is no packet.
 pub fn unreachable(packet: &[u8], why: Unreachable) -> Option<Vec<u8>> {
     let view = View::parse(packet).ok()?;
-    let (protocol, kind, code, quote) = match (view.source, why) {
-        (IpAddr::V4(_), Unreachable::Net) => (IpProtocol::Icmp, 3, 0, QUOTE_V4),
-        (IpAddr::V4(_), Unreachable::Host) => (IpProtocol::Icmp, 3, 1, QUOTE_V4),
-        (IpAddr::V4(_), Unreachable::Port) => (IpProtocol::Icmp, 3, 3, QUOTE_V4),
-        (IpAddr::V4(_), Unreachable::Admin) => (IpProtocol::Icmp, 3, 13, QUOTE_V4),
-        (IpAddr::V6(_), Unreachable::Net) => (IpProtocol::Icmpv6, 1, 0, QUOTE_V6),
-        (IpAddr::V6(_), Unreachable::Host) => (IpProtocol::Icmpv6, 1, 3, QUOTE_V6),
-        (IpAddr::V6(_), Unreachable::Port) => (IpProtocol::Icmpv6, 1, 4, QUOTE_V6),
-        (IpAddr::V6(_), Unreachable::Admin) => (IpProtocol::Icmpv6, 1, 1, QUOTE_V6),
+    error(view.source, view.destination, packet, why)
+}
+
+/// What an ICMP error has to have of a packet, without the rest of it.
+#[derive(Clone, Debug)]
+pub struct Quote {
+    source: IpAddr,
+    destination: IpAddr,
+    head: Bytes,
+}
+
+impl Quote {
+    /// Of this packet; `None` when it is none.
+    pub fn of(packet: &[u8]) -> Option<Quote> {
+        let View { source, destination, .. } = View::parse(packet).ok()?;
+        // Its own bytes: a slice would keep what the packet came in.
+        let head = Bytes::copy_from_slice(quoted(source, packet));
+        Some(Quote { source, destination, head })
+    }
+
+    /// As [`unreachable`] of the packet.
+    pub fn unreachable(&self, why: Unreachable) -> Option<Vec<u8>> {
+        error(self.source, self.destination, &self.head, why)
+    }
+}
+
+/// As much as an error to that host quotes.
+fn quoted(to: IpAddr, packet: &[u8]) -> &[u8] {
+    let most = if to.is_ipv4() { QUOTE_V4 } else { QUOTE_V6 };
+    &packet[..packet.len().min(most)]
+}
+
+/// The error that answers a packet, or its head.
+fn error(source: IpAddr, destination: IpAddr, packet: &[u8], why: Unreachable) -> Option<Vec<u8>> {
+    let (protocol, kind, code) = match (source, why) {
+        (IpAddr::V4(_), Unreachable::Net) => (IpProtocol::Icmp, 3, 0),
+        (IpAddr::V4(_), Unreachable::Host) => (IpProtocol::Icmp, 3, 1),
+        (IpAddr::V4(_), Unreachable::Port) => (IpProtocol::Icmp, 3, 3),
+        (IpAddr::V4(_), Unreachable::Admin) => (IpProtocol::Icmp, 3, 13),
+        (IpAddr::V6(_), Unreachable::Net) => (IpProtocol::Icmpv6, 1, 0),
+        (IpAddr::V6(_), Unreachable::Host) => (IpProtocol::Icmpv6, 1, 3),
+        (IpAddr::V6(_), Unreachable::Port) => (IpProtocol::Icmpv6, 1, 4),
+        (IpAddr::V6(_), Unreachable::Admin) => (IpProtocol::Icmpv6, 1, 1),
     };
-    icmp(view.destination, view.source, protocol, [kind, code], [0; 4], &packet[..packet.len().min(quote)])
+    icmp(destination, source, protocol, [kind, code], [0; 4], quoted(source, packet))
 }
 
 /// Writes the answer to an echo request; its payload is what came back. `None` when `request` is none.
@@ -234,17 +275,33 @@ fn icmp(
     icmp[1] = code;
     icmp[4..8].copy_from_slice(&words);
     icmp[8..].copy_from_slice(rest);
-    let pseudo = match (from, to) {
-        (IpAddr::V6(from), IpAddr::V6(to)) => {
-            let length = u32::try_from(icmp.len()).unwrap_or(0);
-            let tail = [length.to_be_bytes(), [0, 0, 0, u8::from(IpProtocol::Icmpv6)]].concat();
-            [from.octets().as_slice(), to.octets().as_slice(), &tail].concat()
-        }
-        (IpAddr::V4(_) | IpAddr::V6(_), IpAddr::V4(_) | IpAddr::V6(_)) => Vec::new(),
-    };
+    let pseudo = pseudo_header(from, to, protocol.into(), icmp.len());
     let sum = checksum(&[&pseudo, icmp]);
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
     Some(bytes)
+}
+
+/// Whether the checksum of what follows the IP header is right, of the protocols that are carried. Others are not looked at.
+pub(crate) fn is_whole(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> bool {
+    let is_summed = if protocol == u8::from(IpProtocol::Udp) {
+        // A sum of zero says that there is none (RFC 768).
+        payload.get(6..8).is_some_and(|sum| sum != [0, 0])
+    } else {
+        [IpProtocol::Tcp, IpProtocol::Icmp, IpProtocol::Icmpv6].contains(&IpProtocol::from(protocol))
+    };
+    !is_summed || checksum(&[&pseudo_header(from, to, protocol, payload.len()), payload]) == 0
+}
+
+/// What a checksum covers besides the message; nothing for ICMP (RFC 792).
+fn pseudo_header(from: IpAddr, to: IpAddr, protocol: u8, length: usize) -> Vec<u8> {
+    let length = u32::try_from(length).unwrap_or(0);
+    let tail = [length.to_be_bytes(), [0, 0, 0, protocol]].concat();
+    match (from, to) {
+        (IpAddr::V4(_), _) if protocol == u8::from(IpProtocol::Icmp) => Vec::new(),
+        (IpAddr::V4(from), IpAddr::V4(to)) => [from.octets().as_slice(), &to.octets(), &tail].concat(),
+        (IpAddr::V6(from), IpAddr::V6(to)) => [from.octets().as_slice(), &to.octets(), &tail].concat(),
+        (IpAddr::V4(_) | IpAddr::V6(_), IpAddr::V4(_) | IpAddr::V6(_)) => Vec::new(),
+    }
 }
 
 /// Writes the reset that answers a TCP segment to a connection that is not there (RFC 9293 section 3.10.7.1). `None` when
@@ -288,10 +345,12 @@ pub fn reset(packet: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Writes a datagram. `None` when the families differ or it is longer than a packet can be.
-pub fn datagram(from: SocketAddr, to: SocketAddr, payload: &[u8], mtu: usize) -> Option<Vec<u8>> {
-    let header = if from.is_ipv4() { 20 } else { 40 };
-    if from.is_ipv4() != to.is_ipv4() || header + 8 + payload.len() > mtu.min(usize::from(u16::MAX)) {
+/// Writes a datagram, whatever the device's MTU: that is for what comes from the device, and a kernel takes any packet. `None`
+/// when the families differ or it is longer than a packet can be.
+pub fn datagram(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
+    // The length of IPv6 does not count the header.
+    let header = if from.is_ipv4() { 20 } else { 0 };
+    if from.is_ipv4() != to.is_ipv4() || header + 8 + payload.len() > usize::from(u16::MAX) {
         return None;
     }
     let (mut bytes, start) = ip_packet(from.ip(), to.ip(), IpProtocol::Udp, 8 + payload.len());

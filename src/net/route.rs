@@ -14,7 +14,8 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::LinkAttribute;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+    RouteType, RouteVia,
 };
 use nix::errno::Errno;
 use rtnetlink::{LinkUnspec, MulticastGroup, RouteMessageBuilder};
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::net::cidr::Cidr;
+use crate::net::packet::FULL_HOPS;
 use crate::net::route_plan::{HostFacts, HostRoute};
 
 /// The protocol number by which our routes are known (`ip route show proto 112`).
@@ -314,7 +316,7 @@ fn family(cidr: Cidr) -> AddressFamily {
 
 fn route(index: u32, destination: Cidr) -> RouteMessage {
     let protocol = RouteProtocol::Other(PROTOCOL);
-    match destination.trunc() {
+    let mut message = match destination.trunc() {
         Cidr::V4(net) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
             .destination_prefix(net.addr(), net.prefix_len())
             .output_interface(index)
@@ -326,7 +328,10 @@ fn route(index: u32, destination: Cidr) -> RouteMessage {
             .output_interface(index)
             .protocol(protocol)
             .build(),
-    }
+    };
+    // What is made on this host is told by it from what others send through it.
+    message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Hoplimit(FULL_HOPS.into())]));
+    message
 }
 
 fn table(message: &RouteMessage) -> u32 {

@@ -13,14 +13,10 @@ use crate::net::agent::{OpenError, UdpEnded};
 use crate::net::counters::{Open, add};
 use crate::net::data_plane::Plane;
 use crate::net::far::{self, Via};
-use crate::net::packet::{self, Body, FlowKey, Unreachable, View};
+use crate::net::packet::{self, Body, FlowKey, Quote, Unreachable, View};
 
-/// How long an association lives without a datagram, either way (RFC 4787 asks for more of a NAT; an association here is
-/// made anew by the next datagram, only the far port changes).
-const IDLE: Duration = Duration::from_secs(60);
-
-/// The longest packet kept to be quoted in an ICMP error.
-const QUOTED: usize = 1500;
+/// How much longer the agent keeps an association: this side ends it, so that no datagram goes to one that ended there.
+const LEEWAY: Duration = Duration::from_secs(5);
 
 /// Datagrams handled before other tasks get their turn.
 const BUDGET: usize = 64;
@@ -34,11 +30,10 @@ pub(crate) async fn run(plane: Arc<Plane>, key: FlowKey, via: Via, packets: &mut
         return;
     };
     let _open = Open::new(Arc::clone(&plane.counters), |c| &c.udp_open);
-    // A copy: a slice of the reader's chunk would keep all of it.
-    let quoted = (first.len() <= QUOTED).then(|| Bytes::copy_from_slice(&first));
+    let (quote, limit) = (Quote::of(&first), plane.udp_idle);
     // Datagrams that come meanwhile wait in the channel, which is bounded.
     let mut flow = tokio::select! {
-        opened = far::open_udp(&plane, &via) => match opened {
+        opened = far::open_udp(&plane, &via, limit + LEEWAY) => match opened {
             Ok(flow) => flow,
             Err(why) => {
                 plane.refuse(&first, why);
@@ -59,7 +54,7 @@ pub(crate) async fn run(plane: Arc<Plane>, key: FlowKey, via: Via, packets: &mut
     };
     send(&mut flow, first);
     let mut last = plane.now();
-    let mut idle = std::pin::pin!(sleep_until(last + IDLE));
+    let mut idle = std::pin::pin!(sleep_until(last + limit));
     let refused = poll_fn(|cx| {
         for _ in 0..BUDGET {
             let mut nothing = true;
@@ -67,7 +62,7 @@ pub(crate) async fn run(plane: Arc<Plane>, key: FlowKey, via: Via, packets: &mut
             match flow.poll_recv(cx) {
                 Poll::Ready(Ok(payload)) => {
                     nothing = false;
-                    match packet::datagram(key.remote, key.local, &payload, plane.device.mtu()) {
+                    match packet::datagram(key.remote, key.local, &payload) {
                         Some(packet) => {
                             add(&plane.counters.bytes_received, payload.len());
                             plane.send(&packet);
@@ -92,10 +87,10 @@ pub(crate) async fn run(plane: Arc<Plane>, key: FlowKey, via: Via, packets: &mut
                 continue;
             }
             while idle.as_mut().poll(cx).is_ready() {
-                if plane.now() >= last + IDLE {
+                if plane.now() >= last + limit {
                     return Poll::Ready(false);
                 }
-                idle.as_mut().reset(last + IDLE);
+                idle.as_mut().reset(last + limit);
             }
             return Poll::Pending;
         }
@@ -103,7 +98,7 @@ pub(crate) async fn run(plane: Arc<Plane>, key: FlowKey, via: Via, packets: &mut
         Poll::Pending
     })
     .await;
-    if refused && let Some(packet) = quoted.and_then(|q| packet::unreachable(&q, Unreachable::Port)) {
+    if refused && let Some(packet) = quote.and_then(|quote| quote.unreachable(Unreachable::Port)) {
         plane.send(&packet);
     }
 }

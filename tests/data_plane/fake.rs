@@ -90,7 +90,7 @@ impl AgentLink for FakeLink {
         Ok(Box::new(Near(self.open(to).await?)))
     }
 
-    async fn open_udp(&self, to: SocketAddr) -> Result<Box<dyn UdpFlow>, OpenError> {
+    async fn open_udp(&self, to: SocketAddr, _: Duration) -> Result<Box<dyn UdpFlow>, OpenError> {
         Ok(Box::new(Near(self.open(to).await?)))
     }
 

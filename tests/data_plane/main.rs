@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fake::{FakeLink, FarEnd, Manner, Sent};
-use peer::{Peer, describe, echo_reply, echo_request, nothing, recv, segment, syn};
+use peer::{Peer, describe, echo_reply, echo_request, nothing, question, recv, segment, syn};
 use podway::net::agent::{FlowEvent, OpenError};
 use podway::net::counters::CountersSnapshot;
 use podway::net::data_plane::{DataPlane, DataPlaneHandle, Ended, Wiring};
@@ -27,12 +27,17 @@ use tokio::sync::{mpsc, watch};
 
 mod any_bytes;
 mod corpora;
+mod elsewhere;
 mod fake;
+mod neighbour;
 mod nonsense;
 mod peer;
 mod real;
 mod resets;
 mod truth;
+
+/// As podway has it by default.
+const UDP_IDLE: Duration = Duration::from_secs(60);
 
 struct Bench {
     device: Option<PairDevice>,
@@ -59,6 +64,8 @@ fn vips() -> VipTable {
         vips: [
             ("246.246.1.0".parse().unwrap(), VipEntry { real: "127.0.0.1".parse().unwrap(), target: Target::General }),
             ("fd99::100".parse().unwrap(), VipEntry { real: "::1".parse().unwrap(), target: Target::General }),
+            ("246.246.1.8".parse().unwrap(), VipEntry { real: "10.88.0.7".parse().unwrap(), target: Target::General }),
+            ("fd99::108".parse().unwrap(), VipEntry { real: "fd88::7".parse().unwrap(), target: Target::General }),
         ]
         .into(),
         virtual_ranges: vec!["246.246.0.0/16".parse().unwrap(), "fd99::/64".parse().unwrap()],
@@ -83,7 +90,8 @@ impl Bench {
         let (blocked_tx, blocked) = mpsc::channel(16);
         let other = Arc::new(other);
         let its = Arc::downgrade(&other);
-        let handle = DataPlane::start(other, Wiring { clients: clients_rx, vips, dns: sink, blocked_tx });
+        let handle =
+            DataPlane::start(other, Wiring { clients: clients_rx, vips, dns: sink, blocked_tx, udp_idle: UDP_IDLE });
         Self { device: Some(device), its, handle, clients, dns, blocked, v6 }
     }
 
@@ -243,6 +251,26 @@ fn a_program_that_does_not_read_holds_the_far_side_back() {
 }
 
 #[test]
+fn a_program_that_has_finished_has_the_rest_as_soon_as_it_reads() {
+    both(|v6| async move {
+        let (_bench, mut peer, far) = connected(v6).await;
+        peer.close();
+        assert_eq!(far.next().await, Sent::Fin);
+        let data: Vec<u8> = (0..380_000_u32).map(|i| (i % 251) as u8).collect();
+        for part in data.chunks(20_000) {
+            far.write(part.to_vec());
+        }
+        far.event(FlowEvent::Fin);
+        // It reads nothing for a while: its window closes, upon the far side's last bytes too.
+        let _ = tokio::time::timeout(Duration::from_secs(5), peer.until(|_| None::<()>)).await;
+        let began = tokio::time::Instant::now();
+        assert!(peer.read(data.len()).await == data);
+        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+        peer.state_is(State::TimeWait).await;
+    });
+}
+
+#[test]
 fn a_flow_whose_link_is_lost_stands_still_says_so_and_goes_on() {
     both(|v6| async move {
         let (mut bench, mut peer, far) = connected(v6).await;
@@ -393,7 +421,7 @@ fn what_stands_for_nothing_is_refused_at_once_and_a_virtual_address_is_translate
             let to = SocketAddr::new(bench.pick(v4, v6), 80);
             bench.send(&syn(bench.from(), to));
             assert_eq!(describe(&recv(bench.device()).await), "rst 1001");
-            bench.send(&datagram(bench.from(), to, b"x", 1500).unwrap());
+            bench.send(&question(bench.from(), to, b"x"));
             assert!(describe(&recv(bench.device()).await).starts_with(if bench.v6 { "icmp 1/4" } else { "icmp 3/3" }));
         }
         let vip = SocketAddr::new(bench.pick("246.246.1.0", "fd99::100"), 8080);
@@ -414,6 +442,11 @@ fn foreign_sources_fragments_and_stray_segments_do_not_make_flows() {
         let foreign = SocketAddr::new(bench.pick("192.0.2.3", "2001:db8::3"), 4000);
         bench.send(&syn(foreign, bench.to()));
         bench.counted(|c| c.dropped_source == 1).await;
+        // With the device's address, but from beyond this host: it has come over a hop at least.
+        let mut travelled = syn(bench.from(), bench.to());
+        travelled[if v6 { 7 } else { 8 }] -= 1;
+        bench.send(&travelled);
+        bench.counted(|c| c.dropped_forwarded == 1).await;
         let ourselves = SocketAddr::new(bench.pick("10.244.0.9", "fd00:244::9"), 4000);
         bench.send(&syn(ourselves, bench.to()));
         assert_eq!(describe(&recv(bench.device()).await), "rst 1001");
@@ -429,7 +462,7 @@ fn foreign_sources_fragments_and_stray_segments_do_not_make_flows() {
         bench.send(&fragment);
         bench.send(b"E");
         let many = SocketAddr::new(bench.pick("224.0.0.251", "ff02::fb"), 5353);
-        bench.send(&datagram(bench.from(), many, b"who is there", 1500).unwrap());
+        bench.send(&question(bench.from(), many, b"who is there"));
         bench.counted(|c| c.dropped_multicast == 1).await;
         bench.counted(|c| (c.dropped_fragment, c.dropped_malformed, c.dropped_stray) == (1, 1, 1)).await;
         assert!(nothing(bench.device()));
@@ -441,19 +474,19 @@ fn datagrams_go_both_ways_and_an_idle_association_ends() {
     both(|v6| async move {
         let (link, mut opened) = FakeLink::new(Manner::Open);
         let bench = Bench::new(v6, links(&[link]));
-        bench.send(&datagram(bench.from(), bench.to(), b"ping", 1500).unwrap());
+        bench.send(&question(bench.from(), bench.to(), b"ping"));
         let far = opened.recv().await.unwrap();
         assert_eq!(far.read(4).await, b"ping");
         far.write(vec![7; 60_000]);
         let answer = recv(bench.device()).await;
-        assert_eq!(answer, datagram(bench.to(), bench.from(), &[7; 60_000], 65_520).unwrap());
+        assert_eq!(answer, datagram(bench.to(), bench.from(), &[7; 60_000]).unwrap());
         assert_eq!(View::parse(&answer).unwrap().key().unwrap().remote, bench.from());
         tokio::time::sleep(Duration::from_secs(59)).await;
         assert_eq!(bench.handle.counters().udp_open, 1);
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(bench.handle.counters().udp_open, 0);
         assert_eq!(far.next().await, Sent::Dropped);
-        bench.send(&datagram(bench.from(), bench.to(), b"again", 1500).unwrap());
+        bench.send(&question(bench.from(), bench.to(), b"again"));
         let far = opened.recv().await.unwrap();
         far.event(FlowEvent::Reset);
         assert!(describe(&recv(bench.device()).await).starts_with(if v6 { "icmp 1/4" } else { "icmp 3/3" }));
@@ -497,7 +530,7 @@ fn an_association_that_its_far_side_did_not_refuse_ends_silently_and_the_next_da
     both(|v6| async move {
         let (link, mut opened) = FakeLink::new(Manner::Open);
         let bench = Bench::new(v6, links(&[link]));
-        let ask = |word: &[u8]| bench.send(&datagram(bench.from(), bench.to(), word, 1500).unwrap());
+        let ask = |word: &[u8]| bench.send(&question(bench.from(), bench.to(), word));
         ask(b"one");
         let far = opened.recv().await.unwrap();
         assert_eq!(far.read(3).await, b"one");
@@ -520,11 +553,11 @@ fn an_association_that_its_far_side_did_not_refuse_ends_silently_and_the_next_da
 fn dns_over_udp_is_taken_out_and_answered() {
     both(|v6| async move {
         let mut bench = Bench::new(v6, links(&[]));
-        bench.send(&datagram(bench.from(), bench.dns_address(), b"query", 1500).unwrap());
+        bench.send(&question(bench.from(), bench.dns_address(), b"query"));
         let query = bench.dns.recv().await.unwrap();
         assert_eq!((&*query.query, query.from, query.transport), (&b"query"[..], bench.from(), DnsTransport::Udp));
         query.reply.answer(Bytes::from_static(b"answer"));
-        let answer = datagram(bench.dns_address(), bench.from(), b"answer", 1500).unwrap();
+        let answer = datagram(bench.dns_address(), bench.from(), b"answer").unwrap();
         assert_eq!(recv(bench.device()).await, answer);
         assert_eq!(bench.handle.counters().dns_queries, 1);
     });

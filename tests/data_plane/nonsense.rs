@@ -12,12 +12,11 @@ use bytes::Bytes;
 use podway::net::agent::OpenError;
 use podway::net::counters::CountersSnapshot;
 use podway::net::data_plane::MAX_FLOWS;
-use podway::net::packet::datagram;
 use podway::net::tun::PacketDevice;
 use smoltcp::wire::{IpProtocol, TcpControl};
 
 use super::fake::{FakeLink, Manner};
-use super::peer::{echo_request, segment};
+use super::peer::{echo_request, question, segment};
 use super::truth::{Random, number};
 use super::{Bench, links};
 
@@ -81,7 +80,7 @@ impl Generator {
         match self.random.below(10) {
             0..2 => segment(from, to, TcpControl::Syn, sequence, None),
             2 => segment(from, to, control, sequence, Some(sequence ^ 0x55)),
-            3 => datagram(from, to, &payload, 65_520).unwrap(),
+            3 => question(from, to, &payload),
             4 => echo_request(from.ip(), to.ip(), sequence as u16, &payload),
             5 => (0..self.random.below(120)).map(|_| self.random.next() as u8).collect(),
             _ => self.near().unwrap_or_else(|| segment(from, to, TcpControl::Syn, sequence, None)),
@@ -101,7 +100,7 @@ impl Generator {
     fn spoil(&mut self, packet: &mut Vec<u8>) {
         let length = packet.len();
         let byte = self.random.next() as u8;
-        match self.random.below(9) {
+        match self.random.below(10) {
             0 => packet.truncate(self.random.below(length + 1)),
             1 => packet.extend(vec![byte; self.random.below(50)]),
             // The lengths of the headers.
@@ -113,6 +112,11 @@ impl Generator {
             5 if length > 9 => packet[9] = byte,
             // The checksum.
             6 if length > 11 => packet[10] ^= byte,
+            // How far it has come.
+            7 if length > 8 => {
+                let at = if packet[0] >> 4 == 4 { 8 } else { 7 };
+                packet[at] = byte;
+            }
             _ => {
                 for _ in 0..self.random.below(4) {
                     let at = self.random.below(length.max(1));
@@ -172,7 +176,7 @@ impl Generator {
 
 fn accounted(c: &CountersSnapshot) -> u64 {
     let dropped = [c.dropped_source, c.dropped_malformed, c.dropped_fragment, c.dropped_protocol, c.dropped_multicast];
-    let full = [c.dropped_stray, c.dropped_flow_full, c.dropped_dns_full, c.dropped_echo_full];
+    let full = [c.dropped_forwarded, c.dropped_stray, c.dropped_flow_full, c.dropped_dns_full, c.dropped_echo_full];
     c.packets_taken + c.packets_answered + dropped.into_iter().chain(full).sum::<u64>()
 }
 
@@ -224,6 +228,7 @@ fn a_million_packets_of_nonsense_do_no_harm() {
         assert!(most_tasks <= MAX_FLOWS + 512, "{most_tasks} tasks");
         let each = [counters.dropped_source, counters.dropped_malformed, counters.dropped_fragment];
         let kind = [counters.dropped_protocol, counters.dropped_multicast, counters.dropped_stray];
+        let kind = kind.into_iter().chain([counters.dropped_forwarded]).collect::<Vec<_>>();
         let done = [counters.packets_taken, counters.packets_answered, counters.bytes_received, counters.tcp_total];
         let all = each.iter().chain(&kind).chain(&done);
         assert!(count < 10_000 || all.clone().all(|count| *count > 0), "a kind of packet is missing: {counters:?}");

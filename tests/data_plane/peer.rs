@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use podway::net::packet::{FlowKey, View};
+use podway::net::packet::{FULL_HOPS, FlowKey, View, datagram};
 use podway::net::tun::PacketDevice;
 use podway::net::tun::pair::PairDevice;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -54,7 +54,7 @@ pub(crate) fn segment(from: SocketAddr, to: SocketAddr, control: TcpControl, seq
         payload: &[],
     };
     let (source, destination) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));
-    let ip = IpRepr::new(source, destination, IpProtocol::Tcp, repr.buffer_len(), 64);
+    let ip = IpRepr::new(source, destination, IpProtocol::Tcp, repr.buffer_len(), FULL_HOPS);
     let mut bytes = vec![0; ip.buffer_len()];
     ip.emit(&mut bytes, &ChecksumCapabilities::default());
     let start = ip.header_len();
@@ -67,13 +67,31 @@ pub(crate) fn syn(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     segment(from, to, TcpControl::Syn, 1000, None)
 }
 
+/// A datagram as programs here send it.
+pub(crate) fn question(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let mut packet = datagram(from, to, payload).unwrap();
+    made_here(&mut packet);
+    packet
+}
+
+/// With the hop limit that the device's routes give.
+fn made_here(packet: &mut [u8]) {
+    if packet[0] >> 4 == 4 {
+        let mut ip = Ipv4Packet::new_unchecked(packet);
+        ip.set_hop_limit(FULL_HOPS);
+        ip.fill_checksum();
+    } else {
+        Ipv6Packet::new_unchecked(packet).set_hop_limit(FULL_HOPS);
+    }
+}
+
 /// An echo request; identifier 7.
 pub(crate) fn echo_request(from: IpAddr, to: IpAddr, sequence: u16, payload: &[u8]) -> Vec<u8> {
     let checksums = ChecksumCapabilities::default();
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let icmp = Icmpv4Repr::EchoRequest { ident: 7, seq_no: sequence, data: payload };
-            let ip = IpRepr::new(from.into(), to.into(), IpProtocol::Icmp, icmp.buffer_len(), 64);
+            let ip = IpRepr::new(from.into(), to.into(), IpProtocol::Icmp, icmp.buffer_len(), FULL_HOPS);
             let mut bytes = vec![0; ip.buffer_len()];
             ip.emit(&mut bytes, &checksums);
             icmp.emit(&mut Icmpv4Packet::new_unchecked(&mut bytes[20..]), &checksums);
@@ -81,7 +99,7 @@ pub(crate) fn echo_request(from: IpAddr, to: IpAddr, sequence: u16, payload: &[u
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
             let icmp = Icmpv6Repr::EchoRequest { ident: 7, seq_no: sequence, data: payload };
-            let ip = IpRepr::new(from.into(), to.into(), IpProtocol::Icmpv6, icmp.buffer_len(), 64);
+            let ip = IpRepr::new(from.into(), to.into(), IpProtocol::Icmpv6, icmp.buffer_len(), FULL_HOPS);
             let mut bytes = vec![0; ip.buffer_len()];
             ip.emit(&mut bytes, &checksums);
             icmp.emit(&from, &to, &mut Icmpv6Packet::new_unchecked(&mut bytes[40..]), &checksums);
@@ -158,6 +176,7 @@ impl TxToken for Out<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
         let mut bytes = vec![0; length];
         let result = f(&mut bytes);
+        made_here(&mut bytes);
         let _ = self.0.try_send(&bytes);
         result
     }

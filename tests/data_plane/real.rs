@@ -18,14 +18,14 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
 
 use super::fake::{FakeLink, Manner, Sent};
-use super::{links, vips};
+use super::{UDP_IDLE, links, vips};
 
 pub(crate) const MTU: usize = 65_520;
 const TO: [&str; 2] = ["10.96.0.7:80", "[fd00:10::7]:80"];
 
 pub(crate) struct World {
     pub(crate) handle: DataPlaneHandle,
-    dns: mpsc::Receiver<DnsQuery>,
+    pub(crate) dns: mpsc::Receiver<DnsQuery>,
     index: u32,
 }
 
@@ -36,7 +36,7 @@ fn skipped(why: &str) {
 }
 
 /// Runs `test` in a namespace of its own; says so and skips where that is not allowed.
-fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     in_namespace_for(Duration::from_secs(120), test);
 }
 
@@ -60,26 +60,32 @@ pub(crate) fn ip(arguments: &str) {
     assert!(status.success(), "ip {arguments}");
 }
 
-fn world(link: Arc<FakeLink>) -> World {
+pub(crate) fn world(link: Arc<FakeLink>) -> World {
     world_of(links(&[link]))
 }
 
 /// A device with its addresses and routes, and the data plane on it.
 pub(crate) fn world_of(table: Arc<ClientTable>) -> World {
-    let device = TunDevice::create("podway0", MTU).unwrap();
+    world_with(table, MTU, UDP_IDLE)
+}
+
+/// The same with another MTU, and another time that associations may be silent.
+pub(crate) fn world_with(table: Arc<ClientTable>, mtu: usize, udp_idle: Duration) -> World {
+    let device = TunDevice::create("podway0", mtu).unwrap();
     let index = device.index().unwrap();
-    ip(&format!("link set podway0 mtu {MTU} up"));
+    ip(&format!("link set podway0 mtu {mtu} up"));
     ip("addr add 246.246.0.1/32 dev podway0");
     ip("addr add fd99::1/128 dev podway0 nodad");
     for route in ["10.96.0.0/12", "246.246.0.0/16", "fd00:10::/64", "fd99::/64"] {
-        ip(&format!("route add {route} dev podway0"));
+        // As podway makes them.
+        ip(&format!("route add {route} dev podway0 hoplimit 255"));
     }
     let (_, clients) = watch::channel(table);
     let (_, vips) = watch::channel(Arc::new(vips()));
     let (dns_tx, dns) = mpsc::channel(16);
     let sink = DnsSink::new(move |query| drop(dns_tx.try_send(query)));
     let (blocked_tx, _) = mpsc::channel(16);
-    let handle = DataPlane::start(Arc::new(device), Wiring { clients, vips, dns: sink, blocked_tx });
+    let handle = DataPlane::start(Arc::new(device), Wiring { clients, vips, dns: sink, blocked_tx, udp_idle });
     World { handle, dns, index }
 }
 

@@ -21,15 +21,20 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::real::{MTU, in_namespace_for, ip, world_of};
+use super::UDP_IDLE;
+use super::real::{MTU, World, in_namespace_for, ip, world_with};
 use program::Program;
 pub(crate) use program::Random;
 use sides::{Hiccup, Seen, Way, Went};
 
+mod datagrams;
+mod echoes;
+mod paths;
 mod program;
 #[path = "../../agent/tests/support/serving.rs"]
 mod serving;
 mod sides;
+mod windows;
 mod wire;
 
 /// Programs, unless `PODWAY_PROGRAMS` says otherwise.
@@ -161,6 +166,18 @@ async fn link() -> Arc<dyn AgentLink> {
     Arc::new(NativeLink::new(Carrier::connect(stream, &config).await.unwrap(), Beside::default()))
 }
 
+/// podway with a device, an agent and what is between them, in this network namespace.
+async fn podway(mtu: usize, udp_idle: Duration) -> World {
+    ip("link set lo up");
+    let entry = LinkEntry {
+        pod: serde_json::from_value(serde_json::json!("uid-0")).unwrap(),
+        pod_name: "ns/pod-0".into(),
+        link: link().await,
+    };
+    let table = ClientTable { general: vec![entry], ..Default::default() };
+    world_with(Arc::new(table), mtu, udp_idle)
+}
+
 #[test]
 fn programs_see_what_they_see_without_podway() {
     let first = number("PODWAY_SEED");
@@ -169,17 +186,10 @@ fn programs_see_what_they_see_without_podway() {
     let first = first.unwrap_or_else(|| u64::from(std::process::id()) << 32);
     println!("PODWAY_SEED={first} PODWAY_PROGRAMS={count}");
     in_namespace_for(Duration::from_secs(120 + count / 5), move || async move {
-        ip("link set lo up");
         // Thousands of connections within a minute, each with ports of its own.
         std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "2000 65000").unwrap();
+        let world = podway(MTU, UDP_IDLE).await;
         wire::start(MTU);
-        let entry = LinkEntry {
-            pod: serde_json::from_value(serde_json::json!("uid-0")).unwrap(),
-            pod_name: "ns/pod-0".into(),
-            link: link().await,
-        };
-        let table = ClientTable { general: vec![entry], ..Default::default() };
-        let world = world_of(Arc::new(table));
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut running = JoinSet::new();
         let longest = Arc::new(AtomicUsize::new(0));

@@ -259,7 +259,7 @@ fn packets4(world: &World, podway: &Daemon<'_>, dice: &mut Dice) {
         let options = dice.one(&[0_usize, 0, 0, 1, 5, 10]);
         let fragment = dice.one(&[0_u16, 0, 0, 0x2000, 0x2001, 0x1fff, 0x4000, 0x8000]).to_be_bytes();
         let mut packet = vec![0x45 + u8::try_from(options).unwrap(), dice.byte(), 0, 0, 0, 7];
-        packet.extend([fragment[0], fragment[1], dice.one(&[64, 1, 0]), protocol, 0, 0]);
+        packet.extend([fragment[0], fragment[1], dice.one(&[255, 255, 64, 0]), protocol, 0, 0]);
         packet.extend(Ipv4Addr::octets(&source).iter().chain(&target.octets()));
         packet.extend((0..4 * options).map(|_| dice.byte()));
         packet.extend(body);
@@ -287,7 +287,7 @@ fn packets6(world: &World, podway: &Daemon<'_>, dice: &mut Dice) {
         let length = dice.one(&[whole, whole, whole, 0, whole + 9, whole / 2]);
         let mut packet = vec![dice.one(&[0x60, 0x60, 0x60, 0x6f]), 0, 0, 0];
         packet.extend(u16::try_from(length).unwrap().to_be_bytes());
-        packet.extend([kinds[0], 64]);
+        packet.extend([kinds[0], 255]);
         packet.extend(Ipv6Addr::octets(&source).iter().chain(&target.octets()));
         packet.extend(extensions);
         packet.extend(body);

@@ -30,6 +30,7 @@ mod changes;
 mod clusters;
 mod connect;
 mod credentials;
+mod datagrams;
 mod faults;
 mod hostile;
 mod ipv6;

@@ -18,6 +18,24 @@ fn service(world: &World, name: &str, spec: Value) {
     world.cluster.apply(json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})).unwrap();
 }
 
+/// A service with so many addresses, `many-COUNT`.
+fn many(world: &World, count: u8) {
+    let name = format!("many-{count}");
+    service(world, &name, json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]}));
+    for (slice, first) in (0..count).step_by(100).enumerate() {
+        let addresses =
+            (first..count.min(first.saturating_add(100))).map(|n| json!({"addresses": [format!("10.43.7.{n}")]}));
+        let metadata = json!({
+            "namespace": "demo", "name": format!("{name}-{slice}"), "labels": {"kubernetes.io/service-name": name}
+        });
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata, "addressType": "IPv4",
+            "endpoints": addresses.collect::<Vec<_>>(), "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]
+        });
+        world.cluster.apply(slice).unwrap();
+    }
+}
+
 fn sorted(mut all: Vec<IpAddr>) -> Vec<IpAddr> {
     all.sort();
     all
@@ -146,22 +164,7 @@ fn an_answer_is_cut_where_it_is_longer_than_who_asks_takes_and_whole_over_tcp() 
     let Some(world) = World::start() else { return };
     // Each address takes 16 bytes: 512, 1232 and 4096 are between these.
     let sizes = [20_u8, 60, 120, 250];
-    for count in sizes {
-        let name = format!("many-{count}");
-        service(&world, &name, json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]}));
-        for (slice, first) in (0..count).step_by(100).enumerate() {
-            let addresses =
-                (first..count.min(first.saturating_add(100))).map(|n| json!({"addresses": [format!("10.43.7.{n}")]}));
-            let metadata = json!({
-                "namespace": "demo", "name": format!("{name}-{slice}"), "labels": {"kubernetes.io/service-name": name}
-            });
-            let slice = json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata, "addressType": "IPv4",
-                "endpoints": addresses.collect::<Vec<_>>(), "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]
-            });
-            world.cluster.apply(slice).unwrap();
-        }
-    }
+    sizes.into_iter().for_each(|count| many(&world, count));
     world.connected(&[], |podway| {
         let server = podway.dns();
         for count in sizes {
@@ -190,6 +193,38 @@ fn an_answer_is_cut_where_it_is_longer_than_who_asks_takes_and_whole_over_tcp() 
             assert_eq!(world.ws.lookup(&name).unwrap().len(), usize::from(count));
         }
     });
+}
+
+#[test]
+fn the_clusters_own_name_server_answers_who_asks_it_over_udp_and_tcp() {
+    let Some(world) = World::start() else { return };
+    many(&world, 60);
+    let web = world.service("demo", "web");
+    for flags in [&[][..], &["--proxy-via", "service=web"]] {
+        world.connected(flags, |_| {
+            let servers = world.service("kube-system", "kube-dns");
+            // By its name, it has a virtual address where a rule covers it.
+            let named = world.ws.lookup("kube-dns.kube-system").unwrap();
+            let servers = if flags.is_empty() { servers.to_vec() } else { named };
+            assert_eq!(servers.len(), 2);
+            for server in servers {
+                let ask =
+                    |over, kind, name: &str| world.ws.query(server, over, kind, &format!("{name}.{ZONE}")).unwrap();
+                for over in [Over::Udp, Over::Tcp] {
+                    // Not podway's word: its own server would give virtual addresses.
+                    assert_eq!(ask(over, A, "web").addresses, web[..1], "{server} {over:?}");
+                    assert_eq!(ask(over, AAAA, "web").addresses, web[1..], "{server} {over:?}");
+                    assert_eq!(ask(over, A, "nosuch").code, NXDomain, "{server} {over:?}");
+                }
+                let cut = ask(Over::Udp, A, "many-60");
+                assert!(cut.cut && cut.addresses.is_empty(), "{server}: {cut:?}");
+                let whole = ask(Over::Tcp, A, "many-60");
+                assert!(!whole.cut && whole.addresses.len() == 60, "{server}: {whole:?}");
+                let long = world.ws.query_with(server, Over::Udp, A, &format!("many-60.{ZONE}"), Some(4096)).unwrap();
+                assert!(!long.cut && long.addresses.len() == 60 && long.bytes > 900, "{server}: {long:?}");
+            }
+        });
+    }
 }
 
 #[test]

@@ -160,6 +160,17 @@ impl Shared {
     }
 }
 
+/// What every flow is opened with.
+fn opening(flow_id: [u8; 16], protocol: Protocol, to: SocketAddr) -> Open {
+    Open {
+        flow_id: Bytes::copy_from_slice(&flow_id),
+        protocol: protocol.into(),
+        address: octets(to.ip()),
+        port: to.port().into(),
+        ..Open::default()
+    }
+}
+
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
@@ -321,16 +332,19 @@ impl Carrier {
         let receiver = Receiver::new(Buffers(Arc::clone(&shared.budget)), shared.now()).ok_or(Failure::Limit)?;
         let limit = receiver.first_limit();
         let flow_id = handshake::random::<16>().ok_or(Failure::Unspecified)?;
-        let (reader, writer, opened) = self.open(flow_id, Protocol::Tcp, to, dial_timeout, limit).await?;
+        let dial_timeout_ms = millis(dial_timeout);
+        let open = Open { limit, dial_timeout_ms, ..opening(flow_id, Protocol::Tcp, to) };
+        let (reader, writer, opened) = self.open(open).await?;
         let going = Going { reader, writer, shared: Arc::clone(shared) };
         let stream = Stream::new(going, self.0.way_back(flow_id));
         Ok(TcpFlow::new(stream, Arc::clone(shared), receiver, opened))
     }
 
-    /// Opens an association to `to` from inside the pod. Cancel safe.
-    pub async fn open_udp(&self, to: SocketAddr) -> Result<UdpFlow, Failure> {
+    /// Opens an association to `to` from inside the pod, which lives for `idle` without a datagram. Cancel safe.
+    pub async fn open_udp(&self, to: SocketAddr, idle: Duration) -> Result<UdpFlow, Failure> {
         let flow_id = handshake::random::<16>().ok_or(Failure::Unspecified)?;
-        let (reader, writer, _) = self.open(flow_id, Protocol::Udp, to, Duration::ZERO, 0).await?;
+        let open = Open { udp_idle_ms: millis(idle), ..opening(flow_id, Protocol::Udp, to) };
+        let (reader, writer, _) = self.open(open).await?;
         Ok(UdpFlow::new(reader, writer))
     }
 
@@ -373,22 +387,7 @@ impl Carrier {
         }
     }
 
-    async fn open(
-        &self,
-        flow_id: [u8; 16],
-        protocol: Protocol,
-        to: SocketAddr,
-        dial_timeout: Duration,
-        limit: u64,
-    ) -> Result<(Reader, Writer, u64), Failure> {
-        let open = Open {
-            flow_id: Bytes::copy_from_slice(&flow_id),
-            protocol: protocol.into(),
-            address: octets(to.ip()),
-            port: to.port().into(),
-            dial_timeout_ms: millis(dial_timeout),
-            limit,
-        };
+    async fn open(&self, open: Open) -> Result<(Reader, Writer, u64), Failure> {
         let (mut reader, writer) = self.0.flow(flow_frame::Frame::Open(open)).await?;
         loop {
             match answer(&mut reader).await? {

@@ -136,7 +136,7 @@ pub struct Limits {
     /// Longest dial.
     #[prost(uint32, tag = "3")]
     pub dial_timeout_ms: u32,
-    /// UDP associations end after this long without a datagram.
+    /// UDP associations end after this long without a datagram, where `Open` says nothing else.
     #[prost(uint32, tag = "4")]
     pub udp_idle_ms: u32,
     /// How long a flow outlives its carrier; 0 where `Resume` is not served.
@@ -300,6 +300,9 @@ pub struct Open {
     /// The highest offset that the agent may send before the first `Ack`.
     #[prost(uint64, tag = "6")]
     pub limit: u64,
+    /// How long an association lives without a datagram, at most [`crate::UDP_IDLE_MOST`]; 0 is the agent's own limit.
+    #[prost(uint32, tag = "7")]
+    pub udp_idle_ms: u32,
 }
 
 /// Dialled.

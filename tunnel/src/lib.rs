@@ -52,6 +52,8 @@ pub const MAX_DATA: usize = 64 * 1024;
 pub const STREAM_DATA: usize = MAX_DATA - 64;
 /// A message longer than this is an error of its stream.
 pub const MAX_MESSAGE: usize = 128 * 1024;
+/// The longest silence that a UDP association may ask for: the agent keeps a socket for it meanwhile.
+pub const UDP_IDLE_MOST: Duration = Duration::from_secs(2 * 3600);
 /// How long a flow outlives its carrier.
 pub const RESUME_WINDOW: Duration = Duration::from_secs(180);
 /// A ping is sent this often.

@@ -129,7 +129,7 @@ async fn meet(script: Script) -> Result<(), TestCaseError> {
             }
         }
     }
-    if let Ok(Ok(mut datagrams)) = timeout(soon, carrier.open_udp(to)).await {
+    if let Ok(Ok(mut datagrams)) = timeout(soon, carrier.open_udp(to, soon)).await {
         datagrams.send(Bytes::from_static(b"podway"));
         while let Ok(Ok(datagram)) = timeout(soon, poll_fn(|cx| datagrams.poll_recv(cx))).await {
             prop_assert!(datagram.len() <= 1 << 17);

@@ -15,6 +15,7 @@ fn daemon(directory: &Path) -> Daemon {
     let settings = Settings {
         mtu: 1400,
         virtual_subnet: "246.246.0.0/16".parse().unwrap(),
+        udp_idle: Duration::from_secs(60),
         include_suffixes: Vec::new(),
         runtime_dir: directory.into(),
         state_dir: directory.into(),

@@ -83,6 +83,7 @@ impl Bench {
         let settings = Settings {
             mtu: 1400,
             virtual_subnet: "246.246.0.0/16".parse().unwrap(),
+            udp_idle: Duration::from_secs(60),
             include_suffixes: Vec::new(),
             runtime_dir: runtime.path().into(),
             state_dir: state.path().into(),

@@ -89,7 +89,8 @@ pub fn start(
         vips,
         buffers,
     };
-    let vif = child(Child::Vif, Vif::new(edges, ingredients.settings.etc.clone()), &gate);
+    let vif =
+        child(Child::Vif, Vif::new(edges, ingredients.settings.udp_idle, ingredients.settings.etc.clone()), &gate);
     let edges = proxy_via::Edges {
         vif: vif.clone().recipient(),
         dns: dns.clone().recipient(),

@@ -105,7 +105,7 @@ impl Both {
             vips,
             buffers: podway_tunnel::client::budget(),
         };
-        start_monitored(Vif::new(edges, etc.to_owned()), vif_context, |_| ());
+        start_monitored(Vif::new(edges, Duration::from_secs(60), etc.to_owned()), vif_context, |_| ());
         let edges = proxy_via::Edges {
             vif: ear.recipient(),
             dns: deaf.clone().recipient(),

@@ -148,6 +148,7 @@ fn ipv6(settings: &Path, device: &str) -> Ipv6 {
 fn dropped(counters: &CountersSnapshot) -> Dropped {
     Dropped {
         source: counters.dropped_source,
+        forwarded: counters.dropped_forwarded,
         malformed: counters.dropped_malformed,
         fragment: counters.dropped_fragment,
         protocol: counters.dropped_protocol,

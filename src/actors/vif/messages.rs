@@ -100,9 +100,11 @@ pub struct FlowStats {
 pub struct Dropped {
     /// A source that is not the device's.
     pub source: u64,
+    /// Another host sent them through this one, or a program chose their hop limit.
+    pub forwarded: u64,
     /// Not what their headers say.
     pub malformed: u64,
-    /// Parts of packets.
+    /// Parts of packets whose others did not come, or do not fit.
     pub fragment: u64,
     /// Neither TCP, UDP nor echo requests.
     pub protocol: u64,
@@ -118,7 +120,7 @@ pub struct Dropped {
     pub echo_full: u64,
     /// Datagrams, where there was no room on the way to the agent.
     pub udp_full: u64,
-    /// Datagrams from the cluster that are longer than the device takes.
+    /// Datagrams from the cluster that are longer than a packet can be.
     pub too_long: u64,
     /// To the workstation, where the device's queue was full.
     pub device_full: u64,

@@ -67,8 +67,8 @@ impl AgentLink for NativeLink {
         Ok(Box::new(flow))
     }
 
-    async fn open_udp(&self, to: SocketAddr) -> Result<Box<dyn UdpFlow>, OpenError> {
-        let flow = self.carrier.open_udp(to).await.map_err(|failure| self.error(failure))?;
+    async fn open_udp(&self, to: SocketAddr, idle: Duration) -> Result<Box<dyn UdpFlow>, OpenError> {
+        let flow = self.carrier.open_udp(to, idle).await.map_err(|failure| self.error(failure))?;
         Ok(Box::new(flow))
     }
 
