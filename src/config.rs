@@ -17,7 +17,7 @@ use crate::spec::{AgentMode, DnsMode, parse_image};
 pub(crate) mod file;
 pub mod layers;
 
-use file::{HostFile, Silence, Source, TimeText, UserFile};
+use file::{HostFile, Mtu, Silence, Source, TimeText, UserFile};
 use layers::{Found, Key, Layers, Setting};
 
 /// The host's file.
@@ -196,7 +196,13 @@ impl Config {
                 parse_image,
                 None,
             )?,
-            mtu: layers.pick(MTU, default.mtu, [host.found(file.mtu)], number, None)?,
+            mtu: layers.pick(
+                MTU,
+                default.mtu,
+                [host.found(file.mtu).map(|found| Found { value: found.value.0, from: found.from })],
+                |text| number(text).and_then(Mtu::of).map(|mtu| mtu.0),
+                None,
+            )?,
             virtual_subnet: layers.pick(
                 VIRTUAL_SUBNET,
                 default.virtual_subnet,

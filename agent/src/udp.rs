@@ -29,7 +29,8 @@ pub async fn serve(to: SocketAddr, idle: Duration, mut reader: Reader, mut write
     };
     let connected = async {
         let socket = UdpSocket::bind(local).await?;
-        let_routers_cut(&socket, to)?;
+        // Where that is refused, only datagrams that are too long for their path are lost.
+        drop(let_routers_cut(&socket, to));
         socket.connect(to).await?;
         Ok(socket)
     };

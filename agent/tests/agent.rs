@@ -327,13 +327,19 @@ async fn datagrams_stay_datagrams_and_a_refusal_ends_the_association() {
 
 #[tokio::test]
 async fn who_opens_an_association_says_how_long_it_may_be_silent() {
-    let (_world, carrier) = carrier().await;
+    let limits = FlowLimits { udp_idle: Duration::from_millis(200), ..FlowLimits::default() };
+    let world = world(limits, "/nonexistent").await;
+    let carrier = connect(&world, &world.config).await.expect("connected");
     let far = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
     let address = far.local_addr().expect("an address");
     let mut short = carrier.open_udp(address, Duration::from_millis(50)).await.expect("opened");
     let mut long = carrier.open_udp(address, Duration::MAX).await.expect("opened");
-    let ended = timeout(SOON, poll_fn(|cx| short.poll_recv(cx))).await.expect("in time");
-    assert_eq!(ended, Err(UdpEnded::Over));
+    // One that says nothing of it ends by the agent's own limit, after the other was opened.
+    let mut usual = carrier.open_udp(address, Duration::ZERO).await.expect("opened");
+    for flow in [&mut short, &mut usual] {
+        let ended = timeout(SOON, poll_fn(|cx| flow.poll_recv(cx))).await.expect("in time");
+        assert_eq!(ended, Err(UdpEnded::Over));
+    }
     long.send(Bytes::from_static(b"still here"));
     let mut buffer = [0; 16];
     let (length, from) = timeout(SOON, far.recv_from(&mut buffer)).await.expect("in time").expect("received");

@@ -15,6 +15,7 @@ use crate::span;
 use crate::spec::{AgentMode, DnsMode, parse_image};
 
 /// Less would end associations between a question and its answer.
+const LEAST_MTU: u16 = 1280;
 const LEAST_SILENCE: Duration = Duration::from_secs(1);
 /// More would let those that nobody uses take the places of others.
 const MOST_SILENCE: Duration = Duration::from_secs(3600);
@@ -26,7 +27,7 @@ pub struct HostFile {
     pub socket: Option<Spanned<PathBuf>>,
     pub log: Option<Spanned<String>>,
     pub agent_image: Option<Spanned<Image>>,
-    pub mtu: Option<Spanned<u16>>,
+    pub mtu: Option<Spanned<Mtu>>,
     pub virtual_subnet: Option<Spanned<Cidr>>,
     pub udp_idle: Option<Spanned<Silence>>,
     pub dns: DnsTable,
@@ -66,6 +67,28 @@ impl<'de> Deserialize<'de> for TimeText {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<TimeText, D::Error> {
         let text = String::deserialize(from)?;
         span::read(&text).map(TimeText).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The device's MTU, in bytes: at least what IPv6 asks of every link (RFC 8200, section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mtu(pub u16);
+
+impl Mtu {
+    /// # Errors
+    ///
+    /// A sentence that says what was expected.
+    pub fn of(bytes: u16) -> Result<Mtu, String> {
+        if bytes < LEAST_MTU {
+            return Err(format!("{bytes} is not a number from {LEAST_MTU} to {}", u16::MAX));
+        }
+        Ok(Mtu(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Mtu {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Mtu, D::Error> {
+        Mtu::of(u16::deserialize(from)?).map_err(serde::de::Error::custom)
     }
 }
 

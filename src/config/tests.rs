@@ -86,6 +86,7 @@ fn what_is_wrong_is_said_with_file_and_line_and_what_was_meant() {
         ("[connect]\nagent = \"ephemerl\"\n", "/etc/x.toml:2: unknown value `ephemerl`", "did you mean ephemeral?"),
         ("agent_image = \"no image!\"\n", "/etc/x.toml:1: \"no image!\" is no name of an image", "mend"),
         ("[connect]\n\ntimeout = \"soon\"\n", "/etc/x.toml:3: \"soon\" is not a time", "mend"),
+        ("mtu = 1279\n", "/etc/x.toml:1: 1279 is not a number from 1280 to 65535", "mend"),
         ("udp_idle = \"999ms\"\n", "/etc/x.toml:1: \"999ms\" is not a time from 1s to 1h", "mend"),
         ("\nudp_idle = \"1h1s\"\n", "/etc/x.toml:2: \"1h1s\" is not a time from 1s to 1h", "mend"),
         ("udp_idle = 60\n", "/etc/x.toml:1: invalid type", "mend"),

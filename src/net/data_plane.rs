@@ -511,8 +511,8 @@ impl Reader {
     /// Counts parts as dropped that were taken, and wait no longer.
     fn count_in_vain(&mut self) {
         let parts = self.fragments.in_vain();
-        add(&self.plane.counters.dropped_fragment, parts);
         take_back(&self.plane.counters.packets_taken, parts);
+        add(&self.plane.counters.dropped_fragment, parts);
     }
 
     fn start(&mut self, key: FlowKey, far: Far, first: Bytes) {

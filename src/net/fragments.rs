@@ -68,6 +68,10 @@ impl<'a> Part<'a> {
         let ip = Ipv6Packet::new_checked(packet).ok()?;
         let (extension, bytes) = ip.payload().split_at_checked(EXTENSION)?;
         let &[protocol, _, high, low, ref id @ ..] = extension else { return None };
+        if IpProtocol::from(protocol) == IpProtocol::Ipv6Frag {
+            // No kernel cuts a part again, and what is put together would be one.
+            return None;
+        }
         let place = u16::from_be_bytes([high, low]);
         let key = Key {
             source: ip.src_addr().into(),

@@ -269,6 +269,9 @@ fn icmp(
     words: [u8; 4],
     rest: &[u8],
 ) -> Option<Vec<u8>> {
+    if 8 + rest.len() > longest(from) {
+        return None;
+    }
     let (mut bytes, start) = ip_packet(from, to, protocol, 8 + rest.len());
     let icmp = bytes.get_mut(start..)?;
     icmp[0] = kind;
@@ -348,9 +351,7 @@ pub fn reset(packet: &[u8]) -> Option<Vec<u8>> {
 /// Writes a datagram, whatever the device's MTU: that is for what comes from the device, and a kernel takes any packet. `None`
 /// when the families differ or it is longer than a packet can be.
 pub fn datagram(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
-    // The length of IPv6 does not count the header.
-    let header = if from.is_ipv4() { 20 } else { 0 };
-    if from.is_ipv4() != to.is_ipv4() || header + 8 + payload.len() > usize::from(u16::MAX) {
+    if from.is_ipv4() != to.is_ipv4() || 8 + payload.len() > longest(from.ip()) {
         return None;
     }
     let (mut bytes, start) = ip_packet(from.ip(), to.ip(), IpProtocol::Udp, 8 + payload.len());
@@ -360,6 +361,11 @@ pub fn datagram(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<Vec<
     let write = |body: &mut [u8]| body.copy_from_slice(payload);
     repr.emit(&mut udp, &source, &destination, payload.len(), write, &ChecksumCapabilities::default());
     Some(bytes)
+}
+
+/// The most that a packet of its family carries: the length of IPv6 does not count the header.
+fn longest(from: IpAddr) -> usize {
+    usize::from(u16::MAX) - if from.is_ipv4() { 20 } else { 0 }
 }
 
 /// A zeroed packet with its IP header written, and where its payload starts. Both addresses are of one family.

@@ -190,7 +190,10 @@ impl RouteHandle {
 
     /// Routes a destination to a link, in the main table. A route that is there already is fine when it is this one.
     pub async fn add_route(&self, index: u32, destination: Cidr) -> Result<(), RouteError> {
-        match limited(self.handle.route().add(route(index, destination)).execute()).await {
+        let mut route = route(index, destination);
+        // What is made on this host is told by it from what others send through it.
+        route.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Hoplimit(FULL_HOPS.into())]));
+        match limited(self.handle.route().add(route).execute()).await {
             Err(RouteError::Refused(Errno::EEXIST)) => {
                 let ours = self.routes(index).await?.contains(&destination.trunc());
                 if ours { Ok(()) } else { Err(RouteError::Taken(destination)) }
@@ -316,7 +319,7 @@ fn family(cidr: Cidr) -> AddressFamily {
 
 fn route(index: u32, destination: Cidr) -> RouteMessage {
     let protocol = RouteProtocol::Other(PROTOCOL);
-    let mut message = match destination.trunc() {
+    match destination.trunc() {
         Cidr::V4(net) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
             .destination_prefix(net.addr(), net.prefix_len())
             .output_interface(index)
@@ -328,10 +331,7 @@ fn route(index: u32, destination: Cidr) -> RouteMessage {
             .output_interface(index)
             .protocol(protocol)
             .build(),
-    };
-    // What is made on this host is told by it from what others send through it.
-    message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Hoplimit(FULL_HOPS.into())]));
-    message
+    }
 }
 
 fn table(message: &RouteMessage) -> u32 {

@@ -460,7 +460,16 @@ fn foreign_sources_fragments_and_stray_segments_do_not_make_flows() {
             fragment[6] = 0x20
         }
         bench.send(&fragment);
-        bench.send(b"E");
+        if v6 {
+            // Parts within parts, which would each be whole.
+            let mut nested = fragment[..40].to_vec();
+            (0..8000).for_each(|_| nested.extend([44, 0, 0, 0, 0, 0, 0, 1]));
+            let length = u16::try_from(nested.len() - 40).unwrap();
+            nested[4..6].copy_from_slice(&length.to_be_bytes());
+            bench.send(&nested);
+        } else {
+            bench.send(b"E");
+        }
         let many = SocketAddr::new(bench.pick("224.0.0.251", "ff02::fb"), 5353);
         bench.send(&question(bench.from(), many, b"who is there"));
         bench.counted(|c| c.dropped_multicast == 1).await;

@@ -158,3 +158,25 @@ fn parts_that_cannot_be_of_a_packet_are_dropped() {
         assert!(Part::parse(&[]).is_none());
     }
 }
+
+#[test]
+fn a_part_within_a_part_is_none() {
+    // Whole at once, and what is whole a part again, and so on.
+    let mut nested = packet(true, b"");
+    nested.truncate(HEADER_V6);
+    nested[6] = 44;
+    for _ in 0..8000 {
+        nested.extend([44, 0, 0, 0, 0, 0, 0, 1]);
+    }
+    let length = u16::try_from(nested.len() - HEADER_V6).unwrap();
+    nested[4..6].copy_from_slice(&length.to_be_bytes());
+    assert!(Part::parse(&nested).is_none());
+    // Cut as an ordinary packet, it is put together no further than that.
+    let inner = nested.split_off(HEADER_V6);
+    nested[6] = 60;
+    nested.extend(&inner);
+    let mut fragments = Fragments::default();
+    let parts = cut(&nested, 8 * 1000, 1);
+    let last = parts.iter().map(|part| give(&mut fragments, part)).last();
+    assert!(matches!(last, Some(Taken::Whole(_))), "its next header is none that is carried");
+}

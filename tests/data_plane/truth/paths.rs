@@ -20,6 +20,8 @@ use crate::real::{MTU, in_namespace, ip};
 const FAR: [&str; 2] = ["246.246.1.8", "fd99::108"];
 /// Bytes each way.
 const MUCH: usize = 3_000_000;
+/// Longer than they take, however busy the machine is.
+const STALL: Duration = Duration::from_secs(60);
 
 /// The far host; the routers on the way to it stay as long as they are held.
 fn far() -> (Elsewhere, [Elsewhere; 2]) {
@@ -144,6 +146,6 @@ async fn streams(mtu: usize) {
                 assert!(end.await.unwrap() == filled(MUCH, 3), "{to}");
             }
         };
-        assert!(timeout(SOON, both).await.is_ok(), "{to} stalled");
+        assert!(timeout(STALL, both).await.is_ok(), "{to} stalled");
     }
 }

@@ -13,8 +13,8 @@ use super::{direct, podway, through};
 use crate::UDP_IDLE;
 use crate::real::{MTU, in_namespace};
 
-/// No end stands still so long.
-const STALL: Duration = Duration::from_secs(30);
+/// A connection that takes longer stands still, however busy the machine is.
+const STALL: Duration = Duration::from_secs(100);
 /// How long a reader looks elsewhere: longer than a kernel waits before it asks about a closed window, several times.
 const ELSEWHERE: Duration = Duration::from_secs(2);
 /// More than all buffers on the way take.
