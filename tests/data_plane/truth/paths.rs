@@ -5,12 +5,13 @@
 //! ```
 
 use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-use super::datagrams::{LONGEST, SOON, client, filled, next};
+use super::datagrams::{LONGEST, client, filled, next};
 use super::podway;
 use crate::UDP_IDLE;
 use crate::elsewhere::Elsewhere;
