@@ -237,7 +237,7 @@ fn failed(status: &SessionStatus, detail: Detail) -> String {
         (dropped.udp_full, "datagrams by a full way to the agent"),
         (dropped.dns_full + dropped.echo_full, "queries and pings because too many waited"),
         (dropped.too_long, "datagrams that are longer than a packet can be"),
-        (dropped.forwarded, "packets that others send through this host, or whose hop limit a program chose"),
+        (dropped.forwarded, "packets that others send through this host, or whose hop limit (TTL) a program chose"),
         (dropped.device_refused, "packets that the device did not take"),
         (unheard(dropped.source), "packets from another address than the device's"),
         (unheard(dropped.malformed + dropped.fragment), "packets that are malformed or parts that do not fit"),

@@ -293,6 +293,7 @@ struct Reader {
     over_tx: mpsc::UnboundedSender<(FlowKey, u64, Vec<Bytes>)>,
     over_rx: mpsc::UnboundedReceiver<(FlowKey, u64, Vec<Bytes>)>,
     limit_logged: Option<Instant>,
+    forwarded_logged: Option<Instant>,
     fragments: Fragments,
     rest: Rest,
 }
@@ -313,6 +314,7 @@ impl Reader {
             over_tx,
             over_rx,
             limit_logged: None,
+            forwarded_logged: None,
             fragments: Fragments::default(),
             rest: Rest::default(),
         }
@@ -429,7 +431,9 @@ impl Reader {
             return self.dropped(|c| &c.dropped_multicast);
         }
         if view.hops != FULL_HOPS {
-            return self.dropped(|c| &c.dropped_forwarded);
+            let (source, destination, hops) = (view.source, view.destination, view.hops);
+            drop(table);
+            return self.forwarded(source, destination, hops);
         }
         let Some(key) = view.key() else {
             return echo::take(&self.plane, &table, &view, packet.clone());
@@ -497,7 +501,7 @@ impl Reader {
             return self.dropped(|c| &c.dropped_source);
         }
         if part.hops != FULL_HOPS {
-            return self.dropped(|c| &c.dropped_forwarded);
+            return self.forwarded(part.source(), part.destination(), part.hops);
         }
         let taken = self.fragments.take(&part);
         self.count_in_vain();
@@ -548,12 +552,18 @@ impl Reader {
     }
 
     fn log_limit(&mut self) {
-        let now = self.plane.now();
-        if self.limit_logged.is_some_and(|at| now.saturating_duration_since(at) < LIMIT_LOG) {
-            return;
+        if is_time(&mut self.limit_logged, self.plane.now()) {
+            tracing::warn!(limit = MAX_FLOWS, "the limit of flows is reached; new ones are refused");
         }
-        self.limit_logged = Some(now);
-        tracing::warn!(limit = MAX_FLOWS, "the limit of flows is reached; new ones are refused");
+    }
+
+    /// Drops what was not made on this host, as its hop limit says.
+    fn forwarded(&mut self, source: IpAddr, destination: IpAddr, hops: u8) -> Fate {
+        if is_time(&mut self.forwarded_logged, self.plane.now()) {
+            let why = "another host sends it through this one, or a program here chose its hop limit (TTL)";
+            tracing::warn!(%source, %destination, hops, "a packet was dropped: {why}");
+        }
+        self.dropped(|c| &c.dropped_forwarded)
     }
 
     /// Closes every flow's channel, which resets it, and waits until their tasks are gone.
@@ -565,6 +575,15 @@ impl Reader {
             tracing::warn!("flows did not end in time");
         }
     }
+}
+
+/// Whether what is said at most once in [`LIMIT_LOG`] may be said now; it counts as said then.
+fn is_time(logged: &mut Option<Instant>, now: Instant) -> bool {
+    let is_time = logged.is_none_or(|at| now.saturating_duration_since(at) >= LIMIT_LOG);
+    if is_time {
+        *logged = Some(now);
+    }
+    is_time
 }
 
 /// Packets that came too late for their flow.

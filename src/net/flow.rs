@@ -9,7 +9,7 @@
 //! - Bytes wait only in the socket's two buffers: what the far side cannot take stays there and closes the window, what
 //!   the program does not take stays at the far side.
 //! - While its link is lost, a flow stands still: the windows close, and ClientList is told that somebody waits.
-//! - Buffers are mapped, not allocated ([`memory`]).
+//! - Buffers are mapped, not allocated (`memory`).
 
 use std::future::{Future, poll_fn};
 use std::io;

@@ -94,6 +94,11 @@ impl<'a> Part<'a> {
         self.key.source
     }
 
+    /// Where it goes.
+    pub(crate) fn destination(&self) -> IpAddr {
+        self.key.destination
+    }
+
     fn end(&self) -> usize {
         self.at + self.bytes.len()
     }

@@ -222,7 +222,7 @@ impl Quote {
         Some(Quote { source, destination, head })
     }
 
-    /// As [`unreachable`] of the packet.
+    /// As [`unreachable()`] of the packet.
     pub fn unreachable(&self, why: Unreachable) -> Option<Vec<u8>> {
         error(self.source, self.destination, &self.head, why)
     }
