@@ -131,7 +131,7 @@ pub fn run(config: Config, directories: Directories, shown: Shown) -> anyhow::Re
 }
 
 /// Threads for all but the actors, which have the first. Where processors are few, a second one mostly wakes the first.
-fn workers() -> usize {
+pub fn workers() -> usize {
     if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 2) { 2 } else { 1 }
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use podway_agent::args::Serve;
 use podway_agent::server::{Agent, FlowLimits};
-use podway_tunnel::client::{Carrier, Config, Event, Line, TcpFlow};
+use podway_tunnel::client::{Carrier, Config, Direction, Event, Line, TcpFlow};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -366,15 +366,18 @@ async fn main() {
         special,
         budget,
         line: Some(Line::default()),
-        bulk: false,
+        bulk: None,
     };
     let stream = TcpStream::connect(agent).await.expect("connected");
     stream.set_nodelay(true).expect("set");
     let carrier = Carrier::connect(stream, &config).await.expect("welcome");
     // As a link has one: flows that move much leave the first.
-    let stream = TcpStream::connect(agent).await.expect("connected");
-    stream.set_nodelay(true).expect("set");
-    let _bulk = Carrier::connect(stream, &Config { bulk: true, ..config.clone() }).await.expect("welcome");
+    let mut for_bulk = Vec::new();
+    for bulk in [Direction::Down, Direction::Up].map(Some) {
+        let stream = TcpStream::connect(agent).await.expect("connected");
+        stream.set_nodelay(true).expect("set");
+        for_bulk.push(Carrier::connect(stream, &Config { bulk, ..config.clone() }).await.expect("welcome"));
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let [what, seconds, rounds] = args.as_slice()
         && what == "lines"

@@ -152,7 +152,7 @@ impl Places {
         }
     }
 
-    /// A session has a new carrier. One for bulk stands beside the newest of the others: who leaves that has left both.
+    /// A session has a new carrier. One for bulk stands beside the newest of the others: who leaves that has left all of them.
     pub fn carrier(&self, session: [u8; 16], bulk: bool) -> CarrierOf {
         let mut state = self.state();
         state.sessions.retain(|_, session| session.strong_count() > 0);

@@ -56,7 +56,7 @@ async fn world_with(limits: FlowLimits, resolv_conf: &str, idle_exit: Duration) 
     let special = vec!["127.0.0.0/8".to_owned()];
     let budget = podway_tunnel::client::budget();
     let line = Some(Line::default());
-    let config = Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special, budget, line, bulk: false };
+    let config = Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special, budget, line, bulk: None };
     World { address, config, agent }
 }
 

@@ -7,7 +7,7 @@ mod world;
 use std::time::Duration;
 
 use bytes::Bytes;
-use podway_tunnel::client::{Carrier, Config, TcpFlow};
+use podway_tunnel::client::{Carrier, Config, Direction, TcpFlow};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -17,8 +17,30 @@ use world::*;
 /// Bytes each way.
 const LENGTH: usize = 24 << 20;
 
-async fn bulk_carrier(world: &World) -> Carrier {
-    world.try_connect(&Config { bulk: true, ..world.config.clone() }).await.expect("welcome")
+/// The carriers for bulk, one for each way.
+struct Beside([Carrier; 2]);
+
+impl Beside {
+    async fn new(world: &World) -> Beside {
+        Beside::of(world, &world.config).await
+    }
+
+    async fn of(world: &World, config: &Config) -> Beside {
+        let carrier = async |bulk| world.try_connect(&Config { bulk, ..config.clone() }).await.expect("welcome");
+        Beside([carrier(Some(Direction::Down)).await, carrier(Some(Direction::Up)).await])
+    }
+
+    fn flows(&self) -> usize {
+        self.0.iter().map(Carrier::flows).sum()
+    }
+
+    fn close(&self) {
+        self.0.iter().for_each(Carrier::close);
+    }
+
+    fn is_alive(&self) -> bool {
+        self.0.iter().all(Carrier::is_alive)
+    }
 }
 
 /// What comes at a far end, and what it sends.
@@ -57,7 +79,7 @@ async fn a_flow_that_moves_much_goes_to_the_carrier_for_bulk_and_others_stay() {
     let bytes = both(1);
     let world = World::new().await;
     let (main, mut quiet, mut quiet_far) = opened(&world).await;
-    let beside = bulk_carrier(&world).await;
+    let beside = Beside::new(&world).await;
     assert_eq!(beside.flows(), 0);
     let (flow, socket) = open(&main).await;
     let (far, near) = transfer(flow, socket, bytes);
@@ -81,6 +103,29 @@ async fn a_flow_that_moves_much_goes_to_the_carrier_for_bulk_and_others_stay() {
 }
 
 #[tokio::test]
+async fn a_flow_goes_to_the_carrier_for_the_way_of_most_of_its_bytes() {
+    let (much, little) = (pattern(LENGTH, 1), pattern(1, 2));
+    let world = World::new().await;
+    let main = world.connect().await;
+    let Beside([downwards, upwards]) = Beside::new(&world).await;
+    for (up, down, flows) in [(much.clone(), little.clone(), [0, 1]), (little, much, [1, 0])] {
+        let (flow, socket) = open(&main).await;
+        let (far, near) = transfer(flow, socket, (up, down));
+        timeout(6 * SOON, far).await.expect("in time").expect("whole");
+        let flow = timeout(SOON, near).await.expect("in time").expect("whole");
+        assert_eq!([&downwards, &upwards].map(Carrier::flows), flows);
+        drop(flow);
+        timeout(SOON, async {
+            while downwards.flows() + upwards.flows() > 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("it leaves nothing there");
+    }
+}
+
+#[tokio::test]
 async fn bulk_arrives_whole_though_its_carrier_comes_and_goes() {
     let bytes = [1, 2, 3].map(both);
     let world = World::new().await;
@@ -93,7 +138,7 @@ async fn bulk_arrives_whole_though_its_carrier_comes_and_goes() {
     let coming_and_going = async {
         let mut moved = 0;
         loop {
-            let beside = bulk_carrier(&world).await;
+            let beside = Beside::new(&world).await;
             sleep(Duration::from_millis(300 + world.below(50))).await;
             moved += beside.flows();
             // The line goes on: its flows find the way back.
@@ -123,7 +168,13 @@ async fn where_there_is_none_a_flow_asks_for_it_and_goes_on() {
     let main = world.connect().await;
     let (flow, socket) = open(&main).await;
     let (far, near) = transfer(flow, socket, bytes);
-    timeout(SOON, line.bulk_wanted()).await.expect("it is wanted");
+    let wanted = async {
+        tokio::select! {
+            () = line.bulk_wanted(Direction::Down) => {}
+            () = line.bulk_wanted(Direction::Up) => {}
+        }
+    };
+    timeout(SOON, wanted).await.expect("it is wanted");
     timeout(6 * SOON, far).await.expect("in time").expect("whole");
     drop(timeout(SOON, near).await.expect("in time").expect("whole"));
 }
@@ -137,8 +188,8 @@ async fn a_carrier_of_another_process_in_its_place_takes_no_flow() {
     // Another agent at another address, in the same line: as when a container was restarted.
     let other = World::new().await;
     world.address = other.address;
-    let stranger = Config { bulk: true, pair: other.config.pair.clone(), ..world.config.clone() };
-    let beside = world.try_connect(&stranger).await.expect("welcome");
+    let stranger = Config { pair: other.config.pair.clone(), ..world.config.clone() };
+    let beside = Beside::of(&world, &stranger).await;
     let (far, near) = transfer(flow, socket, bytes);
     timeout(6 * SOON, far).await.expect("in time").expect("whole");
     let _flow = timeout(SOON, near).await.expect("in time").expect("whole");
@@ -152,8 +203,8 @@ async fn a_flow_that_is_not_taken_over_goes_on_where_it_was() {
     let main = world.connect().await;
     let (flow, socket) = open(&main).await;
     // The same agent, which knows no such flow of that session.
-    let stranger = Config { bulk: true, session_id: [9; 16], ..world.config.clone() };
-    let beside = world.try_connect(&stranger).await.expect("welcome");
+    let stranger = Config { session_id: [9; 16], ..world.config.clone() };
+    let beside = Beside::of(&world, &stranger).await;
     let (far, near) = transfer(flow, socket, bytes);
     timeout(6 * SOON, far).await.expect("in time").expect("whole");
     let _flow = timeout(SOON, near).await.expect("in time").expect("whole");

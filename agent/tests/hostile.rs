@@ -119,7 +119,7 @@ fn a_client_that_says_anything_ends_its_own_calls_and_no_more() {
         special: vec!["127.0.0.0/8".to_owned()],
         budget: podway_tunnel::client::budget(),
         line: None,
-        bulk: false,
+        bulk: None,
     };
     let paths = prop_oneof![4 => Just(FLOW_PATH), 2 => Just(DNS_PATH), 2 => Just(ECHO_PATH), 1 => Just(HELLO_PATH), 1 => Just("/")];
     let bodies = prop::collection::vec((paths, nonsense::stream()), 1..6);

@@ -51,7 +51,7 @@ async fn carrier() -> (Carrier, Arc<Budget>) {
         special,
         budget: Arc::clone(&budget),
         line,
-        bulk: false,
+        bulk: None,
     };
     (Carrier::connect(stream, &config).await.expect("welcome"), budget)
 }

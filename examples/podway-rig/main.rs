@@ -40,8 +40,9 @@ const KEPT_FREE: i32 = 8 << 20;
 fn main() -> Result<()> {
     podway_tunnel::heap::keep_freed(KEPT_FREE);
     let args: Vec<String> = std::env::args().skip(1).collect();
-    // As many threads as the daemon's.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // As many threads as the daemon's, for the baseline too.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(podway::daemon::workers()).enable_all().build()?;
     runtime.block_on(run(&args.iter().map(String::as_str).collect::<Vec<_>>()))?;
     // Connections that are still open end with the process.
     std::process::exit(0);

@@ -5,24 +5,34 @@
 //!                                     └──▶ error channel's text ──▶ io::Error
 //! ```
 //!
-//! Not kube's `Portforwarder`: it cuts uploads into messages of 4 KiB and shows a refusal as a plain end. A
-//! port-forward knows no half-close, and the far end's close arrives about a second late: what runs on top must carry
-//! its own end. Nothing pings here; that too is for what runs on top.
+//! Not kube's `Portforwarder`: it cuts uploads into messages of 4 KiB and shows a refusal as a plain end. Over channels a
+//! port-forward knows no half-close, and the far end's close arrives about a second late; over SPDY bytes just before an end may be
+//! lost with it (moby/spdystream lets go of what it has queued). So what runs on top must carry its own end. Nothing pings
+//! here; that too is for what runs on top, and over SPDY the API server tells of a kubelet that is gone only when something is
+//! sent to it.
 
 mod frames;
+mod inside;
 
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
+use http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{HeaderMap, StatusCode};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use kube::core::Request;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use self::frames::{Decoder, Encoder, Reply, Step, push_control};
+use self::inside::Protocol;
 use crate::error::chain;
 use crate::net::obstacle::Obstacle;
 
@@ -77,7 +87,58 @@ pub async fn open(
     let request = Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
     let request = request.portforward(pod, &[port]).map_err(|e| other(&e))?;
     let connection = client.connect(request).await.map_err(|e| classify(&e))?;
-    PortForwardStream::over(connection.into_stream().into_inner()).map_err(|e| other(&e))
+    PortForwardStream::over(connection.into_stream().into_inner(), Protocol::Channels, port).map_err(|e| other(&e))
+}
+
+/// The WebSocket protocol whose messages are pieces of a SPDY connection (Kubernetes 1.31 and later).
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+
+/// The same through a protocol that costs the container runtime less for what is sent, and the API server more.
+///
+/// # Errors
+/// Where it cannot be had; [`open`] may.
+///
+/// Cancel safe: dropping it closes the connection. Has no limit of its own beyond that of connecting.
+pub async fn open_tunnelled(
+    client: &kube::Client,
+    namespace: &str,
+    pod: &str,
+    port: u16,
+) -> Result<PortForwardStream, PortForwardError> {
+    let other = |error: &dyn std::error::Error| PortForwardError::Other(chain(error));
+    let key = generate_key();
+    // The port is named in the tunnel. Who knows no tunnels misses it here, and says so at once.
+    let request = http::Request::get(format!("/api/v1/namespaces/{namespace}/pods/{pod}/portforward"))
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_VERSION, "13")
+        .header(SEC_WEBSOCKET_KEY, &key)
+        .header(SEC_WEBSOCKET_PROTOCOL, TUNNEL)
+        .body(kube::client::Body::empty())
+        .map_err(|error| other(&error))?;
+    let answer = client.send(request).await.map_err(|error| classify(&error))?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(PortForwardError::Other(answer.status().to_string()));
+    }
+    // RFC 6455, section 4.1.
+    let accept = derive_accept_key(key.as_bytes());
+    let wanted = [
+        (CONNECTION, "Upgrade"),
+        (UPGRADE, "websocket"),
+        (SEC_WEBSOCKET_ACCEPT, accept.as_str()),
+        (SEC_WEBSOCKET_PROTOCOL, TUNNEL),
+    ];
+    if let Some((name, _)) = wanted.iter().find(|(name, value)| !says(answer.headers(), name, value)) {
+        return Err(PortForwardError::Other(format!("the answer has another {name}")));
+    }
+    let socket = TokioIo::new(hyper::upgrade::on(answer).await.map_err(|error| other(&error))?);
+    PortForwardStream::over(socket, Protocol::Spdy, port).map_err(|error| other(&error))
+}
+
+fn says(headers: &HeaderMap, name: &http::HeaderName, value: &str) -> bool {
+    let found = headers.get(name).and_then(|found| found.to_str().ok());
+    let exact = *name == SEC_WEBSOCKET_ACCEPT || *name == SEC_WEBSOCKET_PROTOCOL;
+    found.is_some_and(|found| if exact { found == value } else { found.eq_ignore_ascii_case(value) })
 }
 
 fn classify(error: &kube::Error) -> PortForwardError {
@@ -145,16 +206,20 @@ pub struct PortForwardStream<S = TokioIo<Upgraded>> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> PortForwardStream<S> {
-    /// Speaks the protocol over an upgraded connection.
-    fn over(socket: S) -> io::Result<PortForwardStream<S>> {
+    /// Speaks the protocol over an upgraded connection. What it has to say first goes out with the first flush.
+    fn over(socket: S, protocol: Protocol, port: u16) -> io::Result<PortForwardStream<S>> {
+        let (mut control, mut masks, hello) = (Vec::new(), Masks::new()?, protocol.hello(port));
+        if !hello.is_empty() {
+            push_control(&mut control, Reply::Message, &hello, masks.next()?);
+        }
         Ok(PortForwardStream {
             socket: socket.take(u64::MAX),
-            decoder: Decoder::new(),
-            encoder: Encoder::new(),
+            decoder: Decoder::new(protocol),
+            encoder: Encoder::new(protocol),
             out: Vec::new(),
             sent: 0,
-            control: Vec::new(),
-            masks: Masks::new()?,
+            control,
+            masks,
             fault: Fault::default(),
             read_over: false,
             closing: false,
@@ -215,10 +280,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for PortForwardStream<S> {
         loop {
             match this.decoder.step(buf) {
                 Step::Data(_) => return Poll::Ready(Ok(())),
-                Step::Ping(payload) => {
+                Step::Asked(reply, payload) => {
                     if this.control.len() < CONTROL_QUEUE {
                         let mask = this.masks.next()?;
-                        push_control(&mut this.control, Reply::Pong, &payload, mask);
+                        push_control(&mut this.control, reply, &payload, mask);
                     }
                     // While a write is under way the socket must keep waking the writer, not the reader; it goes on with
                     // the answer itself. Pending is fine: so does the next flush.
@@ -344,12 +409,68 @@ mod tests {
     type Ends = (PortForwardStream<tokio::io::DuplexStream>, WebSocketStream<tokio::io::DuplexStream>);
 
     async fn ends() -> Ends {
-        let (near, far) = tokio::io::duplex(100_000);
-        let mut server = WebSocketStream::from_raw_socket(far, Role::Server, None).await;
+        let mut ends = ends_of(Protocol::Channels).await;
         for channel in [0, 1] {
-            server.send(Message::binary(vec![channel, 0x1f, 0x90])).await.expect("port frame");
+            ends.1.send(Message::binary(vec![channel, 0x1f, 0x90])).await.expect("port frame");
         }
-        (PortForwardStream::over(near).expect("random numbers"), server)
+        ends
+    }
+
+    async fn ends_of(protocol: Protocol) -> Ends {
+        let (near, far) = tokio::io::duplex(100_000);
+        let server = WebSocketStream::from_raw_socket(far, Role::Server, None).await;
+        (PortForwardStream::over(near, protocol, 8080).expect("random numbers"), server)
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_opens_its_streams_first_carries_bytes_and_answers_pings() {
+        const PING: [u8; 12] = [0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 2];
+        let (stream, mut server) = ends_of(Protocol::Spdy).await;
+        let sent: Vec<u8> = (0..200_000_u32).map(|n| (n % 253) as u8).collect();
+        let expected = sent.clone();
+        let far = tokio::spawn(async move {
+            let hello = server.next().await.expect("a message").expect("a frame");
+            assert_eq!(hello, Message::binary(Protocol::Spdy.hello(8080)));
+            // Answers, which nobody waits for, and a question.
+            server.send(Message::binary(vec![0x80, 3, 0, 2, 0, 0, 0, 5, 0, 0, 0, 1, 9])).await.expect("sent");
+            server.send(Message::binary(PING.to_vec())).await.expect("sent");
+            let (mut got, mut answers) = (Vec::new(), 0);
+            while got.len() < expected.len() || answers == 0 {
+                let Some(Ok(Message::Binary(message))) = server.next().await else { break };
+                if message[0] == 0x80 {
+                    assert_eq!(message[..], PING);
+                    answers += 1;
+                    continue;
+                }
+                let (head, bytes) = message.split_at(8);
+                assert_eq!(head[..5], [0, 0, 0, 3, 0]);
+                let length = u32::from_be_bytes([0, head[5], head[6], head[7]]);
+                assert_eq!(usize::try_from(length).expect("short"), bytes.len(), "a message is one frame");
+                // Back in two messages that are no frames by themselves.
+                let (first, second) = message.split_at(message.len() / 2);
+                server.send(Message::binary(first.to_vec())).await.expect("sent");
+                server.send(Message::binary(second.to_vec())).await.expect("sent");
+                got.extend_from_slice(bytes);
+            }
+            assert!(got == expected, "{} bytes arrived", got.len());
+            server.send(Message::binary(vec![0, 0, 0, 3, 1, 0, 0, 0])).await.expect("sent");
+            server.send(Message::binary(b"\0\0\0\x01\x01\0\0\x04late".to_vec())).await.expect("sent");
+        });
+        let fault = stream.fault();
+        let (mut read, mut write) = tokio::io::split(stream);
+        let writing = tokio::spawn(async move {
+            write.write_all(&sent).await.expect("written");
+            write.flush().await.expect("flushed");
+            (write, sent)
+        });
+        let mut back = vec![0; 200_000];
+        read.read_exact(&mut back).await.expect("read");
+        let (_write, sent) = writing.await.expect("wrote");
+        assert!(back == sent, "the echo differs");
+        let error = read.read_u8().await.expect_err("what came after the end");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(fault.get(), Some(&PortForwardError::Refused("late".to_owned())));
+        far.await.expect("the server is content");
     }
 
     #[tokio::test]

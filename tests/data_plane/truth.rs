@@ -161,7 +161,7 @@ async fn link() -> Arc<dyn AgentLink> {
         special: vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()],
         budget: podway_tunnel::client::budget(),
         line: Some(Line::default()),
-        bulk: false,
+        bulk: None,
     };
     Arc::new(NativeLink::new(Carrier::connect(stream, &config).await.unwrap(), Beside::default()))
 }

@@ -60,7 +60,7 @@ impl Dialer for Loopback {
             special: Vec::new(),
             budget: podway_tunnel::client::budget(),
             line: None,
-            bulk: false,
+            bulk: None,
         };
         Box::pin(async move {
             let stream = TcpStream::connect(address).await.expect("the agent listens");

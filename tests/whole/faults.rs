@@ -1,6 +1,7 @@
 //! The way to the API server is slow, cut, silent; the API server is away.
 
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -144,6 +145,44 @@ fn downloads_and_uploads_go_on_though_the_way_is_cut_every_two_seconds() {
         println!("{COUNT} bytes each in {:?}, {cuts} carriers were cut", began.elapsed());
         assert!(cuts >= 3, "{cuts} carriers were cut: it was too quick");
     });
+}
+
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+
+/// Uploads; gives how many port-forwards there are at its end: those of channels, and tunnels.
+fn upload(world: &World, count: usize) -> [u64; 2] {
+    let mut sink = patient(&world.ws, "edge", 9003);
+    for _ in 0..count / 100_000 {
+        sink.write_all(&[7; 100_000]).unwrap();
+    }
+    let carriers = ["v5.channel.k8s.io, v4.channel.k8s.io", TUNNEL].map(|protocol| {
+        let on = json!({"resource": "pods/portforward", "protocol": protocol});
+        world.cluster.fault(json!({"do": "connections", "on": on})).unwrap().as_u64().unwrap()
+    });
+    sink.shutdown(Shutdown::Write).unwrap();
+    let mut said = String::new();
+    sink.read_to_string(&mut said).unwrap();
+    assert_eq!(said.trim(), count.to_string());
+    carriers
+}
+
+#[test]
+fn what_goes_up_in_bulk_takes_a_tunnel_where_the_api_server_knows_one() {
+    const COUNT: usize = 60_000_000;
+    let Some(world) = World::start() else { return };
+    for knows in [true, false] {
+        if !knows {
+            set(&world, json!({"fault": "refuse", "code": 403, "on": {"protocol": TUNNEL}}));
+        }
+        world.connected(&VIA, |podway| {
+            // All that are dialled without bulk.
+            until("AgentReady", LIMIT, || podway.status().holds("AgentReady").then_some(()));
+            let [before, tunnels] = upload(&world, 1_000_000);
+            assert_eq!(tunnels, 0, "that is little");
+            let carriers = upload(&world, COUNT);
+            assert_eq!(carriers, if knows { [before, 1] } else { [before + 1, 0] });
+        });
+    }
 }
 
 #[test]

@@ -73,8 +73,17 @@ pub struct Config {
     pub budget: Arc<Budget>,
     /// Where flows find the next carrier to this agent when they lose theirs; without one they end with it.
     pub line: Option<Line>,
-    /// Whether it is for bulk alone: flows of the line's other carriers come to it when they move much.
-    pub bulk: bool,
+    /// Whether it is for bulk alone: flows of the line's other carriers come to it when they move much, most of it that way.
+    pub bulk: Option<Direction>,
+}
+
+/// Which way bytes go, as the workstation sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To the workstation.
+    Down,
+    /// From it.
+    Up,
 }
 
 /// Why there is no carrier.
@@ -202,11 +211,11 @@ impl Carrier {
             last_byte: AtomicU64::new(0),
             close: Notify::new(),
             budget: Arc::clone(&config.budget),
-            bulk: config.bulk,
+            bulk: config.bulk.is_some(),
             runtime: tokio::runtime::Handle::current(),
         });
         let io = Unhurried::client(io);
-        let noted = Noted { io, gather: Gather::new(config.bulk), shared: Arc::clone(&shared) };
+        let noted = Noted { io, gather: Gather::new(shared.bulk), shared: Arc::clone(&shared) };
         let (mut requests, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -276,7 +285,10 @@ impl Carrier {
         tokio::spawn(heartbeat(reader, writer, round_trip, Arc::clone(&shared), ended, guard, line.clone()));
         let inner = Arc::new(Inner { requests, agent_version, welcome, closed, gone, shared, line });
         if let Some(line) = &inner.line {
-            if config.bulk { line.bulk_is(&inner) } else { line.leads_to(&inner) }
+            match config.bulk {
+                Some(direction) => line.bulk_is(direction, &inner),
+                None => line.leads_to(&inner),
+            }
         }
         Ok(Carrier(inner))
     }
@@ -453,7 +465,7 @@ async fn answer(reader: &mut Reader) -> Result<flow_frame::Frame, Failure> {
 }
 
 fn features(config: &Config) -> Vec<String> {
-    let has = [(RESUME, config.line.is_some()), (BULK, config.bulk)];
+    let has = [(RESUME, config.line.is_some()), (BULK, config.bulk.is_some())];
     has.into_iter().filter(|(_, has)| *has).map(|(feature, _)| feature.to_owned()).collect()
 }
 

@@ -79,7 +79,9 @@ pub const STREAM_WINDOW: u32 = 32 << 20;
 pub const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// Largest HTTP/2 frame: a whole `Data` frame with its headers.
 pub const FRAME_SIZE: u32 = (MAX_DATA + 1024) as u32;
-/// Bytes of one flow that wait in front of the carrier: what bounds how long a bulk flow delays an interactive one.
-pub const SEND_BUFFER: usize = 256 * 1024;
+/// Bytes of one flow that wait in front of the carrier: what bounds how long a bulk flow delays an interactive one. Four pieces
+/// and the headers of three, which take 18 bytes each until an offset takes more, and not so much that something is left, which
+/// would go as a tiny piece.
+pub const SEND_BUFFER: usize = 4 * STREAM_DATA + 56;
 
 pub use handshake::{decode_key, encode_key};

@@ -29,7 +29,7 @@ fn config() -> Config {
     let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
     let pair = Arc::new(Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("its pair"));
     let budget = podway_tunnel::client::budget();
-    Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special: Vec::new(), budget, line: None, bulk: false }
+    Config { pair, session_id: [7; 16], pod_uid: "pod-1".into(), special: Vec::new(), budget, line: None, bulk: None }
 }
 
 /// Answers a `Hello` with these frames, then hands the stream on.

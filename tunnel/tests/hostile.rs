@@ -106,7 +106,7 @@ async fn meet(script: Script) -> Result<(), TestCaseError> {
         special: Vec::new(),
         budget: Arc::clone(&budget),
         line: None,
-        bulk: false,
+        bulk: None,
     };
     // Whoever dials has a limit of his own.
     let Ok(Ok(carrier)) = timeout(Duration::from_secs(10), Carrier::connect(ours, &config)).await else {

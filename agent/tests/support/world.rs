@@ -96,7 +96,7 @@ impl World {
             special: vec!["127.0.0.0/8".to_owned()],
             budget: podway_tunnel::client::budget(),
             line: Some(Line::default()),
-            bulk: false,
+            bulk: None,
         };
         let agent = tokio::spawn(agent.run(std::future::pending()));
         let (cut_within, random) = (AtomicU64::new(0), AtomicU64::new(0x9e37_79b9_7f4a_7c15));

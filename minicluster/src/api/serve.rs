@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::Request;
+use http::header::SEC_WEBSOCKET_PROTOCOL;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -219,7 +220,8 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Answer, Dropped> {
     let asked = respond::Asked::read(shared, connection, &request);
-    let who = asked.who();
+    let protocol = request.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|protocol| protocol.to_str().ok());
+    let who = Who { protocol: protocol.unwrap_or_default().to_owned(), ..asked.who() };
     let mut drops_after = false;
     for Met { id, fault } in shared.faults.requested(&connection.link, &who) {
         match fault {
@@ -275,5 +277,6 @@ pub fn who(info: &super::request::RequestInfo, user: &str) -> Who {
         namespace: wanted.namespace.clone(),
         name: wanted.name.clone(),
         user: user.to_owned(),
+        protocol: String::new(),
     }
 }

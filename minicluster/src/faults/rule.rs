@@ -25,6 +25,9 @@ pub struct Matcher {
     /// Name of the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The protocols that a WebSocket is asked for, as they are in the header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
 }
 
 /// Who asks for what.
@@ -40,6 +43,8 @@ pub struct Who {
     pub name: String,
     /// User.
     pub user: String,
+    /// Protocols of a WebSocket, empty for none.
+    pub protocol: String,
 }
 
 impl Matcher {
@@ -67,6 +72,7 @@ impl Matcher {
             && is(&self.namespace, &who.namespace)
             && is(&self.name, &who.name)
             && is(&self.user, &who.user)
+            && is(&self.protocol, &who.protocol)
     }
 }
 

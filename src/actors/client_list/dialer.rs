@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use actix::WeakRecipient;
-use podway_tunnel::client::{Carrier, Config, ConnectError, Line};
+use podway_tunnel::client::{Carrier, Config, ConnectError, Direction, Line};
 use podway_tunnel::credit::Budget;
 use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::debug;
 
 use super::core::DialOutcome;
 use super::messages::Unfit;
@@ -22,6 +25,8 @@ use crate::net::cidr::Cidr;
 use crate::net::portforward::{self, PortForwardError};
 use crate::workload::PodUid;
 
+/// How long a tunnel for bulk may take. Half of [`bulk::DIAL`]: the rest is for a carrier without one.
+const TUNNEL: Duration = Duration::from_secs(5);
 /// Bytes of a version that are shown.
 const LONGEST_VERSION: usize = 64;
 
@@ -95,7 +100,7 @@ impl Dialer for NativeDialer {
             special: special.iter().map(ToString::to_string).collect(),
             budget: Arc::clone(&self.budget),
             line: None,
-            bulk: false,
+            bulk: None,
         };
         let pod_watcher = self.pod_watcher.clone();
         Box::pin(async move {
@@ -122,13 +127,12 @@ impl Dialer for NativeDialer {
             }
             let (closed, version) = (carrier.closed(), readable(carrier.agent_version()));
             let beside = Beside::default();
-            let again = Box::new(move || -> bulk::Dialing {
+            let again = Box::new(move |direction, failures| -> bulk::Dialing {
                 let (client, pod) = (client.borrow().clone(), Arc::clone(&pod));
-                let config = Config { bulk: true, ..config.clone() };
-                Box::pin(async move {
-                    let stream = portforward::open(&client, &pod.namespace, &pod.name, port).await.ok()?;
-                    Carrier::connect(stream, &config).await.ok()
-                })
+                let config = Config { bulk: Some(direction), ..config.clone() };
+                // One that was agreed on and then brought nothing costs every second dial only.
+                let tunnelled = direction == Direction::Up && failures % 2 == 0;
+                Box::pin(async move { for_bulk(&client, &pod, port, &config, tunnelled).await })
             });
             tokio::spawn(bulk::mind(carrier.closed(), line, beside.clone(), again));
             Ok(Dialed { link: Arc::new(NativeLink::new(carrier, beside)), version, closed: Box::pin(closed) })
@@ -138,6 +142,29 @@ impl Dialer for NativeDialer {
     fn abandon(&self, pod: &PodUid) {
         self.lines.abandon(pod);
     }
+}
+
+/// Dials a carrier for bulk, through a tunnel where that can be had.
+async fn for_bulk(
+    client: &kube::Client,
+    pod: &PodFact,
+    port: u16,
+    config: &Config,
+    tunnelled: bool,
+) -> Option<Carrier> {
+    if tunnelled {
+        let dialing = async {
+            let stream = portforward::open_tunnelled(client, &pod.namespace, &pod.name, port).await;
+            Carrier::connect(stream.map_err(|error| error.to_string())?, config).await.map_err(|error| chain(&error))
+        };
+        match timeout(TUNNEL, dialing).await {
+            Ok(Ok(carrier)) => return Some(carrier),
+            Ok(Err(why)) => debug!(pod = %pod.name, why, "no tunnel for what goes up in bulk"),
+            Err(_) => debug!(pod = %pod.name, "no answer from the tunnel for what goes up in bulk"),
+        }
+    }
+    let stream = portforward::open(client, &pod.namespace, &pod.name, port).await.ok()?;
+    Carrier::connect(stream, config).await.ok()
 }
 
 /// What a failed handshake says of the agent. What it says of its protocol and its key will not change: it cannot be

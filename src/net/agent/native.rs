@@ -6,27 +6,31 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use podway_tunnel::client::{self, Carrier, Event};
+use podway_tunnel::client::{self, Carrier, Direction, Event};
 use podway_tunnel::frames::Failure;
 
 use super::{AgentLink, FlowEnded, FlowEvent, OpenError, TcpFlow, UdpEnded, UdpFlow};
 
-/// A carrier that may be there or not.
+/// Carriers that may be there or not, one for each direction.
 #[derive(Clone, Debug, Default)]
-pub struct Beside(Arc<Mutex<Option<Carrier>>>);
+pub struct Beside(Arc<Mutex<[Option<Carrier>; 2]>>);
 
 impl Beside {
-    /// It is there, or not any more.
-    pub fn set(&self, carrier: Option<Carrier>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = carrier;
+    /// That in one direction is there, or not any more.
+    pub fn set(&self, direction: Direction, carrier: Option<Carrier>) {
+        let [down, up] = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match direction {
+            Direction::Down => *down = carrier,
+            Direction::Up => *up = carrier,
+        }
     }
 
-    fn take(&self) -> Option<Carrier> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn take(&self) -> [Option<Carrier>; 2] {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// A link over one carrier, and another beside it for flows that move much.
+/// A link over one carrier, and others beside it for flows that move much.
 #[derive(Debug)]
 pub struct NativeLink {
     carrier: Carrier,
@@ -85,8 +89,8 @@ impl AgentLink for NativeLink {
     }
 
     async fn leave(&self) {
-        let carriers = [Some(self.carrier.clone()), self.bulk.take()];
-        let leaving: Vec<_> = carriers.iter().flatten().collect();
+        let beside = self.bulk.take();
+        let leaving: Vec<_> = beside.iter().flatten().chain([&self.carrier]).collect();
         leaving.iter().for_each(|carrier| carrier.close());
         for carrier in leaving {
             carrier.gone().await;

@@ -1,20 +1,16 @@
-//! The frames on the wire: WebSocket (RFC 6455) around `v4.channel.k8s.io` messages.
-//!
-//! A message is a channel number and bytes: channel 0 is the port's data, channel 1 its errors as text. The first
-//! message on each channel is the port's number in two bytes. Pure: bytes in, bytes out.
+//! The frames on the wire: WebSocket (RFC 6455) around what a port-forward says, see [`super::inside`]. Pure: bytes in,
+//! bytes out.
 
 use std::cmp::min;
 
 use tokio::io::ReadBuf;
 
-/// Most payload of one message that is sent. Larger ones measured no faster at the container runtime's end.
-const MESSAGE: usize = 128 * 1024;
+use super::inside::{Inside, Protocol};
+
 /// Bytes kept free in front of a message for its header: 2, 8 of length, 4 of mask.
 const HEADER: usize = 14;
 /// What is read from the socket to find headers in; data beyond it goes to the reader directly.
 const READ: usize = 2048;
-/// Most text that is kept of the error channel, in bytes.
-const ERROR_TEXT: usize = 4096;
 /// Most payload that RFC 6455 allows in a control frame, in bytes.
 const CONTROL: u64 = 125;
 
@@ -28,22 +24,23 @@ const OP_PONG: u8 = 10;
 /// Gathers bytes into one open message and seals it for the wire.
 #[derive(Debug)]
 pub struct Encoder {
+    protocol: Protocol,
     open: Vec<u8>,
 }
 
 impl Encoder {
     /// An encoder without an open message.
-    pub fn new() -> Encoder {
-        Encoder { open: Vec::new() }
+    pub fn new(protocol: Protocol) -> Encoder {
+        Encoder { protocol, open: Vec::new() }
     }
 
     /// Takes as much of `data` as the open message has room for, and says how much.
     pub fn push(&mut self, data: &[u8]) -> usize {
         if self.open.is_empty() {
             self.open.resize(HEADER, 0);
-            self.open.push(0);
+            self.open.extend_from_slice(self.protocol.head());
         }
-        let room = (HEADER + MESSAGE).saturating_sub(self.open.len());
+        let room = (HEADER + self.protocol.message()).saturating_sub(self.open.len());
         let taken = data.get(..min(room, data.len())).unwrap_or_default();
         self.open.extend_from_slice(taken);
         taken.len()
@@ -56,7 +53,7 @@ impl Encoder {
 
     /// Whether the open message takes no more.
     pub fn is_full(&self) -> bool {
-        self.open.len() >= HEADER + MESSAGE
+        self.open.len() >= HEADER + self.protocol.message()
     }
 
     /// Seals the open message into `out`, whose buffer becomes the next open one; returns where the frame begins in it.
@@ -71,16 +68,18 @@ impl Encoder {
             space.copy_from_slice(&head[..used]);
         }
         if let Some(payload) = out.get_mut(HEADER..) {
+            self.protocol.seal(payload);
             apply_mask(payload, mask);
         }
         start
     }
 }
 
-/// Appends a masked control frame.
+/// Appends a masked frame that is none of the port's data.
 pub fn push_control(out: &mut Vec<u8>, reply: Reply, payload: &[u8], mask: [u8; 4]) {
     let mut head = [0_u8; HEADER];
     let op = match reply {
+        Reply::Message => OP_BINARY,
         Reply::Pong => OP_PONG,
         Reply::Close => OP_CLOSE,
     };
@@ -93,9 +92,11 @@ pub fn push_control(out: &mut Vec<u8>, reply: Reply, payload: &[u8], mask: [u8; 
     }
 }
 
-/// The control frames that a client sends.
+/// What a client sends beside data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
+    /// A message of the protocol inside.
+    Message,
     /// The answer to a ping.
     Pong,
     /// The end.
@@ -143,11 +144,11 @@ pub enum Step {
     Data(usize),
     /// More bytes from the socket are wanted.
     Need,
-    /// A ping, to be answered with its own payload.
-    Ping(Vec<u8>),
+    /// A question, and the answer that it wants.
+    Asked(Reply, Vec<u8>),
     /// The other end says goodbye; nothing follows.
     Closed,
-    /// The error channel's message is complete so far; see [`Decoder::error_text`].
+    /// What the other end says about errors is complete so far; see [`Decoder::error_text`].
     ErrorText,
     /// The bytes are no frames of this protocol; nothing follows.
     Broken(&'static str),
@@ -163,18 +164,14 @@ pub struct Decoder {
     left: u64,
     opcode: u8,
     last_of_message: bool,
-    /// `None` before the channel byte of the current message.
-    channel: Option<u8>,
-    /// Bytes of the port's number that each channel still owes.
-    owed: [u8; 2],
+    inside: Inside,
     control: Vec<u8>,
-    error: Vec<u8>,
     over: bool,
 }
 
 impl Decoder {
     /// A decoder at the first byte after the upgrade.
-    pub fn new() -> Decoder {
+    pub fn new(protocol: Protocol) -> Decoder {
         Decoder {
             buffer: vec![0; READ].into_boxed_slice(),
             start: 0,
@@ -182,10 +179,8 @@ impl Decoder {
             left: 0,
             opcode: OP_BINARY,
             last_of_message: true,
-            channel: None,
-            owed: [2, 2],
+            inside: Inside::new(protocol),
             control: Vec::new(),
-            error: Vec::new(),
             over: false,
         }
     }
@@ -202,13 +197,14 @@ impl Decoder {
 
     /// How many bytes come next from the socket that are nothing but data, if that is known.
     pub fn data_ahead(&self) -> Option<u64> {
-        let data = self.opcode < OP_CLOSE && self.channel == Some(0) && self.owed[0] == 0;
-        (data && self.left > 0 && self.start == self.end).then_some(self.left)
+        let data = if self.opcode < OP_CLOSE { min(self.left, self.inside.data_ahead()) } else { 0 };
+        (data > 0 && self.start == self.end).then_some(data)
     }
 
     /// So many of [`Decoder::data_ahead`] were read past the decoder.
     pub fn passed(&mut self, count: usize) {
         self.left = self.left.saturating_sub(count as u64);
+        self.inside.passed(count as u64);
     }
 
     /// So many bytes were put into [`Decoder::space`].
@@ -216,15 +212,15 @@ impl Decoder {
         self.end = min(self.end + count, self.buffer.len());
     }
 
-    /// What the error channel said so far.
+    /// What the other end said about errors so far.
     pub fn error_text(&self) -> Option<String> {
-        (!self.error.is_empty()).then(|| String::from_utf8_lossy(&self.error).trim().to_owned())
+        self.inside.error_text()
     }
 
     /// The next thing in the buffer. `into` must not be full.
     pub fn step(&mut self, into: &mut ReadBuf<'_>) -> Step {
         loop {
-            if self.over {
+            if self.over || self.inside.is_over() {
                 return Step::Closed;
             }
             if self.left == 0 {
@@ -256,34 +252,12 @@ impl Decoder {
             self.control.extend_from_slice(&part);
             return if self.left == 0 { self.control_done() } else { None };
         }
-        let Some(channel) = self.channel else {
-            self.channel = self.take(1).first().copied();
-            return None;
-        };
-        if let Some(owed) = self.owed.get(usize::from(channel)).copied()
-            && owed > 0
-        {
-            let taken = self.take(usize::from(owed)).len();
-            self.owed[usize::from(channel)] -= u8::try_from(taken).unwrap_or(owed);
-            return None;
-        }
-        match channel {
-            0 => {
-                let part = self.take(into.remaining());
-                into.put_slice(part);
-                Some(Step::Data(part.len()))
-            }
-            1 => {
-                let room = ERROR_TEXT.saturating_sub(self.error.len());
-                let part = self.take(usize::MAX).to_vec();
-                self.error.extend_from_slice(part.get(..min(room, part.len())).unwrap_or_default());
-                (self.left == 0 && self.last_of_message).then_some(Step::ErrorText)
-            }
-            _ => {
-                self.take(usize::MAX);
-                None
-            }
-        }
+        let at_hand = min(usize::try_from(self.left).unwrap_or(usize::MAX), self.end - self.start);
+        let ends = self.last_of_message && self.left == at_hand as u64;
+        let (used, step) = self.inside.take(&self.buffer[self.start..self.start + at_hand], into, ends);
+        self.start += used;
+        self.left -= used as u64;
+        step
     }
 
     /// Takes at most `most` bytes of the current frame's payload from the buffer.
@@ -300,7 +274,7 @@ impl Decoder {
     fn control_done(&mut self) -> Option<Step> {
         let payload = std::mem::take(&mut self.control);
         match self.opcode {
-            OP_PING => Some(Step::Ping(payload)),
+            OP_PING => Some(Step::Asked(Reply::Pong, payload)),
             OP_CLOSE => {
                 self.over = true;
                 Some(Step::Closed)
@@ -336,7 +310,7 @@ impl Decoder {
             OP_CONTINUE => self.last_of_message = last,
             OP_TEXT | OP_BINARY => {
                 self.last_of_message = last;
-                self.channel = None;
+                self.inside.message_begins();
             }
             OP_CLOSE | OP_PING | OP_PONG if last && length <= CONTROL => {}
             OP_CLOSE | OP_PING | OP_PONG => return Err("a control frame is too long"),
@@ -376,8 +350,12 @@ mod tests {
 
     /// Feeds `wire` in pieces of at most `piece` bytes, data past the decoder if `past`; returns the data and the other
     /// steps.
-    fn decode(mut wire: &[u8], piece: usize, past: bool) -> (Vec<u8>, Vec<Step>, Decoder) {
-        let mut decoder = Decoder::new();
+    fn decode(wire: &[u8], piece: usize, past: bool) -> (Vec<u8>, Vec<Step>, Decoder) {
+        decode_as(Protocol::Channels, wire, piece, past)
+    }
+
+    fn decode_as(protocol: Protocol, mut wire: &[u8], piece: usize, past: bool) -> (Vec<u8>, Vec<Step>, Decoder) {
+        let mut decoder = Decoder::new(protocol);
         let (mut data, mut steps) = (Vec::new(), Vec::new());
         let mut space = [0_u8; 1000];
         while !wire.is_empty() {
@@ -402,7 +380,7 @@ mod tests {
                         steps.push(step);
                         return (data, steps, decoder);
                     }
-                    step @ (Step::Ping(_) | Step::ErrorText) => steps.push(step),
+                    step @ (Step::Asked(..) | Step::ErrorText) => steps.push(step),
                 }
             }
         }
@@ -424,7 +402,92 @@ mod tests {
             let (data, steps, _) = decode(&wire, piece, past);
             assert_eq!(&data[..11], b"hello world", "pieces of {piece}, {past}");
             assert_eq!(&data[11..], &big, "pieces of {piece}, {past}");
-            assert_eq!(steps, [Step::Ping(b"p".to_vec()), Step::Closed], "pieces of {piece}, {past}");
+            assert_eq!(steps, [Step::Asked(Reply::Pong, b"p".to_vec()), Step::Closed], "pieces of {piece}, {past}");
+        }
+    }
+
+    /// A frame of SPDY with that many bytes of a body: stream or version and kind, flags, and the length.
+    fn spdy(head: [u8; 4], flags: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len()).expect("short").to_be_bytes();
+        [&head[..], &[flags], &length[1..], body].concat()
+    }
+
+    #[test]
+    fn data_in_spdy_survives_any_cut_of_the_wire_and_of_the_messages() {
+        let big: Vec<u8> = (0..70_000_u32).map(|n| (n % 251) as u8).collect();
+        let ping = spdy([0x80, 3, 0, 6], 0, &[0, 0, 0, 2]);
+        let inside = [
+            spdy([0x80, 3, 0, 2], 0, &[0, 0, 0, 1, 0x78, 0x9c, 1, 2, 3]),
+            spdy([0x80, 3, 0, 2], 0, &[0, 0, 0, 3, 9, 9]),
+            spdy([0x80, 3, 0, 4], 0, &[]),
+            spdy([0, 0, 0, 3], 0, b"hello "),
+            ping.clone(),
+            spdy([0, 0, 0, 3], 0, &[]),
+            spdy([0, 0, 0, 3], 0, b"world"),
+            spdy([0, 0, 0, 3], 1, &big),
+            // It is not ours.
+            spdy([0x80, 3, 0, 6], 0, &[0, 0, 0, 1]),
+            spdy([0, 0, 0, 1], 1, &[]),
+            spdy([0, 0, 0, 3], 0, b"not any more"),
+        ]
+        .concat();
+        for message in [1, 7, 100, 40_000, 1_000_000] {
+            let wire: Vec<u8> = inside.chunks(message).flat_map(|part| frame(OP_BINARY, true, part)).collect();
+            for (piece, past) in [1, 3, 1000, 40_000].into_iter().flat_map(|piece| [(piece, false), (piece, true)]) {
+                let (data, steps, _) = decode_as(Protocol::Spdy, &wire, piece, past);
+                let case = format!("messages of {message}, pieces of {piece}, {past}");
+                assert_eq!(&data[..11], b"hello world", "{case}");
+                assert_eq!(&data[11..], &big, "{case}");
+                assert_eq!(steps, [Step::Asked(Reply::Message, ping.clone()), Step::Closed], "{case}");
+            }
+        }
+    }
+
+    #[test]
+    fn errors_in_spdy_are_text_also_after_the_end_of_the_data() {
+        let end = spdy([0, 0, 0, 3], 1, &[]);
+        let text = spdy([0, 0, 0, 1], 0, b"connection refused");
+        let reset = |stream| spdy([0x80, 3, 0, 3], 0, &[0, 0, 0, stream, 0, 0, 0, 5]);
+        let told = Some("connection refused");
+        for (inside, steps, error) in [
+            (vec![&text, &reset(3)], vec![Step::ErrorText, Step::Closed], told),
+            (vec![&end, &text, &reset(1)], vec![Step::ErrorText, Step::Closed], told),
+            (vec![&end, &reset(1)], vec![Step::Closed], None),
+            (vec![&end, &reset(3)], vec![Step::Closed], None),
+            (vec![&reset(3)], vec![Step::Closed], Some("the stream was reset (status 5)")),
+            (vec![&reset(1)], vec![], None),
+        ] {
+            let wire: Vec<u8> = inside.into_iter().flat_map(|part| frame(OP_BINARY, true, part)).collect();
+            let (data, found, decoder) = decode_as(Protocol::Spdy, &wire, 5, false);
+            assert!(data.is_empty());
+            assert_eq!(found, steps);
+            assert_eq!(decoder.error_text().as_deref(), error);
+        }
+    }
+
+    #[test]
+    fn nonsense_in_spdy_is_refused() {
+        for inside in [
+            spdy([0, 0, 0, 5], 0, b"who"),
+            spdy([0x80, 2, 0, 6], 0, &[0, 0, 0, 2]),
+            spdy([0x80, 3, 0, 6], 0, &[0, 0, 2]),
+            spdy([0x80, 3, 0, 3], 0, &[0, 0, 0, 3]),
+            spdy([0x80, 3, 0, 8], 0, &[0; 70_000]),
+        ] {
+            let (_, steps, _) = decode_as(Protocol::Spdy, &frame(OP_BINARY, true, &inside), 100, false);
+            assert!(matches!(steps.as_slice(), [Step::Broken(_)]), "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_for_spdy_is_one_frame_of_its_stream() {
+        for size in [1, 1000, 200_000] {
+            let mut encoder = Encoder::new(Protocol::Spdy);
+            let taken = encoder.push(&vec![7; size]);
+            assert_eq!(taken, min(size, Protocol::Spdy.message() - 8));
+            let mut out = Vec::new();
+            encoder.seal(&mut out, [0; 4]);
+            assert_eq!(out[HEADER..], spdy([0, 0, 0, 3], 0, &vec![7; taken]));
         }
     }
 
@@ -448,11 +511,11 @@ mod tests {
 
     #[test]
     fn what_is_sealed_unmasks_to_what_was_pushed() {
-        for size in [0, 1, 124, 125, 126, 65_534, 65_535, 65_536, MESSAGE + 5] {
+        for size in [0, 1, 124, 125, 126, 65_534, 65_535, 65_536, 200_000] {
             let data = vec![7_u8; size];
-            let mut encoder = Encoder::new();
+            let mut encoder = Encoder::new(Protocol::Channels);
             let taken = encoder.push(&data);
-            assert_eq!(taken, min(size, MESSAGE - 1));
+            assert_eq!(taken, min(size, Protocol::Channels.message() - 1));
             let mut out = Vec::new();
             let start = encoder.seal(&mut out, [1, 2, 3, 4]);
             assert!(encoder.is_empty());

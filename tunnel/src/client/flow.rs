@@ -14,9 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::Shared;
 use super::stream::{Going, Moved, Stream, Way};
 use super::tide::Tide;
+use super::{Direction, Shared};
 use crate::acks::Acks;
 use crate::credit::{Budget, Grant, Receiver, Sender};
 use crate::frames::{Ack, CREDIT_BROKEN, Data, FlowFrame, Recall, Reset, Yielded, flow_frame};
@@ -90,8 +90,8 @@ struct Flow {
     sender: Sender,
     outbox: Outbox<Buffers>,
     tide: Tide,
-    /// It moves much, and looks for a carrier for that.
-    is_bulk: bool,
+    /// It moves much, most of it that way, and looks for a carrier for that.
+    is_bulk: Option<Direction>,
     /// How often it was not taken over there, and how often it stays before it asks again.
     refused: u32,
     patience: u32,
@@ -129,7 +129,7 @@ impl TcpFlow {
                 sender: Sender::new(limit),
                 outbox,
                 tide: Tide::default(),
-                is_bulk: false,
+                is_bulk: None,
                 refused: 0,
                 patience: 0,
                 promised: false,
@@ -236,14 +236,16 @@ impl Flow {
             Some(writer) => writer.send_data(offset, data).is_err(),
             None => false,
         };
-        self.moved(length);
+        self.moved(length, Direction::Up);
         if gone && !self.stream.may_resume() { Err(Ended) } else { Ok(()) }
     }
 
     /// So many bytes were sent or handed out. Goes over to another carrier with the next poll, which can be woken by it.
-    fn moved(&mut self, length: u64) {
-        if self.tide.moved(length, || self.first.now()) {
-            self.is_bulk |= self.patience == 0;
+    fn moved(&mut self, length: u64, direction: Direction) {
+        if let Some(most) = self.tide.moved(length, direction, || self.first.now()) {
+            if self.patience == 0 {
+                self.is_bulk = Some(most);
+            }
             self.patience = self.patience.saturating_sub(1);
         }
     }
@@ -302,7 +304,7 @@ impl Flow {
         loop {
             if let Some(data) = self.queue.pop() {
                 self.unacknowledged = data.len() as u64;
-                self.moved(self.unacknowledged);
+                self.moved(self.unacknowledged, Direction::Down);
                 return Poll::Ready(Event::Data(data));
             }
             if std::mem::take(&mut self.fin_waits) {
@@ -375,9 +377,13 @@ impl Flow {
     /// not where something that the agent may lack was not kept.
     fn consider_moving(&mut self) {
         let open = self.ours == Side::Open || self.theirs == Side::Open;
-        if self.is_bulk && open && !self.promised && self.outbox.is_whole() {
-            self.is_bulk = false;
-            self.stream.move_to_bulk(self.received());
+        if let Some(direction) = self.is_bulk
+            && open
+            && !self.promised
+            && self.outbox.is_whole()
+        {
+            self.is_bulk = None;
+            self.stream.move_to_bulk(direction, self.received());
         }
     }
 
@@ -477,6 +483,7 @@ impl Flow {
     /// The carrier for bulk has not taken the flow over: what was said meanwhile is said here.
     fn stayed(&mut self, going: Going, cx: &mut Context<'_>) {
         self.stream.stayed(going);
+        self.is_bulk = None;
         self.refused += 1;
         self.patience = 1 << self.refused.min(10);
         if self.ours == Side::Reset {

@@ -7,15 +7,15 @@ use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::Inner;
 use super::stream::{Going, Moved};
+use super::{Direction, Inner};
 use crate::frames::Failure;
 
 /// The pause before the same carrier is asked again, at first and at last: it refused for a reason that may pass, or is
 /// about to end.
 const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
-/// The carriers of a session to one agent, one after the other, and beside them one for bulk where flows want it. A clone is
+/// The carriers of a session to one agent, one after the other, and beside them some for bulk where flows want them. A clone is
 /// another handle to the same ones.
 #[derive(Clone, Debug, Default)]
 pub struct Line(Arc<Carriers>);
@@ -23,8 +23,15 @@ pub struct Line(Arc<Carriers>);
 #[derive(Debug, Default)]
 struct Carriers {
     newest: watch::Sender<Newest>,
-    bulk: Mutex<Weak<Inner>>,
-    bulk_wanted: Notify,
+    down: Bulk,
+    up: Bulk,
+}
+
+/// The carrier for bulk in one direction.
+#[derive(Debug, Default)]
+struct Bulk {
+    carrier: Mutex<Weak<Inner>>,
+    wanted: Notify,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -69,21 +76,29 @@ impl Line {
         });
     }
 
-    /// Resolves when a flow moves so much that it wants a carrier for bulk, and there is none. Cancel safe.
-    pub async fn bulk_wanted(&self) {
-        self.0.bulk_wanted.notified().await;
+    fn of(&self, direction: Direction) -> &Bulk {
+        match direction {
+            Direction::Down => &self.0.down,
+            Direction::Up => &self.0.up,
+        }
     }
 
-    pub(super) fn bulk_is(&self, carrier: &Arc<Inner>) {
-        *self.0.bulk.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(carrier);
+    /// Resolves when a flow moves so much in that direction that it wants a carrier for bulk, and there is none. Cancel safe.
+    pub async fn bulk_wanted(&self, direction: Direction) {
+        self.of(direction).wanted.notified().await;
     }
 
-    /// The carrier for bulk, if it stands; if not, asks for one.
-    pub(super) fn bulk(&self) -> Option<Arc<Inner>> {
-        let carrier = self.0.bulk.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+    pub(super) fn bulk_is(&self, direction: Direction, carrier: &Arc<Inner>) {
+        *self.of(direction).carrier.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(carrier);
+    }
+
+    /// The carrier for bulk in that direction, if it stands; if not, asks for one.
+    pub(super) fn bulk(&self, direction: Direction) -> Option<Arc<Inner>> {
+        let bulk = self.of(direction);
+        let carrier = bulk.carrier.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
         let standing = carrier.filter(|carrier| carrier.is_alive());
         if standing.is_none() {
-            self.0.bulk_wanted.notify_one();
+            bulk.wanted.notify_one();
         }
         standing
     }

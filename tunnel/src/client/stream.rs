@@ -3,8 +3,8 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::Shared;
 use super::line::WayBack;
+use super::{Direction, Shared};
 use crate::wire::{Reader, Writer};
 
 /// A flow's stream on a carrier.
@@ -101,12 +101,12 @@ impl Stream {
         }
     }
 
-    /// Goes over to the line's carrier for bulk, if there is one and it is not there yet, with a flow of which this side has
-    /// `received`. What is under way on the carrier before is sent again.
-    pub(super) fn move_to_bulk(&mut self, received: u64) {
+    /// Goes over to the line's carrier for bulk in that direction, if there is one and it is on none yet, with a flow of which
+    /// this side has `received`. What is under way on the carrier before is sent again.
+    pub(super) fn move_to_bulk(&mut self, direction: Direction, received: u64) {
         let Way::Going(going) = &self.way else { return };
         let Some(back) = self.back.as_ref().filter(|back| !going.shared.bulk && !back.line.is_over()) else { return };
-        let Some(carrier) = back.line.bulk().filter(|carrier| carrier.welcome.run == back.run) else { return };
+        let Some(carrier) = back.line.bulk(direction).filter(|carrier| carrier.welcome.run == back.run) else { return };
         let back = back.clone();
         if let Way::Going(before) = std::mem::replace(&mut self.way, Way::Over) {
             self.way = Way::Resuming(Box::pin(back.move_to(carrier, before, received)));
