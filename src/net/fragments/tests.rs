@@ -1,5 +1,9 @@
 use std::net::SocketAddr;
 
+use proptest::collection::vec;
+use proptest::prelude::{ProptestConfig, any, prop_assert};
+use proptest::proptest;
+
 use super::*;
 use crate::net::packet::datagram;
 
@@ -179,4 +183,46 @@ fn a_part_within_a_part_is_none() {
     let parts = cut(&nested, 8 * 1000, 1);
     let last = parts.iter().map(|part| give(&mut fragments, part)).last();
     assert!(matches!(last, Some(Taken::Whole(_))), "its next header is none that is carried");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Parts of a few packets in any order, some of them more than once, some of their bytes changed: whatever becomes whole is
+    /// what its headers say, and what waits is bounded.
+    #[test]
+    fn parts_of_nonsense_do_no_harm(
+        v6 in any::<bool>(),
+        sizes in vec((1_usize..3000, 1_usize..190), 1..4),
+        order in vec(any::<usize>(), 1..60),
+        changes in vec((any::<usize>(), 0_usize..60, any::<u8>()), 0..20),
+    ) {
+        let packets = sizes.iter().zip(1..);
+        let mut parts: Vec<Vec<u8>> =
+            packets.flat_map(|((length, size), id)| cut(&packet(v6, &pattern(*length)), size * 8, id)).collect();
+        for (part, at, byte) in changes {
+            let count = parts.len();
+            let part = &mut parts[part % count];
+            let at = at.min(part.len() - 1);
+            part[at] = byte;
+        }
+        let mut fragments = Fragments::default();
+        for (number, which) in order.into_iter().enumerate() {
+            let Some(part) = Part::parse(&parts[which % parts.len()]) else { continue };
+            if let Taken::Whole(whole) = fragments.take(&part) {
+                let said = if whole[0] >> 4 == 4 {
+                    Ipv4Packet::new_checked(&whole).map(|ip| ip.total_len().into())
+                } else {
+                    Ipv6Packet::new_checked(&whole).map(|ip| HEADER_V6 + usize::from(ip.payload_len()))
+                };
+                prop_assert!(said == Ok(whole.len()), "{said:?}: {whole:02x?}");
+                prop_assert!(whole.len() <= LONGEST + HEADER_V6);
+            }
+            prop_assert!(fragments.coming.len() <= AT_ONCE);
+            prop_assert!(fragments.coming.iter().all(|coming| coming.parts.len() <= PARTS));
+            if number % 16 == 15 {
+                fragments.age();
+            }
+        }
+    }
 }
