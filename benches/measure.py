@@ -8,6 +8,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 
 from table import record
 
@@ -134,3 +135,20 @@ def alone(script, *words):
         except BaseException:
             process.kill()
             raise
+
+
+def switches(pid):
+    """How often its threads went to sleep so far."""
+    found = 0
+    for status in pathlib.Path(f"/proc/{pid}/task").glob("*/status"):
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("voluntary_ctxt_switches"))
+        found += int(line.split()[1])
+    return found
+
+
+def sleeper(times, length):
+    """What a thread takes of a processor that wakes so often and does nothing, in per cent: what waking costs here."""
+    began, used = time.monotonic(), time.thread_time()
+    for number in range(times):
+        time.sleep(max(0, began + length * (number + 1) / times - time.monotonic()))
+    return 100 * (time.thread_time() - used) / length

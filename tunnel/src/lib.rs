@@ -44,7 +44,7 @@ pub const MAX_SPECIAL: usize = 64;
 /// Bytes of all flows that an agent may have granted or hold.
 pub const AGENT_BUFFERS: u64 = 32 << 20;
 /// Bytes of all flows of a session that the workstation may have granted or hold.
-pub const WORKSTATION_BUFFERS: u64 = 48 << 20;
+pub const WORKSTATION_BUFFERS: u64 = 32 << 20;
 /// Bytes in one `Data` frame.
 pub const MAX_DATA: usize = 64 * 1024;
 /// Bytes of a stream that are sent in one: with all headers they fill four TLS records and two reads of a port-forward's

@@ -13,6 +13,8 @@ use tokio::time::{Instant, Sleep, sleep};
 const PAUSE: Duration = Duration::from_millis(1);
 /// With fewer bytes than this since the last pause there is nothing to gather.
 const WORTH: usize = 64 * 1024;
+/// With more than this they come in large pieces by themselves, faster than a pause in between allows.
+const PLENTY: usize = 1 << 20;
 
 /// Whether and until when the reads of a carrier wait.
 pub(super) struct Gather {
@@ -44,8 +46,12 @@ impl Gather {
 
     /// There is nothing more to read: begins a pause where that is worth it.
     pub(super) fn drained(&mut self, cx: &mut Context<'_>) {
-        if self.gathers && self.taken >= WORTH {
+        let taken = self.taken;
+        if self.gathers && taken >= WORTH {
             self.taken = 0;
+            if taken >= PLENTY {
+                return;
+            }
             self.pause.as_mut().reset(Instant::now() + PAUSE);
             // The stream may wake this task meanwhile, once; what it has to say is heard after the pause.
             self.pausing = self.pause.as_mut().poll(cx).is_pending();
