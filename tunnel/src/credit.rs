@@ -33,8 +33,9 @@ const BULK_WINDOW: u64 = 1 << 20;
 const SMALL_BULK_ROUND_TRIP: u64 = 100_000;
 /// Over less than this a rate says how tasks were scheduled: after a pause, what waited comes at once. Microseconds.
 const SHORTEST_EPOCH: u64 = 20_000;
-/// The part of what is left that a new flow gets: a hundred flows that come together leave half of it.
-const NEWCOMERS_PART: u64 = 128;
+/// The part of what is left that a new flow gets, the first of the workstation's or the agent's just [`FIRST_WINDOW`]: a hundred
+/// flows that come together leave a third of it.
+const NEWCOMERS_PART: u64 = 96;
 /// The part of what is left that a flow keeps which has no use for it. Smaller, so that thousands of idle flows leave
 /// most of the pool to those that move.
 const IDLE_PART: u64 = 512;

@@ -431,7 +431,10 @@ async fn a_trickle_that_nobody_reads_costs_what_it_has_bytes() {
         flow.poll_arrivals(cx);
         Poll::<()>::Pending
     });
-    tokio::select! { () = trickle => {}, () = standing => unreachable!("stands") };
+    tokio::select! {
+        arrived = timeout(Duration::from_secs(60), trickle) => arrived.expect("all of it arrives"),
+        () = standing => unreachable!("stands"),
+    };
     let held = resident().saturating_sub(before);
     assert!(held < SLACK, "{held} bytes for {BYTES}");
     let mut got = 0;
