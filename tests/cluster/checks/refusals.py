@@ -60,19 +60,24 @@ def refused(w, *words, within=4):
         w.nothing_connected()
 
 
-def in_force(w):
-    """Admission is configured some moments after it was written."""
-    pod = w.cluster.pods("web")[0]["metadata"]["name"]
-    patch = json.dumps({"spec": {"ephemeralContainers": [{"name": "probe", "image": "none.invalid/none"}]}})
-    asked = ("-n", NS, "patch", "pod", pod, "--subresource=ephemeralcontainers", "--dry-run=server", "-p", patch)
-    until("admission refuses", lambda: w.ws.run("kubectl", *asked).code != 0, 20, every=0.5)
+def in_force(w, word):
+    """Admission is configured some moments after it was written. Any other refusal, as of a pod that has just gone, is none."""
+    patch = json.dumps({"spec": {"ephemeralContainers": [{"name": "in-force", "image": "none.invalid/none"}]}})
+
+    def is_refused():
+        pod = w.cluster.pods("web")[0]["metadata"]["name"]
+        asked = ("-n", NS, "patch", "pod", pod, "--subresource=ephemeralcontainers", "--dry-run=server", "-p", patch)
+        done = w.ws.run("kubectl", *asked)
+        return done.code != 0 and word in done.err
+
+    until("admission refuses", is_refused, 20, every=0.5)
 
 
 @check("an admission policy that forbids ephemeral containers is told with its own words")
 def policy(w):
     w.cluster.remove_agents()
     with applied(w, POLICY):
-        in_force(w)
+        in_force(w, "debugging is for the on-call team")
         refused(w, "debugging is for the on-call team")
 
 
@@ -80,7 +85,7 @@ def policy(w):
 def webhook(w):
     w.cluster.remove_agents()
     with applied(w, WEBHOOK):
-        in_force(w)
+        in_force(w, "guard.podway.example")
         refused(w, "guard.podway.example", within=8)
 
 
